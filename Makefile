@@ -1,0 +1,40 @@
+# Two commands: `make serve` serves the bundled models, `make test` checks everything.
+
+PYTHON ?= python3
+BIN := .venv/bin
+HOST := $(or $(STN_HOST),127.0.0.1)
+PORT := $(or $(STN_PORT),8000)
+
+.PHONY: help serve test format clean
+
+help:
+	@echo "make serve   install what serving needs into .venv and serve models/ at http://$(HOST):$(PORT)"
+	@echo "make test    install everything for development into .venv, then lint, check types and test"
+	@echo "make format  format the code"
+	@echo "make clean   remove .venv and caches"
+
+serve: .venv/serve.stamp
+	@echo "Serving models/ at http://$(HOST):$(PORT); Ctrl+C stops. Try, from another terminal here:"
+	@echo "  curl -F image=@docs/pictures/digit.png http://$(HOST):$(PORT)/predict"
+	@exec $(BIN)/python -m service --log-format console
+
+test: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+format: .venv/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/serve.stamp .venv/dev.stamp: .venv/%.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; say which with: make PYTHON=python3.11"; exit 1; }
+	@echo "Installing the '$*' packages into .venv (once; a minute or two) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

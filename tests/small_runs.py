@@ -1,0 +1,59 @@
+"""A small real data set, and a run trained on it."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from training.data import class_names
+from training.recipes import MNIST_RTS, Recipe, change_recipe
+from training.runs import Run
+from training.trainer import evaluate, fit
+
+torch.set_num_threads(1)  # the tests already run in as many processes as there are cores
+
+SMALL_MNIST = Path(__file__).parent / "data" / "mnist-small.npz"
+
+
+def write_idx(file: Path, array: NDArray[Any]) -> None:
+    """The format of MNIST's files: magic number, sizes, bytes."""
+    header = struct.pack(f">I{array.ndim}I", 0x0800 | array.ndim, *array.shape)
+    file.write_bytes(header + array.tobytes())
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that torchvision's MNIST class reads: the first 800 training and 200 test digits."""
+    root = tmp_path_factory.mktemp("data")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    with np.load(SMALL_MNIST) as digits:
+        for split, prefix in (("train", "train"), ("test", "t10k")):
+            write_idx(raw / f"{prefix}-images-idx3-ubyte", digits[f"{split}_images"])
+            write_idx(raw / f"{prefix}-labels-idx1-ubyte", digits[f"{split}_labels"])
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_recipe() -> Recipe:
+    """A recipe that takes a second."""
+    changes: dict[str, object] = {"epochs": 2, "validation_size": 160, "batch_size": 64, "classifier_width": 4}
+    return change_recipe(MNIST_RTS, changes)
+
+
+def begin(folder: Path, recipe: Recipe, seed: int = 0) -> Run:
+    """A new run of ``recipe``."""
+    return Run.create(folder, recipe, seed, class_names(recipe), channels=1)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe, data_root: Path) -> Run:
+    """A run of the small recipe, trained and evaluated."""
+    run = begin(tmp_path_factory.mktemp("runs") / "small", small_recipe)
+    fit(run, data_root, progress=False)
+    evaluate(run, data_root)
+    return run

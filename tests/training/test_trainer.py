@@ -1,0 +1,111 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.small_runs import begin
+from training.errors import RunError
+from training.recipes import Recipe, change_recipe
+from training.runs import Run
+from training.trainer import best_epoch, evaluate, fit
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
+    return state
+
+
+def test_a_run_folder_is_complete_in_itself(trained_run: Run) -> None:
+    info = trained_run.info()
+    assert info.recipe.epochs == 2
+    assert {"python", "torch", "torchvision", "lightning"} <= info.versions.keys()
+    with trained_run.metrics_file.open() as table:
+        rows = list(csv.DictReader(table))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert rows[0].keys() == {
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "theta_spread",
+    }
+    assert trained_run.best_checkpoint.is_file()
+    assert list((trained_run.folder / "tensorboard").glob("events.*"))
+
+
+def test_the_evaluation_counts_every_test_picture_once(trained_run: Run) -> None:
+    evaluation = trained_run.evaluation()
+    confusion = torch.tensor(evaluation.confusion)
+    assert evaluation.pictures == confusion.sum() == 200
+    assert evaluation.accuracy == pytest.approx(float(confusion.trace()) / 200)
+    assert evaluation.class_accuracy.keys() == set("0123456789")
+
+
+def test_evaluating_again_gives_the_same(trained_run: Run, data_root: Path) -> None:
+    before = trained_run.evaluation_file.read_bytes()
+    evaluate(trained_run, data_root)
+    assert trained_run.evaluation_file.read_bytes() == before
+
+
+def test_the_evaluation_agrees_with_the_network_that_export_takes(trained_run: Run, data_root: Path) -> None:
+    network, samples = trained_run.trained_network(), torch.from_numpy(trained_run.samples())
+    assert samples.shape == (64, 42, 42, 1)
+    with torch.inference_mode():
+        predicted = network(samples.permute(0, 3, 1, 2).float() / 255).logits.argmax(1)
+    evaluation = json.loads(trained_run.evaluation_file.read_text())
+    assert predicted.bincount(minlength=10).le(torch.tensor(evaluation["confusion"]).sum(0)).all()
+
+
+def test_training_learns_and_moves_the_transformer(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 5, "batch_size": 16}))
+    fit(run, data_root, progress=False)
+    with run.metrics_file.open() as table:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(table)]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.2
+    assert rows[-1]["theta_spread"] > 0.01
+    assert best_epoch(run)["validation_accuracy"] == max(row["validation_accuracy"] for row in rows)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    trained_run: Run, small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    for seed, equal in ((0, True), (1, False)):
+        run = begin(tmp_path / str(seed), small_recipe, seed)
+        fit(run, data_root, progress=False)
+        same = [torch.equal(value, weights(trained_run)[name]) for name, value in weights(run).items()]
+        assert all(same) is equal
+
+
+def test_a_run_interrupted_between_epochs_ends_with_the_weights_of_an_unbroken_one(
+    trained_run: Run, small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(tmp_path / "broken", small_recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.trainer.Training.on_train_epoch_start", stop_in_the_second_epoch, raising=False)
+        with pytest.raises(PowerCutError):
+            fit(run, data_root, progress=False)
+    assert [row["epoch"] for row in csv.DictReader(run.metrics_file.open())] == ["0"]
+    fit(run, data_root, progress=False)
+    for name, value in weights(trained_run).items():
+        assert torch.equal(value, weights(run)[name]), name
+    assert run.metrics_file.read_text() == trained_run.metrics_file.read_text()
+
+
+class PowerCutError(Exception):
+    """Ends a training in the middle."""
+
+
+def stop_in_the_second_epoch(training: torch.nn.Module) -> None:
+    if training.current_epoch == 1:
+        raise PowerCutError
+
+
+def test_a_run_that_was_never_trained_cannot_be_evaluated(
+    small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = begin(tmp_path / "new", small_recipe)
+    with pytest.raises(RunError, match="--resume"):
+        evaluate(run, data_root)

@@ -1,0 +1,1 @@
+"""Spatial transformer classifiers: transformers, data, recipes and the loop that trains them."""

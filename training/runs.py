@@ -1,0 +1,173 @@
+"""A run folder: everything about one training run, complete in itself.
+
+RUN/
+  run.json            recipe, seed, classes, size of the network, versions of the libraries
+  metrics.csv         one row an epoch
+  checkpoints/        best.ckpt (by validation accuracy), last.ckpt (to resume from)
+  tensorboard/        the same metrics for TensorBoard
+  evaluation.json     the best checkpoint on the test set
+  samples.npz         the first test pictures, as they would be sent to the service, and their labels
+  pictures/           what was learned
+"""
+
+import pickle
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from training.classifiers import SpatialTransformerClassifier
+from training.errors import RunError
+from training.files import write_text
+from training.recipes import Recipe
+
+LIBRARIES = ("torch", "torchvision", "lightning")
+NETWORK_PREFIX = "network."
+"""Where the network's weights stand in a checkpoint of the trainer."""
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class RunInfo(BaseModel):
+    """What ``run.json`` holds: enough to build the network again and to repeat the run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    seed: int
+    classes: tuple[str, ...]
+    channels: int
+    network_parameters: int
+    created: datetime
+    versions: dict[str, str]
+
+    def network(self) -> SpatialTransformerClassifier:
+        """The run's network, freshly initialised."""
+        return SpatialTransformerClassifier(self.recipe, len(self.classes), self.channels)
+
+
+class Evaluation(BaseModel):
+    """What ``evaluation.json`` holds: the best checkpoint on the test set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    distortion: str
+    pictures: int
+    accuracy: float
+    loss: float
+    class_accuracy: dict[str, float]
+    confusion: list[list[int]]
+    """Rows are true classes, columns are predicted ones."""
+    theta_spread: float
+    """How much theta changes from picture to picture (its standard deviation, averaged over its entries)."""
+    best_epoch: int
+    validation_accuracy: float
+
+
+class Run:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info_file = folder / "run.json"
+        self.metrics_file = folder / "metrics.csv"
+        self.evaluation_file = folder / "evaluation.json"
+        self.checkpoints = folder / "checkpoints"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.samples_file = folder / "samples.npz"
+        self.pictures = folder / "pictures"
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe, seed: int, classes: tuple[str, ...], channels: int) -> Self:
+        """Make the folder and write ``run.json``.
+
+        Raises:
+            RunError: there is something in the folder already, or it cannot be written.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(
+                f"{folder} is in use; choose another --out, or continue the run there with --resume {folder}"
+            )
+        network = SpatialTransformerClassifier(recipe, len(classes), channels)
+        info = RunInfo(
+            recipe=recipe,
+            seed=seed,
+            classes=classes,
+            channels=channels,
+            network_parameters=sum(p.numel() for p in network.parameters()),
+            created=datetime.now(UTC).replace(microsecond=0),
+            versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        )
+        run = cls(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(run.info_file, info.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write the run to {folder}: {error.strerror}; choose another --out") from error
+        return run
+
+    def info(self) -> RunInfo:
+        """What ``run.json`` says.
+
+        Raises:
+            RunError: the folder holds no run, or one that this version cannot read.
+        """
+        return self._read(self.info_file, RunInfo, "is this a run folder?")
+
+    def evaluation(self) -> Evaluation:
+        """What ``evaluation.json`` says.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        return self._read(self.evaluation_file, Evaluation, f"run: python -m training evaluate {self.folder}")
+
+    def trained_network(self) -> SpatialTransformerClassifier:
+        """The network with the weights of the best checkpoint, in evaluation mode.
+
+        Raises:
+            RunError: there is no such checkpoint, or it does not fit the recipe.
+        """
+        network = self.info().network()
+        try:
+            state = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+            raise RunError(
+                f"cannot read {self.best_checkpoint} ({error}); continue the run with --resume {self.folder}"
+            ) from error
+        try:
+            network.load_state_dict({name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()})
+        except RuntimeError as error:
+            raise RunError(f"{self.best_checkpoint} does not fit the recipe in {self.info_file}: {error}") from error
+        return network.eval()
+
+    def samples(self) -> NDArray[np.uint8]:
+        """Some test pictures: ``(N, H, W, C)`` uint8.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        try:
+            with np.load(self.samples_file) as samples:
+                images: NDArray[np.uint8] = samples["images"]
+                return images
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(
+                f"cannot read {self.samples_file}; run: python -m training evaluate {self.folder}"
+            ) from error
+
+    def _read(self, file: Path, document: type[Document], cure: str) -> Document:
+        try:
+            return document.model_validate_json(file.read_bytes())
+        except OSError as error:
+            raise RunError(f"cannot read {file} ({error.strerror}); {cure}") from error
+        except ValidationError as error:
+            raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
