@@ -1,0 +1,171 @@
+"""A trained run becomes an artifact of either runtime, or nothing at all."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from export.artifact import ArtifactError, Outputs, read_artifact
+from export.exporter import Runtime, export_run
+from export.graph import ServedNetwork
+from export.onnx import OnnxRuntime
+from export.parity import Model, ParityError
+from export.torchscript import TorchScriptRuntime
+from tests.small_runs import begin
+from training.errors import RunError
+from training.recipes import Recipe
+from training.runs import Run
+
+
+@pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime])
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """Each runtime in turn."""
+    made: Runtime = request.param()
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(runtime: Runtime, trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small run's artifact."""
+    return export_run(trained_run, runtime, tmp_path_factory.mktemp("models"), "digits", None, force=False).folder
+
+
+def test_the_artifact_says_what_was_trained(exported: Path, trained_run: Run) -> None:
+    manifest = read_artifact(exported).manifest
+    info = trained_run.info()
+    assert exported.name == "1"
+    assert manifest.classes == info.classes
+    assert manifest.recipe == info.recipe.model_dump(mode="json") | {"seed": 0}
+    assert manifest.accuracy.accuracy == trained_run.evaluation().accuracy
+    assert (manifest.input.height, manifest.input.width, manifest.input.channels) == (42, 42, 1)
+    assert [(t.kind, t.height, t.width) for t in manifest.transforms] == [("affine", 28, 28)]
+
+
+def test_parity_was_within_the_stated_bounds(exported: Path) -> None:
+    parity = read_artifact(exported).manifest.parity
+    assert parity.probabilities <= 1e-5
+    assert parity.parameters <= 1e-5
+    assert parity.rectified <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_the_file_answers_as_the_network_does_at_any_batch(
+    count: int, exported: Path, runtime: Runtime, trained_run: Run
+) -> None:
+    artifact = read_artifact(exported)
+    images = np.random.default_rng(count).integers(0, 256, (count, 42, 42, 1), dtype=np.uint8)
+    found = runtime.load(artifact.model_file.read_bytes(), artifact.manifest.outputs)(images)
+    with torch.inference_mode():
+        output = trained_run.trained_network()(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    np.testing.assert_allclose(found["probabilities"], output.logits.softmax(1), atol=1e-5)
+    np.testing.assert_allclose(found["theta"], output.warps[0].theta, atol=1e-5)
+    rectified = output.warps[0].rectified.permute(0, 2, 3, 1).numpy() * 255
+    assert found["rectified"].dtype == np.uint8
+    assert np.abs(found["rectified"] - rectified).max() <= 1
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, atol=1e-5)
+
+
+def test_golden_answers_are_those_of_the_trained_network(exported: Path, trained_run: Run) -> None:
+    images, answers = read_artifact(exported).golden()
+    np.testing.assert_array_equal(images, trained_run.samples()[: len(images)])
+    with torch.inference_mode():
+        network = ServedNetwork(trained_run.trained_network()).eval()
+        expected = network(torch.from_numpy(images))
+    for found, wanted in zip(answers.values(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_no_path_of_this_machine_is_in_the_artifact(exported: Path) -> None:
+    for file in exported.iterdir():
+        contents = [file.read_bytes()]
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(io.BytesIO(contents[0])) as archive:
+                contents += [archive.read(name) for name in archive.namelist()]
+        for content in contents:
+            assert str(Path(__file__).parents[2]).encode() not in content
+
+
+def test_exporting_again_makes_the_next_version(exported: Path, runtime: Runtime, trained_run: Run) -> None:
+    models = exported.parent.parent
+    assert export_run(trained_run, runtime, models, "digits", None, force=False).folder == models / "digits" / "2"
+
+
+def test_an_existing_version_is_kept_without_force(exported: Path, runtime: Runtime, trained_run: Run) -> None:
+    before = (exported / "manifest.json").read_bytes()
+    with pytest.raises(ArtifactError, match="--force"):
+        export_run(trained_run, runtime, exported.parent.parent, "digits", 1, force=False)
+    assert (exported / "manifest.json").read_bytes() == before
+
+
+def test_a_run_that_was_not_evaluated_is_not_exported(runtime: Runtime, small_recipe: Recipe, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", small_recipe)
+    with pytest.raises(RunError, match="evaluate"):
+        export_run(run, runtime, tmp_path / "models", "digits", None, force=False)
+    assert not (tmp_path / "models").exists()
+
+
+class Forgetful:
+    """A runtime that writes a model which answers a little too low."""
+
+    name = OnnxRuntime.name
+    title = "ONNX, a little wrong"
+    versions: Mapping[str, str] = MappingProxyType({"wrong": "1"})
+
+    def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
+        return OnnxRuntime().serialise(network, example, outputs)
+
+    def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
+        right = OnnxRuntime().load(content, outputs)
+
+        def wrong(images: NDArray[np.uint8]) -> Outputs:
+            answers = right(images)
+            return {**answers, "theta": answers["theta"] - np.float32(1e-3)}
+
+        return wrong
+
+
+def test_a_model_that_differs_is_not_written(trained_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match=r"parameters by 0\.001"):
+        export_run(trained_run, Forgetful(), tmp_path / "models", "digits", None, force=False)
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.fixture(scope="module")
+def onnx_model(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """The small run as ONNX."""
+    models = tmp_path_factory.mktemp("models")
+    return onnx.load(export_run(trained_run, OnnxRuntime(), models, "digits", None, force=False).model_file)
+
+
+def test_onnx_is_valid_opset_18_of_the_standard_domain(onnx_model: onnx.ModelProto) -> None:
+    onnx.checker.check_model(onnx_model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in onnx_model.opset_import] == [("", 18)]
+    assert {node.domain for node in onnx_model.graph.node} == {""}
+
+
+def test_onnx_samples_with_gridsample_and_has_no_affinegrid(onnx_model: onnx.ModelProto) -> None:
+    operators = [node.op_type for node in onnx_model.graph.node]
+    assert operators.count("GridSample") == 1
+    assert "AffineGrid" not in operators
+
+
+def test_onnx_takes_uint8_pictures_in_batches_of_any_size(onnx_model: onnx.ModelProto) -> None:
+    session = onnxruntime.InferenceSession(onnx_model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+    assert (image.name, image.type) == ("image", "tensor(uint8)")
+    assert isinstance(image.shape[0], str)
+    assert image.shape[1:] == [42, 42, 1]
+    forms = {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()}
+    assert forms == {
+        "probabilities": ("tensor(float)", [10]),
+        "theta": ("tensor(float)", [2, 3]),
+        "rectified": ("tensor(uint8)", [28, 28, 1]),
+    }
