@@ -1,0 +1,115 @@
+"""Everything the service can answer but a prediction, and everything that can stop it from starting.
+
+ServiceError                  base class
+├── StartError                the service cannot start: one line, exit code 1
+│   ├── SettingsError         an unknown or wrong setting
+│   ├── ModelLoadError        an artifact cannot be loaded, or does not answer as it should
+│   ├── DeviceError           the device asked for is not there
+│   └── AddressError          the host and port cannot be listened on
+└── RequestError              answered as {"error": {"code", "message"}} with the status below
+    ├── BadPictureError       400 undecodable, truncated or empty
+    ├── BadBodyError          400 the body around the picture cannot be parsed
+    ├── UnknownModelError     404 no such model or version
+    ├── TooLargeError         413 too many bytes, pixels or pictures
+    ├── NotAPictureError      415 another type of content
+    ├── BadOptionError        422 an option or field is unknown or wrong
+    ├── QueueFullError        429 more is waiting than may
+    ├── ModelFailedError      500 the model raised or gave what is no answer
+    └── NotReadyError         503 shutting down
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base class; the message says what is wrong and what to do about it."""
+
+
+class StartError(ServiceError):
+    """The service cannot start."""
+
+
+class SettingsError(StartError):
+    """A setting is unknown or has a wrong value."""
+
+
+class ModelLoadError(StartError):
+    """A model cannot be loaded, or its warm-up did not give what it should."""
+
+
+class DeviceError(StartError):
+    """The device asked for cannot be used."""
+
+
+class AddressError(StartError):
+    """The address cannot be listened on."""
+
+
+class RequestError(ServiceError):
+    """A request cannot be answered with a prediction."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+
+
+class BadPictureError(RequestError):
+    """The bytes are meant to be a picture but cannot be decoded."""
+
+    status = 400
+    code = "bad_picture"
+
+
+class BadBodyError(RequestError):
+    """The multipart or JSON body cannot be parsed."""
+
+    status = 400
+    code = "bad_body"
+
+
+class UnknownModelError(RequestError):
+    """There is no model of that name and version."""
+
+    status = 404
+    code = "unknown_model"
+
+
+class TooLargeError(RequestError):
+    """More bytes, pixels or pictures than the service takes."""
+
+    status = 413
+    code = "too_large"
+
+
+class NotAPictureError(RequestError):
+    """The content is of a type that is no picture."""
+
+    status = 415
+    code = "not_a_picture"
+
+
+class BadOptionError(RequestError):
+    """An option or field of the request is unknown or has a wrong value."""
+
+    status = 422
+    code = "bad_option"
+
+
+class QueueFullError(RequestError):
+    """As many pictures are waiting as may; try again a little later."""
+
+    status = 429
+    code = "queue_full"
+
+
+class ModelFailedError(RequestError):
+    """The model raised an error or gave something that is no answer."""
+
+    status = 500
+    code = "model_failed"
+
+
+class NotReadyError(RequestError):
+    """The service is shutting down."""
+
+    status = 503
+    code = "not_ready"

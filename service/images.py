@@ -1,0 +1,150 @@
+"""Pictures: from what a client sent to what a model takes, and from the rectified image to what a client gets."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from export.artifact import ImageInput
+from service.errors import BadPictureError, NotAPictureError, RequestError, TooLargeError
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; `open_picture` refuses above ours.
+
+SIGNATURES = {
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "JPEG": (b"\xff\xd8\xff",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "BMP": (b"BM",),
+    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    "WEBP": (b"RIFF",),
+}
+"""How files of each format begin; WebP is told from other RIFF files by its ninth to twelfth byte."""
+
+FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
+JPEG_QUALITY = 90
+WHITE_16_BIT = 65535
+
+Format = Literal["png", "jpeg"]
+
+
+class Upload(NamedTuple):
+    """A picture as it was sent."""
+
+    data: bytes
+    content_type: str | None
+    """As declared by the client, without parameters."""
+
+
+class Picture(NamedTuple):
+    """A picture as a model takes it."""
+
+    pixels: NDArray[np.uint8]
+    """``(H, W, C)`` of the model's input."""
+    width: int
+    height: int
+    """Of the uploaded picture, upright, in its own pixels."""
+
+
+def open_picture(upload: Upload, max_pixels: int) -> Image.Image:
+    """Read the header of ``upload``, not yet its pixels.
+
+    Raises:
+        BadPictureError: it is empty or damaged.
+        NotAPictureError: it is no picture of a known format.
+        TooLargeError: it has more than ``max_pixels`` pixels.
+    """
+    data = upload.data
+    if not data:
+        raise BadPictureError("the picture is empty; was the file read before it was sent?")
+    picture_format = sniff(data)
+    if picture_format is None:
+        if upload.content_type is not None and upload.content_type.startswith("image/"):
+            raise BadPictureError(f"the bytes sent as {upload.content_type} are not {FORMATS}; is the file whole?")
+        raise NotAPictureError(f"this is not a picture; send {FORMATS}")
+    with reporting_damage(picture_format):
+        image = Image.open(io.BytesIO(data), formats=[picture_format])
+    if image.width * image.height > max_pixels:
+        raise TooLargeError(
+            f"the picture has {image.width} x {image.height} pixels, at most {max_pixels} are taken; scale it down"
+        )
+    return image
+
+
+def prepare(image: Image.Image, model_input: ImageInput) -> Picture:
+    """Decode an opened picture and bring it to what the model takes: upright, on its background, resized.
+
+    Raises:
+        BadPictureError: the pixels are damaged or cut short, or of a depth that has no agreed meaning.
+    """
+    with reporting_damage(image.format):
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        plain = flatten(upright, model_input)
+        size = (model_input.width, model_input.height)
+        fitted = plain if plain.size == size else plain.resize(size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(fitted).reshape(model_input.height, model_input.width, model_input.channels)
+    return Picture(pixels, upright.width, upright.height)
+
+
+def encode(pixels: NDArray[np.uint8], picture_format: Format) -> bytes:
+    """``(h, w, C)`` uint8 as a PNG (exact) or JPEG file."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    content = io.BytesIO()
+    if picture_format == "png":
+        image.save(content, "PNG", compress_level=1)
+    else:
+        image.save(content, "JPEG", quality=JPEG_QUALITY)
+    return content.getvalue()
+
+
+def sniff(data: bytes) -> str | None:
+    """Pillow's name of the format that ``data`` begins like, if it is one that is taken."""
+    for name, beginnings in SIGNATURES.items():
+        if data.startswith(beginnings) and (name != "WEBP" or data[8:12] == b"WEBP"):
+            return name
+    return None
+
+
+def flatten(image: Image.Image, model_input: ImageInput) -> Image.Image:
+    """8 bits a channel, without transparency, in the channels of the model."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray(eight_bits(np.asarray(image)))
+    elif image.mode == "F":
+        raise BadPictureError("pictures of floating-point pixels have no agreed white; convert it to 8 or 16 bits")
+    elif image.has_transparency_data:
+        colour = model_input.background * (3 // model_input.channels)
+        background = Image.new("RGBA", image.size, (*colour, 255))
+        image = Image.alpha_composite(background, image.convert("RGBA"))
+    if model_input.channels == 1:
+        return image if image.mode == "L" else image.convert("RGB").convert("L")
+    return image.convert("RGB")
+
+
+def eight_bits(pixels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """16-bit grey levels as 8-bit ones.
+
+    Raises:
+        BadPictureError: there are levels that 16 bits cannot hold.
+    """
+    if pixels.min(initial=0) < 0 or pixels.max(initial=0) > WHITE_16_BIT:
+        raise BadPictureError("pictures of 32-bit pixels have no agreed white; convert it to 8 or 16 bits")
+    levels: NDArray[np.uint8] = ((pixels.astype(np.uint32) * 255 + WHITE_16_BIT // 2) // WHITE_16_BIT).astype(np.uint8)
+    return levels
+
+
+@contextmanager
+def reporting_damage(picture_format: str | None) -> Iterator[None]:
+    """Turn whatever a decoder raises into a `BadPictureError`."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise BadPictureError(
+            f"the {picture_format} picture is damaged or cut short ({reason}); send it again whole"
+        ) from error

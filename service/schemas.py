@@ -1,0 +1,170 @@
+"""What the service answers, as it stands in the OpenAPI document."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Theta = Annotated[
+    list[Annotated[list[float], Field(min_length=3, max_length=3)]],
+    Field(
+        min_length=2,
+        max_length=2,
+        description="maps rectified to uploaded coordinates, both normalised to [-1, 1] in the order (x, y), "
+        "-1 and 1 being the outer edges of the border pixels (align_corners=False)",
+        examples=[[[0.71, -0.12, 0.05], [0.12, 0.71, -0.2]]],
+    ),
+]
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+Corners = Annotated[
+    list[Point],
+    Field(
+        min_length=4,
+        max_length=4,
+        description="of the region looked at, [x, y] in pixels of the uploaded picture (upright, as its EXIF "
+        "orientation says), pixel centres at half-integers, clockwise from the rectified image's top left",
+        examples=[[[4.2, 3.1], [30.6, 8.8], [25.0, 35.2], [-1.4, 29.5]]],
+    ),
+]
+
+
+class PredictOptions(BaseModel):
+    """Options of a prediction, as query parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int = Field(5, ge=1, le=1000, description="how many classes to answer with; all when there are fewer")
+    rectified: Literal["png", "jpeg", "none"] = Field("png", description="how to encode the rectified image")
+    model: str | None = Field(None, description="name of the model; the first by name when left out")
+    version: int | None = Field(None, ge=1, description="version of the model; the highest when left out")
+
+
+class ModelReference(BaseModel):
+    """The model that answered."""
+
+    name: str
+    version: int
+
+
+class ClassPrediction(BaseModel):
+    """One class and how probable it is."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class RectifiedImage(BaseModel):
+    """The rectified image as a file."""
+
+    format: Literal["png", "jpeg"]
+    width: int
+    height: int
+    data: str = Field(description="the file, as base64")
+
+
+class TransformResult(BaseModel):
+    """What one spatial transformer of the model did."""
+
+    name: str
+    kind: str = Field(examples=["affine"])
+    theta: Theta
+    parameters: list[float] = Field(description="all parameters of the transformer, flat")
+    corners: Corners
+    rectified: RectifiedImage | None
+
+
+class Timings(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    decode: float = Field(description="reading the picture and fitting it to the model")
+    queue: float = Field(description="waiting for the inference to begin")
+    inference: float = Field(description="the inference that this picture shared with batch_size - 1 others")
+    encode: float = Field(description="encoding the rectified images")
+    total: float = Field(description="from the arrival of the whole body to the answer")
+
+
+class Prediction(BaseModel):
+    """The answer for one picture."""
+
+    model: ModelReference
+    predictions: list[ClassPrediction] = Field(description="the most probable classes, most probable first")
+    theta: Theta
+    corners: Corners
+    rectified: RectifiedImage | None = Field(description="null when rectified=none was asked for")
+    transforms: list[TransformResult] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="every transformer, only when the model has more than one; the fields above are the first one's",
+    )
+    batch_size: int = Field(description="how many pictures shared the inference")
+    timings_ms: Timings
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong and what to do about it."""
+
+    code: str = Field(examples=["bad_picture"])
+    message: str = Field(examples=["the PNG picture is damaged or cut short (...); send it again whole"])
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class BatchPrediction(BaseModel):
+    """An answer or an error for each picture, in the order in which they were sent."""
+
+    results: list[Prediction | ErrorBody]
+
+
+class Status(BaseModel):
+    """State of the service."""
+
+    status: Literal["live", "ready"]
+
+
+class InputInfo(BaseModel):
+    """What the model works on; pictures of any size are fitted to it."""
+
+    width: int
+    height: int
+    channels: int = Field(description="1 grey, 3 RGB")
+    resize: str
+
+
+class TransformInfo(BaseModel):
+    """A spatial transformer of a model."""
+
+    name: str
+    kind: str
+    width: int = Field(description="of its rectified image")
+    height: int
+
+
+class AccuracyInfo(BaseModel):
+    """How good the model is, on pictures it was not trained on."""
+
+    dataset: str
+    pictures: int
+    accuracy: float
+
+
+class ModelInfo(BaseModel):
+    """A version of a model."""
+
+    name: str
+    version: int
+    runtime: str = Field(examples=["onnx"])
+    device: str = Field(examples=["cpu"])
+    classes: list[str]
+    input: InputInfo
+    transforms: list[TransformInfo]
+    accuracy: AccuracyInfo
+
+
+class ModelList(BaseModel):
+    """Every version of every model that is served."""
+
+    models: list[ModelInfo]

@@ -1,0 +1,70 @@
+"""Settings: from ``STN_*`` in the environment or the same-named flags of ``python -m service``, which win."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from service.errors import SettingsError
+
+PREFIX = "STN_"
+PROGRAM = "python -m service"
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Serve the models in a folder. Every flag can be given in the environment too: --max-batch is STN_MAX_BATCH."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_prog_name=PROGRAM,
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    models: Path = Field(Path("models"), description="folder of the models, laid out as NAME/VERSION")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where models run; auto takes a GPU where there is one, cuda refuses to start without"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 leaves the choice to the runtime")
+    decode_threads: int = Field(0, ge=0, description="threads that decode large pictures; 0 is one a core")
+    max_batch: Count = Field(64, description="most pictures in one inference")
+    max_queue: Count = Field(1024, description="most pictures waiting for one model; more are answered with 429")
+    max_bytes: Count = Field(10 * 2**20, description="largest picture and largest body of POST /predict, in bytes")
+    max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
+    max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
+    max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
+    grace_s: Count = Field(30, description="seconds that requests under way have to end when the service stops")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe lines to log")
+    log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
+
+
+def load_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings, flags before environment.
+
+    Raises:
+        SettingsError: a setting is unknown or wrong; the message is one line and names it.
+        SystemExit: ``--help`` was asked for.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    try:
+        flags: CliSettingsSource[object] = CliSettingsSource(
+            Settings, cli_parse_args=list(arguments), cli_exit_on_error=False
+        )
+        return Settings(_cli_settings_source=flags)
+    except SourceError as error:
+        raise SettingsError(f"{error.__cause__ or error}; see {PROGRAM} --help") from None
+    except ValidationError as error:
+        problems = [f"{e['loc'][0]}={e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(f"wrong setting {'; '.join(problems)}; see {PROGRAM} --help") from None

@@ -1,0 +1,67 @@
+"""Both runtimes answer alike, behind one contract."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact import Artifact, read_artifact
+from export.exporter import Runtime, export_run
+from export.onnx import OnnxRuntime
+from export.torchscript import TorchScriptRuntime
+from service.backends import cuda_obstacle, open_backend
+from service.errors import DeviceError, ModelLoadError
+from service.models import load_models
+from service.settings import Settings
+from tests.small_runs import data_root, small_recipe, trained_run
+from training.runs import Run
+
+__all__ = ["data_root", "small_recipe", "trained_run"]
+
+without_gpu = pytest.mark.skipif(cuda_obstacle() is None, reason="there is a GPU")
+
+
+@pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime])
+def artifact(
+    request: pytest.FixtureRequest,
+    trained_run: Run,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Artifact:
+    """The small run, for each runtime in turn."""
+    runtime: Runtime = request.param()
+    models = tmp_path_factory.mktemp("models")
+    return read_artifact(export_run(trained_run, runtime, models, "digits", 1, force=False).folder)
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_golden_answers_come_back_at_any_batch(count: int, artifact: Artifact) -> None:
+    images, expected = artifact.golden()
+    indices = np.arange(count) % len(images)
+    found = open_backend(artifact, "cpu", threads=1).run(images[indices])
+    assert found.keys() == expected.keys()
+    for name, answer in expected.items():
+        assert found[name].dtype == answer.dtype
+        np.testing.assert_allclose(found[name].astype(float), answer[indices].astype(float), atol=1e-4)
+
+
+@without_gpu
+def test_auto_is_the_cpu_without_a_gpu(artifact: Artifact) -> None:
+    assert open_backend(artifact, "auto", threads=0).device == "cpu"
+
+
+@without_gpu
+def test_cuda_without_a_gpu_is_an_error_and_no_fallback(artifact: Artifact) -> None:
+    with pytest.raises(DeviceError, match="device=auto"):
+        open_backend(artifact, "cuda", threads=0)
+
+
+def test_a_file_that_is_no_model_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    broken = artifact._replace(folder=tmp_path)
+    broken.model_file.write_bytes(b"not a model")
+    with pytest.raises(ModelLoadError, match="cannot load"):
+        open_backend(broken, "cpu", threads=0)
+
+
+def test_models_of_either_runtime_are_loaded_and_warmed_up(artifact: Artifact) -> None:
+    (model,) = load_models(Settings(models=artifact.folder.parent.parent, device="cpu"))
+    assert (model.name, model.version, model.device) == ("digits", 1, "cpu")

@@ -1,0 +1,162 @@
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from export.artifact import Outputs
+from service.batcher import Batcher, Inference
+from service.errors import ModelFailedError, NotReadyError, QueueFullError
+
+Run = Callable[[NDArray[np.uint8]], Outputs]
+IN_PLACE_AND_THREAD = pytest.mark.parametrize("picture_ms", [0.0, 1000.0], ids=["in place", "in a thread"])
+SLOW = 1000.0
+"""Milliseconds that make the batcher use its thread."""
+
+
+def double(images: NDArray[np.uint8]) -> Outputs:
+    """A model that answers each picture with twice its first pixel."""
+    return {"twice": images[:, 0, 0, :1].astype(np.float32) * 2}
+
+
+class Recorder:
+    """The same model; it takes its time and remembers the sizes of its batches."""
+
+    def __init__(self, seconds: float = 0) -> None:
+        self.sizes: list[int] = []
+        self.started = threading.Event()
+        self._seconds = seconds
+
+    def __call__(self, images: NDArray[np.uint8]) -> Outputs:
+        self.sizes.append(len(images))
+        self.started.set()
+        time.sleep(self._seconds)
+        return double(images)
+
+
+def picture(value: int) -> NDArray[np.uint8]:
+    return np.full((2, 2, 1), value, np.uint8)
+
+
+def batcher(run: Run, *, max_batch: int = 8, max_queue: int = 100, picture_ms: float = 0.0) -> Batcher:
+    return Batcher(run, max_batch=max_batch, max_queue=max_queue, picture_ms=picture_ms)
+
+
+async def ask(batches: Batcher, *values: int) -> list[Inference | BaseException]:
+    return await asyncio.gather(*(batches.submit(picture(value)) for value in values), return_exceptions=True)
+
+
+def answered(results: list[Inference | BaseException]) -> list[Inference]:
+    return [result for result in results if isinstance(result, Inference)]
+
+
+@IN_PLACE_AND_THREAD
+def test_everyone_gets_the_answer_to_their_own_picture(picture_ms: float) -> None:
+    answers = answered(asyncio.run(ask(batcher(double, picture_ms=picture_ms), *range(100))))
+    assert [answer.outputs["twice"].item() for answer in answers] == [2 * value for value in range(100)]
+
+
+@IN_PLACE_AND_THREAD
+def test_what_waits_together_shares_an_inference_up_to_the_maximum(picture_ms: float) -> None:
+    model = Recorder()
+    answers = answered(asyncio.run(ask(batcher(model, max_batch=8, picture_ms=picture_ms), *range(20))))
+    assert model.sizes == [8, 8, 4]
+    assert [answer.batch_size for answer in answers] == [8] * 16 + [4] * 4
+
+
+def test_one_that_waits_alone_starts_at_once() -> None:
+    (answer,) = answered(asyncio.run(ask(batcher(double), 1)))
+    assert answer.batch_size == 1
+    assert answer.queue_ms < 50
+
+
+def test_what_arrives_during_an_inference_makes_the_next_batch() -> None:
+    model = Recorder(seconds=0.05)
+
+    async def scenario() -> None:
+        batches = batcher(model, picture_ms=SLOW)
+        first = batches.submit(picture(1))
+        await asyncio.to_thread(model.started.wait)
+        await asyncio.gather(first, *(batches.submit(picture(value)) for value in (2, 3, 4)))
+
+    asyncio.run(scenario())
+    assert model.sizes == [1, 3]
+
+
+def test_times_are_true() -> None:
+    results = asyncio.run(ask(batcher(Recorder(seconds=0.05), max_batch=1, picture_ms=SLOW), 1, 2))
+    first, second = answered(results)
+    assert min(first.inference_ms, second.inference_ms) >= 50
+    assert second.queue_ms >= 50 > first.queue_ms
+
+
+def test_the_event_loop_stays_free_during_a_long_inference() -> None:
+    async def scenario() -> int:
+        turns = 0
+        answer = batcher(Recorder(seconds=0.1), picture_ms=SLOW).submit(picture(1))
+        while not answer.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        return turns
+
+    assert asyncio.run(scenario()) > 10
+
+
+def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room() -> None:
+    async def scenario() -> None:
+        batches = batcher(double, max_queue=3)
+        waiting = [batches.submit(picture(value)) for value in range(3)]
+        with pytest.raises(QueueFullError):
+            batches.submit(picture(9))
+        await asyncio.gather(*waiting)
+        await batches.submit(picture(9))
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_left_is_not_computed() -> None:
+    model = Recorder()
+
+    async def scenario() -> None:
+        batches = batcher(model)
+        stays, leaves = batches.submit(picture(1)), batches.submit(picture(2))
+        leaves.cancel()
+        assert (await stays).outputs["twice"].item() == 2
+
+    asyncio.run(scenario())
+    assert model.sizes == [1]
+
+
+@IN_PLACE_AND_THREAD
+def test_a_failing_inference_fails_its_own_batch_alone(picture_ms: float) -> None:
+    def fails_on_seven(images: NDArray[np.uint8]) -> Outputs:
+        if (images == 7).any():
+            raise ValueError("out of memory")
+        return double(images)
+
+    answers = asyncio.run(ask(batcher(fails_on_seven, max_batch=2, picture_ms=picture_ms), 1, 2, 7, 3, 4, 5))
+    assert [isinstance(answer, ModelFailedError) for answer in answers] == [False, False, True, True, False, False]
+
+
+def test_too_few_answers_reach_nobody_as_anothers() -> None:
+    def forgets_one(images: NDArray[np.uint8]) -> Outputs:
+        return {name: output[1:] for name, output in double(images).items()}
+
+    assert all(isinstance(answer, ModelFailedError) for answer in asyncio.run(ask(batcher(forgets_one), 1, 2)))
+
+
+def test_closing_answers_what_waits_and_takes_nothing_new() -> None:
+    async def scenario() -> list[Inference]:
+        batches = batcher(Recorder(seconds=0.01), max_batch=1, picture_ms=SLOW)
+        waiting = [batches.submit(picture(value)) for value in range(5)]
+        closing = asyncio.create_task(batches.close())
+        await asyncio.sleep(0)
+        with pytest.raises(NotReadyError):
+            batches.submit(picture(9))
+        await closing
+        return [answer.result() for answer in waiting]
+
+    assert len(asyncio.run(scenario())) == 5

@@ -1,0 +1,55 @@
+"""The rules of the house: who may import whom, and how long a module may get."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("training", "export", "service")
+MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+ALLOWED = {
+    "training": {"training"},
+    "export": {"export", "training"},
+    "service": {"service", "export.artifact"},
+}
+LEAVES = {"service.errors", "service.settings", "service.schemas"}
+HEAVY = {"torch", "torchvision", "lightning", "matplotlib"}
+
+
+def imports(file: Path) -> set[str]:
+    """Full names of all that ``file`` imports, wherever it does."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_packages_import_only_what_they_may(file: Path) -> None:
+    package = file.relative_to(ROOT).parts[0]
+    ours = {name for name in imports(file) if top(name) in PACKAGES}
+    assert {name for name in ours if top(name) not in ALLOWED[package] and name not in ALLOWED[package]} == set()
+
+
+def test_the_contract_imports_nothing_heavy_and_nothing_of_ours() -> None:
+    assert {top(name) for name in imports(ROOT / "export" / "artifact.py")} & (HEAVY | set(PACKAGES)) == set()
+
+
+@pytest.mark.parametrize("leaf", sorted(LEAVES))
+def test_leaves_of_the_service_import_only_errors(leaf: str) -> None:
+    found = imports(ROOT / Path(*leaf.split(".")).with_suffix(".py"))
+    assert {name for name in found if top(name) in PACKAGES} <= {"service.errors"}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_modules_stay_short(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 400
