@@ -1,6 +1,9 @@
 """The rules of the house: who may import whom, and how long a module may get."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,22 @@ def test_leaves_of_the_service_import_only_errors(leaf: str) -> None:
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_modules_stay_short(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at the threads of a process as Linux shows them")
+@pytest.mark.parametrize("module", ["service.backends", "export.onnx"])
+def test_onnx_runtime_starts_no_thread_that_would_report_what_we_do(module: str) -> None:
+    def threads(imported: str, **environment: str) -> int:
+        code = f"import {imported}, os; print(len(os.listdir('/proc/self/task')))"
+        plain = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=plain | {"OPENBLAS_NUM_THREADS": "1"} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(run.stdout)
+
+    assert threads(module) == threads(module, ORT_DISABLE_TELEMETRY="1")

@@ -13,10 +13,7 @@ from service.backends import cuda_obstacle, open_backend
 from service.errors import DeviceError, ModelLoadError
 from service.models import load_models
 from service.settings import Settings
-from tests.small_runs import data_root, small_recipe, trained_run
 from training.runs import Run
-
-__all__ = ["data_root", "small_recipe", "trained_run"]
 
 without_gpu = pytest.mark.skipif(cuda_obstacle() is None, reason="there is a GPU")
 
@@ -24,7 +21,7 @@ without_gpu = pytest.mark.skipif(cuda_obstacle() is None, reason="there is a GPU
 @pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime])
 def artifact(
     request: pytest.FixtureRequest,
-    trained_run: Run,  # noqa: F811
+    trained_run: Run,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Artifact:
     """The small run, for each runtime in turn."""

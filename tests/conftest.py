@@ -1,0 +1,117 @@
+"""The service as a process of its own, for the tests that talk to it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import httpx
+import pytest
+
+pytest_plugins = ["tests.small_runs"]  # data_root, small_recipe, trained_run
+
+REPOSITORY = Path(__file__).parents[1]
+START_S = 60
+"""Longest time to the first line or, for a start that fails, to the exit; generous, as the machine may be busy."""
+STOP_S = 30
+
+
+class Service(NamedTuple):
+    """A running ``python -m service``."""
+
+    line: str
+    """What it printed when it listened."""
+    url: str
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    stderr: IO[bytes]
+
+    def log(self) -> str:
+        """Everything it has written to stderr."""
+        self.stderr.seek(0)
+        return self.stderr.read().decode()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """For raw sockets."""
+        url = httpx.URL(self.url)
+        return url.host, url.port or 80
+
+
+def command(flags: Sequence[object], python: Sequence[str] = ()) -> list[str]:
+    """The command line, with options of Python itself before ``-m``."""
+    return [sys.executable, *python, "-m", "service", *map(str, flags)]
+
+
+def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without settings of the service, and ``env``."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("STN_")} | dict(env)
+
+
+@contextmanager
+def start_service(
+    *flags: object, env: Mapping[str, str] | None = None, python: Sequence[str] = ()
+) -> Iterator[Service]:
+    """The service with ``flags``, on a free port unless they name one; it has ended when the context has."""
+    port = [] if "--port" in flags else ["--port", "0"]
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            command([*port, *flags], python),
+            cwd=REPOSITORY,
+            env=clean_environment(env or {}),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+        watchdog = threading.Timer(START_S, process.kill)  # then the line below ends as well
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            watchdog.cancel()
+            if " at http" not in line:
+                stderr.seek(0)
+                pytest.fail(f"the service did not start; it printed {line!r} and:\n{stderr.read().decode()}")
+            url = line.split(" at ")[1].split()[0]
+            with httpx.Client(base_url=url, timeout=STOP_S) as client:
+                yield Service(line, url, process, client, stderr)
+        finally:
+            watchdog.cancel()
+            end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Stop ``process``, politely first."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def fail_to_start(*flags: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """What the service leaves behind when it cannot start."""
+    return subprocess.run(
+        command(flags),
+        cwd=REPOSITORY,
+        env=clean_environment(env or {}),
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Service]:
+    """The service over the bundled models, with default settings; one for all tests, so none may stop it."""
+    with start_service() as service:
+        yield service
