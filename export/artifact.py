@@ -221,7 +221,7 @@ def find_artifacts(models: Path) -> Iterator[tuple[str, int, Path]]:
     """Name, version and folder of everything in ``models`` that is laid out as ``NAME/VERSION``, sorted.
 
     Raises:
-        ArtifactError: there is no such folder.
+        ArtifactError: there is no such folder, or it cannot be read.
     """
     try:
         names = sorted(entry for entry in models.iterdir() if entry.is_dir() and NAME.fullmatch(entry.name))
@@ -233,8 +233,15 @@ def find_artifacts(models: Path) -> Iterator[tuple[str, int, Path]]:
 
 
 def versions(folder: Path) -> list[int]:
-    """The versions in a model's folder, lowest first: plain positive numbers."""
-    found = [e.name for e in folder.iterdir() if e.is_dir()] if folder.is_dir() else []
+    """The versions in a model's folder, lowest first: plain positive numbers.
+
+    Raises:
+        ArtifactError: the folder cannot be read.
+    """
+    try:
+        found = [e.name for e in folder.iterdir() if e.is_dir()] if folder.is_dir() else []
+    except OSError as error:
+        raise ArtifactError(f"cannot read {folder}: {error.strerror}; may this user read it?") from error
     return sorted(int(name) for name in found if re.fullmatch(r"[1-9][0-9]{0,8}", name))
 
 
@@ -242,7 +249,7 @@ def claim_version(models: Path, name: str, version: int | None, *, force: bool) 
     """The folder to write: of ``version``, or of the next one.
 
     Raises:
-        ArtifactError: the name will not do, or the version exists and is not to be replaced.
+        ArtifactError: the name will not do, the version exists and is not to be replaced, or its folder cannot be read.
     """
     if not NAME.fullmatch(name):
         raise ArtifactError(f"{name!r} cannot name a model; use letters, digits, '.', '_' and '-', 64 at most")

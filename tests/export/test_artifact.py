@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -168,6 +171,19 @@ def test_artifacts_are_found_by_name_and_number(tmp_path: Path) -> None:
 def test_a_missing_models_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="models folder"):
         list(find_artifacts(tmp_path / "none"))
+
+
+def test_a_model_folder_that_may_not_be_read_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list_folder = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:  # the tests may run as root, whom no permission stops
+        if path == folder.parent:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(ArtifactError, match=f"cannot read {folder.parent}: Permission denied"):
+        list(find_artifacts(folder.parents[1]))
 
 
 def test_the_next_version_is_one_above_the_highest(folder: Path) -> None:
