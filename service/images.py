@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from export.artifact import ImageInput
 from service.errors import BadPictureError, NotAPictureError, RequestError, TooLargeError
@@ -25,6 +25,19 @@ SIGNATURES = {
 """How files of each format begin; WebP is told from other RIFF files by its ninth to twelfth byte."""
 
 FORMATS = "PNG, JPEG, WebP, BMP, GIF or TIFF"
+MEDIA_TYPES = {"image/jpg", "image/x-ms-bmp", *(f"image/{name.lower()}" for name in SIGNATURES)}
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of each EXIF orientation upright."""
+
 JPEG_QUALITY = 90
 WHITE_16_BIT = 65535
 
@@ -62,9 +75,9 @@ def open_picture(upload: Upload, max_pixels: int) -> Image.Image:
         raise BadPictureError("the picture is empty; was the file read before it was sent?")
     picture_format = sniff(data)
     if picture_format is None:
-        if upload.content_type is not None and upload.content_type.startswith("image/"):
+        if upload.content_type in MEDIA_TYPES:
             raise BadPictureError(f"the bytes sent as {upload.content_type} are not {FORMATS}; is the file whole?")
-        raise NotAPictureError(f"this is not a picture; send {FORMATS}")
+        raise NotAPictureError(f"this is not a picture of a format that is taken; send {FORMATS}")
     with reporting_damage(picture_format):
         image = Image.open(io.BytesIO(data), formats=[picture_format])
     if image.width * image.height > max_pixels:
@@ -82,7 +95,7 @@ def prepare(image: Image.Image, model_input: ImageInput) -> Picture:
     """
     with reporting_damage(image.format):
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        upright = turn_upright(image)
         plain = flatten(upright, model_input)
         size = (model_input.width, model_input.height)
         fitted = plain if plain.size == size else plain.resize(size, Image.Resampling.BILINEAR)
@@ -107,6 +120,15 @@ def sniff(data: bytes) -> str | None:
         if data.startswith(beginnings) and (name != "WEBP" or data[8:12] == b"WEBP"):
             return name
     return None
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says it is to be seen; EXIF data that cannot be read says nothing."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # noqa: BLE001 - Pillow raises whatever parsing garbage leads to
+        orientation = None
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def flatten(image: Image.Image, model_input: ImageInput) -> Image.Image:
@@ -143,6 +165,10 @@ def reporting_damage(picture_format: str | None) -> Iterator[None]:
         yield
     except RequestError:
         raise
+    except UnidentifiedImageError as error:
+        raise BadPictureError(
+            f"the header of the {picture_format} picture is damaged or cut short; send it again whole"
+        ) from error
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BadPictureError(

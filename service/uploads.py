@@ -90,14 +90,30 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 async def read_form(request: Request, max_bytes: int, max_files: int) -> FormData:
-    """The parts of a multipart body; at most ``max_files`` files."""
-    parser = MultiPartParser(
+    """The parts of a multipart body; at most ``max_files`` files and `MAX_FIELDS` texts."""
+    parser = Parser(
         request.headers, chunks(request, max_bytes), max_files=max_files, max_fields=MAX_FIELDS, max_part_size=max_bytes
     )
     try:
-        return await parser.parse()
+        form = await parser.parse()
     except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            raise TooLargeError(f"{error.message} Send fewer in one request.") from error
         raise BadBodyError(f"the multipart body cannot be parsed: {error.message}") from error
+    except ValueError as error:  # charsets that cannot decode names
+        raise BadBodyError(f"the multipart body cannot be parsed: {error}") from error
+    if not parser.ended:
+        raise BadBodyError("the multipart body ends before its closing boundary; send it again whole")
+    return form
+
+
+class Parser(MultiPartParser):
+    """Starlette's, which drops a part that is cut short, made to tell."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 def no_part(name: str, form: FormData) -> BadOptionError:

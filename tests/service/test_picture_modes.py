@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.conftest import Service
-from tests.service.pictures import DIGITS, HEIGHT, WIDTH, Answer, Grey, difference, drawing, encode, noise, read, save
+from tests.service.answers import predict
+from tests.service.pictures import DIGITS, HEIGHT, WIDTH, Grey, difference, drawing, encode, noise, read, save
 
 COLOUR = drawing(60, 48)
 GREY = np.asarray(Image.fromarray(COLOUR).convert("L"))
@@ -24,16 +25,16 @@ INKS = Image.fromarray(COLOUR).convert("CMYK")
 ORIENTATION = 0x0112
 
 TURN: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.swapaxes(0, 1),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
-    8: lambda stored: np.rot90(stored),
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
 }
-"""From the pixels as they are stored to the upright picture, by EXIF orientation."""
+"""From the upright picture to the pixels that are stored, by EXIF orientation."""
 
 
 def palette(transparent: int | bytes | None = None) -> bytes:
@@ -41,19 +42,9 @@ def palette(transparent: int | bytes | None = None) -> bytes:
     return save(image, "PNG") if transparent is None else save(image, "PNG", transparency=transparent)
 
 
-def oriented(orientation: int, picture_format: str, **options: Any) -> bytes:
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    return save(Image.fromarray(COLOUR), picture_format, exif=exif.tobytes(), **options)
-
-
 def animation(picture_format: str, **options: Any) -> bytes:
     others = [Image.fromarray(255 - COLOUR), Image.fromarray(COLOUR[::-1])]
     return save(Image.fromarray(COLOUR), picture_format, save_all=True, append_images=others, **options)
-
-
-def glass_gif() -> bytes:
-    return save(Image.fromarray(COLOUR).quantize(16), "GIF", transparency=3)
 
 
 KINDS: dict[str, bytes] = {
@@ -82,7 +73,7 @@ KINDS: dict[str, bytes] = {
     "BMP RGB": encode(COLOUR, "BMP"),
     "BMP RGBA": encode(GLASS, "BMP"),
     "GIF": encode(COLOUR, "GIF"),
-    "GIF with a transparent colour": glass_gif(),
+    "GIF with a transparent colour": save(Image.fromarray(COLOUR).quantize(16), "GIF", transparency=3),
     "GIF animated": animation("GIF"),
     "TIFF 1-bit": save(Image.fromarray(GREY).convert("1"), "TIFF"),
     "TIFF grey": encode(GREY, "TIFF"),
@@ -102,23 +93,20 @@ KINDS: dict[str, bytes] = {
     "300 x 200 BMP": encode(drawing(300, 200), "BMP"),
     "3000 x 2000": encode(drawing(3000, 2000), "JPEG"),
     "of the model's size": encode(noise(1)),
-} | {f"{form} orientation {turn}": oriented(turn, form) for form in ("JPEG", "PNG", "WEBP", "TIFF") for turn in TURN}
+}
 
 
-def upright(content: bytes) -> NDArray[np.float64]:
-    """The first frame as grey levels over black, turned as its EXIF orientation says: ``(H, W)``."""
+def grey_levels(content: bytes) -> NDArray[np.float64]:
+    """The first frame as grey levels over black: ``(H, W)``."""
     with Image.open(io.BytesIO(content)) as image:
-        turn = TURN[image.getexif().get(ORIENTATION, 1)]
         image.load()
-        if image.format == "TIFF":
-            turn = TURN[1]  # Pillow has turned it
         if image.mode.startswith("I;16"):
-            return turn(np.asarray(image) / 257)
+            return np.asarray(image) / 257
         if image.mode == "CMYK":
-            key = 255 - np.asarray(image)[..., 3:].astype(float)
-            return turn(luma((255 - np.asarray(image)[..., :3]) * key / 255))
+            inks = 255 - np.asarray(image).astype(float)
+            return luma(inks[..., :3] * inks[..., 3:] / 255)
         pixels = np.asarray(image.convert("RGBA")).astype(float)  # (H, W, 4)
-    return turn(luma(pixels[..., :3] * pixels[..., 3:] / 255))
+    return luma(pixels[..., :3] * pixels[..., 3:] / 255)
 
 
 def luma(colours: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -152,17 +140,10 @@ def sample(picture: NDArray[Any], theta: NDArray[np.float64], width: int, height
     return sampled
 
 
-def predict(server: Service, content: bytes, **options: str) -> Answer:
-    response = server.client.post("/predict", params=options, content=content)
-    assert response.status_code == 200, response.text
-    answer: Answer = response.json()
-    return answer
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_theta_corners_and_the_rectified_image_agree_on(server: Service, kind: str) -> None:
     answer = predict(server, KINDS[kind])
-    picture = upright(KINDS[kind])
+    picture = grey_levels(KINDS[kind])
     theta = np.array(answer["theta"])
     rectified = read(answer["rectified"])
     assert difference(sample(fit(picture), theta, *rectified.shape[::-1]), rectified) <= 2
@@ -175,19 +156,19 @@ def test_theta_corners_and_the_rectified_image_agree_on(server: Service, kind: s
 @pytest.mark.parametrize("turn", TURN)
 @pytest.mark.parametrize("picture_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_turned_picture_is_answered_like_the_upright_one(server: Service, picture_format: str, turn: int) -> None:
-    back = {6: 8, 8: 6}.get(turn, turn)
-    stored = np.ascontiguousarray(TURN[back](COLOUR))
     exif = Image.Exif()
     exif[ORIENTATION] = turn
+    stored = Image.fromarray(np.ascontiguousarray(TURN[turn](COLOUR)))
     options: dict[str, Any] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
-    content = save(Image.fromarray(stored), picture_format, exif=exif.tobytes(), **options.get(picture_format, {}))
+    content = save(stored, picture_format, exif=exif.tobytes(), **options.get(picture_format, {}))
     found, expected = predict(server, content), predict(server, encode(COLOUR))
-    assert difference(read(found["rectified"]), read(expected["rectified"])) <= (12 if picture_format == "JPEG" else 0)
-    assert difference(np.array(found["corners"]), np.array(expected["corners"])) < 0.5
+    lossy = picture_format == "JPEG"
+    assert np.abs(read(found["rectified"]).astype(float) - read(expected["rectified"])).mean() <= (3 if lossy else 0)
+    assert difference(np.array(found["corners"]), np.array(expected["corners"])) <= (0.5 if lossy else 0)
 
 
-DIGIT = DIGITS[1]
 TRANSPARENT = 77
+DIGIT = np.where(DIGITS[1] == TRANSPARENT, TRANSPARENT + 1, DIGITS[1])
 SAME: dict[str, bytes] = {
     "RGB": encode(np.dstack([DIGIT] * 3)),
     "RGBA": encode(np.dstack([DIGIT] * 3 + [np.full_like(DIGIT, 255)])),
@@ -195,9 +176,7 @@ SAME: dict[str, bytes] = {
     "16-bit": encode(DIGIT.astype(np.uint16) * 257),
     "palette": save(Image.fromarray(DIGIT).convert("P"), "PNG"),
     "palette with an unused transparent colour": save(
-        Image.fromarray(np.where(DIGIT == TRANSPARENT, TRANSPARENT + 1, DIGIT)).convert("P"),
-        "PNG",
-        transparency=TRANSPARENT,
+        Image.fromarray(DIGIT).convert("P"), "PNG", transparency=TRANSPARENT
     ),
     "BMP": encode(DIGIT, "BMP"),
     "GIF": encode(DIGIT, "GIF"),
@@ -210,7 +189,7 @@ SAME: dict[str, bytes] = {
 
 @pytest.mark.parametrize("form", SAME)
 def test_the_same_pixels_get_the_same_answer_as(server: Service, form: str) -> None:
-    found, expected = (predict(server, content, top_k="1000") for content in (SAME[form], encode(DIGIT)))
+    found, expected = (predict(server, content, top_k=1000) for content in (SAME[form], encode(DIGIT)))
     assert [p["label"] for p in found["predictions"]] == [p["label"] for p in expected["predictions"]]
     for one, other in zip(found["predictions"], expected["predictions"], strict=True):
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)

@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 
 from tests.conftest import Service
+from tests.service.answers import PICTURE, predict, prediction, without_time
 from tests.service.pictures import (
     DIGITS,
     GOLDEN_ANSWERS,
     MANIFEST,
     TRANSFORM,
-    Answer,
     difference,
     encode,
     read,
 )
 
-PICTURE = encode(DIGITS[0])
 BASE64 = base64.b64encode(PICTURE).decode()
 WAYS: dict[str, dict[str, Any]] = {
     "multipart": {"files": {"image": ("digit.png", PICTURE, "image/png")}},
@@ -39,24 +38,10 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def predict(server: Service, picture: bytes = PICTURE, **options: object) -> Answer:
-    """The answer to ``picture``, which must be a good one."""
-    response = server.client.post("/predict", params=options, files={"image": picture})  # type: ignore[arg-type]
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == "application/json"
-    answer: Answer = response.json()
-    return answer
-
-
-def without_time(answer: Answer) -> Answer:
-    return {key: value for key, value in answer.items() if key != "timings_ms"}
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_send_a_picture_gives_the_same_answer(server: Service, way: str) -> None:
-    response = server.client.post("/predict", **WAYS[way])
-    assert response.status_code == 200, response.text
-    assert without_time(response.json()) == without_time(predict(server))
+    answer = prediction(server.client.post("/predict", **WAYS[way]))
+    assert without_time(answer) == without_time(predict(server))
 
 
 def test_the_answer_has_the_documented_shape_and_nothing_else(server: Service) -> None:
@@ -64,7 +49,7 @@ def test_the_answer_has_the_documented_shape_and_nothing_else(server: Service) -
     keys = ["model", "predictions", "theta", "corners", "rectified", "batch_size", "timings_ms"]
     assert list(answer) == keys, "transforms is only for models with several transformers"
     assert answer["model"] == {"name": "digits", "version": 1}
-    assert [list(prediction) for prediction in answer["predictions"]] == [["label", "index", "probability"]] * 5
+    assert [list(entry) for entry in answer["predictions"]] == [["label", "index", "probability"]] * 5
     assert np.shape(answer["theta"]) == (2, 3)
     assert np.shape(answer["corners"]) == (4, 2)
     assert answer["rectified"].keys() == {"format", "width", "height", "data"}
@@ -77,8 +62,8 @@ def test_a_golden_picture_gets_its_golden_answer(server: Service, index: int) ->
     answer = predict(server, encode(DIGITS[index]), top_k=len(MANIFEST.classes))
     expected = {name: outputs[index] for name, outputs in GOLDEN_ANSWERS.items()}
     found = np.zeros(len(MANIFEST.classes))
-    for prediction in answer["predictions"]:
-        found[prediction["index"]] = prediction["probability"]
+    for entry in answer["predictions"]:
+        found[entry["index"]] = entry["probability"]
     assert difference(found, expected[MANIFEST.probabilities]) < 1e-3
     assert difference(np.array(answer["theta"]), expected[TRANSFORM.theta]) < 1e-3
     assert difference(read(answer["rectified"]), expected[TRANSFORM.rectified][..., 0]) <= 2
@@ -89,15 +74,15 @@ def test_top_k_is_how_many_classes_come_back_most_probable_first(server: Service
     everything = predict(server, top_k=len(MANIFEST.classes))["predictions"]
     found = predict(server, top_k=top_k)["predictions"]
     assert found == everything[:top_k]
-    probabilities = [prediction["probability"] for prediction in found]
+    probabilities = [entry["probability"] for entry in found]
     assert probabilities == sorted(probabilities, reverse=True)
 
 
 @pytest.mark.parametrize("top_k", [len(MANIFEST.classes) + 1, 1000])
 def test_a_top_k_above_the_number_of_classes_gives_them_all(server: Service, top_k: int) -> None:
     predictions = predict(server, top_k=top_k)["predictions"]
-    assert {prediction["index"]: prediction["label"] for prediction in predictions} == dict(enumerate(MANIFEST.classes))
-    assert sum(prediction["probability"] for prediction in predictions) == pytest.approx(1, abs=1e-5)
+    assert {entry["index"]: entry["label"] for entry in predictions} == dict(enumerate(MANIFEST.classes))
+    assert sum(entry["probability"] for entry in predictions) == pytest.approx(1, abs=1e-5)
 
 
 def test_without_top_k_the_five_most_probable_classes_come_back(server: Service) -> None:

@@ -1,0 +1,78 @@
+"""Variants of the bundled artifact, some of which no service should take."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from export.artifact import (
+    GOLDEN,
+    MANIFEST,
+    Manifest,
+    Outputs,
+    pack_golden,
+    record,
+    write_artifact,
+)
+from tests.service.pictures import ARTIFACT
+
+MODEL = ARTIFACT.manifest.model_file
+
+
+def write(folder: Path, manifest: Manifest = ARTIFACT.manifest, **files: bytes) -> Path:
+    """The bundled artifact in ``folder``, with another manifest and other contents of ``model`` or ``golden``."""
+    contents = {name: (ARTIFACT.folder / name).read_bytes() for name in manifest.files}
+    contents |= {{"model": MODEL, "golden": GOLDEN}[name]: content for name, content in files.items()}
+    records = {name: record(content) for name, content in contents.items()}
+    write_artifact(folder, manifest.model_copy(update={"files": records}), contents)
+    return folder
+
+
+def write_labelled(folder: Path, prefix: str) -> Path:
+    """The bundled model with ``prefix`` before the names of its classes, to know it by."""
+    classes = tuple(prefix + label for label in ARTIFACT.manifest.classes)
+    return write(folder, ARTIFACT.manifest.model_copy(update={"classes": classes}))
+
+
+def write_twin(folder: Path) -> Path:
+    """The bundled model with a second transformer, whose numbers are the negative of the first one's."""
+    manifest = ARTIFACT.manifest
+    first = manifest.transforms[0]
+    names = {kind: getattr(first, kind) for kind in ("theta", "parameters", "rectified")}
+    second = first.model_copy(update={"name": "second"} | {kind: f"second_{name}" for kind, name in names.items()})
+    model = onnx.load_model_from_string((ARTIFACT.folder / MODEL).read_bytes())
+    images, golden = ARTIFACT.golden()
+    for output in [output for output in model.graph.output if output.name in names.values()]:
+        number = output.name != first.rectified
+        copy = model.graph.output.add()
+        copy.CopyFrom(output)
+        copy.name = f"second_{output.name}"
+        model.graph.node.append(onnx.helper.make_node("Neg" if number else "Identity", [output.name], [copy.name]))
+        golden[copy.name] = -golden[output.name] if number else golden[output.name]
+    twin = manifest.model_copy(update={"transforms": (first, second), "outputs": tuple(golden)})
+    files = {"model": model.SerializeToString(), "golden": pack_golden(manifest.input.name, images, golden)}
+    return write(folder, twin, **files)
+
+
+def golden(change: Callable[[Outputs], Outputs]) -> bytes:
+    """Golden answers that were tampered with."""
+    images, outputs = ARTIFACT.golden()
+    return pack_golden(ARTIFACT.manifest.input.name, images, change(outputs))
+
+
+def edit_manifest(folder: Path, **changes: Any) -> None:
+    """Other values in ``manifest.json``; None deletes."""
+    content = json.loads((folder / MANIFEST).read_text()) | changes
+    (folder / MANIFEST).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def shifted(name: str, by: float) -> Callable[[Outputs], Outputs]:
+    """Adds ``by`` to one of the golden outputs."""
+
+    def change(outputs: Outputs) -> Outputs:
+        return outputs | {name: (outputs[name].astype(np.float64) + by).clip(0).astype(outputs[name].dtype)}
+
+    return change

@@ -1,0 +1,124 @@
+"""Which model answers, and how models of other kinds do: of two transformers, in TorchScript."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact import read_artifact
+from export.exporter import export_run
+from export.torchscript import TorchScriptRuntime
+from service.schemas import ModelList
+from tests.conftest import Service, start_service
+from tests.service import artifacts
+from tests.service.answers import PICTURE, as_schema, predict, refused, well, without_time
+from tests.service.pictures import ARTIFACT, HEIGHT, MANIFEST, TRANSFORM, WIDTH, difference, encode, read
+from training.runs import Run
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of several models and versions, and of things beside them that are no models."""
+    models = tmp_path_factory.mktemp("zoo")
+    for name, version in (("digits", 9), ("digits", 10), ("alpha", 2)):
+        artifacts.write_labelled(models / name / str(version), f"{name}-{version}-")
+    artifacts.write_twin(models / "twin" / "1")
+    for stray in ("digits/latest", "digits/011", "digits/.12.345.new", "digits/0", ".hidden/1", "a b/1"):
+        (models / stray).mkdir(parents=True)
+    (models / "README").write_text("not a model")
+    (models / "digits" / "13").write_text("not a folder")
+    with start_service("--models", models) as service:
+        yield service
+        well(service)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("alpha", 2)),
+        ({"version": 2}, ("alpha", 2)),
+        ({"model": "digits"}, ("digits", 10)),
+        ({"model": "digits", "version": 9}, ("digits", 9)),
+        ({"model": "digits", "version": 10}, ("digits", 10)),
+        ({"model": "twin"}, ("twin", 1)),
+    ],
+)
+def test_the_model_asked_for_answers_the_first_and_newest_by_default(
+    zoo: Service, options: dict[str, object], expected: tuple[str, int]
+) -> None:
+    answer = predict(zoo, PICTURE, **options)
+    name, version = expected
+    assert answer["model"] == {"name": name, "version": version}
+    assert name == "twin" or answer["predictions"][0]["label"].startswith(f"{name}-{version}-")
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("model=beta", "no model is called 'beta'; there are: alpha, digits, twin"),
+        ("model=digits&version=11", "digits has no version 11; it has: 9, 10"),
+        ("version=9", "alpha has no version 9; it has: 2"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_with_those_that_are(zoo: Service, query: str, says: str) -> None:
+    refused(zoo.client.post(f"/predict?{query}", content=PICTURE), 404, "unknown_model", says)
+
+
+def test_all_models_are_listed_with_what_they_are(zoo: Service) -> None:
+    listed = as_schema(ModelList, zoo.client.get("/models").content)["models"]
+    assert [(model["name"], model["version"]) for model in listed] == [
+        ("alpha", 2),
+        ("digits", 9),
+        ("digits", 10),
+        ("twin", 1),
+    ]
+    assert f"serves {', '.join('{name}/{version} on {device}'.format(**model) for model in listed)} at" in zoo.line
+    assert all((m["input"]["width"], m["input"]["height"]) == (WIDTH, HEIGHT) for m in listed)
+    assert listed[0]["classes"] == [f"alpha-2-{label}" for label in MANIFEST.classes]
+    assert listed[0]["accuracy"] == MANIFEST.accuracy.model_dump()
+    assert [transform["name"] for transform in listed[-1]["transforms"]] == [TRANSFORM.name, "second"]
+
+
+def test_a_model_of_two_transformers_answers_for_both(zoo: Service) -> None:
+    answer, alone = predict(zoo, model="twin"), predict(zoo, model="digits")
+    first, second = answer["transforms"]
+    assert (first["name"], second["name"]) == (TRANSFORM.name, "second")
+    assert first["kind"] == second["kind"] == TRANSFORM.kind
+    for field in ("theta", "corners", "rectified"):
+        assert answer[field] == first[field] == alone[field], "the answer's own are the first one's"
+    assert second["theta"] == (-np.array(first["theta"])).tolist()
+    mirrored = np.array([WIDTH, HEIGHT]) - np.array(first["corners"])
+    assert difference(np.array(second["corners"]), mirrored) < 1e-6
+    assert second["rectified"] == first["rectified"]
+    assert second["parameters"] == [-number for number in first["parameters"]]
+    _, golden = ARTIFACT.golden()
+    assert difference(np.array(first["parameters"]), golden[TRANSFORM.parameters][0].ravel()) < 1e-3
+
+
+def test_a_model_of_one_transformer_says_nothing_of_several(zoo: Service) -> None:
+    assert "transforms" not in predict(zoo, model="digits")
+
+
+def test_neither_transformer_is_encoded_when_that_is_not_asked_for(zoo: Service) -> None:
+    answer = predict(zoo, model="twin", rectified="none")
+    assert [transform["rectified"] for transform in answer["transforms"]] == [None, None]
+
+
+def test_a_torchscript_model_answers_like_an_onnx_one(
+    trained_run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    models: Path = tmp_path_factory.mktemp("scripts")
+    exported = export_run(trained_run, TorchScriptRuntime(), models, "script", None, force=False)
+    (images, golden), manifest = read_artifact(exported.folder).golden(), exported.manifest
+    with start_service("--models", models) as service:
+        (listed,) = service.client.get("/models").json()["models"]
+        assert (listed["name"], listed["version"], listed["runtime"]) == ("script", 1, "torchscript")
+        for index, image in enumerate(images):
+            answer = predict(service, encode(image[..., 0]), top_k=1000)
+            found = {entry["index"]: entry["probability"] for entry in answer["predictions"]}
+            expected = golden[manifest.probabilities][index]
+            assert difference(np.array([found[i] for i in range(len(found))]), expected) < 1e-3
+            assert difference(read(answer["rectified"]), golden[manifest.transforms[0].rectified][index, ..., 0]) <= 2
+        assert without_time(predict(service)) == without_time(predict(service))
+        well(service)
