@@ -29,6 +29,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await engine.close()
+        log.info("stopped")
 
     app = FastAPI(
         title="stn-serve",
