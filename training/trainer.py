@@ -130,14 +130,17 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
     train, validation = training_splits(recipe, data_root)
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
-    checkpoint = ModelCheckpoint(
+    best = ModelCheckpoint(
         run.checkpoints,
         filename=run.best_checkpoint.stem,
         monitor="validation_accuracy",
         mode="max",
-        save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
+    )
+    # One of its own: the option save_last of the other would save the last epoch only when it is the best one.
+    last = ModelCheckpoint(
+        run.checkpoints, filename=run.last_checkpoint.stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     trainer = lightning.Trainer(
         max_epochs=recipe.epochs,
@@ -145,7 +148,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
         deterministic="warn",
         gradient_clip_val=1.0,
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-        callbacks=[MetricsTable(run.metrics_file), checkpoint, *([TQDMProgressBar()] if progress else [])],
+        callbacks=[MetricsTable(run.metrics_file), best, last, *([TQDMProgressBar()] if progress else [])],
         enable_progress_bar=progress,
         enable_model_summary=False,
         default_root_dir=run.folder,

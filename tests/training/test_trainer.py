@@ -94,6 +94,15 @@ def test_a_run_interrupted_between_epochs_ends_with_the_weights_of_an_unbroken_o
     assert run.metrics_file.read_text() == trained_run.metrics_file.read_text()
 
 
+def test_a_run_is_resumed_from_its_last_epoch_even_when_that_is_not_its_best(
+    small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 3, "learning_rate": 1e-12}))
+    fit(run, data_root, progress=False)
+    steps = [torch.load(file, weights_only=True)["global_step"] for file in (run.best_checkpoint, run.last_checkpoint)]
+    assert steps[0] < steps[1] == 3 * (640 // small_recipe.batch_size)
+
+
 class PowerCutError(Exception):
     """Ends a training in the middle."""
 
