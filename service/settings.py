@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     models: Path = Field(Path("models"), description="folder of the models, laid out as NAME/VERSION")
     device: Literal["auto", "cpu", "cuda"] = Field(

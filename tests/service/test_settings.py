@@ -43,6 +43,7 @@ def test_an_unknown_variable_is_refused_with_the_known_ones(environment: pytest.
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["--host", ""],  # to sockets it would mean every address
         ["--port", "many"],
         ["--port", "70000"],
         ["--port", "-1"],
