@@ -12,6 +12,8 @@ RUN/
 
 import pickle
 import platform
+import zipfile
+import zlib
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -139,7 +141,7 @@ class Run:
         network = self.info().network()
         try:
             state = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
             raise RunError(
                 f"cannot read {self.best_checkpoint} ({error}); continue the run with --resume {self.folder}"
             ) from error
@@ -159,7 +161,7 @@ class Run:
             with np.load(self.samples_file) as samples:
                 images: NDArray[np.uint8] = samples["images"]
                 return images
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(
                 f"cannot read {self.samples_file}; run: python -m training evaluate {self.folder}"
             ) from error

@@ -233,5 +233,5 @@ def best_epoch(run: Run) -> dict[str, float]:
         with run.metrics_file.open(newline="") as table:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(table)]
         return max(rows, key=lambda row: row["validation_accuracy"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{run.metrics_file} has no metrics; continue the run with --resume {run.folder}") from error

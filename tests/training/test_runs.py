@@ -47,11 +47,27 @@ def test_what_was_not_evaluated_says_how_to(small_recipe: Recipe, tmp_path: Path
             read()
 
 
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut short"])
+def test_damaged_samples_say_how_to_make_them_again(content: bytes, small_recipe: Recipe, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", small_recipe)
+    run.samples_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"samples\.npz; run: python -m training evaluate"):
+        run.samples()
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
 def test_a_damaged_checkpoint_is_named(content: bytes, small_recipe: Recipe, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", small_recipe)
     run.checkpoints.mkdir()
     run.best_checkpoint.write_bytes(content)
+    with pytest.raises(RunError, match=r"best\.ckpt"):
+        run.trained_network()
+
+
+def test_a_checkpoint_that_is_none_is_named(small_recipe: Recipe, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", small_recipe)
+    run.checkpoints.mkdir()
+    torch.save([1], run.best_checkpoint)
     with pytest.raises(RunError, match=r"best\.ckpt"):
         run.trained_network()
 

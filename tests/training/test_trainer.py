@@ -126,3 +126,11 @@ def test_a_run_that_was_never_trained_cannot_be_evaluated(
     run = begin(tmp_path / "new", small_recipe)
     with pytest.raises(RunError, match="--resume"):
         evaluate(run, data_root)
+
+
+@pytest.mark.parametrize("table", ["", "epoch,train_loss\n", "epoch,validation_accuracy\n0,0.5\n1\n"])
+def test_a_damaged_table_of_metrics_is_named(table: str, small_recipe: Recipe, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", small_recipe)
+    run.metrics_file.write_text(table)
+    with pytest.raises(RunError, match=r"metrics\.csv has no metrics"):
+        best_epoch(run)
