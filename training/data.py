@@ -103,8 +103,9 @@ def read_mnist(root: Path, *, train: bool) -> Split:
     try:
         dataset = MNIST(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # torchvision's has a line for each place that it tried
         raise DataError(
-            f"MNIST is not in {root} and could not be downloaded ({error}); "
+            f"MNIST is not in {root} and could not be downloaded ({reason}); "
             f"put its four idx files into {root / 'MNIST' / 'raw'} or name another folder with --data-root"
         ) from error
     return Split(dataset.data[:, None], dataset.targets)
@@ -114,7 +115,7 @@ def training_splits(recipe: Recipe, root: Path) -> tuple[Split, Split]:
     """The undistorted training pictures, and the distorted validation pictures split off from them.
 
     Raises:
-        DataError: the data set cannot be read, or is smaller than the recipe's validation set.
+        DataError: the data set cannot be read, or is smaller than the recipe's validation set and a batch.
     """
     whole = read_mnist(root, train=True)
     count = len(whole.labels)
@@ -122,6 +123,11 @@ def training_splits(recipe: Recipe, root: Path) -> tuple[Split, Split]:
         raise DataError(
             f"{recipe.dataset} has {count} training pictures, so {recipe.validation_size} cannot be split off; "
             "lower it with --set validation_size=N"
+        )
+    if recipe.batch_size > count - recipe.validation_size:
+        raise DataError(
+            f"{recipe.batch_size} pictures make a batch, but {recipe.dataset} leaves only "
+            f"{count - recipe.validation_size} to train on; lower it with --set batch_size=N"
         )
     order = torch.randperm(count, generator=seeded(Stream.SPLIT))
     held_out, kept = order[: recipe.validation_size], order[recipe.validation_size :]

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from training.errors import RecipeError
 
 Size = tuple[int, int]
+CHANNELS = {"mnist": 1}
+"""Of the pictures of each data set."""
 
 
 class Recipe(BaseModel):
@@ -42,8 +44,9 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError("mean and std must have one number a channel each")
+        channels = CHANNELS[self.dataset]
+        if not len(self.mean) == len(self.std) == channels:
+            raise ValueError(f"mean and std must have a number a channel each; {self.dataset} has channels: {channels}")
         if min(self.std) <= 0:
             raise ValueError("std must be above 0")
         if min(self.canvas) < 8 or min(self.rectified) < 4:

@@ -139,17 +139,23 @@ class Run:
             RunError: there is no such checkpoint, or it does not fit the recipe.
         """
         network = self.info().network()
-        try:
-            state = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
-            raise RunError(
-                f"cannot read {self.best_checkpoint} ({error}); continue the run with --resume {self.folder}"
-            ) from error
+        state = read_weights(self.best_checkpoint, f"continue the run with --resume {self.folder}")
         try:
             network.load_state_dict({name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()})
         except RuntimeError as error:
             raise RunError(f"{self.best_checkpoint} does not fit the recipe in {self.info_file}: {error}") from error
         return network.eval()
+
+    def checkpoint_to_resume(self) -> Path | None:
+        """The last checkpoint, or None when there is none yet.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        if not self.last_checkpoint.exists():
+            return None
+        read_weights(self.last_checkpoint, "delete it to train from the start")
+        return self.last_checkpoint
 
     def samples(self) -> NDArray[np.uint8]:
         """Some test pictures: ``(N, H, W, C)`` uint8.
@@ -173,3 +179,16 @@ class Run:
             raise RunError(f"cannot read {file} ({error.strerror}); {cure}") from error
         except ValidationError as error:
             raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
+
+
+def read_weights(checkpoint: Path, cure: str) -> dict[str, torch.Tensor]:
+    """The weights in ``checkpoint``, by name.
+
+    Raises:
+        RunError: it cannot be read; the message ends with ``cure``.
+    """
+    try:
+        weights: dict[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise RunError(f"cannot read {checkpoint} ({error}); {cure}") from error
+    return weights

@@ -127,6 +127,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
     """
     info = run.info()
     recipe = info.recipe
+    resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, data_root)
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
@@ -157,7 +158,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
         training,
         loader(train, recipe.batch_size, info.seed),
         loader(validation, EVALUATION_BATCH),
-        ckpt_path=run.last_checkpoint if run.last_checkpoint.exists() else None,
+        ckpt_path=resumed,
         weights_only=True,
     )
     if trainer.interrupted:

@@ -60,8 +60,15 @@ def test_a_validation_set_larger_than_the_data_is_refused(data_root: Path) -> No
         training_splits(recipe, data_root)
 
 
+def test_a_batch_larger_than_the_training_set_is_refused(small_recipe: Recipe, data_root: Path) -> None:
+    training_splits(change_recipe(small_recipe, {"batch_size": 640}), data_root)
+    with pytest.raises(DataError, match="leaves only 640"):
+        training_splits(change_recipe(small_recipe, {"batch_size": 641}), data_root)
+
+
 def test_missing_data_is_refused_with_where_to_put_it(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(DataError, match="--data-root"):
+    with pytest.raises(DataError, match="--data-root") as refusal:
         training_splits(MNIST_RTS, blocked)
+    assert "\n" not in str(refusal.value)

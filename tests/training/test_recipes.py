@@ -42,6 +42,12 @@ def test_a_wrong_value_or_contradiction_is_refused_by_name(field: str, value: ob
         change_recipe(MNIST_RTS, {field: value})
 
 
+@pytest.mark.parametrize("numbers", [[], [0.1, 0.2, 0.3]])
+def test_numbers_for_channels_that_the_data_set_does_not_have_are_refused(numbers: list[float]) -> None:
+    with pytest.raises(RecipeError, match="mnist has channels: 1"):
+        change_recipe(MNIST_RTS, {"mean": numbers, "std": numbers})
+
+
 def test_an_unknown_field_is_refused_with_the_fields_there_are() -> None:
     with pytest.raises(RecipeError, match=r"no field epoch;.*epochs"):
         change_recipe(MNIST_RTS, {"epoch": 3})

@@ -111,6 +111,14 @@ def forget_in_the_third_epoch(training: torch.nn.Module) -> None:
                 parameter.zero_()
 
 
+def test_a_damaged_checkpoint_is_not_resumed_from(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", small_recipe)
+    run.checkpoints.mkdir()
+    run.last_checkpoint.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(RunError, match=r"last\.ckpt .*; delete it"):
+        fit(run, data_root, progress=False)
+
+
 class PowerCutError(Exception):
     """Ends a training in the middle."""
 
