@@ -123,7 +123,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
 
     Raises:
         DataError: the data set cannot be read.
-        RunError: the last checkpoint cannot be read.
+        RunError: the last checkpoint cannot be read, or Ctrl+C stopped the training.
     """
     info = run.info()
     recipe = info.recipe
@@ -154,15 +154,16 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
         enable_model_summary=False,
         default_root_dir=run.folder,
     )
-    trainer.fit(
-        training,
-        loader(train, recipe.batch_size, info.seed),
-        loader(validation, EVALUATION_BATCH),
-        ckpt_path=resumed,
-        weights_only=True,
-    )
-    if trainer.interrupted:
-        raise RunError(f"stopped before the last epoch; continue with --resume {run.folder}")
+    try:
+        trainer.fit(
+            training,
+            loader(train, recipe.batch_size, info.seed),
+            loader(validation, EVALUATION_BATCH),
+            ckpt_path=resumed,
+            weights_only=True,
+        )
+    except SystemExit as stop:  # how Lightning ends on Ctrl+C
+        raise RunError(f"stopped before the last epoch; continue with --resume {run.folder}") from stop
 
 
 def evaluate(run: Run, data_root: Path) -> Evaluation:

@@ -1,5 +1,6 @@
 import csv
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,21 @@ def test_a_damaged_checkpoint_is_not_resumed_from(small_recipe: Recipe, data_roo
     run.last_checkpoint.write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(RunError, match=r"last\.ckpt .*; delete it"):
         fit(run, data_root, progress=False)
+
+
+def test_a_training_stopped_by_ctrl_c_says_how_to_go_on(
+    small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: torch.nn.Module) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.trainer.Training.on_train_epoch_start", interrupt, raising=False)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(RunError, match="--resume"):
+            fit(begin(tmp_path / "run", small_recipe), data_root, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning has switched it off
 
 
 class PowerCutError(Exception):
