@@ -118,6 +118,18 @@ class MetricsTable(Callback):
         self.rows = list(state_dict["rows"])
 
 
+class Checkpoints(ModelCheckpoint):
+    """Lightning's, which forgets the best epoch when its folder has another name; a run folder may be moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})
+
+
 def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
     """Train the run from where it stands (its last checkpoint, or the start) to its last epoch.
 
@@ -131,7 +143,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
     train, validation = training_splits(recipe, data_root)
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
-    best = ModelCheckpoint(
+    best = Checkpoints(
         run.checkpoints,
         filename=run.best_checkpoint.stem,
         monitor="validation_accuracy",
@@ -140,7 +152,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
         enable_version_counter=False,
     )
     # One of its own: the option save_last of the other would save the last epoch only when it is the best one.
-    last = ModelCheckpoint(
+    last = Checkpoints(
         run.checkpoints, filename=run.last_checkpoint.stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     trainer = lightning.Trainer(

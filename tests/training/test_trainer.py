@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from tests.small_runs import begin
+from training.data import Split
 from training.errors import RunError
 from training.recipes import Recipe, change_recipe
 from training.runs import Run
-from training.trainer import best_epoch, evaluate, fit
+from training.trainer import Training, best_epoch, evaluate, fit
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -110,6 +111,26 @@ def forget_in_the_third_epoch(training: torch.nn.Module) -> None:
         with torch.no_grad():
             for parameter in training.network.classifier.parameters():  # type: ignore[union-attr]
                 parameter.zero_()
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint_when_it_is_resumed(
+    small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse_and_worse(training: Training, batch: Split, batch_index: int) -> None:
+        for name in ("validation_accuracy", "validation_loss", "theta_spread"):
+            training.log(name, 1 - training.current_epoch / 10, batch_size=1)
+
+    monkeypatch.setattr(Training, "validation_step", worse_and_worse)
+    run = begin(tmp_path / "here", change_recipe(small_recipe, {"epochs": 3}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_train_epoch_start", stop_in_the_second_epoch, raising=False)
+        with pytest.raises(PowerCutError):
+            fit(run, data_root, progress=False)
+    best = run.best_checkpoint.read_bytes()
+    moved = Run(run.folder.rename(tmp_path / "there"))
+    fit(moved, data_root, progress=False)
+    assert best_epoch(moved)["epoch"] == 0
+    assert moved.best_checkpoint.read_bytes() == best
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
