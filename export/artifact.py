@@ -254,7 +254,11 @@ def claim_version(models: Path, name: str, version: int | None, *, force: bool) 
     if not NAME.fullmatch(name):
         raise ArtifactError(f"{name!r} cannot name a model; use letters, digits, '.', '_' and '-', 64 at most")
     folder = models / name / str(version or max(versions(models / name), default=0) + 1)
-    if folder.exists() and not force:
+    try:
+        exists = folder.exists()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {folder}: {error.strerror}; choose another --out") from error
+    if exists and not force:
         raise ArtifactError(f"{folder} exists; choose another --version, leave it out for the next, or add --force")
     return folder
 

@@ -199,6 +199,12 @@ def test_an_existing_version_is_only_given_out_by_force(folder: Path) -> None:
     assert claim_version(models, "pets", 1, force=True) == folder
 
 
+@pytest.mark.parametrize("version", [1, None])
+def test_a_folder_that_cannot_be_looked_at_is_a_clear_error(tmp_path: Path, version: int | None) -> None:
+    with pytest.raises(ArtifactError, match="cannot read"):
+        claim_version(tmp_path / ("x" * 300), "pets", version, force=False)
+
+
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", ".hidden", "a b", "x" * 65, "ä"])
 def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtifactError, match="cannot name a model"):
