@@ -16,7 +16,7 @@ help:
 serve: .venv/serve.stamp
 	@echo "Serving models/ at http://$(HOST):$(PORT); Ctrl+C stops. Try, from another terminal here:"
 	@echo "  curl -F image=@docs/pictures/digit.png http://$(HOST):$(PORT)/predict"
-	@exec $(BIN)/python -m service --log-format console
+	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT) --log-format console
 
 test: .venv/dev.stamp
 	$(BIN)/ruff check .
