@@ -103,6 +103,10 @@ def running(command: list[str]) -> Iterator[None]:
                 break
             except httpx.ConnectError:
                 time.sleep(0.05)
+        else:
+            sys.exit(f"error: no server came up on {ADDRESS}")
+        if process.poll() is not None:
+            sys.exit(f"error: {' '.join(command)} ended; is another server listening on port {PORT}?")
         yield
     finally:
         process.terminate()

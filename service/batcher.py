@@ -95,7 +95,7 @@ class Batcher:
         batch: list[Item] = []
         while self._waiting and len(batch) < self._max_batch:
             item = self._waiting.popleft()
-            if not item.answer.done():  # else its client has left
+            if not item.answer.done():  # else it was given up
                 batch.append(item)
         if not batch:
             self._busy = False

@@ -89,9 +89,9 @@ class Engine:
         decoded = time.perf_counter()
         inference = await model.batcher.submit(picture.pixels)
         inferred = time.perf_counter()
+        if not all(np.isfinite(output).all() for output in inference.outputs.values()):
+            raise ModelFailedError("the model gave values that are no numbers for this picture")
         probabilities: NDArray[np.float32] = inference.outputs[model.manifest.probabilities]
-        if not np.isfinite(probabilities).all():
-            raise ModelFailedError("the model gave probabilities that are not numbers for this picture")
         transforms = await self._straightened(model, picture, inference, rectified)
         encode_ms = (time.perf_counter() - inferred) * 1000
         timings = Timings((decoded - started) * 1000, inference.queue_ms, inference.inference_ms, encode_ms)

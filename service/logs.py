@@ -38,3 +38,6 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    logging.getLogger("python_multipart").setLevel(
+        logging.ERROR
+    )  # it warns of what clients send, as often as they like

@@ -44,6 +44,8 @@ from service.schemas import (
 from service.settings import Settings
 from service.uploads import read_one, read_several
 
+PICTURES_A_TURN = 16
+"""Of one batch request, before other requests have their turn."""
 BINARY = {"type": "string", "format": "binary"}
 PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -135,17 +137,24 @@ def create_routes(engine: Engine, settings: Settings) -> APIRouter:
             except RequestError as error:
                 return error_body(error)
 
-        results = await asyncio.gather(*map(answer_or_error, uploads))
+        answers: list[asyncio.Task[Prediction | ErrorBody]] = []
+        for position, upload in enumerate(uploads, start=1):
+            answers.append(asyncio.create_task(answer_or_error(upload)))
+            if position % PICTURES_A_TURN == 0:
+                await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
+        results = await asyncio.gather(*answers)
         return Response(BatchPrediction(results=results).model_dump_json(), media_type="application/json")
 
     @router.get("/models", tags=["models"], summary="What is served")
     async def models() -> ModelList:
         return ModelList(models=[describe(model) for model in engine.models])
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live", tags=["health"], summary="Is the process answering?")
     async def live() -> Status:
         return Status(status="live")
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get(
         "/health/ready",
         tags=["health"],

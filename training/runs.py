@@ -143,7 +143,9 @@ class Run:
         try:
             network.load_state_dict({name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()})
         except RuntimeError as error:
-            raise RunError(f"{self.best_checkpoint} does not fit the recipe in {self.info_file}: {error}") from error
+            raise RunError(
+                f"{self.best_checkpoint} does not fit the recipe in {self.info_file}: {' '.join(str(error).split())}"
+            ) from error
         return network.eval()
 
     def checkpoint_to_resume(self) -> Path | None:

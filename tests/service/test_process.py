@@ -54,6 +54,12 @@ def test_it_is_live_and_ready(server: Service) -> None:
         assert (response.status_code, response.json()) == (200, {"status": state})
 
 
+@pytest.mark.parametrize("state", ["live", "ready"])
+def test_a_load_balancer_may_ask_by_head(server: Service, state: str) -> None:
+    response = server.client.head(f"/health/{state}")
+    assert (response.status_code, response.content) == (200, b"")
+
+
 def write_bytes(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(content)
 
