@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from training.catalogue import MNIST_RTS
 from training.data import class_names
-from training.recipes import MNIST_RTS, Recipe, change_recipe
+from training.recipes import Recipe, change_recipe
 from training.runs import Run
 from training.trainer import evaluate, fit
 
@@ -47,7 +48,7 @@ def small_recipe() -> Recipe:
 
 def begin(folder: Path, recipe: Recipe, seed: int = 0) -> Run:
     """A new run of ``recipe``."""
-    return Run.create(folder, recipe, seed, class_names(recipe), channels=1)
+    return Run.create(folder, recipe, seed, class_names(recipe), len(recipe.mean))
 
 
 @pytest.fixture(scope="session")

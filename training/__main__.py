@@ -1,4 +1,4 @@
-"""The command line: ``python -m training run | recipes | evaluate``."""
+"""The command line: ``python -m training run | recipes | evaluate | report | study``."""
 
 import json
 import logging
@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from training.catalogue import RECIPES, find_recipe
 from training.errors import RecipeError, RunError, TrainingError
-from training.recipes import RECIPES, change_recipe, find_recipe
+from training.recipes import change_recipe
 from training.runs import Evaluation, Run
 
 app = typer.Typer(
@@ -60,34 +61,86 @@ def run(
         if recipe is None:
             raise RecipeError(f"name a recipe; there are: {', '.join(RECIPES)}")
         current = begin(recipe, (changes or []) + ([f"epochs={epochs}"] if epochs is not None else []), seed or 0, out)
+    from training.report import write_report
     from training.trainer import evaluate, fit
-    from training.visualise import draw_run
 
     typer.echo(f"run folder: {current.folder}")
     fit(current, data_root)
     show(evaluate(current, data_root), current)
-    draw_run(current, data_root)
-    typer.echo(f"pictures: {current.pictures}")
+    typer.echo(f"report: {write_report(current, data_root)}")
 
 
 @app.command()
 def recipes() -> None:
     """List the recipes, a line each."""
     for recipe in RECIPES.values():
-        typer.echo(f"{recipe.name:12} {recipe.summary}")
+        typer.echo(f"{recipe.name:25} {recipe.summary}")
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = Path("data")
 ) -> None:
-    """Measure RUN's best checkpoint on the test set, and draw its pictures again."""
+    """Measure RUN's best checkpoint on the test set, and write its report again."""
+    from training.report import write_report
     from training.trainer import evaluate as evaluate_run
-    from training.visualise import draw_run
 
     current = Run(run)
     show(evaluate_run(current, data_root), current)
-    draw_run(current, data_root)
+    typer.echo(f"report: {write_report(current, data_root)}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="The folder of a run, or of a study.")],
+    data_root: DataRoot = Path("data"),
+) -> None:
+    """Write a report with pictures: RUN/report.md, or the table of STUDY and the reports of all its runs.
+
+    Examples:
+      python -m training report runs/mnist-rts
+
+      python -m training report runs/distorted-mnist
+    """
+    from training.report import write_report
+    from training.study import finished_runs, is_study, write_table
+
+    if not is_study(folder):
+        typer.echo(f"report: {write_report(Run(folder), data_root)}")
+        return
+    for done in finished_runs(folder):
+        typer.echo(f"report: {write_report(done, data_root)}")
+    typer.echo(f"table: {write_table(folder.name, folder)}")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="distorted-mnist: the paper's whole table.")],
+    only: Annotated[list[str] | None, typer.Option(metavar="RECIPE", help="Only this recipe; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each recipe.")] = 1,
+    data_root: DataRoot = Path("data"),
+    out: Annotated[Path | None, typer.Option(help="Its folder; its name must be NAME.  [default: runs/NAME]")] = None,
+) -> None:
+    """Train every recipe of a study and write one table; call it again to go on after an interruption.
+
+    Examples:
+      python -m training study distorted-mnist --seeds 3
+
+      python -m training study distorted-mnist --only mnist-r-affine --only mnist-rts-affine
+    """
+    from training.study import cells, work, write_table
+
+    folder = out or Path("runs") / name
+    todo = cells(name, folder, seeds, only or [])
+    if folder.name != name:
+        raise RunError(f"{folder} is not called {name}, so it would not be known as that study; choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write the study to {folder}: {error.strerror}; choose another --out") from error
+    for cell in work(todo, data_root, lambda: write_table(name, folder)):
+        typer.echo(f"run folder: {cell.run.folder}")
+    typer.echo(f"table: {write_table(name, folder)}")
 
 
 def begin(name: str, changes: list[str], seed: int, out: Path | None) -> Run:
@@ -122,8 +175,15 @@ def show(evaluation: Evaluation, run: Run) -> None:
     table = Table("measured", "value", title=str(run.folder))
     table.add_row("test accuracy", f"{evaluation.accuracy:.2%} of {evaluation.pictures:,} pictures")
     table.add_row("test loss", f"{evaluation.loss:.4f}")
-    table.add_row("spread of theta", f"{evaluation.theta_spread:.3f}")
+    if evaluation.theta_spread is not None:
+        table.add_row("spread of theta", f"{evaluation.theta_spread:.3f}")
     table.add_row("validation accuracy", f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}")
+    if (upright := evaluation.uprightness) is not None:
+        table.add_row(
+            "residual rotation", f"{upright.rotation_deg:.1f} degrees, input {upright.input_rotation_deg:.1f}"
+        )
+        table.add_row("stillness", f"{upright.stillness:.3f}, input {upright.input_stillness:.3f}")
+        table.add_row("digits found", f"{upright.box_found:.1%}")
     table.add_row("parameters", f"{run.info().network_parameters:,}")
     Console().print(table)
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets import MNIST
 
-from training.distortions import RTS
+from training.distortions import Distorted, Distortion, make_distortion
 from training.errors import DataError
 from training.recipes import Recipe
 
@@ -30,6 +30,8 @@ class Stream(IntEnum):
     """Distortions of the test pictures: with it anyone can rebuild them."""
     ORDER = 3
     DISTORTION = 4
+    UPRIGHTNESS = 5
+    PATH = 6
 
 
 class Split(NamedTuple):
@@ -145,20 +147,34 @@ def test_split(recipe: Recipe, root: Path) -> Split:
     return distorted(recipe, read_mnist(root, train=False), Stream.TEST)
 
 
+def first_test_digits(root: Path, count: int) -> Split:
+    """The first ``count`` test pictures as they are, without a distortion.
+
+    Raises:
+        DataError: the data set cannot be read.
+    """
+    whole = read_mnist(root, train=False)
+    return Split(whole.images[:count], whole.labels[:count])
+
+
 def class_names(recipe: Recipe) -> tuple[str, ...]:
     """Names of the recipe's classes, in the order of its labels."""
-    return {"mnist": tuple("0123456789")}[recipe.dataset]
+    return tuple(str(number) for number in range(19 if recipe.distortion == "addition" else 10))
 
 
-def distortion(recipe: Recipe) -> RTS:
+def distortion(recipe: Recipe) -> Distortion:
     """The recipe's distortion."""
-    return {"rts": RTS}[recipe.distortion](recipe.canvas)
+    return make_distortion(recipe.distortion, recipe.canvas)
 
 
 def distorted(recipe: Recipe, split: Split, stream: Stream) -> Split:
     """``split`` distorted once and for all, rounded to uint8: pictures as a client of the service would send."""
-    distort = distortion(recipe)
+    changed = distort(distortion(recipe), split, seeded(stream))
+    return Split(changed.images.round().clamp(0, 255).to(torch.uint8), changed.labels)
+
+
+def distort(how: Distortion, split: Split, generator: Generator) -> Distorted:
+    """``split`` under parameters drawn from ``generator``; the images are float from 0 to 255."""
     height, width = split.images.shape[-2:]
-    maps = distort.sample(len(split.labels), (height, width), seeded(stream))
-    pixels = distort.apply(split.images.float(), maps).round().clamp(0, 255)
-    return Split(pixels.to(torch.uint8), split.labels)
+    parameters = how.draw(len(split.labels), (height, width), generator)
+    return how.apply(split.images.float(), split.labels, parameters)

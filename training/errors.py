@@ -3,7 +3,8 @@
 TrainingError                 base class: the command line prints it as one line and exits with 1
 ├── RecipeError               an unknown recipe or field, a wrong value, a contradiction
 ├── DataError                 a data set is missing, unreadable or too small
-└── RunError                  a run folder is missing, incomplete or in the way
+├── RunError                  a run folder is missing, incomplete or in the way
+└── CollapseError             training went wrong for good: the loss is no number, or the transformer left the picture
 """
 
 
@@ -21,3 +22,7 @@ class DataError(TrainingError):
 
 class RunError(TrainingError):
     """The run folder cannot be used for what was asked."""
+
+
+class CollapseError(TrainingError):
+    """Training went wrong for good; the best checkpoint so far is kept."""

@@ -4,13 +4,20 @@ A recipe is typed and frozen, and refuses contradictions when it is made. Change
 ``--set field=value``; the run folder records the result.
 """
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
 
 Size = tuple[int, int]
+DistortionName = Literal["none", "r", "rts", "p", "e", "tc", "tc84", "addition"]
+TransformerName = Literal["none", "affine", "similarity", "attention", "rotation", "projective", "tps"]
+AFFINE_DISTORTIONS = {"r", "rts", "tc", "tc84"}
+CLUTTER = {"tc", "tc84"}
+SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "modern": 8}
+"""The shortest side of a picture that each localisation network can take."""
 CHANNELS = {"mnist": 1}
 """Of the pictures of each data set."""
 
@@ -24,74 +31,123 @@ class Recipe(BaseModel):
     summary: str = Field(description="what it is for, in a line")
 
     dataset: Literal["mnist"] = Field(description="where the pictures come from")
-    validation_size: int = Field(gt=0, description="pictures split off the training set to choose the best epoch")
-    distortion: Literal["rts"] = Field(description="rts: rotation, translation and scale")
+    validation_size: int = Field(5000, gt=0, description="pictures split off the training set to choose the best epoch")
+    distortion: DistortionName = Field(description="what is done to the pictures; see training/distortions.py")
     canvas: Size = Field(description="height and width of the distorted picture, the network's input")
-    mean: tuple[float, ...] = Field(description="of each channel, taken off after the sampler")
-    std: tuple[float, ...] = Field(description="of each channel, divided by after the sampler")
+    mean: tuple[float, ...] = Field(description="of each channel")
+    std: tuple[float, ...] = Field(description="of each channel")
+    normalise: Literal["after", "before"] = Field(
+        "after", description="take mean and std off after the sampler, or (the trap) before, so that outside is grey"
+    )
 
-    transformer: Literal["affine"] = Field(description="what the spatial transformer may do")
+    transformer: TransformerName = Field(description="what the spatial transformers may do; none: a plain classifier")
+    control_points: int = Field(4, ge=2, le=8, description="a side of the thin-plate spline's lattice")
     rectified: Size = Field(description="height and width of the rectified image")
-    classifier_width: int = Field(gt=0, description="filters in the classifier's first stage")
+    padding: Literal["zeros", "border", "reflection"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "zeros", description="what lies outside the picture: black, its border, its mirror image, or a grey level"
+    )
+    samples: int = Field(1, ge=1, le=4, description="a pixel of the rectified image is the mean of samples x samples")
+    steps: int = Field(1, ge=1, le=8, description="looks in a row, each at what the one before it made")
+    shared_steps: bool = Field(False, description="one localisation network for all steps")
+    parallel: int = Field(1, ge=1, le=9, description="transformers side by side, whose images are read together")
+    tile: float = Field(
+        0.5, gt=0, le=1, description="share of the picture's sides on which parallel transformers start"
+    )
+    feature_stage: int = Field(0, ge=0, le=2, description="one more transformer behind this stage of the classifier")
+    localisation: Literal["fcn", "cnn", "tutorial", "modern"] = Field("cnn", description="what predicts theta")
+    shared_stage: bool = Field(False, description="localisation sees the classifier's first stage, not the picture")
+    coordinates: bool = Field(False, description="show localisation each pixel's x and y (CoordConv)")
+    slope: float = Field(0.0, ge=0, lt=1, description="of localisation's activation below zero; 0 is ReLU")
+    classifier: Literal["conv", "tutorial"] = Field("conv", description="what reads the rectified image")
+    classifier_width: int = Field(24, gt=0, description="filters in the conv classifier's first stage")
 
     epochs: int = Field(gt=0, description="passes over the training set")
-    batch_size: int = Field(gt=1, description="pictures in a step")
-    learning_rate: float = Field(gt=0, description="highest learning rate of AdamW")
-    localisation_rate: float = Field(gt=0, description="the localisation network's learning rate, relative")
-    warmup: float = Field(gt=0, lt=1, description="share of the steps in which the rate rises; then it falls (cosine)")
-    weight_decay: float = Field(ge=0, description="of AdamW, on weight matrices only")
-    label_smoothing: float = Field(ge=0, lt=1, description="probability spread over the other classes")
+    batch_size: int = Field(128, gt=1, description="pictures in a step")
+    optimiser: Literal["adamw", "sgd"] = Field("adamw", description="sgd is plain: without momentum")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the rate, after the warm-up")
+    learning_rate: float = Field(gt=0, description="highest learning rate")
+    localisation_rate: float = Field(0.3, gt=0, description="the localisation networks' learning rate, relative")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
+    weight_decay: float = Field(0.02, ge=0, description="on weight matrices only")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the other classes")
+    identity_penalty: float = Field(0.0, ge=0, description="weight of delta's mean square in the loss")
+    upright: float = Field(0.0, ge=0, description="weight of: two distortions of a picture are rectified alike")
+    area: float = Field(0.0, ge=0, description="weight of: the rectified image's share of the picture stays the same")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the weights (EMA); 0 is none")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="of the classifier in training; localisation and geometry stay float32"
+    )
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
+    on_collapse: Literal["warn", "restore", "stop"] = Field(
+        "restore", description="when the transformer collapses: only say so, go back to the last good weights, or stop"
+    )
+
+    @property
+    def branches(self) -> int:
+        """How many spatial transformers look at the picture side by side."""
+        return 0 if self.transformer == "none" else self.parallel
+
+    @property
+    def read_size(self) -> Size:
+        """Height and width of what the classifier reads."""
+        return self.canvas if self.transformer == "none" else self.rectified
+
+    @property
+    def can_stand_upright(self) -> bool:
+        """Whether angles of what the transformers do to the distorted pictures can be measured."""
+        square = self.canvas[0] == self.canvas[1] and self.rectified[0] == self.rectified[1]
+        return bool(self.branches) and square and self.distortion in AFFINE_DISTORTIONS
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        channels = CHANNELS[self.dataset]
-        if not len(self.mean) == len(self.std) == channels:
-            raise ValueError(f"mean and std must have a number a channel each; {self.dataset} has channels: {channels}")
-        if min(self.std) <= 0:
-            raise ValueError("std must be above 0")
-        if min(self.canvas) < 8 or min(self.rectified) < 4:
-            raise ValueError("canvas must be at least 8x8 and rectified at least 4x4 pixels to survive the pooling")
+        if problems := list(contradictions(self)):
+            raise ValueError("; ".join(problems))
         return self
 
 
-MNIST_RTS = Recipe(
-    name="mnist-rts",
-    summary="digits rotated by up to 45 degrees, scaled 0.7 to 1.2, anywhere on 42x42; affine transformer",
-    dataset="mnist",
-    validation_size=5000,
-    distortion="rts",
-    canvas=(42, 42),
-    mean=(0.0536,),
-    std=(0.196,),
-    transformer="affine",
-    rectified=(28, 28),
-    classifier_width=24,
-    epochs=40,
-    batch_size=128,
-    learning_rate=2e-3,
-    localisation_rate=0.3,
-    warmup=0.1,
-    weight_decay=0.02,
-    label_smoothing=0.0,
-)
-"""The paper's RTS problem; its best is 99.5 % (Jaderberg et al. 2015, table 1).
-
-Command: ``python -m training run mnist-rts``. What it reaches and how long it takes: docs/results/mnist-rts.md.
-"""
-
-RECIPES = {recipe.name: recipe for recipe in (MNIST_RTS,)}
-
-
-def find_recipe(name: str) -> Recipe:
-    """The committed recipe of that name.
-
-    Raises:
-        RecipeError: there is none; the message lists those that are.
-    """
-    try:
-        return RECIPES[name]
-    except KeyError:
-        raise RecipeError(f"no recipe is called {name!r}; there are: {', '.join(RECIPES)}") from None
+def contradictions(recipe: Recipe) -> Iterator[str]:
+    """What in ``recipe`` cannot be, with what to change."""
+    channels = 2 if recipe.distortion == "addition" else CHANNELS[recipe.dataset]
+    if not len(recipe.mean) == len(recipe.std) == channels:
+        yield f"mean and std must have a number a channel each; these pictures have channels: {channels}"
+    if any(std <= 0 for std in recipe.std):
+        yield "std must be above 0"
+    if min(recipe.read_size) < 4:
+        yield "the classifier cannot read less than 4x4 pixels; raise rectified"
+    if recipe.classifier == "tutorial" and min(recipe.read_size) < 16:
+        yield "classifier=tutorial cannot read less than 16x16 pixels; raise rectified or take classifier=conv"
+    if recipe.normalise == "before" and isinstance(recipe.padding, float):
+        yield "a grey level as padding is one of pictures; with normalise=before take zeros, border or reflection"
+    if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
+        yield "a piece of clutter is 6x6 pixels; raise canvas"
+    if recipe.transformer == "none":
+        for name in ("parallel", "steps"):
+            if getattr(recipe, name) > 1:
+                yield f"transformer=none leaves nothing to do for {name}; leave it at 1"
+        for name in ("shared_steps", "feature_stage", "shared_stage", "upright", "area", "identity_penalty"):
+            if getattr(recipe, name):
+                yield f"transformer=none leaves nothing to do for {name}; set {name}=0"
+        return
+    smallest = SMALLEST_PICTURE[recipe.localisation]
+    if min(recipe.canvas) < smallest:
+        yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
+    if recipe.shared_steps and recipe.steps == 1:
+        yield "shared_steps needs more than one step; raise steps"
+    if recipe.feature_stage:
+        if recipe.parallel > 1:
+            yield "feature_stage follows one transformer, not several side by side; leave parallel at 1"
+        if recipe.classifier == "tutorial":
+            yield "feature_stage needs classifier=conv"
+        if min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
+            yield f"behind stage {recipe.feature_stage} too little is left for localisation={recipe.localisation}"
+    if recipe.shared_stage and (recipe.classifier == "tutorial" or recipe.parallel > 1):
+        yield "shared_stage needs classifier=conv and parallel=1, so that both see the same channels"
+    if recipe.area and not recipe.upright:
+        yield "area only keeps upright from shrinking the transform; set upright as well"
+    if recipe.upright and recipe.parallel > 1:
+        yield "upright stands one transformer upright, not several side by side; leave parallel at 1"
+    if recipe.upright and recipe.distortion not in AFFINE_DISTORTIONS:
+        yield f"upright needs a distortion that is an affine map: {', '.join(sorted(AFFINE_DISTORTIONS))}"
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, object]) -> Recipe:

@@ -4,6 +4,7 @@ RUN/
   run.json            recipe, seed, classes, size of the network, versions of the libraries
   metrics.csv         one row an epoch
   checkpoints/        best.ckpt (by validation accuracy), last.ckpt (to resume from)
+  snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
   tensorboard/        the same metrics for TensorBoard
   evaluation.json     the best checkpoint on the test set
   samples.npz         the first test pictures, as they would be sent to the service, and their labels
@@ -24,10 +25,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from training.classifiers import SpatialTransformerClassifier
 from training.errors import RunError
 from training.files import write_text
+from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe
+from training.rectification import Uprightness
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 NETWORK_PREFIX = "network."
@@ -65,12 +67,15 @@ class Evaluation(BaseModel):
     accuracy: float
     loss: float
     class_accuracy: dict[str, float]
+    """Of the classes that have test pictures."""
     confusion: list[list[int]]
     """Rows are true classes, columns are predicted ones."""
-    theta_spread: float
+    theta_spread: float | None
     """How much theta changes from picture to picture (its standard deviation, averaged over its entries)."""
     best_epoch: int
     validation_accuracy: float
+    uprightness: Uprightness | None = None
+    """Where the distortion is an affine map: how upright and still the first test digits stand."""
 
 
 class Run:
@@ -85,6 +90,7 @@ class Run:
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.samples_file = folder / "samples.npz"
+        self.snapshots_file = folder / "snapshots.npz"
         self.pictures = folder / "pictures"
 
     @classmethod

@@ -2,29 +2,50 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from training.classifiers import Output, SpatialTransformerClassifier
-from training.data import Split, Stream, distortion, loader, seeded, test_split, training_splits
-from training.errors import RunError
+from training.collapse import CollapseGuard, RunningAverage
+from training.data import (
+    Split,
+    Stream,
+    distort,
+    distortion,
+    first_test_digits,
+    loader,
+    seeded,
+    test_split,
+    training_splits,
+)
+from training.errors import CollapseError, RunError
 from training.files import write_bytes, write_text
+from training.geometry import compose
+from training.losses import area_loss, upright_loss
 from training.metrics import Spread
+from training.network import Output, SpatialTransformerClassifier
 from training.recipes import Recipe
-from training.runs import Evaluation, Run
+from training.records import Checkpoints, MetricsTable, Snapshots
+from training.rectification import measure_uprightness
+from training.runs import Evaluation, Run, RunInfo
+from training.samplers import outside_share
+from training.spatial import Warp
 
 EVALUATION_BATCH = 500
 SAMPLES = 64
+SNAPSHOTS = 10
+UPRIGHT_DIGITS = 1000
 
 
 class Training(lightning.LightningModule):
@@ -41,8 +62,11 @@ class Training(lightning.LightningModule):
         self.seed = seed
         self.distortion = distortion(recipe)
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.theta_spread = Spread(network.transformer.parameter_count)
+        self.theta_spread = Spread(6)
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
+        if recipe.precision == "bf16":
+            for module in (*network.classifier.stages, network.classifier.head):
+                run_in_bf16(module)
 
     def forward(self, images: Tensor) -> Output:
         """``(N, C, H, W)`` uint8 or 0 to 255 -> the network's output."""
@@ -50,17 +74,54 @@ class Training(lightning.LightningModule):
         return output
 
     def training_step(self, batch: Split, batch_index: int) -> Tensor:
-        images, labels = batch
-        height, width = images.shape[-2:]
-        maps = self.distortion.sample(
-            len(labels), (height, width), seeded(Stream.DISTORTION, self.seed, self.global_step)
-        )
-        output = self(self.distortion.apply(images.float(), maps))
+        generator = seeded(Stream.DISTORTION, self.seed, self.global_step)
+        versions = 2 if self.recipe.upright else 1
+        distorted = [distort(self.distortion, batch, generator) for _ in range(versions)]
+        labels = torch.cat([version.labels for version in distorted])
+        output = self(torch.cat([version.images for version in distorted]))
         loss = functional.cross_entropy(output.logits, labels, label_smoothing=self.recipe.label_smoothing)
         self.train_accuracy(output.logits, labels)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.record("train_loss", loss, len(labels))
+        self.record("train_accuracy", self.train_accuracy, len(labels))
+        if output.warps:
+            loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted])
+        if not torch.isfinite(loss):
+            raise CollapseError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch}; the checkpoints before it are kept; "
+                "lower learning_rate or localisation_rate, or set clip"
+            )
         return loss
+
+    def geometry_loss(self, warps: tuple[Warp, ...], maps: list[Tensor | None]) -> Tensor:
+        """What the recipe asks of where the network looks; also records where that is."""
+        recipe, last = self.recipe, warps[-1]
+        outside = torch.stack([outside_share(warp.grid).mean() for warp in warps]).max()  # one may be lost alone
+        self.record("outside", outside, len(last.grid))
+        identity = torch.eye(2, 3, device=last.theta.device)
+        distance = torch.stack([(warp.theta - identity).abs().mean() for warp in warps]).mean()
+        self.record("theta_distance", distance, len(last.grid))
+        loss = torch.zeros((), device=last.theta.device)
+        if recipe.identity_penalty:
+            loss = loss + recipe.identity_penalty * sum(warp.delta.square().mean() for warp in warps)
+        if recipe.upright:
+            first, second = (
+                compose(m.to(theta), theta) for m, theta in zip(maps, last.theta.chunk(2), strict=True) if m is not None
+            )
+            gap = upright_loss(first, second)
+            self.record("upright_loss", gap, len(last.grid))
+            loss = loss + recipe.upright * gap + recipe.area * area_loss(torch.cat([first, second]))
+        return loss
+
+    def record(self, name: str, value: Tensor | Metric, count: int) -> None:
+        """Log the mean of ``value`` over the epoch."""
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=count)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called by the trainer, before gradients are clipped."""
+        found = [p.grad for n in self.network.localisation_networks() for p in n.parameters() if p.grad is not None]
+        if found:
+            norms = torch.stack([gradient.norm() for gradient in found])
+            self.record("localisation_gradient", norms.norm(), 1)
 
     def validation_step(self, batch: Split, batch_index: int) -> None:
         images, labels = batch
@@ -68,66 +129,79 @@ class Training(lightning.LightningModule):
         loss = functional.cross_entropy(output.logits, labels)
         self.validation_accuracy(output.logits, labels)
         self.log("validation_loss", loss, batch_size=len(labels))
-        self.theta_spread(output.warps[0].theta.flatten(1))
-        self.log("theta_spread", self.theta_spread, prog_bar=True, batch_size=len(labels))
+        if output.warps:
+            self.theta_spread(output.warps[-1].theta.flatten(1))
+            self.log("theta_spread", self.theta_spread, prog_bar=True, batch_size=len(labels))
         self.log("validation_accuracy", self.validation_accuracy, prog_bar=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         recipe = self.recipe
-        groups: list[dict[str, Any]] = []
-        for module, rate in (
-            (self.network.localisation, recipe.learning_rate * recipe.localisation_rate),
-            (self.network.classifier, recipe.learning_rate),
-        ):
-            for is_matrix, decay in ((True, recipe.weight_decay), (False, 0.0)):
-                chosen = [p for p in module.parameters() if (p.dim() > 1) == is_matrix]
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-        optimiser = torch.optim.AdamW(groups)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser,
-            max_lr=[group["lr"] for group in groups],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=recipe.warmup,
-            cycle_momentum=False,
-        )
+        groups = parameter_groups(self.network, recipe)
+        optimiser: torch.optim.Optimizer
+        optimiser = torch.optim.SGD(groups) if recipe.optimiser == "sgd" else torch.optim.AdamW(groups)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(recipe, step / steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class MetricsTable(Callback):
-    """Writes ``metrics.csv``, one row an epoch; the rows travel in the checkpoint, so resuming keeps them."""
-
-    columns = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "theta_spread")
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        measured = {name: round(float(trainer.callback_metrics[name]), 6) for name in self.columns[1:]}
-        self.rows.append({"epoch": trainer.current_epoch, **measured})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.file, text.getvalue())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": list(self.rows)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
+def parameter_groups(network: SpatialTransformerClassifier, recipe: Recipe) -> list[dict[str, Any]]:
+    """The network's parameters with their learning rates; only weight matrices decay."""
+    localisation = {id(p): p for module in network.localisation_networks() for p in module.parameters()}
+    others = [p for p in network.parameters() if id(p) not in localisation]
+    groups: list[dict[str, Any]] = []
+    for chosen, is_localisation in ((list(localisation.values()), True), (others, False)):
+        rate = recipe.learning_rate * (recipe.localisation_rate if is_localisation else 1)
+        for is_matrix, decay in ((True, recipe.weight_decay), (False, 0.0)):
+            members = [p for p in chosen if (p.dim() > 1) == is_matrix]
+            if members:
+                groups.append({"params": members, "lr": rate, "weight_decay": decay, "localisation": is_localisation})
+    return groups
 
 
-class Checkpoints(ModelCheckpoint):
-    """Lightning's, which forgets the best epoch when its folder has another name; a run folder may be moved."""
+def rate_factor(recipe: Recipe, done: float) -> float:
+    """Share of the highest learning rate when the share ``done`` of all steps is done: a cosine up, then down to 0."""
+    if done < recipe.warmup:
+        return (1 - math.cos(math.pi * (done + 1e-3) / (recipe.warmup + 1e-3))) / 2
+    if recipe.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup))) / 2
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        def here(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
-        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
-        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})
+def run_in_bf16(module: nn.Module) -> None:
+    """Let ``module`` compute in bfloat16, wherever its input lies."""
+    forward = module.forward
+
+    def in_bf16(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            answer: Tensor = forward(images)
+            return answer
+
+    module.forward = in_bf16
+
+
+def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> list[Callback]:
+    """All that looks after a run; ``watched`` ``(N, C, H, W)`` uint8 are the pictures of its snapshots."""
+    recipe = info.recipe
+    found: list[Callback] = [MetricsTable(run.metrics_file)]
+    if recipe.branches:
+        found = [CollapseGuard(recipe.on_collapse, len(info.classes)), Snapshots(run.snapshots_file, watched), *found]
+    if recipe.average:
+        found.append(RunningAverage(decay=recipe.average))
+    if progress:
+        found.append(TQDMProgressBar())
+    best = Checkpoints(
+        run.checkpoints,
+        filename=run.best_checkpoint.stem,
+        monitor="validation_accuracy",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    # One of its own: the option save_last of the other would save the last epoch only when it is the best one.
+    last = Checkpoints(
+        run.checkpoints, filename=run.last_checkpoint.stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return [*found, best, last]
 
 
 def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
@@ -143,25 +217,13 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
     train, validation = training_splits(recipe, data_root)
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
-    best = Checkpoints(
-        run.checkpoints,
-        filename=run.best_checkpoint.stem,
-        monitor="validation_accuracy",
-        mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    # One of its own: the option save_last of the other would save the last epoch only when it is the best one.
-    last = Checkpoints(
-        run.checkpoints, filename=run.last_checkpoint.stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
     trainer = lightning.Trainer(
         max_epochs=recipe.epochs,
         devices=1,
         deterministic="warn",
-        gradient_clip_val=1.0,
+        gradient_clip_val=recipe.clip,
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-        callbacks=[MetricsTable(run.metrics_file), best, last, *([TQDMProgressBar()] if progress else [])],
+        callbacks=callbacks(run, info, validation.images[:SNAPSHOTS], progress=progress),
         enable_progress_bar=progress,
         enable_model_summary=False,
         default_root_dir=run.folder,
@@ -187,20 +249,30 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
     """
     info = run.info()
     test = test_split(info.recipe, data_root)
-    scores = score(run.trained_network(), test, len(info.classes))
+    network = run.trained_network()
+    scores = score(network, test, len(info.classes))
     best = best_epoch(run)
-    per_class = scores.confusion.diag() / scores.confusion.sum(dim=1)
+    upright = None
+    if info.recipe.can_stand_upright:
+        upright = measure_uprightness(network, info.recipe, first_test_digits(data_root, UPRIGHT_DIGITS))
+    seen = scores.confusion.sum(dim=1)
+    per_class = {
+        name: round(int(right) / int(count), 6)
+        for name, right, count in zip(info.classes, scores.confusion.diag(), seen, strict=True)
+        if count
+    }
     evaluation = Evaluation(
         dataset=info.recipe.dataset,
         distortion=info.recipe.distortion,
         pictures=len(test.labels),
         accuracy=scores.accuracy,
         loss=scores.loss,
-        class_accuracy={name: round(float(a), 6) for name, a in zip(info.classes, per_class, strict=True)},
+        class_accuracy=per_class,
         confusion=scores.confusion.tolist(),
         theta_spread=scores.theta_spread,
         best_epoch=int(best["epoch"]),
         validation_accuracy=best["validation_accuracy"],
+        uprightness=upright,
     )
     images = test.images[:SAMPLES].permute(0, 2, 3, 1)  # (N, H, W, C)
     samples = io.BytesIO()
@@ -217,24 +289,26 @@ class Scores(NamedTuple):
     loss: float
     confusion: Tensor
     """``(K, K)`` counts; rows are true classes."""
-    theta_spread: float
-    """See `training.metrics.Spread`."""
+    theta_spread: float | None
+    """See `training.metrics.Spread`; None without a transformer."""
 
 
 def score(network: SpatialTransformerClassifier, split: Split, classes: int) -> Scores:
     """Run ``network`` over ``split`` and count."""
     confusion = MulticlassConfusionMatrix(classes)
-    spread = Spread(network.transformer.parameter_count)
+    spread = Spread(6)
     loss = 0.0
     with torch.inference_mode():
         for images, labels in loader(split, EVALUATION_BATCH):
             output = network(images.float() / 255)
             loss += float(functional.cross_entropy(output.logits, labels, reduction="sum"))
             confusion.update(output.logits, labels)
-            spread.update(output.warps[0].theta.flatten(1))
+            if output.warps:
+                spread.update(output.warps[-1].theta.flatten(1))
     counts = confusion.compute()
     total = len(split.labels)
-    return Scores(int(counts.trace()) / total, round(loss / total, 6), counts, round(float(spread.compute()), 6))
+    seen = round(float(spread.compute()), 6) if network.recipe.branches else None
+    return Scores(int(counts.trace()) / total, round(loss / total, 6), counts, seen)
 
 
 def best_epoch(run: Run) -> dict[str, float]:

@@ -8,18 +8,30 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data import test_split
 from training.files import write_bytes
+from training.network import Output, SpatialTransformerClassifier
 from training.runs import Run
-from training.transformers import CORNERS, affine_grid
+from training.spatial import Warp
 
 EXAMPLES = 10
+SCATTERED = 1000
+"""Pictures in the scatter of theta."""
+EDGE_POINTS = 16
+COLOURS = ("#ff8c00", "#32cd32", "#ff00ff", "#ffd700")
+"""Of the outlines of transformers, in their order."""
+TOP = "#00bfff"
+"""Of the edge that becomes the rectified image's upper one."""
 
 
 def draw_run(run: Run, data_root: Path) -> list[Path]:
-    """Draw ``rectified.png``, ``curves.png`` and ``confusion.png`` of an evaluated run; returns the files.
+    """Draw ``rectified.png``, ``curves.png``, ``confusion.png`` and ``theta.png`` of an evaluated run.
+
+    Returns:
+        The files; a network without a transformer has no ``theta.png``.
 
     Raises:
         RunError: the run is not trained or not evaluated.
@@ -27,70 +39,94 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     """
     info = run.info()
     network = run.trained_network()
-    images = test_split(info.recipe, data_root).images[:EXAMPLES]
+    test = test_split(info.recipe, data_root)
+    images = test.images[:SCATTERED]
     with torch.inference_mode():
         output = network(images.float() / 255)
-    warp = output.warps[0]
-    labels = [
-        f"{info.classes[index]}  {probability:.1%}"
-        for probability, index in zip(*(t.tolist() for t in output.logits.softmax(1).max(1)), strict=True)
-    ]
-    run.pictures.mkdir(exist_ok=True)
     figures = {
-        "rectified.png": rectified_figure(images, warp.theta, warp.rectified, labels),
+        "rectified.png": rectified_figure(images[:EXAMPLES], network, info.classes),
         "curves.png": curves_figure(run.metrics_file),
         "confusion.png": confusion_figure(np.array(run.evaluation().confusion), info.classes),
     }
+    if output.warps:
+        figures["theta.png"] = theta_figure(output.warps[-1].theta, test.labels[:SCATTERED])
+    run.pictures.mkdir(exist_ok=True)
     return [save(figure, run.pictures / name) for name, figure in figures.items()]
 
 
-def rectified_figure(images: Tensor, theta: Tensor, rectified: Tensor, labels: list[str]) -> Figure:
-    """One column a picture: the input with the region looked at, what was made of it, and the answer.
+def rectified_figure(images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...]) -> Figure:
+    """One column a picture: the input with what is looked at, what each transformer made of it, and the answer.
 
     Args:
         images: ``(N, C, H, W)`` uint8.
-        theta: ``(N, 2, 3)``.
-        rectified: ``(N, C, h, w)`` in [0, 1].
-        labels: the answer under each column.
+        network: in evaluation mode.
+        classes: their names.
     """
-    figure = Figure(figsize=(1.2 * len(images), 2.7), layout="constrained")
-    axes = figure.subplots(2, len(images), squeeze=False)
-    outlines = quadrilaterals(theta, images.shape[-2], images.shape[-1])
-    for column, (image, outline, straight) in enumerate(zip(images, outlines, rectified, strict=True)):
+    with torch.inference_mode():
+        output: Output = network(images.float() / 255)
+    best = output.logits.softmax(dim=1).max(dim=1)
+    labels = [f"{classes[i]}  {p:.1%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    rows = 1 + len(output.warps)
+    figure = Figure(figsize=(1.2 * len(images), 0.3 + 1.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(images), squeeze=False)
+    for column, image in enumerate(images):
         show(axes[0, column], image.float() / 255)
-        axes[0, column].plot(*np.vstack([outline, outline[:1]]).T - 0.5, color="#ff8c00", linewidth=1.5)
-        axes[0, column].plot(*(outline[:2].T - 0.5), color="#00bfff", linewidth=1.5)
+        for row, warp in enumerate(output.warps, start=1):
+            outline(axes[0, column], warp, column, COLOURS[(row - 1) % len(COLOURS)])
+            show(axes[row, column], network.as_picture(warp.rectified[column]).clamp(0, 1))
         axes[0, column].set_xlim(-0.5, image.shape[-1] - 0.5)
         axes[0, column].set_ylim(image.shape[-2] - 0.5, -0.5)
-        show(axes[1, column], straight)
-        axes[1, column].set_xlabel(labels[column], fontsize=9)
+        axes[-1, column].set_xlabel(labels[column], fontsize=9)
     return figure
 
 
-def quadrilaterals(theta: Tensor, height: int, width: int) -> np.ndarray:
-    """Where the corners of the rectified image lie in the picture, in pixels: ``(N, 4, 2)``, clockwise."""
-    normalised = affine_grid(theta, torch.tensor(CORNERS))  # (N, 4, 2)
-    pixels: np.ndarray = ((normalised + 1) / 2 * torch.tensor([width, height])).numpy()
+def outline(axes: Axes, warp: Warp, item: int, colour: str) -> None:
+    """Draw what ``warp`` looks at in picture ``item``: straight for affine maps, bent for others."""
+    height, width = (int(limit + 0.5) for limit in (axes.get_ylim()[0], axes.get_xlim()[1]))
+    edges = border(warp, height, width)[item]
+    axes.plot(*(edges.T - 0.5), color=colour, linewidth=1.5)
+    axes.plot(*(edges[: EDGE_POINTS + 1].T - 0.5), color=TOP, linewidth=1.5)
+
+
+def border(warp: Warp, height: int, width: int) -> NDArray[np.float32]:
+    """The border of the rectified image in pixels of the picture, clockwise from top left and closed: ``(N, M, 2)``.
+
+    The upper edge is the first ``EDGE_POINTS + 1`` points.
+    """
+    along = torch.linspace(-1, 1, EDGE_POINTS + 1)
+    low, high = -torch.ones_like(along), torch.ones_like(along)
+    sides = ((along, low), (high, along), (-along, high), (low, -along))
+    points = torch.cat([torch.stack(side, dim=-1) for side in sides])  # (4 * (EDGE_POINTS + 1), 2)
+    looked = warp.look(points[None])
+    pixels: NDArray[np.float32] = ((looked + 1) / 2 * torch.tensor([width, height])).numpy()
     return pixels
 
 
 def curves_figure(metrics_file: Path) -> Figure:
-    """Loss and error over the epochs, on training and validation pictures."""
+    """Loss and error over the epochs, on training and validation pictures, and what the collapse guard watches."""
     with metrics_file.open(newline="") as table:
         rows = list(csv.DictReader(table))
     epochs = [int(row["epoch"]) for row in rows]
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    loss, error = figure.subplots(1, 2)
+
+    def column(name: str) -> list[float]:
+        return [float(row[name]) for row in rows]
+
+    watched = [name for name in ("outside", "theta_distance", "theta_spread") if name in rows[0]]
+    figure = Figure(figsize=(12 if watched else 8, 3), layout="constrained")
+    panels = figure.subplots(1, 3 if watched else 2)
     for split in ("train", "validation"):
-        loss.plot(epochs, [float(row[f"{split}_loss"]) for row in rows], label=split)
-        error.plot(epochs, [100 * (1 - float(row[f"{split}_accuracy"])) for row in rows], label=split)
-    for axes, title in ((loss, "loss"), (error, "error, %")):
-        axes.set(title=title, xlabel="epoch", yscale="log")
+        panels[0].plot(epochs, column(f"{split}_loss"), label=split)
+        panels[1].plot(epochs, [100 * (1 - accuracy) for accuracy in column(f"{split}_accuracy")], label=split)
+    for name in watched:
+        panels[2].plot(epochs, column(name), label=name.replace("_", " "))
+    titles = (("loss", "log"), ("error, %", "log"), ("where it looks", "linear"))
+    for axes, (title, scale) in zip(panels, titles, strict=False):
+        axes.set(title=title, xlabel="epoch", yscale=scale)
         axes.legend()
     return figure
 
 
-def confusion_figure(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
+def confusion_figure(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
     """Counts of true (rows) against predicted classes (columns), the right answers left out of the shading."""
     mistakes = confusion.copy()
     np.fill_diagonal(mistakes, 0)
@@ -106,10 +142,25 @@ def confusion_figure(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
     return figure
 
 
+def theta_figure(theta: Tensor, labels: Tensor) -> Figure:
+    """Where theta ``(N, 2, 3)`` puts the centre of the rectified image, and its angle and scale, by class."""
+    angle = torch.rad2deg(torch.atan2(theta[:, 1, 0] - theta[:, 0, 1], theta[:, 0, 0] + theta[:, 1, 1]))
+    area = torch.linalg.det(theta[:, :, :2])
+    scale = area.abs().sqrt()
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    place, shape = figure.subplots(1, 2)
+    place.scatter(theta[:, 0, 2], theta[:, 1, 2], c=labels, cmap="tab10", s=6)
+    place.set(title="centre", xlabel="x", ylabel="y", xlim=(-1, 1), ylim=(1, -1), aspect="equal")
+    shape.scatter(angle, scale, c=labels, cmap="tab10", s=6)
+    shape.set(title="shape, coloured by class", xlabel="rotation, degrees", ylabel="side looked at, of the picture's")
+    return figure
+
+
 def show(axes: Axes, image: Tensor) -> None:
-    """Draw ``image`` ``(C, H, W)`` in [0, 1], grey or RGB, without ticks."""
-    pixels = image.permute(1, 2, 0).numpy()  # (H, W, C)
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+    """Draw ``image`` ``(C, H, W)`` in [0, 1] without ticks: grey, RGB, or two channels in red and green."""
+    if len(image) == 2:
+        image = torch.cat([image, torch.zeros_like(image[:1])])
+    axes.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from training.__main__ import main, parse_changes
+from training.catalogue import RECIPES
 from training.errors import RecipeError
-from training.recipes import RECIPES
 from training.runs import Run
 
 
@@ -33,6 +33,8 @@ def test_run_trains_evaluates_and_draws(finished: Path) -> None:
         "metrics.csv",
         "evaluation.json",
         "samples.npz",
+        "snapshots.npz",
+        "report.md",
         "checkpoints",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
@@ -40,6 +42,9 @@ def test_run_trains_evaluates_and_draws(finished: Path) -> None:
         "pictures/rectified.png",
         "pictures/curves.png",
         "pictures/confusion.png",
+        "pictures/theta.png",
+        "pictures/epochs.gif",
+        "pictures/moving.gif",
     }
 
 
@@ -62,6 +67,14 @@ def test_evaluate_measures_again(finished: Path, data_root: Path) -> None:
     assert json.loads((finished / "evaluation.json").read_text()) == before
 
 
+def test_report_draws_again(finished: Path, data_root: Path) -> None:
+    (finished / "report.md").unlink()
+    (finished / "pictures" / "moving.gif").unlink()
+    assert main(["report", str(finished), "--data-root", str(data_root)]) == 0
+    assert (finished / "report.md").is_file()
+    assert (finished / "pictures" / "moving.gif").is_file()
+
+
 def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
@@ -78,6 +91,12 @@ def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> N
         (["run", "--resume", "nowhere"], "is this a run folder"),
         (["run", "--resume", "nowhere", "--seed", "1"], "leave out"),
         (["evaluate", "nowhere"], "is this a run folder"),
+        (["report", "nowhere"], "is this a run folder"),
+        (["study", "mnist"], "there are: distorted-mnist"),
+        (["study", "distorted-mnist", "--only", "mnist-x"], "has no recipe mnist-x"),
+        (["study", "distorted-mnist", "--out", "mine"], "choose another --out"),
+        (["study", "distorted-mnist", "--out", f"{__file__}/distorted-mnist"], "Not a directory; choose another --out"),
+        (["report", "nowhere/distorted-mnist"], "is this a run folder?"),
     ],
 )
 def test_a_mistake_is_answered_with_one_line_and_its_cure(

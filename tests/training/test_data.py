@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.catalogue import MNIST_RTS
 from training.data import Batches, Split, loader, training_splits
 from training.data import test_split as read_test_split
 from training.errors import DataError
-from training.recipes import MNIST_RTS, Recipe, change_recipe
+from training.recipes import Recipe, change_recipe
 
 
 def order(epoch: int, seed: int = 0) -> list[int]:

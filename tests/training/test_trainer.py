@@ -3,15 +3,17 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.small_runs import begin
 from training.data import Split
 from training.errors import RunError
+from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe, change_recipe
 from training.runs import Run
-from training.trainer import Training, best_epoch, evaluate, fit
+from training.trainer import Training, best_epoch, evaluate, fit, parameter_groups, rate_factor
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -33,8 +35,12 @@ def test_a_run_folder_is_complete_in_itself(trained_run: Run) -> None:
         "validation_loss",
         "validation_accuracy",
         "theta_spread",
+        "outside",
+        "theta_distance",
+        "localisation_gradient",
     }
     assert trained_run.best_checkpoint.is_file()
+    assert trained_run.snapshots_file.is_file()
     assert list((trained_run.folder / "tensorboard").glob("events.*"))
 
 
@@ -94,6 +100,83 @@ def test_a_run_interrupted_between_epochs_ends_with_the_weights_of_an_unbroken_o
     for name, value in weights(trained_run).items():
         assert torch.equal(value, weights(run)[name]), name
     assert run.metrics_file.read_text() == trained_run.metrics_file.read_text()
+
+
+def test_a_guarded_run_keeps_its_snapshots_when_it_is_resumed(trained_run: Run) -> None:
+    with np.load(trained_run.snapshots_file) as arrays:
+        assert arrays["images"].shape == (10, 1, 42, 42)
+        assert arrays["theta"].shape == (2, 10, 2, 3)
+        assert arrays["rectified"].shape == (2, 10, 1, 28, 28)
+        assert arrays["rectified"].dtype == np.uint8
+        assert not np.array_equal(arrays["theta"][0], arrays["theta"][1])
+
+
+KNOBS: dict[str, dict[str, object]] = {
+    "sgd": {"optimiser": "sgd", "schedule": "constant", "warmup": 0.0, "clip": None},
+    "average": {"average": 0.9},
+    "bf16": {"precision": "bf16"},
+    "shared stage in bf16": {"shared_stage": True, "precision": "bf16"},
+    "identity penalty": {"identity_penalty": 0.1},
+    "upright": {"upright": 1.0, "area": 0.05},
+    "label smoothing": {"label_smoothing": 0.1},
+    "steps": {"steps": 2, "transformer": "similarity"},
+    "parallel": {"parallel": 2, "transformer": "attention"},
+    "tps": {"transformer": "tps"},
+    "plain": {"transformer": "none"},
+    "addition": {"distortion": "addition", "mean": [0.05, 0.05], "std": [0.2, 0.2]},
+}
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_knob_trains_evaluates_and_changes_the_weights(
+    knob: str, trained_run: Run, small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 1, **KNOBS[knob]}))
+    fit(run, data_root, progress=False)
+    evaluation = evaluate(run, data_root)
+    assert evaluation == run.evaluation(), "what was written can be read"
+    assert 0 <= evaluation.accuracy <= 1
+    assert (evaluation.uprightness is not None) == (knob not in ("plain", "addition"))
+    plain, changed = weights(trained_run), weights(run)
+    assert changed.keys() != plain.keys() or any(not torch.equal(plain[name], changed[name]) for name in plain)
+
+
+def test_localisation_has_its_own_rate_and_only_matrices_decay(small_recipe: Recipe) -> None:
+    recipe = change_recipe(small_recipe, {"localisation_rate": 0.1, "weight_decay": 0.5})
+    network = SpatialTransformerClassifier(recipe, 10, 1)
+    groups = parameter_groups(network, recipe)
+    named = {id(p): name for name, p in network.named_parameters()}
+    assert sorted(named) == sorted(id(p) for group in groups for p in group["params"]), "each once"
+    for group in groups:
+        for parameter in group["params"]:
+            in_localisation = named[id(parameter)].startswith("looks")
+            assert group["localisation"] is in_localisation
+            assert group["lr"] == recipe.learning_rate * (0.1 if in_localisation else 1)
+            assert group["weight_decay"] == (0.5 if parameter.dim() > 1 else 0)
+
+
+def test_the_rate_rises_falls_and_ends_at_nothing(small_recipe: Recipe) -> None:
+    recipe = change_recipe(small_recipe, {"warmup": 0.2})
+    factors = [rate_factor(recipe, step / 100) for step in range(101)]
+    assert factors[0] < 0.01
+    assert factors[20] == pytest.approx(1)
+    assert factors[:21] == sorted(factors[:21])
+    assert factors[20:] == sorted(factors[20:], reverse=True)
+    assert factors[-1] == pytest.approx(0)
+    constant = change_recipe(recipe, {"schedule": "constant", "warmup": 0.0})
+    assert {rate_factor(constant, step / 100) for step in range(101)} == {1.0}
+
+
+def test_bf16_leaves_the_geometry_in_float32(small_recipe: Recipe) -> None:
+    recipe = change_recipe(small_recipe, {"precision": "bf16"})
+    training = Training(SpatialTransformerClassifier(recipe, 10, 1), recipe, seed=0, classes=10)
+    seen: list[torch.dtype] = []
+    training.network.classifier.stages[0][0].register_forward_hook(  # type: ignore[index]
+        lambda module, inputs, output: seen.append(output.dtype)
+    )
+    output = training(torch.zeros(2, 1, 42, 42))
+    assert seen == [torch.bfloat16]
+    assert {t.dtype for t in (output.logits, output.warps[0].theta, output.warps[0].rectified)} == {torch.float32}
 
 
 def test_a_run_is_resumed_from_its_last_epoch_even_when_that_is_not_its_best(

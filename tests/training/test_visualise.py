@@ -1,33 +1,119 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from tests.small_runs import begin
+from training.animate import FRAMES, SIDE, animate_run, path
+from training.data import distortion
+from training.errors import RunError
+from training.geometry import affine_points
+from training.recipes import Recipe, change_recipe
+from training.report import write_report
 from training.runs import Run
-from training.visualise import draw_run, quadrilaterals
+from training.spatial import Warp
+from training.trainer import evaluate, fit
+from training.visualise import EDGE_POINTS, border, draw_run
+
+
+def corners(theta: list[list[float]], height: int, width: int) -> NDArray[np.float32]:
+    """Of the outline that is drawn for an affine map, in pixels: ``(4, 2)``."""
+    matrix = torch.tensor([theta])
+    nothing = torch.empty(0)
+    warp = Warp(matrix, matrix, nothing, nothing, nothing, partial(affine_points, matrix))
+    points = border(warp, height, width)[0]
+    assert len(points) == 4 * (EDGE_POINTS + 1)
+    found: NDArray[np.float32] = points[:: EDGE_POINTS + 1]
+    return found
 
 
 def test_the_identity_outlines_the_whole_picture() -> None:
-    outline = quadrilaterals(torch.eye(2, 3)[None], height=42, width=60)
-    np.testing.assert_allclose(outline, [[[0, 0], [60, 0], [60, 42], [0, 42]]])
+    outline = corners([[1, 0, 0], [0, 1, 0]], height=42, width=60)
+    np.testing.assert_allclose(outline, [[0, 0], [60, 0], [60, 42], [0, 42]])
 
 
 def test_a_known_theta_outlines_the_region_it_reads() -> None:
-    theta = torch.tensor([[[0.5, 0.0, 0.25], [0.0, 0.5, -0.5]]])
-    outline = quadrilaterals(theta, height=40, width=40)
-    np.testing.assert_allclose(outline, [[[15, 0], [35, 0], [35, 20], [15, 20]]])
+    outline = corners([[0.5, 0.0, 0.25], [0.0, 0.5, -0.5]], height=40, width=40)
+    np.testing.assert_allclose(outline, [[15, 0], [35, 0], [35, 20], [15, 20]])
 
 
 def test_a_quarter_turn_starts_at_the_corner_that_becomes_top_left() -> None:
-    theta = torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]])
-    np.testing.assert_allclose(quadrilaterals(theta, 10, 10)[0, 0], [10, 0])
+    np.testing.assert_allclose(corners([[0, -1, 0], [1, 0, 0]], 10, 10)[0], [10, 0])
 
 
 def test_a_run_gets_its_pictures(trained_run: Run, data_root: Path) -> None:
     files = draw_run(trained_run, data_root)
-    assert {file.name for file in files} == {"rectified.png", "curves.png", "confusion.png"}
+    assert {file.name for file in files} == {"rectified.png", "curves.png", "confusion.png", "theta.png"}
     for file in files:
         with Image.open(file) as picture:
             assert picture.width > 300
             assert picture.convert("L").getextrema() != (255, 255)
+
+
+def test_a_run_gets_its_moving_pictures(trained_run: Run, data_root: Path) -> None:
+    epochs, moving = animate_run(trained_run, data_root)
+    with Image.open(epochs) as picture:
+        assert (getattr(picture, "n_frames", 1), picture.size) == (2, (10 * SIDE, 2 * SIDE))
+    with Image.open(moving) as picture:
+        assert picture.size == (2 * SIDE, SIDE)
+        assert getattr(picture, "n_frames", 1) > FRAMES / 2, "most frames differ from the one before"
+
+
+@pytest.mark.parametrize(
+    ("name", "canvas"), [("r", 28), ("rts", 42), ("p", 42), ("e", 28), ("tc", 60), ("addition", 42)]
+)
+def test_a_moving_picture_moves_smoothly_and_ends_where_it_began(name: str, canvas: int, small_recipe: Recipe) -> None:
+    channels = [0.1] * (2 if name == "addition" else 1)
+    changes: dict[str, object] = {"distortion": name, "canvas": [canvas, canvas], "mean": channels, "std": channels}
+    images = torch.zeros(8, 1, 28, 28)
+    images[:, :, 8:20, 10:18] = 255
+    moved = path(distortion(change_recipe(small_recipe, changes)), images, torch.zeros(8, dtype=torch.int64)).images
+    assert len(moved) == FRAMES
+
+    def step(before: Tensor, after: Tensor) -> float:
+        return float((before - after).abs().mean())
+
+    steps = [step(moved[frame - 1], moved[frame]) for frame in range(FRAMES)]
+    assert max(steps) > 0
+    assert steps[0] <= 3 * float(np.median(steps)) + 1, "the last frame leads back to the first one"
+
+
+def test_a_report_shows_every_picture_and_the_figures(trained_run: Run, data_root: Path) -> None:
+    text = write_report(trained_run, data_root).read_text()
+    for name in ("rectified.png", "moving.gif", "epochs.gif", "theta.png", "curves.png", "confusion.png"):
+        assert f"(pictures/{name})" in text
+        assert (trained_run.folder / "pictures" / name).is_file()
+    evaluation = trained_run.evaluation()
+    assert f"{evaluation.accuracy:.2%} of 200 pictures" in text
+    assert evaluation.uprightness is not None
+    assert f"{evaluation.uprightness.rotation_deg:.1f}°" in text
+
+
+def test_a_network_without_a_transformer_gets_the_pictures_that_it_has(
+    small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 1, "transformer": "none"}))
+    fit(run, data_root, progress=False)
+    evaluate(run, data_root)
+    text = write_report(run, data_root).read_text()
+    assert "rectified.png" in text
+    assert "theta.png" not in text
+    assert "gif" not in text
+
+
+def test_a_run_that_was_not_evaluated_has_no_report(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError):
+        write_report(begin(tmp_path / "run", small_recipe), data_root)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])
+def test_damaged_snapshots_are_named(content: bytes, small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", small_recipe)
+    run.snapshots_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"cannot read .*snapshots\.npz"):
+        animate_run(run, data_root)

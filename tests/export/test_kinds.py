@@ -1,0 +1,188 @@
+"""Every kind of transformer and every way to put them together, exported to both formats and compared."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from export.artifact import ArtifactError, Outputs
+from export.exporter import Runtime
+from export.graph import ServedNetwork, Signature, signature
+from export.onnx import OnnxRuntime
+from export.parity import ParityError, compare
+from export.torchscript import TorchScriptRuntime
+from tests.networks import CANVAS, RECTIFIED, build, heads, in_colour, randomised, small
+from training.recipes import Recipe
+from training.runs import RunInfo
+
+pytestmark = pytest.mark.filterwarnings("error::torch.jit.TracerWarning")  # a value that the trace would freeze
+
+COMPOSITIONS: dict[str, dict[str, object]] = {
+    "affine, border": {"transformer": "affine", "padding": "border", "localisation": "modern"},
+    "similarity, reflection": {"transformer": "similarity", "padding": "reflection", "localisation": "cnn"},
+    "attention, a level outside": {"transformer": "attention", "padding": 0.4, "coordinates": True, "slope": 0.1},
+    "rotation, several samples": {"transformer": "rotation", "samples": 2, "localisation": "tutorial"},
+    "projective": {"transformer": "projective"},
+    "in colour": {"transformer": "similarity", "normalise": "before"},
+    "tps": {"transformer": "tps"},
+    "affine steps": {"transformer": "affine", "steps": 3, "samples": 2},
+    "tps in shared steps": {"transformer": "tps", "control_points": 3, "steps": 2, "shared_steps": True},
+    "projective in shared steps, a level outside": {
+        "transformer": "projective",
+        "steps": 2,
+        "shared_steps": True,
+        "padding": 0.3,
+    },
+    "similarity in tiles": {"transformer": "similarity", "parallel": 4, "tile": 0.5},
+    "affine steps in tiles, normalised before": {
+        "transformer": "affine",
+        "parallel": 2,
+        "steps": 2,
+        "tile": 0.6,
+        "normalise": "before",
+        "coordinates": True,
+    },
+    "affine on features, shared stage": {"transformer": "affine", "feature_stage": 1, "shared_stage": True},
+    "tps on features of stage 2": {"transformer": "tps", "feature_stage": 2, "samples": 2, "padding": "border"},
+    "the tutorial, normalised before": {
+        "transformer": "affine",
+        "rectified": (16, 20),
+        "classifier": "tutorial",
+        "localisation": "tutorial",
+        "normalise": "before",
+    },
+}
+RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnx": OnnxRuntime, "torchscript": TorchScriptRuntime}
+every_composition = pytest.mark.parametrize("name", COMPOSITIONS)
+
+
+def composed(name: str) -> Recipe:
+    """The recipe of a composition."""
+    recipe = small(**COMPOSITIONS[name])
+    return in_colour(recipe) if name == "in colour" else recipe
+
+
+def interface(recipe: Recipe) -> Signature:
+    """What the manifest would say of a run of ``recipe``."""
+    info = RunInfo.model_construct(  # unchecked, for the sake of colour
+        recipe=recipe,
+        seed=0,
+        classes=tuple("0123456789"),
+        channels=len(recipe.mean),
+        network_parameters=1,
+        created=datetime.now(UTC),
+        versions={},
+    )
+    return signature(info)
+
+
+def pictures(recipe: Recipe, count: int = 9) -> NDArray[np.uint8]:
+    """Smooth ones, as real pictures are; `compare` adds noise."""
+    rows, columns = np.meshgrid(*(np.linspace(0, 6, side) for side in recipe.canvas), indexing="ij")
+    waves = [np.sin(rows * (1 + n / 3) + n) * np.cos(columns - n) for n in range(count * len(recipe.mean))]
+    levels = (np.stack(waves) * 127 + 128).astype(np.uint8)
+    return levels.reshape(count, len(recipe.mean), *recipe.canvas).transpose(0, 2, 3, 1).copy()
+
+
+def served(recipe: Recipe) -> ServedNetwork:
+    """A network that looks far from the identity, another way at each picture."""
+    return ServedNetwork(randomised(build(recipe))).eval()
+
+
+def answers(network: ServedNetwork, outputs: tuple[str, ...]) -> Callable[[NDArray[np.uint8]], Outputs]:
+    """The network itself as a model."""
+
+    def run(images: NDArray[np.uint8]) -> Outputs:
+        with torch.inference_mode():
+            return {name: a.numpy() for name, a in zip(outputs, network(torch.from_numpy(images)), strict=True)}
+
+    return run
+
+
+@every_composition
+def test_what_is_compared_lies_far_from_the_identity_and_differs_from_picture_to_picture(name: str) -> None:
+    recipe = composed(name)
+    stated, images = interface(recipe), pictures(recipe)
+    found = answers(served(recipe), tuple(stated.outputs))(images)
+    for transform in stated.transforms:
+        assert np.abs(found[transform.theta] - np.eye(2, 3)).max() > 0.05
+        assert found[transform.theta].std(axis=0).max() > 1e-3
+        assert found[transform.rectified].shape == (9, transform.height, transform.width, len(recipe.mean))
+
+
+@every_composition
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_exported_network_answers_as_the_trained_one(name: str, runtime: str) -> None:
+    recipe = composed(name)
+    network, stated, images = served(recipe), interface(recipe), pictures(recipe)
+    outputs = tuple(stated.outputs)
+    content = RUNTIMES[runtime]().serialise(network, torch.from_numpy(images[:2]), outputs)
+    compare(answers(network, outputs), RUNTIMES[runtime]().load(content, outputs), stated, images)
+    if runtime == "onnx":
+        check_onnx(onnx.load_from_string(content), outputs)
+
+
+def check_onnx(model: onnx.ModelProto, outputs: tuple[str, ...]) -> None:
+    """Opset 18, names in the stated order, nothing that ONNX Runtime has no CUDA kernel for."""
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    assert tuple(output.name for output in model.graph.output) == outputs
+    operators = {node.op_type for node in model.graph.node}
+    assert "GridSample" in operators
+    assert "AffineGrid" not in operators
+
+
+def test_a_difference_in_any_transformer_is_seen() -> None:
+    recipe = small(steps=2, parallel=2)
+    network, stated = served(recipe), interface(recipe)
+    outputs, images = tuple(stated.outputs), pictures(recipe)
+    for position in range(4):
+        other = served(recipe)
+        heads(other.network)[position].bias.data += 1e-3
+        with pytest.raises(ParityError, match="parameters by 0"):
+            compare(answers(network, outputs), answers(other, outputs), stated, images)
+
+
+def test_a_single_affine_transformer_needs_no_parameters_beside_theta() -> None:
+    stated = interface(small())
+    assert list(stated.outputs) == ["probabilities", "theta", "rectified"]
+    assert [(t.name, t.kind, t.parameters) for t in stated.transforms] == [("transformer", "affine", "theta")]
+
+
+@pytest.mark.parametrize("kind", ["projective", "tps"])
+def test_what_theta_does_not_say_in_full_has_parameters_of_its_own(kind: str) -> None:
+    assert list(interface(small(transformer=kind)).outputs) == ["probabilities", "theta", "parameters", "rectified"]
+
+
+def test_several_transformers_carry_their_names_and_sizes_in_the_order_of_the_data_flow() -> None:
+    stated = interface(small(steps=2, feature_stage=1))
+    names = ["step1", "step2", "features"]
+    assert [(t.name, t.height, t.width) for t in stated.transforms] == [
+        ("step1", *CANVAS),
+        ("step2", *RECTIFIED),
+        ("features", *RECTIFIED),
+    ]
+    each = [f"{output}_{name}" for name in names for output in ("theta", "parameters", "rectified")]
+    assert list(stated.outputs) == ["probabilities", *each]
+
+
+def test_the_rectified_image_is_that_of_the_picture_whatever_the_network_sampled() -> None:
+    recipe = small(normalise="before")
+    network = ServedNetwork(build(recipe)).eval()  # at the identity: the picture, made smaller
+    images = np.full((1, *CANVAS, 1), 77, np.uint8)
+    found = answers(network, tuple(interface(recipe).outputs))(images)["rectified"]
+    np.testing.assert_array_equal(found, np.full((1, *RECTIFIED, 1), 77))
+
+
+def test_pictures_of_two_channels_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="2 channels"):
+        interface(small(distortion="addition", mean=(0.1, 0.1), std=(0.3, 0.3)))
+
+
+def test_a_network_without_a_transformer_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="no spatial transformer"):
+        interface(small(transformer="none"))

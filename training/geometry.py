@@ -1,0 +1,151 @@
+"""Where output positions lie in the picture: pure functions on batches of points.
+
+Convention:
+    Stated here once; training, export and service all keep to it.
+
+    - A map takes *output* coordinates (of the rectified image) to *input* coordinates (of the picture). The affine
+      one is theta ``(N, 2, 3)``: ``input = theta @ [x, y, 1]``.
+    - Coordinates are normalised to [-1, 1] in the order (x, y), x to the right and y down.
+    - ``align_corners=False``: -1 and 1 are the outer edges of the border pixels, so the centre of pixel ``j`` of
+      ``W`` lies at ``(2 j + 1) / W - 1``.
+    - Images are ``(N, C, H, W)`` float in [0, 1]; points are ``(N, ..., 2)``, or ``(1, ..., 2)`` where they are the
+      same for every item of the batch; grids are points of the shape ``(N, H, W, 2)``.
+
+Affine maps are applied by multiply and add, never by ``affine_grid`` or a matrix product: ONNX Runtime has no CUDA
+kernel for AffineGrid, and a product would lose position to TF32 on a GPU.
+"""
+
+import torch
+from torch import Tensor
+
+CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
+"""The rectified image's corners in its own coordinates, clockwise from top left."""
+HORIZON = 0.1
+"""Smallest homogeneous coordinate of what a projective map can see."""
+BEYOND = 10.0
+"""Where what it cannot see is sent: out of the picture, but not so far that float32 is lost."""
+
+
+def base_grid(height: int, width: int) -> Tensor:
+    """The normalised centres of the pixels of a ``height`` x ``width`` image: ``(1, H, W, 2)`` in the order (x, y)."""
+    x = (2 * torch.arange(width) + 1) / width - 1
+    y = (2 * torch.arange(height) + 1) / height - 1
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+
+
+def corner_points() -> Tensor:
+    """`CORNERS` as points: ``(1, 4, 2)``."""
+    return torch.tensor(CORNERS)[None]
+
+
+def affine_points(theta: Tensor, points: Tensor) -> Tensor:
+    """Apply affine maps.
+
+    Args:
+        theta: ``(N, 2, 3)``.
+        points: ``(N or 1, ..., 2)``.
+
+    Returns:
+        ``(N, ..., 2)``.
+    """
+    columns = theta.view(-1, *[1] * (points.dim() - 2), 2, 3)  # (N, 1..., 2, 3)
+    return columns[..., 0] * points[..., :1] + columns[..., 1] * points[..., 1:] + columns[..., 2]
+
+
+def projective_points(homography: Tensor, points: Tensor) -> Tensor:
+    """Apply projective maps (homographies) ``(N, 3, 3)`` to ``points`` ``(N or 1, ..., 2)``: ``(N, ..., 2)``.
+
+    What lies at or beyond the horizon is sent to `BEYOND`.
+    """
+    flat = affine_points(homography[:, :2], points)
+    depth = affine_points(homography[:, 1:], points)[..., 1:]  # only the last row counts
+    return torch.where(depth > HORIZON, flat / depth.clamp(min=HORIZON), torch.full_like(flat, BEYOND))
+
+
+def affine_fit(points: Tensor, grid: Tensor) -> Tensor:
+    """The affine map that comes nearest to ``grid`` -> ``points``, by least squares.
+
+    Args:
+        points: ``(N, H, W, 2)``: where the pixels of an output image lie in the picture.
+        grid: ``(1, H, W, 2)`` of `base_grid`, whose coordinates are symmetric and uncorrelated, so that the normal
+            equations are diagonal.
+
+    Returns:
+        theta ``(N, 2, 3)``, exact where the points are an affine image of the grid.
+    """
+    variance = grid.square().mean(dim=(1, 2))  # (1, 2)
+    x = (points * grid[..., :1]).mean(dim=(1, 2)) / variance[:, :1]  # (N, 2)
+    y = (points * grid[..., 1:]).mean(dim=(1, 2)) / variance[:, 1:]
+    return torch.stack([x, y, points.mean(dim=(1, 2))], dim=-1)
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """The affine map "first ``inner``, then ``outer``": ``(N, 2, 3)`` each -> ``(N, 2, 3)``."""
+    linear = outer[:, :, :2] @ inner[:, :, :2]
+    shift = (outer[:, :, :2] @ inner[:, :, 2:]) + outer[:, :, 2:]
+    return torch.cat([linear, shift], dim=-1)
+
+
+def lattice(side: int) -> Tensor:
+    """``side`` x ``side`` control points, spread evenly from edge to edge: ``(side * side, 2)``, row by row."""
+    places = torch.linspace(-1, 1, side)
+    return torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1).view(-1, 2)
+
+
+def thin_plate_kernel(points: Tensor, control: Tensor) -> Tensor:
+    """The radial part of a thin-plate spline, ``r^2 log r^2``.
+
+    Args:
+        points: ``(..., 2)``.
+        control: ``(K, 2)``.
+
+    Returns:
+        ``(..., K)``, 0 where a point and a control point coincide.
+    """
+    squared = (points[..., None, :] - control).square().sum(dim=-1)
+    return squared * torch.log(squared.clamp(min=torch.finfo(squared.dtype).tiny))
+
+
+def thin_plate_solver(control: Tensor) -> Tensor:
+    """What turns targets of control points into spline coefficients (Bookstein 1989).
+
+    Args:
+        control: ``(K, 2)``, not all on a line.
+
+    Returns:
+        ``(K + 3, K)``: its product with targets ``(K, 2)`` gives K weights of the kernel, then the offset and the
+        slopes of the affine part.
+    """
+    exact = control.double()
+    count = len(control)
+    affine = torch.cat([torch.ones(count, 1, dtype=torch.float64), exact], dim=1)  # (K, 3)
+    system = torch.zeros(count + 3, count + 3, dtype=torch.float64)
+    system[:count, :count] = thin_plate_kernel(exact, exact)
+    system[:count, count:] = affine
+    system[count:, :count] = affine.T
+    inverse: Tensor = torch.linalg.inv(system)
+    return inverse[:, :count].to(control.dtype)
+
+
+def affine_residual(control: Tensor) -> Tensor:
+    """The projection that takes out of targets what an affine map could do: ``(K, 2)`` control points -> ``(K, K)``."""
+    exact = control.double()
+    affine = torch.cat([torch.ones(len(control), 1, dtype=torch.float64), exact], dim=1)  # (K, 3)
+    projection: Tensor = torch.eye(len(control), dtype=torch.float64) - affine @ torch.linalg.pinv(affine)
+    return projection.to(control.dtype)
+
+
+def bend_points(coefficients: Tensor, control: Tensor, points: Tensor) -> Tensor:
+    """Apply thin-plate splines.
+
+    Args:
+        coefficients: ``(N, K + 3, 2)``, of `thin_plate_solver`.
+        control: ``(K, 2)``.
+        points: ``(N or 1, ..., 2)``.
+
+    Returns:
+        ``(N, ..., 2)``.
+    """
+    flat = points.flatten(1, -2)  # (N or 1, M, 2)
+    terms = torch.cat([thin_plate_kernel(flat, control), torch.ones_like(flat[..., :1]), flat], dim=-1)
+    return (terms @ coefficients).view(-1, *points.shape[1:])

@@ -1,0 +1,96 @@
+"""What a run writes down as it goes: metrics, how the same pictures look after each epoch, and checkpoints."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+
+from training.files import write_bytes, write_text
+
+
+class MetricsTable(Callback):
+    """Writes ``metrics.csv``, one row an epoch; the rows travel in the checkpoint, so resuming keeps them."""
+
+    columns = (
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "theta_spread",
+        "outside",
+        "theta_distance",
+        "localisation_gradient",
+        "upright_loss",
+    )
+    """Those that a recipe measures, in this order."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        measured = trainer.callback_metrics
+        row = {name: round(float(measured[name]), 6) for name in self.columns if name in measured}
+        self.rows.append({"epoch": trainer.current_epoch, **row})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.file, text.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": list(self.rows)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class Snapshots(Callback):
+    """Writes ``snapshots.npz``: the same pictures, theta and the rectified images of each epoch.
+
+    They travel in the checkpoint, so resuming keeps them.
+    """
+
+    def __init__(self, file: Path, images: Tensor) -> None:
+        """``images`` ``(N, C, H, W)`` uint8 are those that are looked at."""
+        self.file = file
+        self.images = images
+        self.theta: list[Tensor] = []
+        self.rectified: list[Tensor] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        pl_module.eval()
+        with torch.inference_mode():
+            warp = pl_module(self.images.to(pl_module.device)).warps[-1]
+            view = pl_module.network.as_picture(warp.rectified)  # type: ignore[operator, union-attr]
+        pl_module.train()
+        self.theta.append(warp.theta.cpu())
+        self.rectified.append((view * 255).round().clamp(0, 255).to(torch.uint8).cpu())
+        arrays = {"images": self.images, "theta": torch.stack(self.theta), "rectified": torch.stack(self.rectified)}
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
+        write_bytes(self.file, content.getvalue())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"theta": self.theta, "rectified": self.rectified}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.theta, self.rectified = list(state_dict["theta"]), list(state_dict["rectified"])
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's, which forgets the best epoch when its folder has another name; a run folder may be moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})
