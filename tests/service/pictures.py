@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.artifact import read_artifact
+from export.artifact import read_artifact, versions
 from tests.conftest import REPOSITORY
 
 Grey = NDArray[np.uint8]
 """``(H, W)``."""
 
-ARTIFACT = read_artifact(REPOSITORY / "models" / "digits" / "1")
+DIGIT_MODEL = REPOSITORY / "models" / "digits"
+VERSION = versions(DIGIT_MODEL)[-1]
+"""The version that answers unless another is asked for."""
+ARTIFACT = read_artifact(DIGIT_MODEL / str(VERSION))
 MANIFEST = ARTIFACT.manifest
 TRANSFORM = MANIFEST.transforms[0]
 WIDTH, HEIGHT = MANIFEST.input.width, MANIFEST.input.height

@@ -25,7 +25,7 @@ from tests.service.answers import (
     without_time,
 )
 from tests.service.broken import DAMAGED, FOREIGN, WHOLE
-from tests.service.pictures import MANIFEST, Answer, difference, drawing, encode, noise, read
+from tests.service.pictures import MANIFEST, VERSION, Answer, difference, drawing, encode, noise, read
 
 MANY = 200
 MAX_PICTURES = 3
@@ -116,7 +116,7 @@ def test_a_batch_of_bad_pictures_alone_is_answered_too(server: Service) -> None:
 
 
 def test_options_apply_to_every_picture(server: Service) -> None:
-    answers = results(send(server, [PICTURE] * 3, top_k=2, rectified="jpeg", model="digits", version=1))
+    answers = results(send(server, [PICTURE] * 3, top_k=2, rectified="jpeg", model="digits", version=VERSION))
     assert [len(answer["predictions"]) for answer in answers] == [2] * 3
     assert [answer["rectified"]["format"] for answer in answers] == ["jpeg"] * 3
     assert [answer["rectified"] for answer in results(send(server, [PICTURE], rectified="none"))] == [None]

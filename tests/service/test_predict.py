@@ -11,6 +11,7 @@ from tests.service.pictures import (
     GOLDEN_ANSWERS,
     MANIFEST,
     TRANSFORM,
+    VERSION,
     difference,
     encode,
     read,
@@ -48,7 +49,7 @@ def test_the_answer_has_the_documented_shape_and_nothing_else(server: Service) -
     answer = predict(server)
     keys = ["model", "predictions", "theta", "corners", "rectified", "batch_size", "timings_ms"]
     assert list(answer) == keys, "transforms is only for models with several transformers"
-    assert answer["model"] == {"name": "digits", "version": 1}
+    assert answer["model"] == {"name": "digits", "version": VERSION}
     assert [list(entry) for entry in answer["predictions"]] == [["label", "index", "probability"]] * 5
     assert np.shape(answer["theta"]) == (2, 3)
     assert np.shape(answer["corners"]) == (4, 2)
@@ -109,8 +110,10 @@ def test_without_a_rectified_image_the_field_is_null_and_the_rest_is_the_same(se
     assert without_time(answer | {"rectified": 0}) == without_time(predict(server) | {"rectified": 0})
 
 
-@pytest.mark.parametrize("options", [{"model": "digits"}, {"version": "1"}, {"model": "digits", "version": "1"}])
-def test_the_model_can_be_named(server: Service, options: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"model": "digits"}, {"version": VERSION}, {"model": "digits", "version": VERSION}]
+)
+def test_the_model_can_be_named(server: Service, options: dict[str, object]) -> None:
     assert without_time(predict(server, PICTURE, **options)) == without_time(predict(server))
 
 
