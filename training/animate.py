@@ -121,7 +121,7 @@ def framed(image: NDArray[np.uint8], outline: NDArray[np.float32] | None = None)
 def save_gif(frames: list[Image.Image], file: Path, frame_ms: int) -> Path:
     """Write ``frames`` as a GIF that repeats."""
     content = io.BytesIO()
-    reduced = [frame.quantize(64) for frame in frames]
+    reduced = [frame.quantize(16) for frame in frames]
     reduced[0].save(content, "GIF", save_all=True, append_images=reduced[1:], duration=frame_ms, loop=0, optimize=True)
     write_bytes(file, content.getvalue())
     return file
