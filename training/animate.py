@@ -71,8 +71,8 @@ def moving_frames(run: Run, data_root: Path) -> list[Image.Image]:
     """The first test digit as the recipe's distortion moves it, and its rectified image beside it."""
     info = run.info()
     network = run.trained_network()
-    digits = first_test_digits(data_root, 2 * STOPS)
-    moved = path(distortion(info.recipe), digits.images.float(), digits.labels).images
+    digit = first_test_digits(data_root, 1)
+    moved = path(distortion(info.recipe), digit.images.float(), digit.labels).images
     with torch.inference_mode():
         warp = network(moved / 255).warps[-1]
         rectified = (network.as_picture(warp.rectified) * 255).clamp(0, 255).to(torch.uint8).numpy()
@@ -84,8 +84,15 @@ def moving_frames(run: Run, data_root: Path) -> list[Image.Image]:
     ]
 
 
-def path(how: Distortion, images: Tensor, labels: Tensor) -> Distorted:
-    """`FRAMES` distortions of the first of ``images`` that pass into one another and end where they began."""
+def path(how: Distortion, image: Tensor, label: Tensor) -> Distorted:
+    """`FRAMES` distortions of one picture that pass into one another and end where they began.
+
+    Args:
+        how: the family of distortions.
+        image: ``(1, C, H, W)``.
+        label: ``(1,)``.
+    """
+    images, labels = image.expand(FRAMES, -1, -1, -1), label.expand(FRAMES)
     turn = torch.arange(FRAMES) / FRAMES * 2 * math.pi
     height, width = images.shape[-2:]
     if isinstance(how, Placed):
@@ -95,7 +102,7 @@ def path(how: Distortion, images: Tensor, labels: Tensor) -> Distorted:
         shift = torch.stack([torch.cos(turn) * free[:, 1], torch.sin(turn) * free[:, 0]], dim=1)
         angle = math.radians(how.rotation_deg) * torch.sin(turn)
         maps = similarity_maps(angle, scale, shift, (height, width), how.canvas)
-        return how.apply(images[:1].expand(FRAMES, -1, -1, -1), labels[:1].expand(FRAMES), (maps,))
+        return how.apply(images, labels, (maps,))
     stops = how.draw(STOPS, (height, width), seeded(Stream.PATH))
     place = torch.arange(FRAMES) / FRAMES * STOPS
     before, share = place.long(), place - place.floor()
@@ -104,8 +111,7 @@ def path(how: Distortion, images: Tensor, labels: Tensor) -> Distorted:
         values[before] + (values[(before + 1) % STOPS] - values[before]) * smooth.view(-1, *[1] * (values.dim() - 1))
         for values in stops
     )
-    still = images[:1].expand(FRAMES, -1, -1, -1)
-    return how.apply(still, labels[:1].expand(FRAMES), between)
+    return how.apply(images, labels, between)
 
 
 def framed(image: NDArray[np.uint8], outline: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:

@@ -25,7 +25,6 @@ class Sampler(nn.Module):
                 that zooms out by up to that factor leaves no pixel of the picture unread.
         """
         super().__init__()
-        self.size = size
         self.padding = padding
         self.samples = samples
         self.register_buffer("base", base_grid(*size), persistent=False)

@@ -126,7 +126,7 @@ def write_table(name: str, folder: Path) -> Path:
 
 def is_study(folder: Path) -> bool:
     """Whether ``folder`` is one that `work` filled."""
-    return folder.name in STUDIES and folder.is_dir() and not (folder / "run.json").exists()
+    return folder.name in STUDIES and folder.is_dir() and not Run(folder).info_file.exists()
 
 
 def finished_runs(folder: Path) -> list[Run]:

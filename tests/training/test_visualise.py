@@ -70,9 +70,9 @@ def test_a_run_gets_its_moving_pictures(trained_run: Run, data_root: Path) -> No
 def test_a_moving_picture_moves_smoothly_and_ends_where_it_began(name: str, canvas: int, small_recipe: Recipe) -> None:
     channels = [0.1] * (2 if name == "addition" else 1)
     changes: dict[str, object] = {"distortion": name, "canvas": [canvas, canvas], "mean": channels, "std": channels}
-    images = torch.zeros(8, 1, 28, 28)
-    images[:, :, 8:20, 10:18] = 255
-    moved = path(distortion(change_recipe(small_recipe, changes)), images, torch.zeros(8, dtype=torch.int64)).images
+    image = torch.zeros(1, 1, 28, 28)
+    image[:, :, 8:20, 10:18] = 255
+    moved = path(distortion(change_recipe(small_recipe, changes)), image, torch.zeros(1, dtype=torch.int64)).images
     assert len(moved) == FRAMES
 
     def step(before: Tensor, after: Tensor) -> float:
