@@ -20,11 +20,12 @@ def upright_loss(first: Tensor, second: Tensor) -> Tensor:
     return (distance / size.clamp(min=SMALLEST_AREA)).mean()
 
 
-def area_loss(maps: Tensor) -> Tensor:
-    """How far the area that is looked at lies from that of the undistorted picture: a scalar, 0 if alike.
+def area_loss(maps: Tensor, wanted: Tensor | float = 1.0) -> Tensor:
+    """How far the area that is looked at lies from the one that is wanted: a scalar, 0 if alike.
 
     Args:
         maps: ``(N, 2, 3)`` from the rectified image to the undistorted picture.
+        wanted: shares of the undistorted picture's area, above 0: one, or ``(N,)``.
     """
-    area: Tensor = torch.linalg.det(maps[:, :, :2]).abs().clamp(min=SMALLEST_AREA)
-    return area.log().square().mean()
+    area: Tensor = torch.linalg.det(maps[:, :, :2]).abs() / wanted
+    return area.clamp(min=SMALLEST_AREA).log().square().mean()

@@ -20,6 +20,8 @@ SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "modern": 8}
 """The shortest side of a picture that each localisation network can take."""
 CHANNELS = {"mnist": 1}
 """Of the pictures of each data set."""
+DEFAULT_CONTROL_POINTS = 4
+DEFAULT_TILE = 0.5
 
 
 class Recipe(BaseModel):
@@ -41,7 +43,9 @@ class Recipe(BaseModel):
     )
 
     transformer: TransformerName = Field(description="what the spatial transformers may do; none: a plain classifier")
-    control_points: int = Field(4, ge=2, le=8, description="a side of the thin-plate spline's lattice")
+    control_points: int = Field(
+        DEFAULT_CONTROL_POINTS, ge=2, le=8, description="a side of the thin-plate spline's lattice"
+    )
     rectified: Size = Field(description="height and width of the rectified image")
     padding: Literal["zeros", "border", "reflection"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "zeros", description="what lies outside the picture: black, its border, its mirror image, or a grey level"
@@ -51,7 +55,7 @@ class Recipe(BaseModel):
     shared_steps: bool = Field(False, description="one localisation network for all steps")
     parallel: int = Field(1, ge=1, le=9, description="transformers side by side, whose images are read together")
     tile: float = Field(
-        0.5, gt=0, le=1, description="share of the picture's sides on which parallel transformers start"
+        DEFAULT_TILE, gt=0, le=1, description="share of the picture's sides on which parallel transformers start"
     )
     feature_stage: int = Field(0, ge=0, le=2, description="one more transformer behind this stage of the classifier")
     localisation: Literal["fcn", "cnn", "tutorial", "modern"] = Field("cnn", description="what predicts theta")
@@ -72,7 +76,10 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the other classes")
     identity_penalty: float = Field(0.0, ge=0, description="weight of delta's mean square in the loss")
     upright: float = Field(0.0, ge=0, description="weight of: two distortions of a picture are rectified alike")
-    area: float = Field(0.0, ge=0, description="weight of: the rectified image's share of the picture stays the same")
+    area: float = Field(0.0, ge=0, description="weight of: the area that is looked at stays the same")
+    area_of: Literal["picture", "ink"] = Field(
+        "picture", description="which area that is: the undistorted picture's, or that of the box about its ink"
+    )
     average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the weights (EMA); 0 is none")
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="of the classifier in training; localisation and geometry stay float32"
@@ -124,10 +131,23 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         for name in ("parallel", "steps"):
             if getattr(recipe, name) > 1:
                 yield f"transformer=none leaves nothing to do for {name}; leave it at 1"
-        for name in ("shared_steps", "feature_stage", "shared_stage", "upright", "area", "identity_penalty"):
+        for name in (
+            "shared_steps",
+            "feature_stage",
+            "shared_stage",
+            "upright",
+            "area",
+            "identity_penalty",
+            "coordinates",
+            "slope",
+        ):
             if getattr(recipe, name):
                 yield f"transformer=none leaves nothing to do for {name}; set {name}=0"
         return
+    if recipe.control_points != DEFAULT_CONTROL_POINTS and recipe.transformer != "tps":
+        yield "control_points are those of transformer=tps; leave them out, or set transformer=tps"
+    if recipe.tile != DEFAULT_TILE and recipe.parallel == 1:
+        yield "tile spreads parallel transformers; leave it out, or raise parallel"
     smallest = SMALLEST_PICTURE[recipe.localisation]
     if min(recipe.canvas) < smallest:
         yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
@@ -144,6 +164,8 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield "shared_stage needs classifier=conv and parallel=1, so that both see the same channels"
     if recipe.area and not recipe.upright:
         yield "area only keeps upright from shrinking the transform; set upright as well"
+    if recipe.area_of == "ink" and not recipe.area:
+        yield "area_of only says what area holds on to; set area as well"
     if recipe.upright and recipe.parallel > 1:
         yield "upright stands one transformer upright, not several side by side; leave parallel at 1"
     if recipe.upright and recipe.distortion not in AFFINE_DISTORTIONS:

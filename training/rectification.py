@@ -101,6 +101,12 @@ def ink_boxes(images: Tensor) -> Tensor:
     return torch.stack(corners, dim=1)
 
 
+def ink_areas(images: Tensor) -> Tensor:
+    """The area of each digit's own box as a share of its picture's: ``(N, C, H, W)`` from 0 to 255 -> ``(N,)``."""
+    boxes = bounds(ink_boxes(images))
+    return (boxes[:, 1] - boxes[:, 0]).prod(dim=1) / 4
+
+
 def to_canvas(points: Tensor, maps: Tensor) -> Tensor:
     """Points ``(N, M, 2)`` of the originals on the canvas: the inverse of ``maps`` ``(N, 2, 3)``."""
     inverse = torch.linalg.inv(maps[:, :, :2])

@@ -37,7 +37,7 @@ from training.metrics import Spread
 from training.network import Output, SpatialTransformerClassifier
 from training.recipes import Recipe
 from training.records import Checkpoints, MetricsTable, Snapshots
-from training.rectification import measure_uprightness
+from training.rectification import ink_areas, measure_uprightness
 from training.runs import Evaluation, Run, RunInfo
 from training.samplers import outside_share
 from training.spatial import Warp
@@ -84,7 +84,7 @@ class Training(lightning.LightningModule):
         self.record("train_loss", loss, len(labels))
         self.record("train_accuracy", self.train_accuracy, len(labels))
         if output.warps:
-            loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted])
+            loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted], batch.images)
         if not torch.isfinite(loss):
             raise CollapseError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch}; the checkpoints before it are kept; "
@@ -92,8 +92,11 @@ class Training(lightning.LightningModule):
             )
         return loss
 
-    def geometry_loss(self, warps: tuple[Warp, ...], maps: list[Tensor | None]) -> Tensor:
-        """What the recipe asks of where the network looks; also records where that is."""
+    def geometry_loss(self, warps: tuple[Warp, ...], maps: list[Tensor | None], originals: Tensor) -> Tensor:
+        """What the recipe asks of where the network looks; also records where that is.
+
+        ``originals`` ``(N, C, H, W)`` are the undistorted pictures, and ``maps`` lead there from their distortions.
+        """
         recipe, last = self.recipe, warps[-1]
         outside = torch.stack([outside_share(warp.grid).mean() for warp in warps]).max()  # one may be lost alone
         self.record("outside", outside, len(last.grid))
@@ -109,7 +112,8 @@ class Training(lightning.LightningModule):
             )
             gap = upright_loss(first, second)
             self.record("upright_loss", gap, len(last.grid))
-            loss = loss + recipe.upright * gap + recipe.area * area_loss(torch.cat([first, second]))
+            wanted = ink_areas(originals).repeat(2) if recipe.area_of == "ink" else 1.0
+            loss = loss + recipe.upright * gap + recipe.area * area_loss(torch.cat([first, second]), wanted)
         return loss
 
     def record(self, name: str, value: Tensor | Metric, count: int) -> None:

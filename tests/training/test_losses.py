@@ -43,6 +43,12 @@ def test_area_costs_nothing_at_the_undistorted_pictures_and_the_same_for_half_an
     assert area_loss(turned(0, 0.5)) > area_loss(turned(0, 0.8)) > 0
 
 
+def test_area_costs_nothing_where_each_picture_has_the_area_that_is_wanted_of_it() -> None:
+    maps = torch.cat([turned(10, 0.5), turned(20, 2)])
+    assert area_loss(maps, torch.tensor([0.25, 4.0])) < 1e-10
+    assert area_loss(maps, torch.tensor([4.0, 0.25])) > 1
+
+
 def test_a_map_without_area_costs_much_but_stays_a_number_with_a_gradient() -> None:
     flat = torch.zeros(1, 2, 3, requires_grad=True)
     cost = area_loss(flat + turned(0, 1e-2))

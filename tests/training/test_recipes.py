@@ -78,6 +78,10 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"localisation": "tutorial", "canvas": [16, 42]}, "18x18"),
         ({"classifier": "tutorial", "rectified": [12, 12]}, "16x16"),
         ({"area": 0.1}, "set upright"),
+        ({"upright": 1.0, "area_of": "ink"}, "set area"),
+        ({"control_points": 5}, "transformer=tps"),
+        ({"tile": 0.7}, "raise parallel"),
+        ({"transformer": "none", "coordinates": True}, "coordinates"),
         ({"upright": 1.0, "distortion": "e"}, "affine map: r, rts, tc"),
     ],
 )

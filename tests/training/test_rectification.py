@@ -17,6 +17,7 @@ from training.recipes import change_recipe
 from training.rectification import (
     bounds,
     circular_deviation,
+    ink_areas,
     ink_boxes,
     intersection_over_union,
     measure_uprightness,
@@ -54,6 +55,13 @@ def test_a_box_is_found_where_the_ink_is_and_follows_the_digit_onto_the_canvas()
     maps = similarity_maps(torch.zeros(1), torch.ones(1), torch.tensor([[-7.0, 0.0]]), (28, 28), (56, 56))
     expected = torch.tensor([[[-0.25, -0.25], [0.25, -0.25], [0.25, 0.25], [-0.25, 0.25]]])
     torch.testing.assert_close(to_canvas(box, maps), expected)
+
+
+def test_the_area_of_the_ink_is_a_share_of_the_picture() -> None:
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    images[0, :, 7:21, 14:28] = 200
+    images[1] = 200
+    torch.testing.assert_close(ink_areas(images), torch.tensor([0.25, 1.0]))
 
 
 def test_intersection_over_union_of_known_boxes() -> None:

@@ -118,6 +118,7 @@ KNOBS: dict[str, dict[str, object]] = {
     "shared stage in bf16": {"shared_stage": True, "precision": "bf16"},
     "identity penalty": {"identity_penalty": 0.1},
     "upright": {"upright": 1.0, "area": 0.05},
+    "upright, close on the ink": {"upright": 1.0, "area": 0.05, "area_of": "ink"},
     "label smoothing": {"label_smoothing": 0.1},
     "steps": {"steps": 2, "transformer": "similarity"},
     "parallel": {"parallel": 2, "transformer": "attention"},
