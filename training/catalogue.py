@@ -82,7 +82,16 @@ DISTORTED_MNIST = [
     *of_every_kind("rts", "digits turned, scaled and anywhere on 42x42", (42, 42), 0.0537, 0.1963, epochs=28, steps=2),
     *of_every_kind("p", "digits under a projective distortion", (42, 42), 0.0398, 0.1705),
     *of_every_kind("e", "digits bent by a thin-plate spline", (28, 28), 0.1004, 0.2595),
-    *of_every_kind("tc", "digits anywhere on 60x60 among fragments", (60, 60), 0.0395, 0.1801, area_of="ink"),
+    *of_every_kind(
+        "tc",
+        "digits anywhere on 60x60 among fragments",
+        (60, 60),
+        0.0395,
+        0.1801,
+        epochs=16,
+        area=0.5,
+        area_of="ink",
+    ),
     *of_every_kind(
         "addition", "the sum of two digits in two channels", (42, 42), 0.0536, 0.1962, channels=2, parallel=2, tile=1.0
     ),
@@ -90,7 +99,15 @@ DISTORTED_MNIST = [
 """The problems of Jaderberg et al. 2015, table 1 and sections 4.1 and A.4, by each kind of transformer."""
 
 MNIST_TC84 = mnist(
-    "tc84", "digits anywhere on 84x84 among many fragments", (84, 84), 0.0297, 0.157, "affine", area_of="ink"
+    "tc84",
+    "digits anywhere on 84x84 among many fragments",
+    (84, 84),
+    0.0297,
+    0.157,
+    "affine",
+    epochs=16,
+    area=0.5,
+    area_of="ink",
 )
 """The paper's co-localisation problem (section 4.4)."""
 
