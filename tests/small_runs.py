@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from training.catalogue import MNIST_RTS
-from training.data import class_names
+from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
-from training.runs import Run
-from training.trainer import evaluate, fit
+from training.runs import Run, begin_run
+from training.sources import open_source
+from training.trainer import fit
 
 torch.set_num_threads(1)  # the tests already run in as many processes as there are cores
 
@@ -48,7 +49,7 @@ def small_recipe() -> Recipe:
 
 def begin(folder: Path, recipe: Recipe, seed: int = 0) -> Run:
     """A new run of ``recipe``."""
-    return Run.create(folder, recipe, seed, class_names(recipe), len(recipe.mean))
+    return begin_run(folder, recipe, seed, open_source(recipe, folder))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from rich.table import Table
 from training.catalogue import RECIPES, find_recipe
 from training.errors import RecipeError, RunError, TrainingError
 from training.recipes import change_recipe
-from training.runs import Evaluation, Run
+from training.runs import Evaluation, Run, begin_run
+from training.wording import accuracy_text, before_and_after, boxes_text
 
 app = typer.Typer(
     name="python -m training",
@@ -60,9 +61,11 @@ def run(
     else:
         if recipe is None:
             raise RecipeError(f"name a recipe; there are: {', '.join(RECIPES)}")
-        current = begin(recipe, (changes or []) + ([f"epochs={epochs}"] if epochs is not None else []), seed or 0, out)
+        all_changes = (changes or []) + ([f"epochs={epochs}"] if epochs is not None else [])
+        current = begin(recipe, all_changes, seed or 0, out, data_root)
+    from training.evaluation import evaluate
     from training.report import write_report
-    from training.trainer import evaluate, fit
+    from training.trainer import fit
 
     typer.echo(f"run folder: {current.folder}")
     fit(current, data_root)
@@ -82,8 +85,8 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = Path("data")
 ) -> None:
     """Measure RUN's best checkpoint on the test set, and write its report again."""
+    from training.evaluation import evaluate as evaluate_run
     from training.report import write_report
-    from training.trainer import evaluate as evaluate_run
 
     current = Run(run)
     show(evaluate_run(current, data_root), current)
@@ -143,13 +146,13 @@ def study(
     typer.echo(f"table: {write_table(name, folder)}")
 
 
-def begin(name: str, changes: list[str], seed: int, out: Path | None) -> Run:
+def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path) -> Run:
     """Make the folder of a new run."""
-    from training.data import class_names
+    from training.sources import open_source
 
     recipe = change_recipe(find_recipe(name), parse_changes(changes))
     folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return Run.create(folder, recipe, seed, class_names(recipe), len(recipe.mean))
+    return begin_run(folder, recipe, seed, open_source(recipe, data_root))
 
 
 def parse_changes(pairs: list[str]) -> dict[str, object]:
@@ -173,8 +176,9 @@ def parse_changes(pairs: list[str]) -> dict[str, object]:
 def show(evaluation: Evaluation, run: Run) -> None:
     """Print an evaluation as a table."""
     table = Table("measured", "value", title=str(run.folder))
-    table.add_row("test accuracy", f"{evaluation.accuracy:.2%} of {evaluation.pictures:,} pictures")
-    table.add_row("test loss", f"{evaluation.loss:.4f}")
+    table.add_row("test accuracy", accuracy_text(evaluation))
+    table.add_row("negative log-likelihood", before_and_after(evaluation, "loss"))
+    table.add_row("calibration error", before_and_after(evaluation, "error"))
     if evaluation.theta_spread is not None:
         table.add_row("spread of theta", f"{evaluation.theta_spread:.3f}")
     table.add_row("validation accuracy", f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}")
@@ -184,6 +188,8 @@ def show(evaluation: Evaluation, run: Run) -> None:
         )
         table.add_row("stillness", f"{upright.stillness:.3f}, input {upright.input_stillness:.3f}")
         table.add_row("digits found", f"{upright.box_found:.1%}")
+    if (boxes := evaluation.boxes) is not None:
+        table.add_row("overlap with the object's box", boxes_text(boxes))
     table.add_row("parameters", f"{run.info().network_parameters:,}")
     Console().print(table)
 

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from training.data import Stream, distortion, first_test_digits, seeded
+from training.data import training_distortion
 from training.distortions import Distorted, Distortion, Placed, similarity_maps
 from training.errors import RunError
 from training.files import write_bytes
 from training.geometry import affine_points, corner_points
 from training.runs import Run
+from training.sources import open_source
+from training.streams import Stream, seeded
 from training.visualise import border
 
 FRAMES = 48
@@ -68,11 +70,11 @@ def epoch_frames(run: Run) -> list[Image.Image]:
 
 
 def moving_frames(run: Run, data_root: Path) -> list[Image.Image]:
-    """The first test digit as the recipe's distortion moves it, and its rectified image beside it."""
+    """The first test picture as the recipe's distortion or augmentation moves it, and its rectified image beside it."""
     info = run.info()
     network = run.trained_network()
-    digit = first_test_digits(data_root, 1)
-    moved = path(distortion(info.recipe), digit.images.float(), digit.labels).images
+    first = open_source(info.recipe, data_root).test().at(torch.arange(1))
+    moved = path(training_distortion(info.recipe), first.images.float(), first.labels).images
     with torch.inference_mode():
         warp = network(moved / 255).warps[-1]
         rectified = (network.as_picture(warp.rectified) * 255).clamp(0, 255).to(torch.uint8).numpy()

@@ -4,7 +4,7 @@ What each of them reaches, and how long it takes: docs/results/.
 """
 
 from training.errors import RecipeError
-from training.recipes import AFFINE_DISTORTIONS, DistortionName, Recipe, Size, TransformerName
+from training.recipes import AFFINE_DISTORTIONS, Augmentation, DistortionName, Recipe, Size, TransformerName
 
 KINDS: dict[str, TransformerName] = {
     "affine": "affine",
@@ -151,7 +151,34 @@ MNIST_RTS = Recipe(
 )
 """The paper's RTS problem; its best is 99.5 % (Jaderberg et al. 2015, table 1)."""
 
-RECIPES = {recipe.name: recipe for recipe in (MNIST_RTS, *DISTORTED_MNIST, MNIST_TC84, TRAP)}
+GTSRB_SMALL = Recipe(
+    name="gtsrb-small",
+    summary="the bundled model signs/1: traffic signs, with at most 1.5 million parameters",
+    dataset="gtsrb",
+    validation_size=4000,
+    distortion="none",
+    augmentation=Augmentation(rotation=15, zoom=1.15, stretch=1.15, shear=8, shift=0.08, light=0.7),
+    canvas=(48, 48),
+    mean=(0.3384, 0.3103, 0.3191),
+    std=(0.2729, 0.2621, 0.2682),
+    transformer="affine",
+    padding="border",
+    rectified=(32, 32),
+    localisation="modern",
+    localisation_rate=1.0,
+    classifier_width=32,
+    classifier_stages=4,
+    upright=0.5,
+    area=0.05,
+    epochs=12,
+    label_smoothing=0.05,
+    precision="bf16",
+    learning_rate=2e-3,
+    weight_decay=0.05,
+)
+"""The German Traffic Sign Recognition Benchmark; each picture is seen twice a step, for `upright`."""
+
+RECIPES = {recipe.name: recipe for recipe in (MNIST_RTS, *DISTORTED_MNIST, MNIST_TC84, TRAP, GTSRB_SMALL)}
 
 
 def find_recipe(name: str) -> Recipe:

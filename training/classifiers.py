@@ -23,13 +23,13 @@ class Classifier(nn.Module):
         return logits
 
 
-def conv_classifier(channels: int, classes: int, width: int) -> Classifier:
-    """Three stages of two 3x3 convolutions with batch normalisation; the last one is averaged over the picture.
+def conv_classifier(channels: int, classes: int, width: int, depth: int = 3) -> Classifier:
+    """``depth`` stages of two 3x3 convolutions with batch normalisation; the last one is averaged over the picture.
 
-    ``width`` filters in the first stage, twice and four times as many in the next two, each at half the size.
+    ``width`` filters in the first stage, and twice as many as before in each of the next, at half the size.
     """
     stages: list[nn.Module] = []
-    widths = [width, 2 * width, 4 * width]
+    widths = [width << stage for stage in range(depth)]
     inputs = channels
     for outputs in widths:
         layers: list[nn.Module] = [nn.MaxPool2d(2)] if stages else []

@@ -61,6 +61,8 @@ class Undistorted:
         return (similarity_maps(still, still + 1, torch.zeros(count, 2), picture, self.canvas),)
 
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        if images.shape[-2:] == self.canvas:
+            return Distorted(images, labels, parameters[0])
         return Distorted(warp_affine(images, parameters[0], self.canvas), labels, parameters[0])
 
 

@@ -119,7 +119,7 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
     """The recipe's classifier, for what its transformers make or else for the whole picture."""
     if recipe.classifier == "tutorial":
         return tutorial_classifier(channels, classes, recipe.read_size)
-    return conv_classifier(channels, classes, recipe.classifier_width)
+    return conv_classifier(channels, classes, recipe.classifier_width, recipe.classifier_stages)
 
 
 def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> SpatialTransformer:

@@ -18,10 +18,24 @@ AFFINE_DISTORTIONS = {"r", "rts", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "modern": 8}
 """The shortest side of a picture that each localisation network can take."""
-CHANNELS = {"mnist": 1}
+CHANNELS = {"mnist": 1, "cifar10": 3, "gtsrb": 3}
 """Of the pictures of each data set."""
 DEFAULT_CONTROL_POINTS = 4
 DEFAULT_TILE = 0.5
+
+
+class Augmentation(BaseModel):
+    """How differently a photograph may be seen each time it is trained on; by default not at all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    rotation: float = Field(0.0, ge=0, le=180, description="degrees either way")
+    zoom: float = Field(1.0, ge=1, le=4, description="up to so many times as large, or as small")
+    stretch: float = Field(1.0, ge=1, le=4, description="up to so many times as wide for its height, or as high")
+    shear: float = Field(0.0, ge=0, le=45, description="degrees either way")
+    shift: float = Field(0.0, ge=0, le=1, description="share of the picture's sides, either way")
+    flip: bool = Field(False, description="mirrored left to right, half of the time")
+    light: float = Field(0.0, ge=0, le=2, description="contrast and brightness change by up to this factor's logarithm")
 
 
 class Recipe(BaseModel):
@@ -32,9 +46,10 @@ class Recipe(BaseModel):
     name: str = Field(description="what the recipe is called")
     summary: str = Field(description="what it is for, in a line")
 
-    dataset: Literal["mnist"] = Field(description="where the pictures come from")
-    validation_size: int = Field(5000, gt=0, description="pictures split off the training set to choose the best epoch")
+    dataset: Literal["mnist", "cifar10", "gtsrb"] = Field(description="where the pictures come from")
+    validation_size: int = Field(5000, gt=0, description="training pictures held out to choose the best epoch by")
     distortion: DistortionName = Field(description="what is done to the pictures; see training/distortions.py")
+    augmentation: Augmentation = Field(Augmentation(), description="in training only; see training/augmentation.py")
     canvas: Size = Field(description="height and width of the distorted picture, the network's input")
     mean: tuple[float, ...] = Field(description="of each channel")
     std: tuple[float, ...] = Field(description="of each channel")
@@ -64,6 +79,7 @@ class Recipe(BaseModel):
     slope: float = Field(0.0, ge=0, lt=1, description="of localisation's activation below zero; 0 is ReLU")
     classifier: Literal["conv", "tutorial"] = Field("conv", description="what reads the rectified image")
     classifier_width: int = Field(24, gt=0, description="filters in the conv classifier's first stage")
+    classifier_stages: int = Field(3, ge=1, le=6, description="of the conv classifier, each at half the size")
 
     epochs: int = Field(gt=0, description="passes over the training set")
     batch_size: int = Field(128, gt=1, description="pictures in a step")
@@ -100,6 +116,11 @@ class Recipe(BaseModel):
         return self.canvas if self.transformer == "none" else self.rectified
 
     @property
+    def augmented(self) -> bool:
+        """Whether pictures look different each time they are trained on."""
+        return self.augmentation != Augmentation()
+
+    @property
     def can_stand_upright(self) -> bool:
         """Whether angles of what the transformers do to the distorted pictures can be measured."""
         square = self.canvas[0] == self.canvas[1] and self.rectified[0] == self.rectified[1]
@@ -119,8 +140,10 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"mean and std must have a number a channel each; these pictures have channels: {channels}"
     if any(std <= 0 for std in recipe.std):
         yield "std must be above 0"
-    if min(recipe.read_size) < 4:
-        yield "the classifier cannot read less than 4x4 pixels; raise rectified"
+    if min(recipe.read_size) >> (recipe.classifier_stages - 1) < 1 or min(recipe.read_size) < 4:
+        yield "too little of the rectified image is left to the classifier; raise rectified or lower classifier_stages"
+    if recipe.augmented and recipe.distortion != "none":
+        yield f"distortion={recipe.distortion} is random already; leave augmentation out, or set distortion=none"
     if recipe.classifier == "tutorial" and min(recipe.read_size) < 16:
         yield "classifier=tutorial cannot read less than 16x16 pixels; raise rectified or take classifier=conv"
     if recipe.normalise == "before" and isinstance(recipe.padding, float):
@@ -168,8 +191,9 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield "area_of only says what area holds on to; set area as well"
     if recipe.upright and recipe.parallel > 1:
         yield "upright stands one transformer upright, not several side by side; leave parallel at 1"
-    if recipe.upright and recipe.distortion not in AFFINE_DISTORTIONS:
-        yield f"upright needs a distortion that is an affine map: {', '.join(sorted(AFFINE_DISTORTIONS))}"
+    if recipe.upright and not recipe.augmented and recipe.distortion not in AFFINE_DISTORTIONS:
+        known = ", ".join(sorted(AFFINE_DISTORTIONS))
+        yield f"upright needs augmentation, or a distortion that is an affine map: {known}"
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, object]) -> Recipe:

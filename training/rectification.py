@@ -4,10 +4,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from training.data import Split, Stream, distort, distortion, seeded
+from training.collection import Collection
+from training.data import Split, distort, distortion
 from training.geometry import affine_points, compose, corner_points
 from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe
+from training.streams import Stream, seeded
 
 VERSIONS = 8
 """Distortions of each digit."""
@@ -36,7 +38,7 @@ class Uprightness(BaseModel):
     than half (intersection over union)."""
 
 
-def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, digits: Split) -> Uprightness:
+def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, digits: Collection) -> Uprightness:
     """Show ``network`` each of ``digits`` under `VERSIONS` distortions, the same ones each time this is asked.
 
     The recipe's distortion must be an affine map.
@@ -45,7 +47,7 @@ def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, d
     angles, input_angles, rectified, inputs, overlaps = [], [], [], [], []
     boxes = ink_boxes(digits.images)
     for version in range(VERSIONS):
-        changed = distort(how, digits, seeded(Stream.UPRIGHTNESS, position=version))
+        changed = distort(how, Split(digits.images, digits.labels), seeded(Stream.UPRIGHTNESS, position=version))
         if changed.maps is None:
             raise TypeError(f"{recipe.distortion} is not an affine map")
         with torch.inference_mode():
@@ -65,6 +67,41 @@ def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, d
         stillness=round(stillness(torch.stack(rectified)), 4),
         input_stillness=round(stillness(torch.stack(inputs)), 4),
         box_found=round(float((torch.cat(overlaps) > NEAR).float().mean()), 4),
+    )
+
+
+class BoxScores(BaseModel):
+    """How well theta finds the object: mean intersection over union with its known box, and of two simpler guesses."""
+
+    model_config = ConfigDict(frozen=True)
+
+    theta: float
+    """Of the box about theta's quadrilateral."""
+    whole: float
+    """Of the whole picture."""
+    centre: float
+    """Of the crop about the picture's centre that fits the training pictures best."""
+    centre_side: float
+    """Sides of that crop, as a share of the picture's."""
+
+
+def measure_boxes(theta: Tensor, boxes: Tensor, training_boxes: Tensor) -> BoxScores:
+    """Compare ``theta`` ``(N, 2, 3)`` with the objects' ``boxes`` ``(N, 2, 2)``; see `BoxScores`."""
+
+    def centred(side: float, like: Tensor) -> Tensor:
+        return torch.tensor([[-side, -side], [side, side]]).expand(like.shape)
+
+    def score(found: Tensor, wanted: Tensor) -> float:
+        return float(intersection_over_union(found, wanted).mean())
+
+    sides = [percent / 100 for percent in range(1, 101)]
+    best = max(sides, key=lambda side: score(centred(side, training_boxes), training_boxes))
+    found = bounds(affine_points(theta, corner_points().expand(len(theta), -1, -1)))
+    return BoxScores(
+        theta=round(score(found, boxes), 4),
+        whole=round(score(centred(1, boxes), boxes), 4),
+        centre=round(score(centred(best, boxes), boxes), 4),
+        centre_side=best,
     )
 
 

@@ -6,6 +6,7 @@ from training.animate import animate_run
 from training.files import write_text
 from training.runs import Run
 from training.visualise import draw_run
+from training.wording import accuracy_text, before_and_after, boxes_text
 
 REPORT = "report.md"
 CAPTIONS = {
@@ -28,7 +29,9 @@ def write_report(run: Run, data_root: Path) -> Path:
     made = {file.name for file in (*draw_run(run, data_root), *animate_run(run, data_root))}
     info, evaluation = run.info(), run.evaluation()
     facts = {
-        "test accuracy": f"{evaluation.accuracy:.2%} of {evaluation.pictures:,} pictures",
+        "test accuracy": accuracy_text(evaluation),
+        "negative log-likelihood": before_and_after(evaluation, "loss"),
+        "calibration error": before_and_after(evaluation, "error"),
         "validation accuracy": f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}",
         "parameters": f"{info.network_parameters:,}",
         "seed": str(info.seed),
@@ -42,6 +45,8 @@ def write_report(run: Run, data_root: Path) -> Path:
             "stillness": f"{upright.stillness:.3f} (input {upright.input_stillness:.3f}; 0 stands still)",
             "digits found": f"{upright.box_found:.1%} of {upright.digits * upright.versions:,} boxes overlap by half",
         }
+    if evaluation.boxes is not None:
+        facts["overlap with the object's box"] = boxes_text(evaluation.boxes)
     lines = [f"# {info.recipe.name}", "", f"{info.recipe.summary}.", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
     for name, caption in CAPTIONS.items():

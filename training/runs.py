@@ -7,6 +7,7 @@ RUN/
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
   tensorboard/        the same metrics for TensorBoard
   evaluation.json     the best checkpoint on the test set
+  answers.npz         the logits of all test pictures, and their labels
   samples.npz         the first test pictures, as they would be sent to the service, and their labels
   pictures/           what was learned
 """
@@ -25,11 +26,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from training.calibration import Calibration
+from training.collection import Source
 from training.errors import RunError
 from training.files import write_text
 from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe
-from training.rectification import Uprightness
+from training.rectification import BoxScores, Uprightness
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 NETWORK_PREFIX = "network."
@@ -65,7 +68,12 @@ class Evaluation(BaseModel):
     distortion: str
     pictures: int
     accuracy: float
-    loss: float
+    accuracy_interval: tuple[float, float]
+    """Where the accuracy of all such pictures lies, with a certainty of 95 % (Wilson 1927)."""
+    calibration: Calibration
+    temperature: float
+    """By what logits are to be divided for calibrated probabilities; fitted on the validation pictures."""
+    calibration_at_temperature: Calibration
     class_accuracy: dict[str, float]
     """Of the classes that have test pictures."""
     confusion: list[list[int]]
@@ -76,6 +84,8 @@ class Evaluation(BaseModel):
     validation_accuracy: float
     uprightness: Uprightness | None = None
     """Where the distortion is an affine map: how upright and still the first test digits stand."""
+    boxes: BoxScores | None = None
+    """Where the data set says where its objects are: how well theta finds them."""
 
 
 class Run:
@@ -89,6 +99,7 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.answers_file = folder / "answers.npz"
         self.samples_file = folder / "samples.npz"
         self.snapshots_file = folder / "snapshots.npz"
         self.pictures = folder / "pictures"
@@ -187,6 +198,15 @@ class Run:
             raise RunError(f"cannot read {file} ({error.strerror}); {cure}") from error
         except ValidationError as error:
             raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
+
+
+def begin_run(folder: Path, recipe: Recipe, seed: int, source: Source) -> Run:
+    """Make the folder of a new run of ``recipe`` on ``source``.
+
+    Raises:
+        RunError: there is something in the folder already, or it cannot be written.
+    """
+    return Run.create(folder, recipe, seed, source.classes, len(recipe.mean))
 
 
 def read_weights(checkpoint: Path, cure: str) -> dict[str, torch.Tensor]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.catalogue import DISTORTED_MNIST, KINDS
-from training.data import class_names
 from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
 from training.recipes import Recipe
-from training.runs import Evaluation, Run
+from training.runs import Evaluation, Run, begin_run
+from training.sources import open_source
 
 STUDIES: dict[str, list[Recipe]] = {"distorted-mnist": DISTORTED_MNIST}
 FIRST = ("r", "rts", "tc", "p", "e", "addition")
@@ -51,10 +51,11 @@ def work(todo: Iterable[Cell], data_root: Path, report: Callable[[], object]) ->
     Raises:
         TrainingError: see `training.trainer.fit` and `training.trainer.evaluate`.
     """
-    from training.trainer import evaluate, fit
+    from training.evaluation import evaluate
+    from training.trainer import fit
 
     for cell in todo:
-        begin(cell)
+        begin(cell, data_root)
         if result(cell.run) is not None or failure_file(cell.run).exists():
             continue
         yield cell
@@ -66,14 +67,14 @@ def work(todo: Iterable[Cell], data_root: Path, report: Callable[[], object]) ->
         report()
 
 
-def begin(cell: Cell) -> None:
+def begin(cell: Cell, data_root: Path) -> None:
     """Make the folder of the cell's run, or see that what is there is a run of the same recipe.
 
     Raises:
         RunError: it is a run of another one, or cannot be made.
     """
     if not cell.run.info_file.exists():
-        Run.create(cell.run.folder, cell.recipe, cell.seed, class_names(cell.recipe), len(cell.recipe.mean))
+        begin_run(cell.run.folder, cell.recipe, cell.seed, open_source(cell.recipe, data_root))
     elif cell.run.info().recipe != cell.recipe:
         raise RunError(
             f"{cell.run.folder} was trained by another version of the recipe {cell.recipe.name}; "

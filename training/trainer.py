@@ -1,13 +1,10 @@
-"""Fit and evaluate, on Lightning's Trainer."""
+"""Fit a network, on Lightning's Trainer."""
 
-import csv
-import io
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -15,37 +12,32 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassAccuracy
 
 from training.collapse import CollapseGuard, RunningAverage
 from training.data import (
     Split,
-    Stream,
     distort,
-    distortion,
-    first_test_digits,
     loader,
-    seeded,
-    test_split,
+    training_distortion,
     training_splits,
 )
 from training.errors import CollapseError, RunError
-from training.files import write_bytes, write_text
 from training.geometry import compose
 from training.losses import area_loss, upright_loss
 from training.metrics import Spread
 from training.network import Output, SpatialTransformerClassifier
 from training.recipes import Recipe
 from training.records import Checkpoints, MetricsTable, Snapshots
-from training.rectification import ink_areas, measure_uprightness
-from training.runs import Evaluation, Run, RunInfo
+from training.rectification import ink_areas
+from training.runs import Run, RunInfo
 from training.samplers import outside_share
+from training.sources import open_source
 from training.spatial import Warp
+from training.streams import Stream, seeded
 
 EVALUATION_BATCH = 500
-SAMPLES = 64
 SNAPSHOTS = 10
-UPRIGHT_DIGITS = 1000
 
 
 class Training(lightning.LightningModule):
@@ -60,7 +52,7 @@ class Training(lightning.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.seed = seed
-        self.distortion = distortion(recipe)
+        self.distortion = training_distortion(recipe)
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.theta_spread = Spread(6)
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -218,7 +210,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
     info = run.info()
     recipe = info.recipe
     resumed = run.checkpoint_to_resume()
-    train, validation = training_splits(recipe, data_root)
+    train, validation = training_splits(recipe, open_source(recipe, data_root))
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
     trainer = lightning.Trainer(
@@ -242,88 +234,3 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
         )
     except SystemExit as stop:  # how Lightning ends on Ctrl+C
         raise RunError(f"stopped before the last epoch; continue with --resume {run.folder}") from stop
-
-
-def evaluate(run: Run, data_root: Path) -> Evaluation:
-    """Measure the best checkpoint on the test set; write ``evaluation.json`` and ``samples.npz``.
-
-    Raises:
-        DataError: the data set cannot be read.
-        RunError: the run has no usable checkpoint.
-    """
-    info = run.info()
-    test = test_split(info.recipe, data_root)
-    network = run.trained_network()
-    scores = score(network, test, len(info.classes))
-    best = best_epoch(run)
-    upright = None
-    if info.recipe.can_stand_upright:
-        upright = measure_uprightness(network, info.recipe, first_test_digits(data_root, UPRIGHT_DIGITS))
-    seen = scores.confusion.sum(dim=1)
-    per_class = {
-        name: round(int(right) / int(count), 6)
-        for name, right, count in zip(info.classes, scores.confusion.diag(), seen, strict=True)
-        if count
-    }
-    evaluation = Evaluation(
-        dataset=info.recipe.dataset,
-        distortion=info.recipe.distortion,
-        pictures=len(test.labels),
-        accuracy=scores.accuracy,
-        loss=scores.loss,
-        class_accuracy=per_class,
-        confusion=scores.confusion.tolist(),
-        theta_spread=scores.theta_spread,
-        best_epoch=int(best["epoch"]),
-        validation_accuracy=best["validation_accuracy"],
-        uprightness=upright,
-    )
-    images = test.images[:SAMPLES].permute(0, 2, 3, 1)  # (N, H, W, C)
-    samples = io.BytesIO()
-    np.savez_compressed(samples, images=images.numpy(), labels=test.labels[:SAMPLES].numpy())
-    write_bytes(run.samples_file, samples.getvalue())
-    write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
-    return evaluation
-
-
-class Scores(NamedTuple):
-    """How well a network does on a split."""
-
-    accuracy: float
-    loss: float
-    confusion: Tensor
-    """``(K, K)`` counts; rows are true classes."""
-    theta_spread: float | None
-    """See `training.metrics.Spread`; None without a transformer."""
-
-
-def score(network: SpatialTransformerClassifier, split: Split, classes: int) -> Scores:
-    """Run ``network`` over ``split`` and count."""
-    confusion = MulticlassConfusionMatrix(classes)
-    spread = Spread(6)
-    loss = 0.0
-    with torch.inference_mode():
-        for images, labels in loader(split, EVALUATION_BATCH):
-            output = network(images.float() / 255)
-            loss += float(functional.cross_entropy(output.logits, labels, reduction="sum"))
-            confusion.update(output.logits, labels)
-            if output.warps:
-                spread.update(output.warps[-1].theta.flatten(1))
-    counts = confusion.compute()
-    total = len(split.labels)
-    seen = round(float(spread.compute()), 6) if network.recipe.branches else None
-    return Scores(int(counts.trace()) / total, round(loss / total, 6), counts, seen)
-
-
-def best_epoch(run: Run) -> dict[str, float]:
-    """The row of ``metrics.csv`` with the highest validation accuracy, the first of equals.
-
-    Raises:
-        RunError: there is no such table.
-    """
-    try:
-        with run.metrics_file.open(newline="") as table:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(table)]
-        return max(rows, key=lambda row: row["validation_accuracy"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{run.metrics_file} has no metrics; continue the run with --resume {run.folder}") from error

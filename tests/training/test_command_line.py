@@ -32,6 +32,7 @@ def test_run_trains_evaluates_and_draws(finished: Path) -> None:
         "run.json",
         "metrics.csv",
         "evaluation.json",
+        "answers.npz",
         "samples.npz",
         "snapshots.npz",
         "report.md",

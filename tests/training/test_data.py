@@ -3,11 +3,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from training import data
 from training.catalogue import MNIST_RTS
-from training.data import Batches, Split, loader, training_splits
-from training.data import test_split as read_test_split
+from training.data import Batches, Split, loader
 from training.errors import DataError
 from training.recipes import Recipe, change_recipe
+from training.sources import open_source
+
+
+def training_splits(recipe: Recipe, root: Path) -> tuple[Split, Split]:
+    return data.training_splits(recipe, open_source(recipe, root))
+
+
+def read_test_split(recipe: Recipe, root: Path) -> Split:
+    return data.test_split(recipe, open_source(recipe, root))
 
 
 def order(epoch: int, seed: int = 0) -> list[int]:

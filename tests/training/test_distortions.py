@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data import Stream, seeded
 from training.distortions import (
     FRAGMENT,
     Addition,
@@ -22,6 +21,7 @@ from training.distortions import (
     similarity_maps,
 )
 from training.geometry import affine_points, base_grid, bend_points, corner_points, projective_points, thin_plate_solver
+from training.streams import Stream, seeded
 
 SIZE = (28, 28)
 CANVASES = {

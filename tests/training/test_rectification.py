@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from training.catalogue import MNIST_RTS
-from training.data import Split, Stream, distortion, seeded
+from training.collection import Collection
+from training.data import distortion
 from training.distortions import similarity_maps
 from training.geometry import affine_points, base_grid
 from training.network import SpatialTransformerClassifier
@@ -26,6 +27,7 @@ from training.rectification import (
     to_canvas,
 )
 from training.samplers import sample
+from training.streams import Stream, seeded
 
 
 def test_rotation_is_the_angle_whatever_the_scale() -> None:
@@ -94,16 +96,16 @@ class Oracle(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def digits() -> Split:
+def digits() -> Collection:
     images = torch.zeros(30, 1, 28, 28, dtype=torch.uint8)
     for index in range(30):
         images[index, :, 6 + index % 5 : 20, 8 + index % 4 : 14 + index % 9] = 250
-    return Split(images, torch.zeros(30, dtype=torch.int64))
+    return Collection(images, torch.zeros(30, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("undoes", [True, False])
 def test_who_undoes_the_distortion_stands_still_and_who_does_nothing_is_as_crooked_as_the_input(
-    digits: Split, undoes: bool
+    digits: Collection, undoes: bool
 ) -> None:
     recipe = change_recipe(MNIST_RTS, {"distortion": "r", "canvas": [28, 28]})
     how = distortion(recipe)
@@ -119,7 +121,7 @@ def test_who_undoes_the_distortion_stands_still_and_who_does_nothing_is_as_crook
         assert found.stillness == pytest.approx(found.input_stillness, abs=0.01)
 
 
-def test_a_distortion_that_is_no_affine_map_cannot_be_measured(digits: Split) -> None:
+def test_a_distortion_that_is_no_affine_map_cannot_be_measured(digits: Collection) -> None:
     recipe = change_recipe(MNIST_RTS, {"distortion": "e", "canvas": [28, 28]})
     with pytest.raises(TypeError, match="affine"):
         measure_uprightness(cast(SpatialTransformerClassifier, Oracle([], undoes=False)), recipe, digits)

@@ -5,10 +5,10 @@ import pytest
 from tests.small_runs import begin
 from training.catalogue import DISTORTED_MNIST, KINDS
 from training.errors import RecipeError, RunError
+from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
 from training.runs import Run
 from training.study import NOT_RUN, STUDIES, cells, finished_runs, is_study, work, write_table
-from training.trainer import evaluate
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import torch
 from tests.small_runs import begin
 from training.data import Split
 from training.errors import RunError
+from training.evaluation import best_epoch, evaluate
 from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe, change_recipe
 from training.runs import Run
-from training.trainer import Training, best_epoch, evaluate, fit, parameter_groups, rate_factor
+from training.trainer import Training, fit, parameter_groups, rate_factor
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:

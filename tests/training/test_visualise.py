@@ -12,12 +12,13 @@ from tests.small_runs import begin
 from training.animate import FRAMES, SIDE, animate_run, path
 from training.data import distortion
 from training.errors import RunError
+from training.evaluation import evaluate
 from training.geometry import affine_points
 from training.recipes import Recipe, change_recipe
 from training.report import write_report
 from training.runs import Run
 from training.spatial import Warp
-from training.trainer import evaluate, fit
+from training.trainer import fit
 from training.visualise import EDGE_POINTS, border, draw_run
 
 

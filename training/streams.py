@@ -1,0 +1,26 @@
+"""Random numbers from (use, seed, position), never from a running generator: nothing is lost in an interruption."""
+
+from enum import IntEnum
+
+import numpy as np
+from torch import Generator
+
+
+class Stream(IntEnum):
+    """What random numbers are for. Each use has its own, so that none changes another."""
+
+    SPLIT = 0
+    """Choice of the validation pictures: the same for every run, so that runs can be compared."""
+    VALIDATION = 1
+    TEST = 2
+    """Distortions of the test pictures: with it anyone can rebuild them."""
+    ORDER = 3
+    DISTORTION = 4
+    UPRIGHTNESS = 5
+    PATH = 6
+
+
+def seeded(stream: Stream, seed: int = 0, position: int = 0) -> Generator:
+    """A generator for one place of a run (a step, an epoch): no state to lose when the run is interrupted."""
+    mixed = np.random.SeedSequence((stream, seed, position)).generate_state(1)  # torch heeds only 32 bits of a seed
+    return Generator().manual_seed(int(mixed[0]))
