@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from training.begin import begin_run
 from training.catalogue import MNIST_RTS
 from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
-from training.runs import Run, begin_run
-from training.sources import open_source
+from training.runs import Run
 from training.trainer import fit
 
 torch.set_num_threads(1)  # the tests already run in as many processes as there are cores
@@ -49,7 +49,7 @@ def small_recipe() -> Recipe:
 
 def begin(folder: Path, recipe: Recipe, seed: int = 0) -> Run:
     """A new run of ``recipe``."""
-    return begin_run(folder, recipe, seed, open_source(recipe, folder))
+    return begin_run(folder, recipe, seed, folder)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.table import Table
 from training.catalogue import RECIPES, find_recipe
 from training.errors import RecipeError, RunError, TrainingError
 from training.recipes import change_recipe
-from training.runs import Evaluation, Run, begin_run
+from training.runs import Evaluation, Run
 from training.wording import accuracy_text, before_and_after, boxes_text
 
 app = typer.Typer(
@@ -42,6 +43,9 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make.  [default: runs/RECIPE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run as it was begun.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Export it to models/NAME.  [default for my-images: my-images]")
+    ] = None,
 ) -> None:
     """Train RECIPE, evaluate it on its test set and draw what it learned.
 
@@ -51,6 +55,8 @@ def run(
       python -m training run mnist-rts --epochs 5 --set learning_rate=0.001 --out runs/short
 
       python -m training run --resume runs/short
+
+      python -m training run my-images --data-root pictures
     """
     if resume is not None:
         if changes or any(option is not None for option in (epochs, seed, out)):
@@ -68,9 +74,13 @@ def run(
     from training.trainer import fit
 
     typer.echo(f"run folder: {current.folder}")
+    show_split(current)
     fit(current, data_root)
     show(evaluate(current, data_root), current)
     typer.echo(f"report: {write_report(current, data_root)}")
+    trained = current.info().recipe
+    if model or trained.dataset == "folder":
+        export(current, model or trained.name)
 
 
 @app.command()
@@ -148,11 +158,11 @@ def study(
 
 def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path) -> Run:
     """Make the folder of a new run."""
-    from training.sources import open_source
+    from training.begin import begin_run
 
-    recipe = change_recipe(find_recipe(name), parse_changes(changes))
-    folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return begin_run(folder, recipe, seed, open_source(recipe, data_root))
+    chosen = parse_changes(changes)
+    recipe = change_recipe(find_recipe(name), chosen)
+    return begin_run(out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}", recipe, seed, data_root, chosen)
 
 
 def parse_changes(pairs: list[str]) -> dict[str, object]:
@@ -171,6 +181,32 @@ def parse_changes(pairs: list[str]) -> dict[str, object]:
         except ValueError:
             changes[key] = value
     return changes
+
+
+def show_split(run: Run) -> None:
+    """Print how many pictures of each class a folder has, and the sizes that were chosen for them."""
+    from training.folders import PARTS, counts, read_split
+
+    if not run.split_file.exists():
+        return
+    recipe = run.info().recipe
+    table = Table("class", *PARTS)
+    for label, parts in counts(read_split(run.split_file)).items():
+        table.add_row(label, *(f"{parts[part]:,}" for part in PARTS))
+    Console().print(table)
+    height, width = recipe.canvas
+    typer.echo(f"pictures are brought to {width}x{height}, {len(recipe.mean)} channel(s); {recipe.epochs} epochs")
+
+
+def export(run: Run, model: str) -> None:
+    """Have ``run`` exported, by the command that a person would give.
+
+    Raises:
+        RunError: the command failed; it has said why.
+    """
+    command = ["-m", "export.onnx", str(run.folder), "--name", model]
+    if subprocess.run([sys.executable, *command], check=False).returncode:  # noqa: S603 - our own module
+        raise RunError(f"the model was trained but not exported; try: python {' '.join(command)}")
 
 
 def show(evaluation: Evaluation, run: Run) -> None:

@@ -18,7 +18,6 @@ from training.errors import RunError
 from training.files import write_bytes
 from training.geometry import affine_points, corner_points
 from training.runs import Run
-from training.sources import open_source
 from training.streams import Stream, seeded
 from training.visualise import border
 
@@ -73,7 +72,7 @@ def moving_frames(run: Run, data_root: Path) -> list[Image.Image]:
     """The first test picture as the recipe's distortion or augmentation moves it, and its rectified image beside it."""
     info = run.info()
     network = run.trained_network()
-    first = open_source(info.recipe, data_root).test().at(torch.arange(1))
+    first = run.source(data_root).test().at(torch.arange(1))
     moved = path(training_distortion(info.recipe), first.images.float(), first.labels).images
     with torch.inference_mode():
         warp = network(moved / 255).warps[-1]

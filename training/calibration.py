@@ -40,4 +40,4 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return value
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
-    return round(min(max(float(log_temperature.exp()), COLDEST), HOTTEST), 6)
+    return round(min(max(float(log_temperature.detach().exp()), COLDEST), HOTTEST), 6)

@@ -178,7 +178,31 @@ GTSRB_SMALL = Recipe(
 )
 """The German Traffic Sign Recognition Benchmark; each picture is seen twice a step, for `upright`."""
 
-RECIPES = {recipe.name: recipe for recipe in (MNIST_RTS, *DISTORTED_MNIST, MNIST_TC84, TRAP, GTSRB_SMALL)}
+MY_IMAGES = Recipe(
+    name="my-images",
+    summary="your own: a folder with a directory of pictures for each class",
+    dataset="folder",
+    distortion="none",
+    augmentation=Augmentation(rotation=15, zoom=1.15, stretch=1.15, shear=8, shift=0.08, light=0.5),
+    canvas=(64, 64),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    transformer="affine",
+    padding="border",
+    rectified=(40, 40),
+    localisation="modern",
+    classifier_width=32,
+    classifier_stages=4,
+    upright=0.5,
+    area=0.05,
+    epochs=30,
+    label_smoothing=0.05,
+    learning_rate=2e-3,
+    weight_decay=0.05,
+)
+"""Sizes, channels, mean, spread, epochs and batch are chosen when a run is begun (see training/sizing.py)."""
+
+RECIPES = {recipe.name: recipe for recipe in (MY_IMAGES, MNIST_RTS, *DISTORTED_MNIST, MNIST_TC84, TRAP, GTSRB_SMALL)}
 
 
 def find_recipe(name: str) -> Recipe:

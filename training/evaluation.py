@@ -19,7 +19,6 @@ from training.metrics import Spread
 from training.network import SpatialTransformerClassifier
 from training.rectification import measure_boxes, measure_uprightness
 from training.runs import Evaluation, Run
-from training.sources import open_source
 from training.streams import Stream
 
 BATCH = 500
@@ -41,7 +40,7 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
     recipe = info.recipe
     network = run.trained_network()
     best = best_epoch(run)
-    source = open_source(recipe, data_root)
+    source = run.source(data_root)
     training, held_out = source.training()
     validation = distorted(recipe, held_out, Stream.VALIDATION)
     temperature = fit_temperature(answers(network, validation).logits, validation.labels)

@@ -4,15 +4,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from training.errors import DataError
 from training.recipes import Size
+
+WHITE_16_BIT = 65535
+SIDEWAYS = 5
+"""EXIF orientations from this one on exchange width and height."""
 
 
 def read_pictures(files: Sequence[Path], size: Size, channels: int) -> Tensor:
@@ -41,7 +46,7 @@ def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
     height, width = size
     try:
         with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened)
+            picture = eight_bits(ImageOps.exif_transpose(opened))
             if picture.has_transparency_data:
                 coloured = picture.convert("RGBA")
                 picture = Image.new("RGBA", coloured.size, "black")
@@ -50,5 +55,56 @@ def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
             if picture.size != (width, height):
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} cannot be read as a picture ({error}); repair or remove it") from error
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture of 16-bit grey levels as one of 8 bits; others as they are.
+
+    Raises:
+        ValueError: its levels have no agreed white.
+    """
+    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
+        return picture
+    levels = np.asarray(picture)
+    if picture.mode == "F" or levels.min() < 0 or levels.max() > WHITE_16_BIT:
+        raise ValueError("its pixels are of 32 bits, which have no agreed white; convert it to 8 or 16 bits")
+    return Image.fromarray(np.rint(levels * (255 / WHITE_16_BIT)).astype(np.uint8))
+
+
+def damage(files: Sequence[Path]) -> dict[Path, str]:
+    """Which of ``files`` cannot be read as pictures, and why."""
+
+    def reason(file: Path) -> str | None:
+        try:
+            read_picture(file, (1, 1), channels=3)
+        except DataError as error:
+            return str(error.__cause__)
+        return None
+
+    with ThreadPoolExecutor() as threads:
+        return {file: why for file, why in zip(files, threads.map(reason, files), strict=True) if why is not None}
+
+
+class Shape(NamedTuple):
+    """What the header of a picture file says."""
+
+    width: int
+    height: int
+    coloured: bool
+
+
+def shape(file: Path) -> Shape:
+    """Of the picture as it is looked at, after its EXIF orientation.
+
+    Raises:
+        DataError: it is not a picture or cannot be read.
+    """
+    try:
+        with Image.open(file) as opened:
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= SIDEWAYS
+            width, height = opened.size[::-1] if turned else opened.size
+            return Shape(width, height, opened.mode not in ("1", "L", "LA", "I", "I;16", "F"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} cannot be read as a picture ({error}); repair or remove it") from error

@@ -4,8 +4,9 @@ A recipe is typed and frozen, and refuses contradictions when it is made. Change
 ``--set field=value``; the run folder records the result.
 """
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,7 +19,7 @@ AFFINE_DISTORTIONS = {"r", "rts", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "modern": 8}
 """The shortest side of a picture that each localisation network can take."""
-CHANNELS = {"mnist": 1, "cifar10": 3, "gtsrb": 3}
+CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
 """Of the pictures of each data set."""
 DEFAULT_CONTROL_POINTS = 4
 DEFAULT_TILE = 0.5
@@ -46,8 +47,17 @@ class Recipe(BaseModel):
     name: str = Field(description="what the recipe is called")
     summary: str = Field(description="what it is for, in a line")
 
-    dataset: Literal["mnist", "cifar10", "gtsrb"] = Field(description="where the pictures come from")
+    dataset: Literal["mnist", "cifar10", "gtsrb", "folder"] = Field(description="where the pictures come from")
     validation_size: int = Field(5000, gt=0, description="training pictures held out to choose the best epoch by")
+    holdout: float = Field(
+        0.15, gt=0, lt=0.5, description="of a folder: share of each class held out for validation, and for test"
+    )
+    scene: str | None = Field(
+        None, description="of a folder: pattern whose (first group's) match in a path names its scene"
+    )
+    unreadable: Literal["refuse", "skip"] = Field(
+        "refuse", description="of a folder: what to do about damaged pictures"
+    )
     distortion: DistortionName = Field(description="what is done to the pictures; see training/distortions.py")
     augmentation: Augmentation = Field(Augmentation(), description="in training only; see training/augmentation.py")
     canvas: Size = Field(description="height and width of the distorted picture, the network's input")
@@ -135,9 +145,17 @@ class Recipe(BaseModel):
 
 def contradictions(recipe: Recipe) -> Iterator[str]:
     """What in ``recipe`` cannot be, with what to change."""
-    channels = 2 if recipe.distortion == "addition" else CHANNELS[recipe.dataset]
-    if not len(recipe.mean) == len(recipe.std) == channels:
-        yield f"mean and std must have a number a channel each; these pictures have channels: {channels}"
+    channels = (2,) if recipe.distortion == "addition" else CHANNELS[recipe.dataset]
+    if not len(recipe.mean) == len(recipe.std) in channels:
+        known = " or ".join(map(str, channels))
+        yield f"mean and std must have a number a channel each; these pictures have channels: {known}"
+    if recipe.dataset != "mnist" and recipe.distortion != "none":
+        yield f"distortion={recipe.distortion} is made for digits; take distortion=none and augmentation"
+    if recipe.scene is not None:
+        try:
+            re.compile(recipe.scene)
+        except re.error as error:
+            yield f"scene={recipe.scene} is no regular expression ({error})"
     if any(std <= 0 for std in recipe.std):
         yield "std must be above 0"
     if min(recipe.read_size) >> (recipe.classifier_stages - 1) < 1 or min(recipe.read_size) < 4:
@@ -197,19 +215,27 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, object]) -> Recipe:
-    """A copy of ``recipe`` with ``changes``, checked as a whole.
+    """A copy of ``recipe`` with ``changes``, checked as a whole; ``augmentation.flip`` names a field within a field.
 
     Raises:
         RecipeError: an unknown field, a wrong value or a contradiction; the message names the field.
     """
-    unknown = changes.keys() - Recipe.model_fields.keys()
+    unknown = {key.partition(".")[0] for key in changes} - Recipe.model_fields.keys()
     if unknown:
         known = ", ".join(Recipe.model_fields)
         raise RecipeError(f"a recipe has no field {', '.join(sorted(unknown))}; it has: {known}")
     try:
-        return Recipe.model_validate({**recipe.model_dump(), **changes})
+        return Recipe.model_validate(merged(recipe.model_dump(), changes))
     except ValidationError as error:
         problems = [
             ": ".join([*map(str, e["loc"][:1]), e["msg"].removeprefix("Value error, ")]) for e in error.errors()
         ]
         raise RecipeError(f"recipe {recipe.name}: {'; '.join(problems)}") from None
+
+
+def merged(fields: dict[str, Any], changes: dict[str, object]) -> dict[str, Any]:
+    """``fields`` with ``changes``, whose keys may lead into them by dots."""
+    for key, value in changes.items():
+        name, dot, within = key.partition(".")
+        fields[name] = merged(fields[name], {within: value}) if dot and isinstance(fields[name], dict) else value
+    return fields

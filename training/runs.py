@@ -2,6 +2,7 @@
 
 RUN/
   run.json            recipe, seed, classes, size of the network, versions of the libraries
+  split.csv           own images: which picture is for what
   metrics.csv         one row an epoch
   checkpoints/        best.ckpt (by validation accuracy), last.ckpt (to resume from)
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
@@ -33,6 +34,7 @@ from training.files import write_text
 from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe
 from training.rectification import BoxScores, Uprightness
+from training.sources import open_source
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 NETWORK_PREFIX = "network."
@@ -99,14 +101,17 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.split_file = folder / "split.csv"
         self.answers_file = folder / "answers.npz"
         self.samples_file = folder / "samples.npz"
         self.snapshots_file = folder / "snapshots.npz"
         self.pictures = folder / "pictures"
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe, seed: int, classes: tuple[str, ...], channels: int) -> Self:
-        """Make the folder and write ``run.json``.
+    def create(
+        cls, folder: Path, recipe: Recipe, seed: int, classes: tuple[str, ...], split: str | None = None
+    ) -> Self:
+        """Make the folder and write ``run.json``, and before it ``split`` into ``split.csv``.
 
         Raises:
             RunError: there is something in the folder already, or it cannot be written.
@@ -115,12 +120,12 @@ class Run:
             raise RunError(
                 f"{folder} is in use; choose another --out, or continue the run there with --resume {folder}"
             )
-        network = SpatialTransformerClassifier(recipe, len(classes), channels)
+        network = SpatialTransformerClassifier(recipe, len(classes), len(recipe.mean))
         info = RunInfo(
             recipe=recipe,
             seed=seed,
             classes=classes,
-            channels=channels,
+            channels=len(recipe.mean),
             network_parameters=sum(p.numel() for p in network.parameters()),
             created=datetime.now(UTC).replace(microsecond=0),
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
@@ -128,6 +133,8 @@ class Run:
         run = cls(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if split is not None:
+                write_text(run.split_file, split)
             write_text(run.info_file, info.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise RunError(f"cannot write the run to {folder}: {error.strerror}; choose another --out") from error
@@ -176,6 +183,15 @@ class Run:
         read_weights(self.last_checkpoint, "delete it to train from the start")
         return self.last_checkpoint
 
+    def source(self, data_root: Path) -> Source:
+        """The data set of the run, under ``data_root``.
+
+        Raises:
+            RunError: the folder holds no run.
+            DataError: its split cannot be read.
+        """
+        return open_source(self.info().recipe, data_root, self.split_file)
+
     def samples(self) -> NDArray[np.uint8]:
         """Some test pictures: ``(N, H, W, C)`` uint8.
 
@@ -198,15 +214,6 @@ class Run:
             raise RunError(f"cannot read {file} ({error.strerror}); {cure}") from error
         except ValidationError as error:
             raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
-
-
-def begin_run(folder: Path, recipe: Recipe, seed: int, source: Source) -> Run:
-    """Make the folder of a new run of ``recipe`` on ``source``.
-
-    Raises:
-        RunError: there is something in the folder already, or it cannot be written.
-    """
-    return Run.create(folder, recipe, seed, source.classes, len(recipe.mean))
 
 
 def read_weights(checkpoint: Path, cure: str) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from torchvision.datasets import CIFAR10, MNIST
 
 from training.collection import Collection, Source, hold_out
 from training.errors import DataError
+from training.folders import Folder, read_split
 from training.recipes import Recipe
 from training.signs import Signs
 
@@ -87,8 +88,16 @@ def stored(read: Callable[[], Stored], name: str, root: Path, cure: str) -> Stor
         ) from error
 
 
-def open_source(recipe: Recipe, root: Path) -> Source:
-    """The data set of ``recipe``, under ``root``; nothing of it is read yet."""
+def open_source(recipe: Recipe, root: Path, split_file: Path | None = None) -> Source:
+    """The data set of ``recipe``, under ``root``; none of its pictures is read yet.
+
+    Raises:
+        DataError: it is a folder of own pictures whose ``split_file`` cannot be read.
+    """
+    if recipe.dataset == "folder":
+        if split_file is None:
+            raise DataError("a folder of pictures must be split before it can be read; begin a run of it")
+        return Folder(root, read_split(split_file), recipe.canvas, len(recipe.mean))
     if recipe.dataset == "cifar10":
         return Objects(root, recipe.validation_size)
     if recipe.dataset == "gtsrb":

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from training.begin import begin_run
 from training.catalogue import DISTORTED_MNIST, KINDS
 from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
 from training.recipes import Recipe
-from training.runs import Evaluation, Run, begin_run
-from training.sources import open_source
+from training.runs import Evaluation, Run
 
 STUDIES: dict[str, list[Recipe]] = {"distorted-mnist": DISTORTED_MNIST}
 FIRST = ("r", "rts", "tc", "p", "e", "addition")
@@ -74,7 +74,7 @@ def begin(cell: Cell, data_root: Path) -> None:
         RunError: it is a run of another one, or cannot be made.
     """
     if not cell.run.info_file.exists():
-        begin_run(cell.run.folder, cell.recipe, cell.seed, open_source(cell.recipe, data_root))
+        begin_run(cell.run.folder, cell.recipe, cell.seed, data_root)
     elif cell.run.info().recipe != cell.recipe:
         raise RunError(
             f"{cell.run.folder} was trained by another version of the recipe {cell.recipe.name}; "

@@ -32,7 +32,6 @@ from training.records import Checkpoints, MetricsTable, Snapshots
 from training.rectification import ink_areas
 from training.runs import Run, RunInfo
 from training.samplers import outside_share
-from training.sources import open_source
 from training.spatial import Warp
 from training.streams import Stream, seeded
 
@@ -210,7 +209,7 @@ def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
     info = run.info()
     recipe = info.recipe
     resumed = run.checkpoint_to_resume()
-    train, validation = training_splits(recipe, open_source(recipe, data_root))
+    train, validation = training_splits(recipe, run.source(data_root))
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
     trainer = lightning.Trainer(

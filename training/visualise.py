@@ -15,7 +15,6 @@ from training.data import test_split
 from training.files import write_bytes
 from training.network import Output, SpatialTransformerClassifier
 from training.runs import Run
-from training.sources import open_source
 from training.spatial import Warp
 
 EXAMPLES = 10
@@ -40,7 +39,7 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     """
     info = run.info()
     network = run.trained_network()
-    test = test_split(info.recipe, open_source(info.recipe, data_root))
+    test = test_split(info.recipe, run.source(data_root))
     images = test.images[:SCATTERED]
     with torch.inference_mode():
         output = network(images.float() / 255)

@@ -1,5 +1,4 @@
 import csv
-import json
 import signal
 from pathlib import Path
 
@@ -43,29 +42,6 @@ def test_a_run_folder_is_complete_in_itself(trained_run: Run) -> None:
     assert trained_run.best_checkpoint.is_file()
     assert trained_run.snapshots_file.is_file()
     assert list((trained_run.folder / "tensorboard").glob("events.*"))
-
-
-def test_the_evaluation_counts_every_test_picture_once(trained_run: Run) -> None:
-    evaluation = trained_run.evaluation()
-    confusion = torch.tensor(evaluation.confusion)
-    assert evaluation.pictures == confusion.sum() == 200
-    assert evaluation.accuracy == pytest.approx(float(confusion.trace()) / 200)
-    assert evaluation.class_accuracy.keys() == set("0123456789")
-
-
-def test_evaluating_again_gives_the_same(trained_run: Run, data_root: Path) -> None:
-    before = trained_run.evaluation_file.read_bytes()
-    evaluate(trained_run, data_root)
-    assert trained_run.evaluation_file.read_bytes() == before
-
-
-def test_the_evaluation_agrees_with_the_network_that_export_takes(trained_run: Run, data_root: Path) -> None:
-    network, samples = trained_run.trained_network(), torch.from_numpy(trained_run.samples())
-    assert samples.shape == (64, 42, 42, 1)
-    with torch.inference_mode():
-        predicted = network(samples.permute(0, 3, 1, 2).float() / 255).logits.argmax(1)
-    evaluation = json.loads(trained_run.evaluation_file.read_text())
-    assert predicted.bincount(minlength=10).le(torch.tensor(evaluation["confusion"]).sum(0)).all()
 
 
 def test_training_learns_and_moves_the_transformer(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
@@ -248,19 +224,3 @@ class PowerCutError(Exception):
 def stop_in_the_second_epoch(training: torch.nn.Module) -> None:
     if training.current_epoch == 1:
         raise PowerCutError
-
-
-def test_a_run_that_was_never_trained_cannot_be_evaluated(
-    small_recipe: Recipe, data_root: Path, tmp_path: Path
-) -> None:
-    run = begin(tmp_path / "new", small_recipe)
-    with pytest.raises(RunError, match="--resume"):
-        evaluate(run, data_root)
-
-
-@pytest.mark.parametrize("table", ["", "epoch,train_loss\n", "epoch,validation_accuracy\n0,0.5\n1\n"])
-def test_a_damaged_table_of_metrics_is_named(table: str, small_recipe: Recipe, tmp_path: Path) -> None:
-    run = begin(tmp_path / "run", small_recipe)
-    run.metrics_file.write_text(table)
-    with pytest.raises(RunError, match=r"metrics\.csv has no metrics"):
-        best_epoch(run)

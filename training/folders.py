@@ -1,0 +1,229 @@
+"""A folder of one's own pictures: a directory for each class, as torchvision's ImageFolder has it.
+
+Which picture is for what is decided once, when a run is begun, and stands in the run's ``split.csv``. A ``split.csv``
+in the folder itself decides it instead of chance.
+"""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import structlog
+import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from training.collection import Collection
+from training.errors import DataError
+from training.pictures import damage, read_pictures
+from training.recipes import Recipe, Size
+from training.streams import Stream, seeded
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+SPLIT_TABLE = "split.csv"
+SHOWN = 5
+"""Files that an error names; of the others it says how many there are."""
+
+log = structlog.get_logger(__name__)
+
+
+class Entry(NamedTuple):
+    """A row of a split table."""
+
+    path: str
+    """Of the picture, relative to the folder; its first part is the class."""
+    part: Part
+
+    @property
+    def label(self) -> str:
+        """The class."""
+        return Path(self.path).parts[0]
+
+
+class Folder:
+    """The pictures that a split table names, all brought to one size."""
+
+    def __init__(self, root: Path, entries: Sequence[Entry], size: Size, channels: int) -> None:
+        """``size`` is (height, width); ``channels`` are 1 (grey) or 3 (RGB)."""
+        self.root = root
+        self.entries = entries
+        self.size = size
+        self.channels = channels
+        self.classes = tuple(sorted({entry.label for entry in entries}))
+
+    def training(self) -> tuple[Collection, Collection]:
+        return self._read("train"), self._read("validation")
+
+    def test(self) -> Collection:
+        return self._read("test")
+
+    def _read(self, part: Part) -> Collection:
+        chosen = [entry for entry in self.entries if entry.part == part]
+        images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
+        return Collection(images, torch.tensor([self.classes.index(entry.label) for entry in chosen]))
+
+
+def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
+    """Decide which picture under ``root`` is for what: as its ``split.csv`` says, or else by chance, class by class.
+
+    Pictures in which ``recipe.scene`` finds the same text are of one scene, and stay together.
+
+    Raises:
+        DataError: there are no two classes, a class has too few pictures, or some cannot be read and the recipe refuses
+            such; the message names them.
+    """
+    files = find_pictures(root)
+    unreadable = damage([root / file for file in files])
+    if unreadable and recipe.unreadable == "refuse":
+        raise DataError(
+            f"{named(map(str, unreadable))} cannot be read as pictures; repair or remove them, or leave them out with "
+            "--set unreadable=skip"
+        )
+    for file, reason in unreadable.items():
+        log.warning("picture_skipped", file=str(file), reason=reason)
+    readable = [file for file in files if root / file not in unreadable]
+    table = root / SPLIT_TABLE
+    entries = listed(root, readable, files) if table.exists() else drawn(readable, recipe)
+    check(root, entries, {Path(file).parts[0] for file in files})
+    return entries
+
+
+def find_pictures(root: Path) -> list[str]:
+    """All picture files in the directories of ``root``, as paths relative to it, in order.
+
+    Raises:
+        DataError: ``root`` is no such folder.
+    """
+    cure = "--data-root must name a folder with one directory for each class"
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; {cure}")
+    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(classes) < 2:
+        raise DataError(f"{root} holds {len(classes)} directories, and two classes is the least; {cure}")
+    if {entry.name for entry in classes} <= {"train", "training", "val", "valid", "validation", "test"}:
+        raise DataError(
+            f"{root} is split into {named(entry.name for entry in classes)} already; {cure}, "
+            f"with all its pictures in it, and {SPLIT_TABLE} with the columns path and split to keep that split"
+        )
+    found = []
+    for folder in classes:
+        inside = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS and f.is_file())
+        if not inside:
+            raise DataError(
+                f"{folder} has no pictures ({', '.join(IMG_EXTENSIONS)}); add some, or remove the directory"
+            )
+        found += [file.relative_to(root).as_posix() for file in inside]
+    return found
+
+
+def listed(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
+    """What the ``split.csv`` in ``root`` says about ``readable``; pictures that it leaves out are left out.
+
+    Raises:
+        DataError: it cannot be read, or names a picture that is not among ``files``, or one twice.
+    """
+    entries = read_split(root / SPLIT_TABLE)
+    if missing := [entry.path for entry in entries if entry.path not in set(files)]:
+        raise DataError(f"{root / SPLIT_TABLE} names {named(missing)}, which {root} has not; mend its column path")
+    if twice := [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]:
+        raise DataError(f"{root / SPLIT_TABLE} names {named(twice)} more than once; leave one row of each")
+    can_be_read = set(readable)
+    return [entry for entry in entries if entry.path in can_be_read]
+
+
+def drawn(files: Sequence[str], recipe: Recipe) -> list[Entry]:
+    """Hold out a share of each class for validation and as much for the test, at random but the same each time.
+
+    Raises:
+        DataError: the recipe's pattern of scenes does not fit a file.
+    """
+    by_class: dict[str, dict[str, list[str]]] = {}
+    for file in files:
+        by_class.setdefault(Path(file).parts[0], {}).setdefault(scene(file, recipe.scene), []).append(file)
+    entries = []
+    generator = seeded(Stream.SPLIT)
+    for scenes in by_class.values():
+        groups = list(scenes.values())
+        wanted = recipe.holdout * sum(map(len, groups))
+        shuffled = [groups[position] for position in torch.randperm(len(groups), generator=generator).tolist()]
+        for part in ("test", "validation"):
+            held = 0
+            while held < wanted and shuffled:
+                group = shuffled.pop()
+                held += len(group)
+                entries += [Entry(file, part) for file in group]
+        entries += [Entry(file, "train") for group in shuffled for file in group]
+    return sorted(entries)
+
+
+def scene(file: str, pattern: str | None) -> str:
+    """What tells the scene of ``file``: its whole path, or the part of it that ``pattern`` (its group) finds.
+
+    Raises:
+        DataError: the pattern finds nothing in the path.
+    """
+    if pattern is None:
+        return file
+    if (match := re.search(pattern, file)) is None:
+        raise DataError(f"scene={pattern} finds nothing in {file}; mend the pattern with --set scene=PATTERN")
+    return str(match[1] if match.re.groups else match[0])
+
+
+def check(root: Path, entries: Sequence[Entry], classes: set[str]) -> None:
+    """See that every class has pictures to train on, to validate on and to test on.
+
+    Raises:
+        DataError: one has not.
+    """
+    for part in PARTS:
+        have = {entry.label for entry in entries if entry.part == part}
+        if lacking := sorted(classes - have):
+            counts = Counter(entry.label for entry in entries)
+            few = named(f"{label} ({counts[label]} readable pictures)" for label in lacking)
+            raise DataError(
+                f"nothing is left for {part} of {few}; add pictures (or, where scenes stay together, scenes), change "
+                f"--set holdout=SHARE, or write {root / SPLIT_TABLE}"
+            )
+
+
+def read_split(file: Path) -> list[Entry]:
+    """A table with the columns ``path`` and ``split`` (train, validation or test).
+
+    Raises:
+        DataError: it is no such table.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            rows = list(csv.DictReader(text))
+        entries = [(row["path"], row["split"]) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise DataError(f"{file} cannot be read as a table with the columns path and split ({error})") from error
+    if wrong := sorted({str(part) for _, part in entries if part not in PARTS}):
+        raise DataError(f"{file} has {named(wrong)} in its column split; write {', '.join(PARTS)}")
+    return [Entry(path, next(part for part in PARTS if part == said)) for path, said in entries]
+
+
+def split_text(entries: Sequence[Entry]) -> str:
+    """The table that `read_split` reads."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "split"))
+    writer.writerows(entries)
+    return text.getvalue()
+
+
+def counts(entries: Sequence[Entry]) -> dict[str, dict[Part, int]]:
+    """Pictures of each class, in each part."""
+    found = Counter((entry.label, entry.part) for entry in entries)
+    return {label: {part: found[label, part] for part in PARTS} for label in sorted({e.label for e in entries})}
+
+
+def named(names: Iterable[str]) -> str:
+    """Some of ``names``, and how many more there are."""
+    everything = list(names)
+    more = f" and {len(everything) - SHOWN} more" if len(everything) > SHOWN else ""
+    return ", ".join(everything[:SHOWN]) + more
