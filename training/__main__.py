@@ -43,6 +43,7 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to make.  [default: runs/RECIPE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run as it was begun.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Train on so many GPUs, or processes on the CPU.")] = 1,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Export it to models/NAME.  [default for my-images: my-images]")
     ] = None,
@@ -75,7 +76,7 @@ def run(
 
     typer.echo(f"run folder: {current.folder}")
     show_split(current)
-    fit(current, data_root)
+    fit(current, data_root, devices=devices)
     show(evaluate(current, data_root), current)
     typer.echo(f"report: {write_report(current, data_root)}")
     trained = current.info().recipe

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.classifiers import Classifier, conv_classifier, tutorial_classifier
+from training.classifiers import Classifier, cifar_classifier, conv_classifier, tutorial_classifier
 from training.geometry import affine_fit
 from training.localisation import localisation_network
 from training.recipes import Recipe
@@ -119,6 +119,8 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
     """The recipe's classifier, for what its transformers make or else for the whole picture."""
     if recipe.classifier == "tutorial":
         return tutorial_classifier(channels, classes, recipe.read_size)
+    if recipe.classifier == "cifar":
+        return cifar_classifier(channels, classes)
     return conv_classifier(channels, classes, recipe.classifier_width, recipe.classifier_stages)
 
 

@@ -17,7 +17,7 @@ DistortionName = Literal["none", "r", "rts", "p", "e", "tc", "tc84", "addition"]
 TransformerName = Literal["none", "affine", "similarity", "attention", "rotation", "projective", "tps"]
 AFFINE_DISTORTIONS = {"r", "rts", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
-SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "modern": 8}
+SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8}
 """The shortest side of a picture that each localisation network can take."""
 CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
 """Of the pictures of each data set."""
@@ -83,17 +83,18 @@ class Recipe(BaseModel):
         DEFAULT_TILE, gt=0, le=1, description="share of the picture's sides on which parallel transformers start"
     )
     feature_stage: int = Field(0, ge=0, le=2, description="one more transformer behind this stage of the classifier")
-    localisation: Literal["fcn", "cnn", "tutorial", "modern"] = Field("cnn", description="what predicts theta")
+    localisation: Literal["fcn", "cnn", "tutorial", "cifar", "modern"] = Field("cnn", description="what predicts theta")
     shared_stage: bool = Field(False, description="localisation sees the classifier's first stage, not the picture")
     coordinates: bool = Field(False, description="show localisation each pixel's x and y (CoordConv)")
     slope: float = Field(0.0, ge=0, lt=1, description="of localisation's activation below zero; 0 is ReLU")
-    classifier: Literal["conv", "tutorial"] = Field("conv", description="what reads the rectified image")
+    classifier: Literal["conv", "tutorial", "cifar"] = Field("conv", description="what reads the rectified image")
     classifier_width: int = Field(24, gt=0, description="filters in the conv classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="of the conv classifier, each at half the size")
 
     epochs: int = Field(gt=0, description="passes over the training set")
     batch_size: int = Field(128, gt=1, description="pictures in a step")
-    optimiser: Literal["adamw", "sgd"] = Field("adamw", description="sgd is plain: without momentum")
+    optimiser: Literal["adamw", "sgd"] = Field("adamw", description="sgd: stochastic gradient descent")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of optimiser=sgd")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="of the rate, after the warm-up")
     learning_rate: float = Field(gt=0, description="highest learning rate")
     localisation_rate: float = Field(0.3, gt=0, description="the localisation networks' learning rate, relative")
@@ -151,6 +152,8 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"mean and std must have a number a channel each; these pictures have channels: {known}"
     if recipe.dataset != "mnist" and recipe.distortion != "none":
         yield f"distortion={recipe.distortion} is made for digits; take distortion=none and augmentation"
+    if recipe.momentum and recipe.optimiser != "sgd":
+        yield "momentum is that of optimiser=sgd; leave it out, or set optimiser=sgd"
     if recipe.scene is not None:
         try:
             re.compile(recipe.scene)
@@ -197,11 +200,11 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.feature_stage:
         if recipe.parallel > 1:
             yield "feature_stage follows one transformer, not several side by side; leave parallel at 1"
-        if recipe.classifier == "tutorial":
+        if recipe.classifier != "conv":
             yield "feature_stage needs classifier=conv"
         if min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
             yield f"behind stage {recipe.feature_stage} too little is left for localisation={recipe.localisation}"
-    if recipe.shared_stage and (recipe.classifier == "tutorial" or recipe.parallel > 1):
+    if recipe.shared_stage and (recipe.classifier != "conv" or recipe.parallel > 1):
         yield "shared_stage needs classifier=conv and parallel=1, so that both see the same channels"
     if recipe.area and not recipe.upright:
         yield "area only keeps upright from shrinking the transform; set upright as well"

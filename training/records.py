@@ -42,7 +42,8 @@ class MetricsTable(Callback):
         writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.file, text.getvalue())
+        if trainer.is_global_zero:
+            write_text(self.file, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": list(self.rows)}
@@ -75,7 +76,8 @@ class Snapshots(Callback):
         arrays = {"images": self.images, "theta": torch.stack(self.theta), "rectified": torch.stack(self.rectified)}
         content = io.BytesIO()
         np.savez_compressed(content, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
-        write_bytes(self.file, content.getvalue())
+        if trainer.is_global_zero:
+            write_bytes(self.file, content.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
         return {"theta": self.theta, "rectified": self.rectified}

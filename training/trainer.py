@@ -22,7 +22,9 @@ from training.data import (
     training_distortion,
     training_splits,
 )
-from training.errors import CollapseError, RunError
+from training.distortions import Distorted
+from training.distributed import processes, share_of, share_statistics
+from training.errors import CollapseError, RecipeError, RunError
 from training.geometry import compose
 from training.losses import area_loss, upright_loss
 from training.metrics import Spread
@@ -55,8 +57,13 @@ class Training(lightning.LightningModule):
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.theta_spread = Spread(6)
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
-        if recipe.precision == "bf16":
-            for module in (*network.classifier.stages, network.classifier.head):
+
+    def setup(self, stage: str) -> None:
+        """Called in each process that trains."""
+        if processes() > 1:
+            share_statistics(self.network)
+        if self.recipe.precision == "bf16":
+            for module in (*self.network.classifier.stages, self.network.classifier.head):
                 run_in_bf16(module)
 
     def forward(self, images: Tensor) -> Output:
@@ -67,7 +74,9 @@ class Training(lightning.LightningModule):
     def training_step(self, batch: Split, batch_index: int) -> Tensor:
         generator = seeded(Stream.DISTORTION, self.seed, self.global_step)
         versions = 2 if self.recipe.upright else 1
-        distorted = [distort(self.distortion, batch, generator) for _ in range(versions)]
+        # Every process distorts the whole batch and takes its share: what one process alone would see.
+        distorted = [shared(distort(self.distortion, batch, generator)) for _ in range(versions)]
+        originals = share_of(batch.images)
         labels = torch.cat([version.labels for version in distorted])
         output = self(torch.cat([version.images for version in distorted]))
         loss = functional.cross_entropy(output.logits, labels, label_smoothing=self.recipe.label_smoothing)
@@ -75,7 +84,7 @@ class Training(lightning.LightningModule):
         self.record("train_loss", loss, len(labels))
         self.record("train_accuracy", self.train_accuracy, len(labels))
         if output.warps:
-            loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted], batch.images)
+            loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted], originals)
         if not torch.isfinite(loss):
             raise CollapseError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch}; the checkpoints before it are kept; "
@@ -109,7 +118,7 @@ class Training(lightning.LightningModule):
 
     def record(self, name: str, value: Tensor | Metric, count: int) -> None:
         """Log the mean of ``value`` over the epoch."""
-        self.log(name, value, on_step=False, on_epoch=True, batch_size=count)
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Called by the trainer, before gradients are clipped."""
@@ -123,7 +132,7 @@ class Training(lightning.LightningModule):
         output = self(images)
         loss = functional.cross_entropy(output.logits, labels)
         self.validation_accuracy(output.logits, labels)
-        self.log("validation_loss", loss, batch_size=len(labels))
+        self.log("validation_loss", loss, batch_size=len(labels), sync_dist=True)
         if output.warps:
             self.theta_spread(output.warps[-1].theta.flatten(1))
             self.log("theta_spread", self.theta_spread, prog_bar=True, batch_size=len(labels))
@@ -133,7 +142,11 @@ class Training(lightning.LightningModule):
         recipe = self.recipe
         groups = parameter_groups(self.network, recipe)
         optimiser: torch.optim.Optimizer
-        optimiser = torch.optim.SGD(groups) if recipe.optimiser == "sgd" else torch.optim.AdamW(groups)
+        optimiser = (
+            torch.optim.SGD(groups, momentum=recipe.momentum)
+            if recipe.optimiser == "sgd"
+            else torch.optim.AdamW(groups)
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(recipe, step / steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -160,6 +173,11 @@ def rate_factor(recipe: Recipe, done: float) -> float:
     if recipe.schedule == "constant":
         return 1.0
     return (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup))) / 2
+
+
+def shared(distorted: Distorted) -> Distorted:
+    """The share of this process of a distorted batch."""
+    return Distorted(*(None if part is None else share_of(part) for part in distorted))  # type: ignore[arg-type]
 
 
 def run_in_bf16(module: nn.Module) -> None:
@@ -199,22 +217,31 @@ def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> li
     return [*found, best, last]
 
 
-def fit(run: Run, data_root: Path, *, progress: bool = True) -> None:
+def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -> None:
     """Train the run from where it stands (its last checkpoint, or the start) to its last epoch.
+
+    On several ``devices``, each works on its share of every batch, and the run is the same but for rounding.
 
     Raises:
         DataError: the data set cannot be read.
+        RecipeError: a batch cannot be shared evenly among the devices.
         RunError: the last checkpoint cannot be read, or Ctrl+C stopped the training.
     """
     info = run.info()
     recipe = info.recipe
+    if recipe.batch_size % devices:
+        raise RecipeError(
+            f"{devices} devices cannot share batch_size={recipe.batch_size} evenly; choose a multiple of {devices}"
+        )
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
     trainer = lightning.Trainer(
         max_epochs=recipe.epochs,
-        devices=1,
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_spawn",
+        use_distributed_sampler=False,
         deterministic="warn",
         gradient_clip_val=recipe.clip,
         logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
