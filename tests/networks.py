@@ -25,7 +25,7 @@ def small(**changes: object) -> Recipe:
 
 
 def in_colour(recipe: Recipe) -> Recipe:
-    """The same for pictures of three channels, of which there is no data set yet; so this is not checked."""
+    """The same for pictures of three channels; digits have one, so this is not checked."""
     return recipe.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)})
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m training run | recipes | evaluate | report | study``."""
+"""The command line: ``python -m training run | recipes | summary | evaluate | report | study``."""
 
 import json
 import logging
@@ -89,6 +89,34 @@ def recipes() -> None:
     """List the recipes, a line each."""
     for recipe in RECIPES.values():
         typer.echo(f"{recipe.name:25} {recipe.summary}")
+
+
+@app.command()
+def summary(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe.")],
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="To tell apart.  [default: the data set's; 10 for my-images]")
+    ] = None,
+) -> None:
+    """Print RECIPE's network: layers, shapes of what they make of one picture, parameters and operations.
+
+    Example:
+      python -m training summary cifar10-145k
+    """
+    from training.sources import open_source
+    from training.summary import summarise
+
+    chosen = change_recipe(find_recipe(recipe), parse_changes(changes or []))
+    known = 10 if chosen.dataset == "folder" else len(open_source(chosen, Path()).classes)
+    network = summarise(chosen, classes or known)
+    table = Table("layer", "kind", "output", "parameters", "operations", title=recipe)
+    for layer in network.layers:
+        shape = "x".join(map(str, layer.output))
+        table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.operations:,}")
+    table.add_section()
+    table.add_row("all", "", "", f"{network.parameters:,}", f"{network.operations:,}")
+    Console().print(table)
 
 
 @app.command()

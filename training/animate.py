@@ -17,9 +17,9 @@ from training.distortions import Distorted, Distortion, Placed, similarity_maps
 from training.errors import RunError
 from training.files import write_bytes
 from training.geometry import affine_points, corner_points
+from training.outlines import border
 from training.runs import Run
 from training.streams import Stream, seeded
-from training.visualise import border
 
 FRAMES = 48
 STOPS = 4

@@ -16,6 +16,7 @@ CAPTIONS = {
     "theta.png": "Theta (of the last transformer) on test pictures, by class",
     "curves.png": "Loss and error over the epochs, and what the collapse guard watches",
     "confusion.png": "Confusion matrix of the test set",
+    "confused.png": "The commonest mistakes on the test set, with what the network looked at",
 }
 
 

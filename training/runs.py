@@ -192,6 +192,20 @@ class Run:
         """
         return open_source(self.info().recipe, data_root, self.split_file)
 
+    def answers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the run's network said of all test pictures: logits ``(N, K)``, and their labels ``(N,)``.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        try:
+            with np.load(self.answers_file) as arrays:
+                return torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise RunError(
+                f"cannot read {self.answers_file}; run: python -m training evaluate {self.folder}"
+            ) from error
+
     def samples(self) -> NDArray[np.uint8]:
         """Some test pictures: ``(N, H, W, C)`` uint8.
 

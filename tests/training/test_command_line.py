@@ -43,6 +43,7 @@ def test_run_trains_evaluates_and_draws(finished: Path) -> None:
         "pictures/rectified.png",
         "pictures/curves.png",
         "pictures/confusion.png",
+        "pictures/confused.png",
         "pictures/theta.png",
         "pictures/epochs.gif",
         "pictures/moving.gif",

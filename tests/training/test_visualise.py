@@ -14,12 +14,13 @@ from training.data import distortion
 from training.errors import RunError
 from training.evaluation import evaluate
 from training.geometry import affine_points
+from training.outlines import EDGE_POINTS, border
 from training.recipes import Recipe, change_recipe
 from training.report import write_report
 from training.runs import Run
 from training.spatial import Warp
 from training.trainer import fit
-from training.visualise import EDGE_POINTS, border, draw_run
+from training.visualise import draw_run
 
 
 def corners(theta: list[list[float]], height: int, width: int) -> NDArray[np.float32]:
@@ -49,7 +50,7 @@ def test_a_quarter_turn_starts_at_the_corner_that_becomes_top_left() -> None:
 
 def test_a_run_gets_its_pictures(trained_run: Run, data_root: Path) -> None:
     files = draw_run(trained_run, data_root)
-    assert {file.name for file in files} == {"rectified.png", "curves.png", "confusion.png", "theta.png"}
+    assert {file.name for file in files} == {"rectified.png", "curves.png", "confusion.png", "confused.png", "theta.png"}
     for file in files:
         with Image.open(file) as picture:
             assert picture.width > 300
