@@ -50,7 +50,13 @@ def test_a_quarter_turn_starts_at_the_corner_that_becomes_top_left() -> None:
 
 def test_a_run_gets_its_pictures(trained_run: Run, data_root: Path) -> None:
     files = draw_run(trained_run, data_root)
-    assert {file.name for file in files} == {"rectified.png", "curves.png", "confusion.png", "confused.png", "theta.png"}
+    assert {file.name for file in files} == {
+        "rectified.png",
+        "curves.png",
+        "confusion.png",
+        "confused.png",
+        "theta.png",
+    }
     for file in files:
         with Image.open(file) as picture:
             assert picture.width > 300
