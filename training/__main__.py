@@ -144,8 +144,9 @@ def report(
 
       python -m training report runs/distorted-mnist
     """
+    from training.comparison import write_table
     from training.report import write_report
-    from training.study import finished_runs, is_study, write_table
+    from training.study import finished_runs, is_study
 
     if not is_study(folder):
         typer.echo(f"report: {write_report(Run(folder), data_root)}")
@@ -157,7 +158,9 @@ def report(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="distorted-mnist: the paper's whole table.")],
+    name: Annotated[
+        str, typer.Argument(help="distorted-mnist (the paper's table), convolutions, normalisation or moved-digits.")
+    ],
     only: Annotated[list[str] | None, typer.Option(metavar="RECIPE", help="Only this recipe; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each recipe.")] = 1,
     data_root: DataRoot = Path("data"),
@@ -170,7 +173,8 @@ def study(
 
       python -m training study distorted-mnist --only mnist-r-affine --only mnist-rts-affine
     """
-    from training.study import cells, work, write_table
+    from training.comparison import write_table
+    from training.study import cells, work
 
     folder = out or Path("runs") / name
     todo = cells(name, folder, seeds, only or [])

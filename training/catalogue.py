@@ -4,7 +4,15 @@ What each of them reaches, and how long it takes: docs/results/.
 """
 
 from training.errors import RecipeError
-from training.recipes import AFFINE_DISTORTIONS, Augmentation, DistortionName, Recipe, Size, TransformerName
+from training.recipes import (
+    AFFINE_DISTORTIONS,
+    Augmentation,
+    DistortionName,
+    Recipe,
+    Size,
+    TransformerName,
+    change_recipe,
+)
 
 KINDS: dict[str, TransformerName] = {
     "affine": "affine",
@@ -80,8 +88,6 @@ def of_every_kind(
 DISTORTED_MNIST = [
     *of_every_kind("r", "digits turned by up to 90 degrees", (28, 28), 0.1311, 0.2905, epochs=28, steps=2),
     *of_every_kind("rts", "digits turned, scaled and anywhere on 42x42", (42, 42), 0.0537, 0.1963, epochs=28, steps=2),
-    *of_every_kind("p", "digits under a projective distortion", (42, 42), 0.0398, 0.1705),
-    *of_every_kind("e", "digits bent by a thin-plate spline", (28, 28), 0.1004, 0.2595),
     *of_every_kind(
         "tc",
         "digits anywhere on 60x60 among fragments",
@@ -92,6 +98,8 @@ DISTORTED_MNIST = [
         area=0.5,
         area_of="ink",
     ),
+    *of_every_kind("p", "digits under a projective distortion", (42, 42), 0.0398, 0.1705),
+    *of_every_kind("e", "digits bent by a thin-plate spline", (28, 28), 0.1004, 0.2595),
     *of_every_kind(
         "addition", "the sum of two digits in two channels", (42, 42), 0.0536, 0.1962, channels=2, parallel=2, tile=1.0
     ),
@@ -135,6 +143,54 @@ TRAP = Recipe(
     clip=None,
 )
 """PyTorch's tutorial network on cluttered digits, as people train it. ``--set on_collapse=warn`` lets it collapse."""
+
+NORMALISATION = [
+    change_recipe(
+        TRAP,
+        {
+            "name": f"normalised-{when}-{optimiser}",
+            "summary": f"the trap's network, normalised {when} the sampler, {how}",
+            "normalise": when,
+            "optimiser": optimiser,
+            "learning_rate": rate,
+            "on_collapse": "warn",
+        },
+    )
+    for optimiser, rate, how in (("sgd", 0.01, "SGD at 0.01"), ("adamw", 1e-4, "Adam at 0.0001"))
+    for when in ("before", "after")
+]
+"""Where does it collapse? Normalised after the sampler, zeros are the normalised black that padding must be before."""
+
+CONVOLUTIONS = [
+    change_recipe(
+        TRAP,
+        {
+            "name": f"plain-{name}",
+            "summary": f"PyTorch's tutorial on digits as they are; localisation with {what}",
+            "distortion": "none",
+            "canvas": (28, 28),
+            "epochs": 50,
+            "on_collapse": "warn",
+            **changes,
+        },
+    )
+    for name, what, changes in (
+        ("conv", "convolutions", {}),
+        ("coordconv", "each pixel's coordinates (CoordConv)", {"coordinates": True}),
+        ("leaky", "LeakyReLU of slope 0.01", {"slope": 0.01}),
+    )
+]
+"""Does it help to show coordinates, or to let negative values through?"""
+
+MOVED_DIGITS = [
+    mnist("t", "digits anywhere on 60x60", (60, 60), 0.0362, 0.1747, "affine", epochs=16),
+    change_recipe(
+        mnist("t", "digits anywhere on 60x60", (60, 60), 0.0362, 0.1747, "affine", epochs=16, area=0.5, area_of="ink"),
+        {"name": "mnist-t-tight", "summary": "digits anywhere on 60x60, with the box close on the digit"},
+    ),
+    next(recipe for recipe in DISTORTED_MNIST if recipe.name == "mnist-r-affine"),
+]
+"""What shifting and turning do to a classifier, and what straightening undoes."""
 
 MNIST_RTS = Recipe(
     name="mnist-rts",
@@ -228,7 +284,18 @@ CIFAR10_145K = Recipe(
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (MY_IMAGES, MNIST_RTS, *DISTORTED_MNIST, MNIST_TC84, TRAP, GTSRB_SMALL, CIFAR10_145K)
+    for recipe in (
+        MY_IMAGES,
+        MNIST_RTS,
+        *DISTORTED_MNIST,
+        MNIST_TC84,
+        *MOVED_DIGITS,
+        TRAP,
+        *CONVOLUTIONS,
+        *NORMALISATION,
+        GTSRB_SMALL,
+        CIFAR10_145K,
+    )
 }
 
 

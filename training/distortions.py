@@ -69,7 +69,7 @@ class Undistorted:
 class Placed:
     """Rotated, scaled and put anywhere where the unrotated frame still fits on the canvas. Parameters: maps (N, 2, 3).
 
-    R: +-90 degrees. RTS: +-45 degrees, scale 0.7 to 1.2, on 42x42.
+    R: +-90 degrees. RTS: +-45 degrees, scale 0.7 to 1.2, on 42x42. T: shifted only, on 60x60.
     """
 
     def __init__(self, canvas: Size, rotation_deg: float, scale: tuple[float, float]) -> None:
@@ -216,6 +216,7 @@ def make_distortion(name: str, canvas: Size) -> Distortion:
         "none": lambda: Undistorted(canvas),
         "r": lambda: Placed(canvas, 90, (1, 1)),
         "rts": lambda: rts,
+        "t": lambda: Placed(canvas, 0, (1, 1)),
         "p": lambda: Projected(canvas),
         "e": lambda: Elastic(canvas),
         "tc": lambda: Cluttered(canvas, 6),

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from training.errors import RecipeError
 
 Size = tuple[int, int]
-DistortionName = Literal["none", "r", "rts", "p", "e", "tc", "tc84", "addition"]
+DistortionName = Literal["none", "r", "rts", "t", "p", "e", "tc", "tc84", "addition"]
 TransformerName = Literal["none", "affine", "similarity", "attention", "rotation", "projective", "tps"]
-AFFINE_DISTORTIONS = {"r", "rts", "tc", "tc84"}
+AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8}
 """The shortest side of a picture that each localisation network can take."""

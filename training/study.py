@@ -1,24 +1,23 @@
-"""A study: a set of recipes, each trained with one or more seeds, and one table of what they reached."""
+"""A study: a set of recipes, each trained with one or more seeds."""
 
-import statistics
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from training.begin import begin_run
-from training.catalogue import DISTORTED_MNIST, KINDS
+from training.catalogue import CONVOLUTIONS, DISTORTED_MNIST, MOVED_DIGITS, NORMALISATION
 from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
 from training.recipes import Recipe
 from training.runs import Evaluation, Run
 
-STUDIES: dict[str, list[Recipe]] = {"distorted-mnist": DISTORTED_MNIST}
-FIRST = ("r", "rts", "tc", "p", "e", "addition")
-"""The order in which problems are worked on; of each, kinds in the order of `KINDS`."""
-TABLE = "study.md"
-NOT_RUN = "not run"
-PUBLISHED = {"r": 0.7, "rts": 0.5, "p": 0.8, "e": 1.1, "tc": 1.7, "addition": 5.8}
-"""Test error of the best network of Jaderberg et al. 2015 (table 1, sections 4.1 and A.4), percent."""
+STUDIES: dict[str, list[Recipe]] = {
+    "distorted-mnist": DISTORTED_MNIST,
+    "convolutions": CONVOLUTIONS,
+    "normalisation": NORMALISATION,
+    "moved-digits": MOVED_DIGITS,
+}
+"""Their recipes, in the order in which they are worked on."""
 
 
 class Cell(NamedTuple):
@@ -30,7 +29,7 @@ class Cell(NamedTuple):
 
 
 def cells(name: str, folder: Path, seeds: int, only: Iterable[str] = ()) -> list[Cell]:
-    """All cells of the study ``name``, those that matter most first.
+    """All cells of the study ``name``: every recipe with the first seed, then with the next.
 
     Raises:
         RecipeError: there is no such study, or no such recipe in it.
@@ -41,7 +40,7 @@ def cells(name: str, folder: Path, seeds: int, only: Iterable[str] = ()) -> list
         raise RecipeError(f"no study is called {name!r}; there are: {', '.join(STUDIES)}") from None
     if unknown := set(only) - recipes.keys():
         raise RecipeError(f"{name} has no recipe {', '.join(sorted(unknown))}; it has: {', '.join(recipes)}")
-    chosen = [recipes[name] for name in only] or sorted(recipes.values(), key=lambda r: FIRST.index(r.distortion))
+    chosen = [recipes[name] for name in only] or list(recipes.values())
     return [Cell(recipe, seed, Run(folder / f"{recipe.name}-seed{seed}")) for seed in range(seeds) for recipe in chosen]
 
 
@@ -95,36 +94,6 @@ def result(run: Run) -> Evaluation | None:
         return None
 
 
-def write_table(name: str, folder: Path) -> Path:
-    """Write ``study.md``: errors by problem and kind, and a row for each recipe; what was not run says so."""
-    found: dict[str, list[Evaluation]] = {}
-    failed: dict[str, int] = {}
-    for recipe in STUDIES[name]:
-        runs = sorted(folder.glob(f"{recipe.name}-seed*"))
-        found[recipe.name] = [evaluation for run in runs if (evaluation := result(Run(run))) is not None]
-        failed[recipe.name] = sum(failure_file(Run(run)).exists() for run in runs)
-    lines = [
-        f"# {name}",
-        "",
-        "Test error in percent (mean, and spread over the seeds where there are several).",
-        "",
-        f"| problem | {' | '.join(KINDS)} | paper's best |",
-        "|---|" + "---|" * (len(KINDS) + 1),
-    ]
-    for problem in FIRST:
-        errors = [error_text(found.get(f"mnist-{problem}-{kind}", [])) for kind in KINDS]
-        lines.append(f"| {problem} | {' | '.join(errors)} | {PUBLISHED[problem]} |")
-    lines += [
-        "",
-        "| recipe | seeds | error % | residual rotation, deg (input) | stillness (input) | box found |",
-        "|---|---|---|---|---|---|",
-        *(row(recipe, found[recipe.name], failed[recipe.name]) for recipe in STUDIES[name]),
-    ]
-    file = folder / TABLE
-    write_text(file, "\n".join(lines) + "\n")
-    return file
-
-
 def is_study(folder: Path) -> bool:
     """Whether ``folder`` is one that `work` filled."""
     return folder.name in STUDIES and folder.is_dir() and not Run(folder).info_file.exists()
@@ -134,27 +103,3 @@ def finished_runs(folder: Path) -> list[Run]:
     """The evaluated runs of the study in ``folder``."""
     runs = [Run(found) for found in sorted(folder.iterdir()) if found.is_dir()]
     return [run for run in runs if result(run) is not None]
-
-
-def error_text(evaluations: list[Evaluation]) -> str:
-    """Error in percent: mean and spread."""
-    if not evaluations:
-        return NOT_RUN
-    errors = [100 * (1 - evaluation.accuracy) for evaluation in evaluations]
-    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{statistics.mean(errors):.2f}{spread}"
-
-
-def row(recipe: Recipe, evaluations: list[Evaluation], failed: int) -> str:
-    """One recipe of the second table."""
-    upright = [evaluation.uprightness for evaluation in evaluations if evaluation.uprightness is not None]
-    if upright:
-        rotation, before, still, still_before, box = (
-            statistics.mean(getattr(u, name) for u in upright)
-            for name in ("rotation_deg", "input_rotation_deg", "stillness", "input_stillness", "box_found")
-        )
-        measured = f"{rotation:.1f} ({before:.1f}) | {still:.3f} ({still_before:.3f}) | {box:.0%}"
-    else:
-        measured = " | | "
-    seeds = f"{len(evaluations)}" + (f", {failed} failed" if failed else "")
-    return f"| `{recipe.name}` | {seeds} | {error_text(evaluations)} | {measured} |"

@@ -49,23 +49,25 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     return [save(figure, run.pictures / name) for name, figure in figures.items()]
 
 
+def read_metrics(file: Path) -> dict[str, list[float]]:
+    """The columns of a ``metrics.csv``."""
+    with file.open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
 def curves_figure(metrics_file: Path) -> Figure:
     """Loss and error over the epochs, on training and validation pictures, and what the collapse guard watches."""
-    with metrics_file.open(newline="") as table:
-        rows = list(csv.DictReader(table))
-    epochs = [int(row["epoch"]) for row in rows]
-
-    def column(name: str) -> list[float]:
-        return [float(row[name]) for row in rows]
-
-    watched = [name for name in ("outside", "theta_distance", "theta_spread") if name in rows[0]]
+    columns = read_metrics(metrics_file)
+    epochs = columns["epoch"]
+    watched = [name for name in ("outside", "theta_distance", "theta_spread") if name in columns]
     figure = Figure(figsize=(12 if watched else 8, 3), layout="constrained")
     panels = figure.subplots(1, 3 if watched else 2)
     for split in ("train", "validation"):
-        panels[0].plot(epochs, column(f"{split}_loss"), label=split)
-        panels[1].plot(epochs, [100 * (1 - accuracy) for accuracy in column(f"{split}_accuracy")], label=split)
+        panels[0].plot(epochs, columns[f"{split}_loss"], label=split)
+        panels[1].plot(epochs, [100 * (1 - accuracy) for accuracy in columns[f"{split}_accuracy"]], label=split)
     for name in watched:
-        panels[2].plot(epochs, column(name), label=name.replace("_", " "))
+        panels[2].plot(epochs, columns[name], label=name.replace("_", " "))
     titles = (("loss", "log"), ("error, %", "log"), ("where it looks", "linear"))
     for axes, (title, scale) in zip(panels, titles, strict=False):
         axes.set(title=title, xlabel="epoch", yscale=scale)

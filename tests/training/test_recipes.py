@@ -82,7 +82,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"control_points": 5}, "transformer=tps"),
         ({"tile": 0.7}, "raise parallel"),
         ({"transformer": "none", "coordinates": True}, "coordinates"),
-        ({"upright": 1.0, "distortion": "e"}, "affine map: r, rts, tc"),
+        ({"upright": 1.0, "distortion": "e"}, "affine map: r, rts, t, tc"),
     ],
 )
 def test_a_contradiction_is_refused_when_the_recipe_is_made(changes: dict[str, object], cure: str) -> None:

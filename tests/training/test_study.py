@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 
 from tests.small_runs import begin
-from training.catalogue import DISTORTED_MNIST, KINDS
+from training.catalogue import DISTORTED_MNIST, KINDS, RECIPES
+from training.comparison import CURVES, NOT_RUN, comparison, write_table
 from training.errors import RecipeError, RunError
 from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
-from training.runs import Run
-from training.study import NOT_RUN, STUDIES, cells, finished_runs, is_study, work, write_table
+from training.runs import Evaluation, Run
+from training.study import STUDIES, cells, finished_runs, is_study, work
 
 
 @pytest.fixture
@@ -107,3 +108,34 @@ def test_runs_of_another_version_of_a_recipe_are_not_mixed_in(
     todo = cells("distorted-mnist", tmp_path, seeds=1, only=["mnist-rts-cnn"])
     with pytest.raises(RunError, match="another version of the recipe"):
         list(work(todo, data_root, lambda: None))
+
+
+def test_every_study_has_recipes_of_different_names_that_are_in_the_catalogue() -> None:
+    for recipes in STUDIES.values():
+        names = [recipe.name for recipe in recipes]
+        assert len(set(names)) == len(names) > 1
+        assert all(RECIPES[recipe.name] == recipe for recipe in recipes)
+
+
+def with_accuracy(evaluation: Evaluation, accuracy: float) -> Evaluation:
+    return evaluation.model_copy(update={"accuracy": accuracy})
+
+
+def test_differences_are_told_with_their_interval_where_there_are_seeds(tiny: list[Recipe], trained_run: Run) -> None:
+    basis = trained_run.evaluation()
+    found = {
+        tiny[0].name: [with_accuracy(basis, accuracy) for accuracy in (0.90, 0.91, 0.92)],
+        tiny[1].name: [with_accuracy(basis, accuracy) for accuracy in (0.95, 0.96, 0.97)],
+    }
+    line = comparison(tiny[0], tiny[1], found)
+    assert line is not None
+    assert "+5.00 points (+2.73 to +7.27)" in line
+    assert comparison(tiny[0], tiny[1], {**found, tiny[1].name: found[tiny[1].name][:1]}) is None
+
+
+def test_a_study_draws_the_curves_of_what_was_run(tiny: list[Recipe], data_root: Path, tmp_path: Path) -> None:
+    write_table("distorted-mnist", tmp_path)
+    assert not (tmp_path / CURVES).exists()
+    list(work(cells("distorted-mnist", tmp_path, seeds=1, only=["mnist-rts-cnn"]), data_root, lambda: None))
+    write_table("distorted-mnist", tmp_path)
+    assert (tmp_path / CURVES).stat().st_size > 1000

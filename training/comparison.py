@@ -1,0 +1,111 @@
+"""What a study found: a table, curves, and whether differences are more than chance."""
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import ttest_ind
+
+from training.catalogue import KINDS
+from training.files import write_text
+from training.recipes import Recipe
+from training.runs import Evaluation, Run
+from training.study import STUDIES, failure_file, result
+from training.visualise import read_metrics, save
+
+TABLE = "study.md"
+CURVES = "curves.png"
+NOT_RUN = "not run"
+CERTAINTY = 0.95
+PROBLEMS = ("r", "rts", "tc", "p", "e", "addition")
+PUBLISHED = {"r": 0.7, "rts": 0.5, "p": 0.8, "e": 1.1, "tc": 1.7, "addition": 5.8}
+"""Test error of the best network of Jaderberg et al. 2015 (table 1, sections 4.1 and A.4), percent."""
+
+
+def write_table(name: str, folder: Path) -> Path:
+    """Write ``study.md`` and ``curves.png``; what was not run says so. Returns the table."""
+    recipes = STUDIES[name]
+    runs = {recipe.name: [Run(found) for found in sorted(folder.glob(f"{recipe.name}-seed*"))] for recipe in recipes}
+    found = {recipe: [e for run in of if (e := result(run)) is not None] for recipe, of in runs.items()}
+    lines = [f"# {name}", "", "Test error in percent (mean, and spread over the seeds where there are several).", ""]
+    if name == "distorted-mnist":
+        lines += problems_by_kind(found)
+    lines += [
+        "| recipe | seeds | error % | loss | residual rotation, deg (input) | stillness (input) | box found |",
+        "|---|---|---|---|---|---|---|",
+        *(row(r, found[r.name], sum(failure_file(run).exists() for run in runs[r.name])) for r in recipes),
+    ]
+    first, *others = recipes
+    compared = [line for other in others if (line := comparison(first, other, found)) is not None]
+    if compared:
+        lines += ["", "| against | accuracy is higher by | so sure can one be that it is |", "|---|---|---|", *compared]
+    file = folder / TABLE
+    write_text(file, "\n".join(lines) + "\n")
+    done = {recipe: [run for run in of if result(run) is not None] for recipe, of in runs.items()}
+    if any(done.values()):
+        save(curves_figure({recipe: of for recipe, of in done.items() if of}), folder / CURVES)
+    return file
+
+
+def problems_by_kind(found: dict[str, list[Evaluation]]) -> list[str]:
+    """The paper's table: a row for each problem, a column for each kind of transformer."""
+    lines = [f"| problem | {' | '.join(KINDS)} | paper's best |", "|---|" + "---|" * (len(KINDS) + 1)]
+    for problem in PROBLEMS:
+        errors = [error_text(found.get(f"mnist-{problem}-{kind}", [])) for kind in KINDS]
+        lines.append(f"| {problem} | {' | '.join(errors)} | {PUBLISHED[problem]} |")
+    return [*lines, ""]
+
+
+def error_text(evaluations: list[Evaluation]) -> str:
+    """Error in percent: mean and spread."""
+    if not evaluations:
+        return NOT_RUN
+    errors = [100 * (1 - evaluation.accuracy) for evaluation in evaluations]
+    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{statistics.mean(errors):.2f}{spread}"
+
+
+def row(recipe: Recipe, evaluations: list[Evaluation], failed: int) -> str:
+    """One recipe of the second table."""
+    upright = [evaluation.uprightness for evaluation in evaluations if evaluation.uprightness is not None]
+    if upright:
+        rotation, before, still, still_before, box = (
+            statistics.mean(getattr(u, name) for u in upright)
+            for name in ("rotation_deg", "input_rotation_deg", "stillness", "input_stillness", "box_found")
+        )
+        measured = f"{rotation:.1f} ({before:.1f}) | {still:.3f} ({still_before:.3f}) | {box:.0%}"
+    else:
+        measured = " | | "
+    seeds = f"{len(evaluations)}" + (f", {failed} failed" if failed else "")
+    loss = f"{statistics.mean(e.calibration.loss for e in evaluations):.4f}" if evaluations else ""
+    return f"| `{recipe.name}` | {seeds} | {error_text(evaluations)} | {loss} | {measured} |"
+
+
+def comparison(first: Recipe, other: Recipe, found: dict[str, list[Evaluation]]) -> str | None:
+    """How far ``other`` lies from ``first``, where both have several seeds and solve the same problem (Welch 1947)."""
+    ours, theirs = ([100 * e.accuracy for e in found[recipe.name]] for recipe in (other, first))
+    if min(len(ours), len(theirs)) < 2 or other.distortion != first.distortion:
+        return None
+    test = ttest_ind(ours, theirs, equal_var=False)
+    interval = test.confidence_interval(CERTAINTY)
+    return (
+        f"| `{other.name}` against `{first.name}` | {statistics.mean(ours) - statistics.mean(theirs):+.2f} points "
+        f"({interval.low:+.2f} to {interval.high:+.2f}) | {1 - test.pvalue:.0%} |"
+    )
+
+
+def curves_figure(runs: dict[str, list[Run]]) -> Figure:
+    """Validation loss and error over the epochs, averaged over the seeds of each recipe."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for recipe, of in runs.items():
+        tables = [read_metrics(run.metrics_file) for run in of]
+        epochs = tables[0]["epoch"]
+        for axes, column in zip(panels, ("validation_loss", "validation_accuracy"), strict=True):
+            mean = np.mean([table[column] for table in tables], axis=0)
+            axes.plot(epochs, mean if column == "validation_loss" else 100 * (1 - mean), label=recipe)
+    for axes, title in zip(panels, ("validation loss", "validation error, %"), strict=True):
+        axes.set(title=title, xlabel="epoch", yscale="log")
+    panels[1].legend(fontsize=6)
+    return figure
