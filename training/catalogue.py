@@ -258,6 +258,30 @@ MY_IMAGES = Recipe(
 )
 """Sizes, channels, mean, spread, epochs and batch are chosen when a run is begun (see training/sizing.py)."""
 
+GTSRB = change_recipe(
+    GTSRB_SMALL,
+    {
+        "name": "gtsrb",
+        "summary": "traffic signs, as well as a single network can; two looks",
+        "steps": 2,
+        "rectified": (48, 48),
+        "classifier_width": 64,
+        "epochs": 30,
+    },
+)
+GTSRB_CNN = change_recipe(
+    GTSRB,
+    {
+        "name": "gtsrb-cnn",
+        "summary": "the same classifier without a transformer, for twice the epochs, since it sees a picture once a step",
+        "transformer": "none",
+        "steps": 1,
+        "upright": 0.0,
+        "area": 0.0,
+        "epochs": 60,
+    },
+)
+
 CIFAR10_145K = Recipe(
     name="cifar10-145k",
     summary="a CIFAR-10 study's network of 145,104 parameters, without augmentation",
@@ -282,6 +306,37 @@ CIFAR10_145K = Recipe(
 )
 """As that study trained it, but with 5,000 pictures held out; it published 78.91 %."""
 
+CIFAR10 = Recipe(
+    name="cifar10",
+    summary="CIFAR-10 with at most 150,000 parameters and a transformer",
+    dataset="cifar10",
+    distortion="none",
+    augmentation=Augmentation(flip=True, shift=0.125, zoom=1.1, light=0.2),
+    canvas=(32, 32),
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.247, 0.2435, 0.2616),
+    transformer="affine",
+    padding="border",
+    rectified=(32, 32),
+    localisation="cifar",
+    localisation_rate=0.1,
+    classifier_width=22,
+    epochs=150,
+    label_smoothing=0.05,
+    precision="bf16",
+    learning_rate=4e-3,
+    weight_decay=0.05,
+)
+CIFAR10_CNN = change_recipe(
+    CIFAR10,
+    {
+        "name": "cifar10-cnn",
+        "summary": "its plain twin: the parameters of the localisation network went to the classifier",
+        "transformer": "none",
+        "classifier_width": 23,
+    },
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -294,7 +349,11 @@ RECIPES = {
         *CONVOLUTIONS,
         *NORMALISATION,
         GTSRB_SMALL,
+        GTSRB,
+        GTSRB_CNN,
         CIFAR10_145K,
+        CIFAR10,
+        CIFAR10_CNN,
     )
 }
 

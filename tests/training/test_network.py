@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from export.graph import transforms
 from tests.networks import CANVAS, RECTIFIED, build, heads, randomised, small
-from training.catalogue import GTSRB_SMALL, RECIPES, TRAP
+from training.catalogue import RECIPES, TRAP
 from training.geometry import affine_points, base_grid, compose
 from training.localisation import Coordinates
 from training.network import Output, SpatialTransformerClassifier, transformer
@@ -90,8 +90,18 @@ def test_every_recipe_of_digits_has_at_most_400_000_parameters(recipe: Recipe) -
     assert size(committed(recipe)) <= 400_000
 
 
-def test_the_small_network_for_signs_has_at_most_1_500_000_parameters() -> None:
-    assert size(SpatialTransformerClassifier(GTSRB_SMALL, 43, 3)) <= 1_500_000
+@pytest.mark.parametrize(
+    ("name", "classes", "most"),
+    [
+        ("gtsrb-small", 43, 1_500_000),
+        ("gtsrb", 43, 20_000_000),
+        ("gtsrb-cnn", 43, 20_000_000),
+        ("cifar10", 10, 150_000),
+        ("cifar10-cnn", 10, 150_000),
+    ],
+)
+def test_recipes_of_photographs_keep_to_their_number_of_parameters(name: str, classes: int, most: int) -> None:
+    assert size(SpatialTransformerClassifier(RECIPES[name], classes, 3)) <= most
 
 
 @every_composition
