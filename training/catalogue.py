@@ -273,7 +273,7 @@ GTSRB_CNN = change_recipe(
     GTSRB,
     {
         "name": "gtsrb-cnn",
-        "summary": "the same classifier without a transformer, for twice the epochs, since it sees a picture once a step",
+        "summary": "its plain twin, for twice the epochs, since it sees a picture once a step",
         "transformer": "none",
         "steps": 1,
         "upright": 0.0,
