@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from export.artifact import ImageInput
+from service.codecs import Plain, decode, encode_png, look
 from service.errors import BadPictureError, NotAPictureError, RequestError, TooLargeError
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; `open_picture` refuses above ours.
@@ -62,7 +63,17 @@ class Picture(NamedTuple):
     """Of the uploaded picture, upright, in its own pixels."""
 
 
-def open_picture(upload: Upload, max_pixels: int) -> Image.Image:
+class Opened(NamedTuple):
+    """A picture whose header was read, and not yet its pixels."""
+
+    upload: Upload
+    width: int
+    height: int
+    """As stored, before its orientation is considered."""
+    image: Plain | Image.Image
+
+
+def open_picture(upload: Upload, max_pixels: int) -> Opened:
     """Read the header of ``upload``, not yet its pixels.
 
     Raises:
@@ -70,6 +81,16 @@ def open_picture(upload: Upload, max_pixels: int) -> Image.Image:
         NotAPictureError: it is no picture of a known format.
         TooLargeError: it has more than ``max_pixels`` pixels.
     """
+    image = look(upload.data) or open_with_pillow(upload)
+    if image.width * image.height > max_pixels:
+        raise TooLargeError(
+            f"the picture has {image.width} x {image.height} pixels, at most {max_pixels} are taken; scale it down"
+        )
+    return Opened(upload, image.width, image.height, image)
+
+
+def open_with_pillow(upload: Upload) -> Image.Image:
+    """See `open_picture`."""
     data = upload.data
     if not data:
         raise BadPictureError("the picture is empty; was the file read before it was sent?")
@@ -79,20 +100,36 @@ def open_picture(upload: Upload, max_pixels: int) -> Image.Image:
             raise BadPictureError(f"the bytes sent as {upload.content_type} are not {FORMATS}; is the file whole?")
         raise NotAPictureError(f"this is not a picture of a format that is taken; send {FORMATS}")
     with reporting_damage(picture_format):
-        image = Image.open(io.BytesIO(data), formats=[picture_format])
-    if image.width * image.height > max_pixels:
-        raise TooLargeError(
-            f"the picture has {image.width} x {image.height} pixels, at most {max_pixels} are taken; scale it down"
-        )
-    return image
+        return Image.open(io.BytesIO(data), formats=[picture_format])
 
 
-def prepare(image: Image.Image, model_input: ImageInput) -> Picture:
+def prepare(opened: Opened, model_input: ImageInput) -> Picture:
     """Decode an opened picture and bring it to what the model takes: upright, on its background, resized.
 
     Raises:
         BadPictureError: the pixels are damaged or cut short, or of a depth that has no agreed meaning.
     """
+    image = opened.image
+    if isinstance(image, Plain):
+        pixels = decode(opened.upload.data, image)
+        if pixels is not None:
+            return prepare_plain(pixels, model_input)
+        image = open_with_pillow(opened.upload)  # which may know a way, and tells what is wrong
+    return prepare_any(image, model_input)
+
+
+def prepare_plain(pixels: NDArray[np.uint8], model_input: ImageInput) -> Picture:
+    """``(H, W)`` grey or ``(H, W, 3)`` RGB as the model takes it."""
+    height, width = pixels.shape[:2]
+    shape = (model_input.height, model_input.width, model_input.channels)
+    if (height, width) == shape[:2] and pixels.size == height * width * model_input.channels:
+        return Picture(pixels.reshape(shape), width, height)
+    fitted = resize(as_channels(Image.fromarray(pixels), model_input), model_input)
+    return Picture(np.asarray(fitted).reshape(shape), width, height)
+
+
+def prepare_any(image: Image.Image, model_input: ImageInput) -> Picture:
+    """See `prepare`."""
     with reporting_damage(image.format):
         image.load()
         upright = turn_upright(image)
@@ -108,12 +145,11 @@ def prepare(image: Image.Image, model_input: ImageInput) -> Picture:
 
 def encode(pixels: NDArray[np.uint8], picture_format: Format) -> bytes:
     """``(h, w, C)`` uint8 as a PNG (exact) or JPEG file."""
+    if picture_format == "png":
+        return encode_png(pixels)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     content = io.BytesIO()
-    if picture_format == "png":
-        image.save(content, "PNG", compress_level=1)
-    else:
-        image.save(content, "JPEG", quality=JPEG_QUALITY)
+    image.save(content, "JPEG", quality=JPEG_QUALITY)
     return content.getvalue()
 
 
