@@ -1,25 +1,41 @@
 """The web application: routes, and the one place where errors become HTTP."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
+from service.answers import describe_error
 from service.engine import Engine
-from service.errors import BadOptionError, QueueFullError, RequestError
-from service.routes import create_routes, error_body
+from service.errors import InternalError, RequestError
+from service.predict import Predict
+from service.routes import create_routes
 from service.schemas import ErrorBody, ErrorDetail
 from service.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+
+class Application(FastAPI):
+    """FastAPI, with ``direct`` POST routes that its middlewares and router have no part in."""
+
+    def __init__(self, direct: Mapping[str, ASGIApp], **options: Any) -> None:
+        super().__init__(**options)
+        self._direct = direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._direct:
+            await self._direct[scope["path"]](scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(engine: Engine, settings: Settings) -> FastAPI:
@@ -31,7 +47,9 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         await engine.close()
         log.info("stopped")
 
-    app = FastAPI(
+    predict = Predict(engine, settings)
+    app = Application(
+        {"/predict": predict.one, "/predict/batch": predict.several},
         title="stn-serve",
         version=__version__,
         summary="Classifiers that first straighten what they look at",
@@ -40,12 +58,10 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.include_router(create_routes(engine, settings))
+    app.include_router(create_routes(engine))
     patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
     app.add_exception_handler(RequestError, answer_request_error)
-    app.add_exception_handler(RequestValidationError, answer_validation_error)
     app.add_exception_handler(HTTPException, answer_http_error)
-    app.add_exception_handler(ClientDisconnect, answer_nobody)
     app.add_exception_handler(Exception, answer_bug)
     return app
 
@@ -54,16 +70,7 @@ def answer_request_error(_: Request, error: Exception) -> Response:
     """Errors of ours, which carry status and code."""
     if not isinstance(error, RequestError):
         raise error
-    headers = {"Retry-After": "1"} if isinstance(error, QueueFullError) else None
-    return JSONResponse(error_body(error).model_dump(), error.status, headers)
-
-
-def answer_validation_error(request: Request, error: Exception) -> Response:
-    """Options that FastAPI refused."""
-    if not isinstance(error, RequestValidationError):
-        raise error
-    problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
-    return answer_request_error(request, BadOptionError(f"{'; '.join(problems)}; /docs lists the options"))
+    return JSONResponse(describe_error(error), error.status, dict(error.headers))
 
 
 def answer_http_error(_: Request, error: Exception) -> Response:
@@ -76,13 +83,7 @@ def answer_http_error(_: Request, error: Exception) -> Response:
     return JSONResponse(body.model_dump(), error.status_code, error.headers)
 
 
-def answer_nobody(_: Request, __: Exception) -> Response:
-    """The client left before its body had arrived; the answer reaches nobody."""
-    return Response(status_code=HTTPStatus.BAD_REQUEST)
-
-
-def answer_bug(_: Request, error: Exception) -> Response:
+def answer_bug(request: Request, error: Exception) -> Response:
     """Anything else is a defect of the service: the log has the details, the client does not."""
     log.error("bug", error=repr(error))
-    body = ErrorBody(error=ErrorDetail(code="internal", message="the service has a defect; its log says which"))
-    return JSONResponse(body.model_dump(), HTTPStatus.INTERNAL_SERVER_ERROR)
+    return answer_request_error(request, InternalError("the service has a defect; its log says which"))

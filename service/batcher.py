@@ -3,124 +3,180 @@
 An item carries its own future. While an inference runs, items gather; when it ends, all of them (up to a maximum)
 make the next batch. So the batch grows with the load, and an idle server waits for nobody. Short inferences run in
 place on the event loop; longer ones in a thread, one at a time.
+
+While anything waits or runs, a clock ticks: it answers what is overdue, has those who wait long looked after, and gives
+up an inference that hangs.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from export.artifact import Outputs
-from service.errors import ModelFailedError, NotReadyError, QueueFullError
+from service.errors import ModelFailedError, NotReadyError, TimeIsUpError
 
 IN_PLACE_MS = 2.0
 """Longest inference, as foretold by the last ones, that may hold the event loop."""
+TICK_S = 0.02
+
+Run = Callable[[NDArray[np.uint8]], Outputs]
+Value = TypeVar("Value")
 
 log = structlog.get_logger(__name__)
 
 
-class Inference(NamedTuple):
+class Inference(NamedTuple, Generic[Value]):
     """What the model answered for one picture."""
 
-    outputs: Outputs
-    """By name, without the batch axis."""
+    value: Value
     batch_size: int
     queue_ms: float
     inference_ms: float
 
 
-class Item(NamedTuple):
+OnWait = Callable[[asyncio.Future[Any]], None]
+
+
+class Item(Generic[Value]):
     """A picture that waits, and the future of its answer."""
 
-    pixels: NDArray[np.uint8]
-    answer: asyncio.Future[Inference]
-    arrived: float
+    __slots__ = ("answer", "arrived", "deadline", "on_wait", "pixels")
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        answer: asyncio.Future[Inference[Value]],
+        arrived: float,
+        deadline: float,
+        on_wait: OnWait | None,
+    ) -> None:
+        self.pixels = pixels
+        self.answer = answer
+        self.arrived = arrived
+        self.deadline = deadline
+        self.on_wait = on_wait
 
 
-class Batcher:
+class Batcher(Generic[Value]):
     """Gathers pictures for one model. All methods are called on the event loop."""
 
     def __init__(
         self,
-        run: Callable[[NDArray[np.uint8]], Outputs],
+        run: Run,
+        read: Callable[[Outputs], Sequence[Value]],
         *,
         max_batch: int,
-        max_queue: int,
+        hang_s: float,
         picture_ms: float,
+        in_place: bool = True,
     ) -> None:
-        """``run`` takes ``(N, H, W, C)`` uint8 for up to ``max_batch``; ``picture_ms`` is how long it took for one."""
+        """``run`` takes ``(N, H, W, C)`` uint8 for up to ``max_batch``, of its outputs ``read`` makes N values.
+
+        ``picture_ms`` is how long it took for one picture; ``in_place=False`` runs all in the thread.
+        """
         self._run = run
+        self._read = read
         self._max_batch = max_batch
-        self._max_queue = max_queue
+        self._hang_s = hang_s
         self._picture_ms = picture_ms
-        self._waiting: deque[Item] = deque()
-        self._busy = False
+        self._in_place_ms = IN_PLACE_MS if in_place else 0.0
+        self._waiting: deque[Item[Value]] = deque()
+        self._running: list[Item[Value]] = []
+        self._busy_since: float | None = None
+        self._ticking = False
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self.hangs = False
+        """Whether the inference that runs has been given up; nothing is taken until it ends."""
 
-    def submit(self, pixels: NDArray[np.uint8]) -> asyncio.Future[Inference]:
-        """Queue ``pixels`` ``(H, W, C)``.
+    def submit(
+        self,
+        pixels: NDArray[np.uint8],
+        deadline: float = float("inf"),
+        on_wait: OnWait | None = None,
+    ) -> asyncio.Future[Inference[Value]]:
+        """Queue ``pixels`` ``(H, W, C)``; ``deadline`` is as `time.perf_counter` gives it.
+
+        ``on_wait`` is called once with the future if the answer is not there at the next tick.
 
         Raises:
-            QueueFullError: as many pictures are waiting as may.
-            NotReadyError: the batcher is closed.
+            NotReadyError: the batcher is closed, or its model hangs.
         """
         if self._closed:
             raise NotReadyError("the service is shutting down; send the request to another instance")
-        if len(self._waiting) >= self._max_queue:
-            raise QueueFullError(f"{len(self._waiting)} pictures are waiting already; try again a little later")
+        if self.hangs:
+            raise NotReadyError("the model does not answer any more; send the request to another instance")
         loop = asyncio.get_running_loop()
-        item = Item(pixels, loop.create_future(), time.perf_counter())
+        now = time.perf_counter()
+        item = Item(pixels, loop.create_future(), now, deadline, on_wait)
         self._waiting.append(item)
-        if not self._busy:
-            self._busy = True
+        if self._busy_since is None:
+            self._busy_since = now
             loop.call_soon(self._next)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(TICK_S, self._tick)
         return item.answer
 
     async def close(self) -> None:
         """Take nothing new, answer everything that waits, and end the thread."""
         self._closed = True
-        if pending := [item.answer for item in self._waiting]:
+        if pending := [item.answer for item in (*self._running, *self._waiting)]:
             await asyncio.wait(pending)
-        await asyncio.to_thread(self._thread.shutdown)
+        if self.hangs:  # a thread that never ends cannot be waited for
+            self._thread.shutdown(wait=False)
+        else:
+            await asyncio.to_thread(self._thread.shutdown)
 
     def _next(self) -> None:
         """Start the inference of what waits now, or go idle."""
-        batch: list[Item] = []
+        batch: list[Item[Value]] = []
+        now = time.perf_counter()
         while self._waiting and len(batch) < self._max_batch:
             item = self._waiting.popleft()
-            if not item.answer.done():  # else it was given up
+            if item.answer.done():  # it was given up
+                continue
+            if now >= item.deadline:
+                expire(item)
+            else:
                 batch.append(item)
+        self._running = batch
         if not batch:
-            self._busy = False
+            self._busy_since = None
             return
+        self._busy_since = now
         loop = asyncio.get_running_loop()
         images = np.stack([item.pixels for item in batch])
-        if len(batch) * self._picture_ms <= IN_PLACE_MS:
-            started = time.perf_counter()
+        if len(batch) * self._picture_ms <= self._in_place_ms:
             try:
-                outputs = self._run(images)
+                self._resolve(batch, *self._timed(images))
             except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the answer to this batch
                 self._fail(batch, error)
-            else:
-                self._resolve(batch, outputs, started, time.perf_counter())
             loop.call_soon(self._next)
         else:
             task = loop.run_in_executor(self._thread, self._timed, images)
             task.add_done_callback(lambda done: self._finish(batch, done))
 
-    def _timed(self, images: NDArray[np.uint8]) -> tuple[Outputs, float, float]:
+    def _timed(self, images: NDArray[np.uint8]) -> tuple[Sequence[Value], float, float]:
         started = time.perf_counter()
         outputs = self._run(images)
-        return outputs, started, time.perf_counter()
+        ended = time.perf_counter()
+        wrong = sorted(name for name, output in outputs.items() if len(output) != len(images))
+        if wrong:
+            raise ValueError(f"the model gave another number of {', '.join(wrong)} than it was given pictures")
+        return self._read(outputs), started, ended
 
-    def _finish(self, batch: list[Item], done: asyncio.Future[tuple[Outputs, float, float]]) -> None:
+    def _finish(self, batch: list[Item[Value]], done: asyncio.Future[tuple[Sequence[Value], float, float]]) -> None:
+        if self.hangs:
+            self.hangs = False
+            log.warning("model_answers_again")
         error = done.exception()
         if error is not None:
             self._fail(batch, error)
@@ -128,25 +184,48 @@ class Batcher:
             self._resolve(batch, *done.result())
         self._next()
 
-    def _resolve(self, batch: list[Item], outputs: Outputs, started: float, ended: float) -> None:
+    def _resolve(self, batch: list[Item[Value]], values: Sequence[Value], started: float, ended: float) -> None:
         size = len(batch)
         inference_ms = (ended - started) * 1000
         self._picture_ms = inference_ms / size
-        wrong = sorted(name for name, output in outputs.items() if len(output) != size)
-        if wrong:
-            self._fail(
-                batch, ValueError(f"the model gave another number of {', '.join(wrong)} than it was given pictures")
-            )
-            return
-        for index, item in enumerate(batch):
+        for item, value in zip(batch, values, strict=True):
             if not item.answer.done():
-                answer = {name: output[index] for name, output in outputs.items()}
-                item.answer.set_result(Inference(answer, size, (started - item.arrived) * 1000, inference_ms))
+                item.answer.set_result(Inference(value, size, (started - item.arrived) * 1000, inference_ms))
 
-    def _fail(self, batch: list[Item], error: BaseException) -> None:
+    def _fail(self, batch: list[Item[Value]], error: BaseException) -> None:
         log.error("inference_failed", batch_size=len(batch), error=repr(error))
         for item in batch:
             if not item.answer.done():
                 item.answer.set_exception(
                     ModelFailedError("the model failed on this batch of pictures; the log says why")
                 )
+
+    def _tick(self) -> None:
+        """Look after those who have to wait."""
+        now = time.perf_counter()
+        if self._busy_since is None:
+            self._ticking = False
+            return
+        asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        for item in (*self._running, *self._waiting):
+            if item.answer.done():
+                continue
+            if now >= item.deadline:
+                expire(item)
+            elif item.on_wait:
+                item.on_wait(item.answer)
+                item.on_wait = None
+        if now - self._busy_since > self._hang_s and not self.hangs:
+            self.hangs = True
+            log.error("model_hangs", seconds=round(now - self._busy_since, 1), given_up=len(self._waiting))
+            for item in (*self._running, *self._waiting):
+                if not item.answer.done():
+                    item.answer.set_exception(ModelFailedError("the model hangs and was given up; the log says since"))
+            self._waiting.clear()
+
+
+def expire(item: Item[Value]) -> None:
+    """Answer an item that is overdue."""
+    item.answer.set_exception(
+        TimeIsUpError("the answer was not ready within the time given; try again later or allow more time")
+    )

@@ -1,8 +1,8 @@
 """A quick way to and from pixels for plain pictures, which most are. Whatever is special is left to Pillow.
 
 Plain is a PNG of 8-bit grey or RGB and a baseline or progressive JPEG of grey or YCbCr, each whole and without anything
-that changes how it is to be seen: no palette, no transparency, no EXIF data, no Adobe marker. Of these the decoders here
-give the very pixels that Pillow gives.
+that changes how it is to be seen: no palette, no transparency, no EXIF data, no Adobe marker. Of these the decoders
+here give the very pixels that Pillow gives.
 """
 
 import struct
@@ -116,12 +116,12 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     if rows.size <= SMALL:
         rows[:, 0] = 0
         rows[:, 1:] = levels
-        content = imagecodecs.zlibng_encode(rows, FASTEST)
+        content = imagecodecs.zlibng_encode(rows.tobytes(), FASTEST)
     else:
         rows[:, 0] = UP
         rows[0, 1:] = levels[0]
         np.subtract(levels[1:], levels[:-1], out=rows[1:, 1:])
-        content = imagecodecs.deflate_encode(rows, FASTEST)
+        content = imagecodecs.deflate_encode(rows.tobytes(), FASTEST)
     return b"".join((png_beginning(width, height, channels), chunk(b"IDAT", content), PNG_FINISH))
 
 
@@ -132,11 +132,9 @@ def png_beginning(width: int, height: int, channels: int) -> bytes:
     return PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
+def chunk(kind: bytes, content: bytes | bytearray) -> bytes:
     """A chunk of a PNG file."""
-    return b"".join(
-        (len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4))
-    )
+    return b"".join((len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)))
 
 
 PNG_FINISH = chunk(b"IEND", b"")

@@ -10,14 +10,18 @@ ServiceError                  base class
     ├── BadPictureError       400 undecodable, truncated or empty
     ├── BadBodyError          400 the body around the picture cannot be parsed
     ├── UnknownModelError     404 no such model or version
+    ├── TooSlowError          408 the request did not arrive in time
     ├── TooLargeError         413 too many bytes, pixels or pictures
     ├── NotAPictureError      415 another type of content
     ├── BadOptionError        422 an option or field is unknown or wrong
     ├── QueueFullError        429 more is waiting than may
     ├── ModelFailedError      500 the model raised or gave what is no answer
-    └── NotReadyError         503 shutting down
+    ├── InternalError         500 a defect of the service
+    ├── NotReadyError         503 shutting down, or a model that hangs
+    └── TimeIsUpError         504 the answer was not ready in time
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -50,6 +54,7 @@ class RequestError(ServiceError):
 
     status: ClassVar[int]
     code: ClassVar[str]
+    headers: ClassVar[Mapping[str, str]] = {}
 
 
 class BadPictureError(RequestError):
@@ -71,6 +76,14 @@ class UnknownModelError(RequestError):
 
     status = 404
     code = "unknown_model"
+
+
+class TooSlowError(RequestError):
+    """The request did not arrive whole within the time that it may take."""
+
+    status = 408
+    code = "too_slow"
+    headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
 
 class TooLargeError(RequestError):
@@ -99,6 +112,7 @@ class QueueFullError(RequestError):
 
     status = 429
     code = "queue_full"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 class ModelFailedError(RequestError):
@@ -108,8 +122,22 @@ class ModelFailedError(RequestError):
     code = "model_failed"
 
 
+class InternalError(RequestError):
+    """The service has a defect."""
+
+    status = 500
+    code = "internal"
+
+
 class NotReadyError(RequestError):
-    """The service is shutting down."""
+    """The service is shutting down, or its model does not answer any more."""
 
     status = 503
     code = "not_ready"
+
+
+class TimeIsUpError(RequestError):
+    """The answer was not ready within the time that the service or the request allows."""
+
+    status = 504
+    code = "time_is_up"

@@ -6,13 +6,18 @@ from numpy.typing import NDArray
 CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
 """The rectified image's corners in its own homogeneous coordinates, clockwise from top left."""
 
+Points = list[list[float]]
 
-def corners(theta: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
-    """Where in a ``width`` x ``height`` picture the region lies that theta ``(2, 3)`` cuts out: ``(4, 2)``.
 
-    Pixels (x, y), clockwise from top left; the picture spans 0 to ``width`` and 0 to ``height``, so that the centre of
-    its first pixel is at (0.5, 0.5). Corners may lie outside.
+def regions(theta: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The regions that thetas ``(N, 2, 3)`` cut out: ``(N, 4, 2)``, in units of the picture's width and height.
+
+    Points (x, y), clockwise from what becomes top left; the picture spans 0 to 1. They may lie outside.
     """
-    normalised = CORNERS @ theta.T.astype(np.float64)  # (4, 2)
-    scaled: NDArray[np.float64] = (normalised + 1) / 2 * (width, height)
-    return scaled
+    normalised = CORNERS @ theta.swapaxes(1, 2).astype(np.float64)  # (N, 4, 2)
+    return np.asarray((normalised + 1) / 2)
+
+
+def corners(region: Points, width: int, height: int) -> Points:
+    """A region in pixels of a ``width`` x ``height`` picture, the centre of whose first pixel is at (0.5, 0.5)."""
+    return [[x * width, y * height] for x, y in region]

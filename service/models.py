@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from export.artifact import Artifact, ArtifactError, Manifest, find_artifacts, r
 from service.backends import Backend, open_backend
 from service.batcher import Batcher
 from service.errors import ModelLoadError, UnknownModelError
+from service.readings import Reading, read
+from service.room import Room
 from service.settings import Settings
 
 WARM_UPS = 3
@@ -31,7 +34,8 @@ class Model(NamedTuple):
     version: int
     manifest: Manifest
     device: str
-    batcher: Batcher
+    batcher: Batcher[Reading]
+    room: Room
 
 
 class Models:
@@ -96,8 +100,16 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings) 
         load_ms=round((time.perf_counter() - started) * 1000, 1),
         picture_ms=round(picture_ms, 3),
     )
-    batcher = Batcher(backend.run, max_batch=settings.max_batch, max_queue=settings.max_queue, picture_ms=picture_ms)
-    return Model(name, version, artifact.manifest, backend.device, batcher)
+    batcher = Batcher(
+        backend.run,
+        partial(read, manifest=artifact.manifest),
+        max_batch=settings.max_batch,
+        hang_s=settings.hang_s,
+        picture_ms=picture_ms,
+        in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
+    )
+    room = Room(settings.max_queue, settings.max_queue_bytes)
+    return Model(name, version, artifact.manifest, backend.device, batcher, room)
 
 
 def warm_up(backend: Backend, artifact: Artifact) -> float:

@@ -1,14 +1,10 @@
-"""The service's own routes: predictions, models, health."""
+"""The service's own routes: models and health; and what the OpenAPI document says of predictions."""
 
-import asyncio
-import base64
-import time
 from typing import Annotated, Any
 
-import numpy as np
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query
 
-from service.engine import Answer, Encoded, Engine, Straightened
+from service.engine import Engine
 from service.errors import (
     BadBodyError,
     BadOptionError,
@@ -18,34 +14,29 @@ from service.errors import (
     NotReadyError,
     QueueFullError,
     RequestError,
+    TimeIsUpError,
     TooLargeError,
+    TooSlowError,
     UnknownModelError,
 )
-from service.images import Upload
 from service.models import Model
 from service.schemas import (
     AccuracyInfo,
     BatchPrediction,
-    ClassPrediction,
     ErrorBody,
-    ErrorDetail,
     InputInfo,
     ModelInfo,
     ModelList,
-    ModelReference,
     Prediction,
     PredictOptions,
-    RectifiedImage,
     Status,
-    Timings,
     TransformInfo,
-    TransformResult,
 )
-from service.settings import Settings
-from service.uploads import read_one, read_several
 
-PICTURES_A_TURN = 16
-"""Of one batch request, before other requests have their turn."""
+TimeoutHeader = Annotated[
+    int | None,
+    Header(ge=1, description="milliseconds that the answer may take from the arrival of the picture; else 504"),
+]
 BINARY = {"type": "string", "format": "binary"}
 PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -95,12 +86,21 @@ def errors(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:
     return answers
 
 
-BODY_ERRORS = (BadBodyError, UnknownModelError, TooLargeError, NotAPictureError, BadOptionError, NotReadyError)
-PICTURE_ERRORS = (BadPictureError, *BODY_ERRORS, QueueFullError, ModelFailedError)
+BODY_ERRORS = (
+    BadBodyError,
+    UnknownModelError,
+    TooSlowError,
+    TooLargeError,
+    NotAPictureError,
+    BadOptionError,
+    QueueFullError,
+    NotReadyError,
+)
+PICTURE_ERRORS = (BadPictureError, *BODY_ERRORS, ModelFailedError, TimeIsUpError)
 
 
-def create_routes(engine: Engine, settings: Settings) -> APIRouter:
-    """The routes over ``engine``."""
+def create_routes(engine: Engine) -> APIRouter:
+    """The routes over ``engine``, and the descriptions of those that `service.predict` answers before they get here."""
     router = APIRouter()
 
     @router.post(
@@ -111,11 +111,8 @@ def create_routes(engine: Engine, settings: Settings) -> APIRouter:
         responses=errors(*PICTURE_ERRORS),
         openapi_extra=PICTURE_BODY,
     )
-    async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
-        model = engine.models.find(options.model, options.version)
-        upload = await read_one(request, settings.max_bytes)
-        prediction = await answer(engine, model, upload, options)
-        return Response(prediction.model_dump_json(), media_type="application/json")
+    def predict(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
+        """The picture's classes, where in it the model looked (theta, corners), and the rectified image."""
 
     @router.post(
         "/predict/batch",
@@ -125,25 +122,8 @@ def create_routes(engine: Engine, settings: Settings) -> APIRouter:
         responses=errors(*BODY_ERRORS),
         openapi_extra=PICTURES_BODY,
     )
-    async def predict_batch(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
-        model = engine.models.find(options.model, options.version)
-        uploads = await read_several(request, settings.max_batch_bytes, settings.max_pictures)
-
-        async def answer_or_error(upload: Upload) -> Prediction | ErrorBody:
-            try:
-                if len(upload.data) > settings.max_bytes:
-                    raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
-                return await answer(engine, model, upload, options)
-            except RequestError as error:
-                return error_body(error)
-
-        answers: list[asyncio.Task[Prediction | ErrorBody]] = []
-        for position, upload in enumerate(uploads, start=1):
-            answers.append(asyncio.create_task(answer_or_error(upload)))
-            if position % PICTURES_A_TURN == 0:
-                await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
-        results = await asyncio.gather(*answers)
-        return Response(BatchPrediction(results=results).model_dump_json(), media_type="application/json")
+    def predict_batch(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
+        """An answer or an error for each picture, in the order in which they were sent."""
 
     @router.get("/models", tags=["models"], summary="What is served")
     async def models() -> ModelList:
@@ -163,62 +143,10 @@ def create_routes(engine: Engine, settings: Settings) -> APIRouter:
     )
     async def ready() -> Status:
         if not engine.ready:
-            raise NotReadyError("the service is shutting down")
+            raise NotReadyError("the service is shutting down, or a model does not answer any more")
         return Status(status="ready")
 
     return router
-
-
-async def answer(engine: Engine, model: Model, upload: Upload, options: PredictOptions) -> Prediction:
-    """One picture's answer in the form of the API."""
-    started = time.perf_counter()
-    found = await engine.predict(model, upload, None if options.rectified == "none" else options.rectified)
-    first, *others = transforms = [describe_transform(transform) for transform in found.transforms]
-    return Prediction(
-        model=ModelReference(name=model.name, version=model.version),
-        predictions=most_probable(found, options.top_k),
-        theta=first.theta,
-        corners=first.corners,
-        rectified=first.rectified,
-        transforms=transforms if others else None,
-        batch_size=found.batch_size,
-        timings_ms=Timings(
-            **{name: round(value, 3) for name, value in found.timings._asdict().items()},
-            total=round((time.perf_counter() - started) * 1000, 3),
-        ),
-    )
-
-
-def most_probable(found: Answer, top_k: int) -> list[ClassPrediction]:
-    """The ``top_k`` most probable classes, the first of equals first."""
-    order = np.argsort(-found.probabilities, kind="stable")[:top_k]
-    classes = found.model.manifest.classes
-    return [
-        ClassPrediction(label=classes[index], index=index, probability=found.probabilities[index].item())
-        for index in order.tolist()
-    ]
-
-
-def describe_transform(transform: Straightened) -> TransformResult:
-    """One transformer's result in the form of the API."""
-    return TransformResult(
-        name=transform.name,
-        kind=transform.kind,
-        theta=transform.theta.tolist(),
-        parameters=transform.parameters.ravel().tolist(),
-        corners=transform.corners.tolist(),
-        rectified=describe_file(transform.rectified) if transform.rectified else None,
-    )
-
-
-def describe_file(encoded: Encoded) -> RectifiedImage:
-    """A rectified image in the form of the API."""
-    return RectifiedImage(
-        format=encoded.format,
-        width=encoded.width,
-        height=encoded.height,
-        data=base64.b64encode(encoded.data).decode(),
-    )
 
 
 def describe(model: Model) -> ModelInfo:
@@ -236,8 +164,3 @@ def describe(model: Model) -> ModelInfo:
         ],
         accuracy=AccuracyInfo(**manifest.accuracy.model_dump()),
     )
-
-
-def error_body(error: RequestError) -> ErrorBody:
-    """An error in the form of the API."""
-    return ErrorBody(error=ErrorDetail(code=error.code, message=str(error)))

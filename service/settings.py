@@ -37,7 +37,15 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 leaves the choice to the runtime")
     decode_threads: int = Field(0, ge=0, description="threads that decode large pictures; 0 is one a core")
     max_batch: Count = Field(64, description="most pictures in one inference")
-    max_queue: Count = Field(1024, description="most pictures waiting for one model; more are answered with 429")
+    max_queue: Count = Field(1024, description="most pictures under way for one model; more are answered with 429")
+    max_queue_bytes: Count = Field(
+        256 * 2**20, description="most bytes of pictures under way for one model; more are answered with 429"
+    )
+    timeout_ms: Count = Field(
+        10_000, description="longest time from a picture's arrival to its answer, else 504; X-Timeout-Ms shortens it"
+    )
+    upload_s: Count = Field(60, description="seconds that a request may take to arrive whole, else 408")
+    hang_s: Count = Field(30, description="seconds after which an inference that has not ended is given up")
     max_bytes: Count = Field(10 * 2**20, description="largest picture and largest body of POST /predict, in bytes")
     max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")

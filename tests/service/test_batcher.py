@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from export.artifact import Outputs
 from service.batcher import Batcher, Inference
-from service.errors import ModelFailedError, NotReadyError, QueueFullError
+from service.errors import ModelFailedError, NotReadyError
 
 Run = Callable[[NDArray[np.uint8]], Outputs]
 IN_PLACE_AND_THREAD = pytest.mark.parametrize("picture_ms", [0.0, 1000.0], ids=["in place", "in a thread"])
@@ -41,22 +41,26 @@ def picture(value: int) -> NDArray[np.uint8]:
     return np.full((2, 2, 1), value, np.uint8)
 
 
-def batcher(run: Run, *, max_batch: int = 8, max_queue: int = 100, picture_ms: float = 0.0) -> Batcher:
-    return Batcher(run, max_batch=max_batch, max_queue=max_queue, picture_ms=picture_ms)
+def numbers(outputs: Outputs) -> list[float]:
+    return [number for (number,) in outputs["twice"].tolist()]
 
 
-async def ask(batches: Batcher, *values: int) -> list[Inference | BaseException]:
+def batcher(run: Run, *, max_batch: int = 8, hang_s: float = 60, picture_ms: float = 0.0) -> Batcher[float]:
+    return Batcher(run, numbers, max_batch=max_batch, hang_s=hang_s, picture_ms=picture_ms)
+
+
+async def ask(batches: Batcher[float], *values: int) -> list[Inference[float] | BaseException]:
     return await asyncio.gather(*(batches.submit(picture(value)) for value in values), return_exceptions=True)
 
 
-def answered(results: list[Inference | BaseException]) -> list[Inference]:
+def answered(results: list[Inference[float] | BaseException]) -> list[Inference[float]]:
     return [result for result in results if isinstance(result, Inference)]
 
 
 @IN_PLACE_AND_THREAD
 def test_everyone_gets_the_answer_to_their_own_picture(picture_ms: float) -> None:
     answers = answered(asyncio.run(ask(batcher(double, picture_ms=picture_ms), *range(100))))
-    assert [answer.outputs["twice"].item() for answer in answers] == [2 * value for value in range(100)]
+    assert [answer.value for answer in answers] == [2 * value for value in range(100)]
 
 
 @IN_PLACE_AND_THREAD
@@ -105,18 +109,6 @@ def test_the_event_loop_stays_free_during_a_long_inference() -> None:
     assert asyncio.run(scenario()) > 10
 
 
-def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room() -> None:
-    async def scenario() -> None:
-        batches = batcher(double, max_queue=3)
-        waiting = [batches.submit(picture(value)) for value in range(3)]
-        with pytest.raises(QueueFullError):
-            batches.submit(picture(9))
-        await asyncio.gather(*waiting)
-        await batches.submit(picture(9))
-
-    asyncio.run(scenario())
-
-
 def test_a_client_that_left_is_not_computed() -> None:
     model = Recorder()
 
@@ -124,7 +116,7 @@ def test_a_client_that_left_is_not_computed() -> None:
         batches = batcher(model)
         stays, leaves = batches.submit(picture(1)), batches.submit(picture(2))
         leaves.cancel()
-        assert (await stays).outputs["twice"].item() == 2
+        assert (await stays).value == 2
 
     asyncio.run(scenario())
     assert model.sizes == [1]
@@ -149,7 +141,7 @@ def test_too_few_answers_reach_nobody_as_anothers() -> None:
 
 
 def test_closing_answers_what_waits_and_takes_nothing_new() -> None:
-    async def scenario() -> list[Inference]:
+    async def scenario() -> list[Inference[float]]:
         batches = batcher(Recorder(seconds=0.01), max_batch=1, picture_ms=SLOW)
         waiting = [batches.submit(picture(value)) for value in range(5)]
         closing = asyncio.create_task(batches.close())

@@ -20,12 +20,13 @@ SUCCESSES: dict[tuple[str, str], type[BaseModel]] = {
     ("/health/ready", "get"): Status,
 }
 ERRORS: dict[tuple[str, str], set[str]] = {
-    ("/predict", "post"): {"400", "404", "413", "415", "422", "429", "500", "503"},
-    ("/predict/batch", "post"): {"400", "404", "413", "415", "422", "503"},
+    ("/predict", "post"): {"400", "404", "408", "413", "415", "422", "429", "500", "503", "504"},
+    ("/predict/batch", "post"): {"400", "404", "408", "413", "415", "422", "429", "503"},
     ("/models", "get"): set(),
     ("/health/live", "get"): set(),
     ("/health/ready", "get"): {"503"},
 }
+OPTIONS = {"top_k", "rectified", "model", "version", "x-timeout-ms"}
 PICTURES: Any = {"files": [("images", PICTURE), ("images", b"seven")]}
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
@@ -114,7 +115,7 @@ def test_it_explains_every_option_and_every_way_to_send_a_picture(document: dict
         "/predict/batch": {"multipart/form-data"},
     }.items():
         operation = document["paths"][path]["post"]
-        assert {option["name"] for option in operation["parameters"]} == {"top_k", "rectified", "model", "version"}
+        assert {option["name"] for option in operation["parameters"]} == OPTIONS
         assert all(option["description"] for option in operation["parameters"])
         assert operation["requestBody"]["content"].keys() == types
 

@@ -1,0 +1,194 @@
+"""POST /predict and POST /predict/batch, as plain ASGI applications.
+
+The way through FastAPI's middlewares, router and dependencies costs as much as all the work on a small picture. Here a
+request goes straight from the server to the engine and back. `service.routes` describes both for the OpenAPI document.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from functools import lru_cache
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+import structlog
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from service.answers import Json, describe_answer, describe_error, to_bytes
+from service.engine import Engine
+from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
+from service.images import Format, Upload
+from service.models import Model
+from service.room import Seat
+from service.schemas import PredictOptions
+from service.settings import Settings
+from service.uploads import Body, read_one, read_several
+
+PICTURES_A_TURN = 16
+"""Of one batch request, before other requests have their turn."""
+TIMEOUT = b"x-timeout-ms"
+JSON = (b"content-type", b"application/json")
+LONGEST_QUERY = 200
+"""Bytes of a query whose meaning is remembered."""
+
+log = structlog.get_logger(__name__)
+
+
+class Client:
+    """Who waits for the answers of a request.
+
+    It is watched for going away only once an answer keeps it waiting: from the start that would cost more than most
+    answers do.
+    """
+
+    __slots__ = ("_answers", "_receive", "_watching")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._answers: list[asyncio.Future[Any]] = []
+        self._watching: asyncio.Task[None] | None = None
+
+    def waits(self, answer: asyncio.Future[Any]) -> None:
+        """Give ``answer`` up when the client goes away."""
+        self._answers.append(answer)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(ClientDisconnect())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+class Predict:
+    """Both routes over ``engine``."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /predict."""
+        await respond(send, self._one(scope, receive))
+
+    async def several(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /predict/batch."""
+        await respond(send, self._several(scope, receive))
+
+    async def _one(self, scope: Scope, receive: Receive) -> Json:
+        options = read_options(scope["query_string"])
+        model = self._engine.models.find(options.model, options.version)
+        body = Body(scope["headers"], receive)
+        timeout_ms = self._timeout_ms(body)
+        with Seat(model.room) as seat, Client(receive) as client:
+            upload = await read_one(body, self._settings.max_bytes, seat)
+            seat.take(pictures=1)
+            return await self._answer(model, upload, options, timeout_ms, client)
+
+    async def _several(self, scope: Scope, receive: Receive) -> Json:
+        options = read_options(scope["query_string"])
+        model = self._engine.models.find(options.model, options.version)
+        body = Body(scope["headers"], receive)
+        timeout_ms = self._timeout_ms(body)
+
+        async def answer_or_error(upload: Upload, seat: Seat, client: Client) -> Json:
+            try:
+                if len(upload.data) > self._settings.max_bytes:
+                    raise TooLargeError(f"the picture has more than {self._settings.max_bytes} bytes; scale it down")
+                seat.take(pictures=1)
+                return await self._answer(model, upload, options, timeout_ms, client)
+            except RequestError as error:
+                return describe_error(error)
+
+        with Seat(model.room) as seat, Client(receive) as client:
+            uploads = await read_several(body, self._settings.max_batch_bytes, self._settings.max_pictures, seat)
+            answers: list[asyncio.Task[Json]] = []
+            async with asyncio.TaskGroup() as group:
+                for position, upload in enumerate(uploads, start=1):
+                    answers.append(group.create_task(answer_or_error(upload, seat, client)))
+                    if position % PICTURES_A_TURN == 0:
+                        await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
+            return {"results": [answer.result() for answer in answers]}
+
+    async def _answer(
+        self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int, client: Client
+    ) -> Json:
+        started = perf_counter()
+        rectified: Format | None = None if options.rectified == "none" else options.rectified
+        answer = await self._engine.predict(model, upload, rectified, timeout_ms, client.waits)
+        return describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
+
+    def _timeout_ms(self, body: Body) -> int:
+        for name, value in body.headers:
+            if name == TIMEOUT:
+                if not (value.isdigit() and len(value) < 10 and int(value) > 0):
+                    raise BadOptionError("X-Timeout-Ms must be a whole number of milliseconds above 0")
+                return min(int(value), self._settings.timeout_ms)
+        return self._settings.timeout_ms
+
+
+async def respond(send: Send, work: Awaitable[Json]) -> None:
+    """Send what ``work`` gives, or what went wrong."""
+    try:
+        content = to_bytes(await work)
+    except RequestError as error:
+        await refuse(send, error)
+    except ClientDisconnect:
+        pass
+    except asyncio.CancelledError:  # by the server, whose patience with what is under way has ended
+        await refuse(send, NotReadyError("the service has stopped; send the request to another instance"))
+    except Exception:
+        log.exception("bug")
+        await refuse(send, InternalError("the service has a defect; its log says which"))
+    else:
+        await send_json(send, 200, content)
+
+
+async def refuse(send: Send, error: RequestError) -> None:
+    """Send an error."""
+    headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    await send_json(send, error.status, to_bytes(describe_error(error)), *headers)
+
+
+async def send_json(send: Send, status: int, content: bytes, *headers: tuple[bytes, bytes]) -> None:
+    """Send an answer whose body is JSON."""
+    length = (b"content-length", b"%d" % len(content))
+    await send({"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]})
+    await send({"type": "http.response.body", "body": content})
+
+
+def read_options(query: bytes) -> PredictOptions:
+    """The options in a query.
+
+    Raises:
+        BadOptionError: one is unknown or wrong.
+    """
+    return read_query(query) if len(query) > LONGEST_QUERY else remembered(query)
+
+
+def read_query(query: bytes) -> PredictOptions:
+    """See `read_options`."""
+    try:
+        return PredictOptions.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+    except ValidationError as error:
+        problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
+        raise BadOptionError(f"{'; '.join(problems)}; /docs lists the options") from None
+    except ValueError as error:  # more fields than parse_qsl takes
+        raise BadOptionError(f"the query cannot be read: {error}; /docs lists the options") from None
+
+
+remembered = lru_cache(maxsize=256)(read_query)

@@ -1,0 +1,51 @@
+"""What a model's outputs say of each picture. Numpy is asked once a batch: its calls cost more than its sums."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.artifact import Manifest, Outputs
+from service.geometry import Points, regions
+
+
+class Look(NamedTuple):
+    """What one transformer did to a picture."""
+
+    theta: Points
+    """Two rows of three."""
+    parameters: list[float]
+    region: Points
+    """See `service.geometry.regions`."""
+    rectified: NDArray[np.uint8]
+    """``(h, w, C)``."""
+
+
+class Reading(NamedTuple):
+    """What a model says of one picture."""
+
+    sound: bool
+    """Whether all its numbers are finite."""
+    ranking: NDArray[np.intp]
+    """``(K,)``: classes, the most probable first, the first of equals first."""
+    probabilities: NDArray[np.float32]
+    """``(K,)`` in that order."""
+    looks: tuple[Look, ...]
+    """One for each transformer of the manifest."""
+
+
+def read(outputs: Outputs, manifest: Manifest) -> list[Reading]:
+    """One reading for each picture of a batch."""
+    probabilities: NDArray[np.float32] = outputs[manifest.probabilities]
+    ranking = np.argsort(-probabilities, axis=1, kind="stable")
+    ranked = np.take_along_axis(probabilities, ranking, axis=1)
+    sound = np.asarray(np.isfinite(ranked).all(axis=1))
+    looks = []
+    for transform in manifest.transforms:
+        theta: NDArray[np.float32] = outputs[transform.theta]
+        parameters = outputs[transform.parameters].reshape(len(theta), -1)
+        sound &= np.isfinite(parameters).all(axis=1) & np.isfinite(theta).all(axis=(1, 2))
+        columns = (theta.tolist(), parameters.tolist(), regions(theta).tolist(), outputs[transform.rectified])
+        looks.append([Look(*row) for row in zip(*columns, strict=True)])
+    rows = zip(sound.tolist(), ranking, ranked, zip(*looks, strict=True), strict=True)
+    return [Reading(*row) for row in rows]
