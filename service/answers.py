@@ -19,28 +19,29 @@ Json = dict[str, Any]
 
 def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_ms: float) -> Json:
     """A `service.schemas.Prediction`."""
-    model, reading = answer.model, answer.reading
+    model, reading, times = answer.model, answer.reading, answer.timings
     classes = model.manifest.classes
+    ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
     transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
     first = transforms[0]
-    description = {
+    return {
         "model": {"name": model.name, "version": model.version},
         "predictions": [
             {"label": classes[index], "index": index, "probability": probability}
-            for index, probability in zip(
-                reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist(), strict=True
-            )
+            for index, probability in zip(ranking, probabilities, strict=True)
         ],
         "theta": first["theta"],
         "corners": first["corners"],
         "rectified": first["rectified"],
-    }
-    if len(transforms) > 1:
-        description["transforms"] = transforms
-    timings = {name: round(value, 3) for name, value in answer.timings._asdict().items()}
-    return description | {
+        **({"transforms": transforms} if len(transforms) > 1 else {}),
         "batch_size": answer.batch_size,
-        "timings_ms": timings | {"total": round(total_ms, 3)},
+        "timings_ms": {
+            "decode": round(times.decode, 3),
+            "queue": round(times.queue, 3),
+            "inference": round(times.inference, 3),
+            "encode": round(times.encode, 3),
+            "total": round(total_ms, 3),
+        },
     }
 
 
@@ -48,21 +49,18 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None) -> 
     """A `service.schemas.TransformResult`."""
     look = answer.reading.looks[index]
     transform = answer.model.manifest.transforms[index]
-    height, width, _ = look.rectified.shape
+    file = None
+    if answer.rectified:
+        height, width, _ = look.rectified.shape
+        data = base64.b64encode(answer.rectified[index]).decode()
+        file = {"format": rectified, "width": width, "height": height, "data": data}
     return {
         "name": transform.name,
         "kind": transform.kind,
         "theta": look.theta,
         "parameters": look.parameters,
         "corners": corners(look.region, answer.width, answer.height),
-        "rectified": {
-            "format": rectified,
-            "width": width,
-            "height": height,
-            "data": base64.b64encode(answer.rectified[index]).decode(),
-        }
-        if answer.rectified
-        else None,
+        "rectified": file,
     }
 
 

@@ -1,6 +1,6 @@
 """The web application: routes, and the one place where errors become HTTP."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -38,8 +38,11 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
 
 
-def create_app(engine: Engine, settings: Settings) -> FastAPI:
-    """The application over a loaded ``engine``, which it closes when it ends."""
+def create_app(engine: Engine, settings: Settings, workers_ready: Callable[[], bool]) -> FastAPI:
+    """The application over a loaded ``engine``, which it closes when it ends.
+
+    ``workers_ready`` says whether all processes that serve on this address are ready.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,7 +61,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.include_router(create_routes(engine))
+    app.include_router(create_routes(engine, workers_ready))
     patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)

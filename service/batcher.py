@@ -24,6 +24,8 @@ from service.errors import ModelFailedError, NotReadyError, TimeIsUpError
 
 IN_PLACE_MS = 2.0
 """Longest inference, as foretold by the last ones, that may hold the event loop."""
+GROWTH = 1.1
+"""By how much what is foretold grows from one inference to the next."""
 TICK_S = 0.02
 
 Run = Callable[[NDArray[np.uint8]], Outputs]
@@ -187,7 +189,8 @@ class Batcher(Generic[Value]):
     def _resolve(self, batch: list[Item[Value]], values: Sequence[Value], started: float, ended: float) -> None:
         size = len(batch)
         inference_ms = (ended - started) * 1000
-        self._picture_ms = inference_ms / size
+        # A slow one may have been interrupted; only several in a row are believed.
+        self._picture_ms = min(inference_ms / size, GROWTH * self._picture_ms)
         for item, value in zip(batch, values, strict=True):
             if not item.answer.done():
                 item.answer.set_result(Inference(value, size, (started - item.arrived) * 1000, inference_ms))

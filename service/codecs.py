@@ -104,8 +104,10 @@ def decode(data: bytes, plain: Plain) -> NDArray[np.uint8] | None:
         )
     except RuntimeError:  # the errors of all decoders are derived from it
         return None
-    shape = (plain.height, plain.width, *([3] if plain.channels == 3 else []))
-    return pixels.reshape(shape) if pixels.size == np.prod(shape) and pixels.dtype == np.uint8 else None
+    shape = (plain.height, plain.width) if plain.channels == 1 else (plain.height, plain.width, plain.channels)
+    if pixels.shape == (*shape, 1):
+        pixels = pixels[..., 0]
+    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

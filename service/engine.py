@@ -58,9 +58,14 @@ class Engine:
         self._closing = False
 
     @property
+    def hangs(self) -> bool:
+        """Whether a model has been given up."""
+        return any(model.batcher.hangs for model in self.models)
+
+    @property
     def ready(self) -> bool:
         """Whether every model can answer."""
-        return not self._closing and not any(model.batcher.hangs for model in self.models)
+        return not self._closing and not self.hangs
 
     async def predict(
         self, model: Model, upload: Upload, rectified: Format | None, timeout_ms: int, on_wait: OnWait | None = None

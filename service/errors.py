@@ -9,6 +9,7 @@ ServiceError                  base class
 └── RequestError              answered as {"error": {"code", "message"}} with the status below
     ├── BadPictureError       400 undecodable, truncated or empty
     ├── BadBodyError          400 the body around the picture cannot be parsed
+    ├── BadRequestError       400 not HTTP
     ├── UnknownModelError     404 no such model or version
     ├── TooSlowError          408 the request did not arrive in time
     ├── TooLargeError         413 too many bytes, pixels or pictures
@@ -69,6 +70,13 @@ class BadBodyError(RequestError):
 
     status = 400
     code = "bad_body"
+
+
+class BadRequestError(RequestError):
+    """What arrived is not HTTP."""
+
+    status = 400
+    code = "bad_request"
 
 
 class UnknownModelError(RequestError):

@@ -37,15 +37,25 @@ class Reading(NamedTuple):
 def read(outputs: Outputs, manifest: Manifest) -> list[Reading]:
     """One reading for each picture of a batch."""
     probabilities: NDArray[np.float32] = outputs[manifest.probabilities]
-    ranking = np.argsort(-probabilities, axis=1, kind="stable")
-    ranked = np.take_along_axis(probabilities, ranking, axis=1)
-    sound = np.asarray(np.isfinite(ranked).all(axis=1))
+    ranking = (-probabilities).argsort(axis=1, kind="stable")
+    ranked = probabilities[np.arange(len(ranking))[:, None], ranking]
     looks = []
     for transform in manifest.transforms:
         theta: NDArray[np.float32] = outputs[transform.theta]
         parameters = outputs[transform.parameters].reshape(len(theta), -1)
-        sound &= np.isfinite(parameters).all(axis=1) & np.isfinite(theta).all(axis=(1, 2))
         columns = (theta.tolist(), parameters.tolist(), regions(theta).tolist(), outputs[transform.rectified])
         looks.append([Look(*row) for row in zip(*columns, strict=True)])
-    rows = zip(sound.tolist(), ranking, ranked, zip(*looks, strict=True), strict=True)
+    rows = zip(sound(outputs).tolist(), ranking, ranked, zip(*looks, strict=True), strict=True)
     return [Reading(*row) for row in rows]
+
+
+def sound(outputs: Outputs) -> NDArray[np.bool_]:
+    """For each picture of a batch, whether all numbers that belong to it are finite."""
+    batch = len(next(iter(outputs.values())))
+    answer = np.ones(batch, np.bool_)
+    for output in outputs.values():
+        if output.dtype.kind == "f":
+            finite = np.isfinite(output)
+            if not finite.all():
+                answer &= finite.reshape(batch, -1).all(axis=1)
+    return answer

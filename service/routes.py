@@ -1,5 +1,6 @@
 """The service's own routes: models and health; and what the OpenAPI document says of predictions."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -99,7 +100,7 @@ BODY_ERRORS = (
 PICTURE_ERRORS = (BadPictureError, *BODY_ERRORS, ModelFailedError, TimeIsUpError)
 
 
-def create_routes(engine: Engine) -> APIRouter:
+def create_routes(engine: Engine, workers_ready: Callable[[], bool]) -> APIRouter:
     """The routes over ``engine``, and the descriptions of those that `service.predict` answers before they get here."""
     router = APIRouter()
 
@@ -130,8 +131,15 @@ def create_routes(engine: Engine) -> APIRouter:
         return ModelList(models=[describe(model) for model in engine.models])
 
     @router.head("/health/live", include_in_schema=False)
-    @router.get("/health/live", tags=["health"], summary="Is the process answering?")
+    @router.get(
+        "/health/live",
+        tags=["health"],
+        summary="Is the process answering, and no model given up?",
+        responses=errors(NotReadyError),
+    )
     async def live() -> Status:
+        if engine.hangs:
+            raise NotReadyError("a model does not answer any more; start the service again")
         return Status(status="live")
 
     @router.head("/health/ready", include_in_schema=False)
@@ -142,6 +150,8 @@ def create_routes(engine: Engine) -> APIRouter:
         responses=errors(NotReadyError),
     )
     async def ready() -> Status:
+        if not workers_ready():
+            raise NotReadyError("a worker has died and is being replaced")
         if not engine.ready:
             raise NotReadyError("the service is shutting down, or a model does not answer any more")
         return Status(status="ready")

@@ -23,7 +23,7 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("/predict", "post"): {"400", "404", "408", "413", "415", "422", "429", "500", "503", "504"},
     ("/predict/batch", "post"): {"400", "404", "408", "413", "415", "422", "429", "503"},
     ("/models", "get"): set(),
-    ("/health/live", "get"): set(),
+    ("/health/live", "get"): {"503"},
     ("/health/ready", "get"): {"503"},
 }
 OPTIONS = {"top_k", "rectified", "model", "version", "x-timeout-ms"}

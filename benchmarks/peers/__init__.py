@@ -1,0 +1,1 @@
+"""Other model servers doing the same work; each file starts one."""

@@ -1,0 +1,133 @@
+"""The HTTP server: uvicorn, as this service wants it."""
+
+import gc
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from service.app import create_app
+from service.engine import Engine
+from service.errors import AddressError
+from service.models import Models
+from service.settings import Settings
+from service.wire import Connection
+
+BACKLOG = 2048
+COLLECT_AFTER = 50_000
+"""New objects, less those that are gone, after which cyclic garbage is looked for."""
+BEAT_S = 1.0
+HANGS = 70
+"""Exit status of a process that ends because it hangs; EX_SOFTWARE of sysexits.h."""
+
+log = structlog.get_logger(__name__)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Take the address.
+
+    Raises:
+        AddressError: it is in use, not ours, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AddressError(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another --host or --port"
+        ) from error
+
+
+class Server(uvicorn.Server):
+    """Answers on a socket until it is told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: Models,
+        on_ready: Callable[[], None],
+        workers_ready: Callable[[], bool] | None = None,
+    ) -> None:
+        """``on_ready`` is called when it answers. ``workers_ready`` tells a worker whether all of them are ready."""
+        self._engine = Engine(models, settings)
+        self._on_ready = on_ready
+        self._is_worker = workers_ready is not None
+        self._watchdog = Watchdog(settings.hang_s)
+        config = uvicorn.Config(
+            create_app(self._engine, settings, workers_ready or (lambda: True)),
+            http=type("PatientConnection", (Connection,), {"upload_s": settings.upload_s}),
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            server_header=False,
+            proxy_headers=False,  # nobody is told apart by address
+            timeout_graceful_shutdown=settings.grace_s,
+        )
+        super().__init__(config)
+
+    def serve_on(self, listener: socket.socket) -> int:
+        """Serve until told to stop; the exit status."""
+        calm_collector()
+        self.run([listener])
+        if self._engine.hangs:
+            os._exit(HANGS)  # Python would wait for the thread of an inference that never ends
+        return 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Answer what is under way and end, on a second signal at once. Uvicorn's own would end as if killed."""
+        if self._is_worker and sig == signal.SIGINT:
+            return  # Ctrl+C reaches the whole group; the supervisor says what it means
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so."""
+        await super().startup(sockets)
+        self._watchdog.start()
+        self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second; whether to stop."""
+        self._watchdog.beat()
+        if self._is_worker and self._engine.hangs:
+            return True  # another one takes its place
+        return await super().on_tick(counter)
+
+
+class Watchdog:
+    """Ends a process whose event loop stands still: it can answer nobody, and somebody else may start it again."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._beats = 0
+
+    def beat(self) -> None:
+        """The event loop runs."""
+        self._beats += 1
+
+    def start(self) -> None:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        seen, missed_s = self._beats, 0.0
+        while missed_s < self._limit_s:
+            time.sleep(BEAT_S)  # while the whole process is suspended nothing is missed
+            missed_s = missed_s + BEAT_S if self._beats == seen else 0.0
+            seen = self._beats
+        log.critical("event_loop_hangs", seconds=missed_s)
+        os._exit(HANGS)
+
+
+def calm_collector() -> None:
+    """Look for cyclic garbage seldom, and not in what stays for good: Python's defaults take a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)

@@ -1,0 +1,97 @@
+"""HTTP on the wire: uvicorn's, which also has no patience with clients that never finish, and speaks JSON about it."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.answers import describe_error, to_bytes
+from service.errors import BadRequestError, RequestError, TooSlowError
+
+HEAD_END = b"\r\n\r\n"
+
+
+class Connection(HttpToolsProtocol):
+    """A connection to a client."""
+
+    upload_s: float
+    """Seconds that a request may take to arrive whole."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(Corked(transport))  # type: ignore[arg-type]
+        self._patience = self.loop.call_later(self.upload_s, self._lose_patience)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        whole = self.cycle is not None and not self.cycle.more_body
+        if whole and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        elif not whole and self._patience is None:
+            self._patience = self.loop.call_later(self.upload_s, self._lose_patience)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(BadRequestError(f"{msg.rstrip('.')}; send HTTP/1.1 as RFC 9112 has it"))
+
+    def _lose_patience(self) -> None:
+        """Refuse a request that does not arrive; one that never began is let go without a word."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None and not self.url:
+            self.transport.close()
+            return
+        self._refuse(TooSlowError(f"the request did not arrive whole within {self.upload_s:g} s; send it again"))
+        if self.cycle is not None:  # whoever still reads its body learns that nobody is there
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _refuse(self, error: RequestError) -> None:
+        content = to_bytes(describe_error(error))
+        head = (
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        self.transport.close()
+
+
+class Corked:
+    """A transport that sends the head of an answer together with the beginning of its body: one packet, not two."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, a head alone only when nothing follows in this turn of the event loop."""
+        if not self._head and data.endswith(HEAD_END):
+            self._head = data
+            self._loop.call_soon(self._send)
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def close(self) -> None:
+        """Send what is held, then close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""

@@ -1,0 +1,117 @@
+"""Several processes that answer on the same address, and the one that starts them again when they die."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from service.errors import StartError
+from service.logs import configure_logs
+from service.models import load_models
+from service.server import Server
+from service.settings import Settings
+
+CANNOT_START = 3
+"""Exit status of a worker that has said why in its log."""
+SHORT_LIFE_S = 5.0
+"""A worker that dies sooner is started again only after a while."""
+SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
+
+log = structlog.get_logger(__name__)
+
+
+class Supervisor:
+    """Keeps ``settings.workers`` processes alive."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._on_ready = on_ready
+        self._ready = SPAWN.RawArray("b", settings.workers)
+        self._workers: dict[int, BaseProcess] = {}
+        self._started: dict[int, float] = {}
+        self._stopping = False
+        self._announced = False
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit status."""
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, self._stop)
+        for index in range(self._settings.workers):
+            self._start(index)
+        status = 0
+        while self._workers:
+            wait([worker.sentinel for worker in self._workers.values()], timeout=0.1)
+            for index, worker in list(self._workers.items()):
+                if not worker.is_alive():
+                    status = max(status, self._bury(index, worker))
+            if not self._announced and all(self._ready):
+                self._announced = True
+                self._on_ready()
+        return status
+
+    def _start(self, index: int) -> None:
+        worker = SPAWN.Process(target=work, args=(self._settings, self._listener, self._ready, index))
+        worker.start()
+        self._workers[index] = worker
+        self._started[index] = time.monotonic()
+
+    def _bury(self, index: int, worker: BaseProcess) -> int:
+        """Note that a worker has ended and start another, unless it was to end; the exit status."""
+        self._ready[index] = 0
+        del self._workers[index]
+        if self._stopping:
+            return int(worker.exitcode != 0)
+        log.error("worker_died", worker=index, pid=worker.pid, exit=worker.exitcode)
+        if worker.exitcode == CANNOT_START and not self._announced:
+            self._stop()
+            return 1
+        if time.monotonic() - self._started[index] < SHORT_LIFE_S:
+            time.sleep(1)
+        self._start(index)
+        return 0
+
+    def _stop(self, sig: int = 0, frame: FrameType | None = None) -> None:
+        """Tell the workers to answer what is under way and end; called again, at once."""
+        self._stopping = True
+        for worker in self._workers.values():
+            if worker.is_alive():
+                worker.terminate()
+
+
+def work(settings: Settings, listener: socket.socket, ready: Any, index: int) -> None:
+    """A worker: loads the models and serves them on ``listener``; ``ready[index]`` says when it answers."""
+    configure_logs(settings)
+    end_with_parent()
+    try:
+        models = load_models(settings)
+    except StartError as error:
+        log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
+        raise SystemExit(CANNOT_START) from None
+
+    def on_ready() -> None:
+        ready[index] = 1
+
+    Server(settings, models, on_ready, lambda: all(ready)).serve_on(listener)
+
+
+def end_with_parent() -> None:
+    """Stop as on SIGTERM when the supervisor is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
