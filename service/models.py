@@ -1,7 +1,7 @@
 """The models that are served: loaded, warmed up and found by name and version."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import structlog
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, ArtifactError, Manifest, find_artifacts, read_artifact
-from service.backends import Backend, open_backend
+from service.backends import Backend, Device, open_backend
 from service.batcher import Batcher
 from service.errors import ModelLoadError, UnknownModelError
 from service.readings import Reading, read
@@ -23,6 +23,8 @@ TOLERANCE = 1e-3
 """Largest difference of probabilities and parameters from the golden answer, on any device."""
 GREY_LEVELS = 2
 """Largest difference of a pixel of the rectified image from the golden answer."""
+
+Opener = Callable[[Artifact, Device, int], Backend]
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +67,8 @@ class Models:
         return model
 
 
-def load_models(settings: Settings) -> Models:
-    """Load and warm up everything in the models folder.
+def load_models(settings: Settings, opener: Opener = open_backend) -> Models:
+    """Load and warm up everything in the models folder, each model through ``opener``.
 
     Raises:
         ModelLoadError: there is nothing, or something cannot be loaded or answers wrongly.
@@ -78,10 +80,10 @@ def load_models(settings: Settings) -> Models:
         raise ModelLoadError(str(error)) from error
     if not found:
         raise ModelLoadError(f"there is no model in {settings.models}; it must hold NAME/VERSION/manifest.json")
-    return Models(load_model(name, version, artifact, settings) for name, version, artifact in found)
+    return Models(load_model(name, version, artifact, settings, opener) for name, version, artifact in found)
 
 
-def load_model(name: str, version: int, artifact: Artifact, settings: Settings) -> Model:
+def load_model(name: str, version: int, artifact: Artifact, settings: Settings, opener: Opener) -> Model:
     """Load one version and replay its golden pictures.
 
     Raises:
@@ -89,7 +91,7 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings) 
         DeviceError: the device asked for cannot be used.
     """
     started = time.perf_counter()
-    backend = open_backend(artifact, settings.device, settings.threads)
+    backend = opener(artifact, settings.device, settings.threads)
     picture_ms = warm_up(backend, artifact)
     log.info(
         "model_ready",

@@ -21,6 +21,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._patience: asyncio.TimerHandle | None = None
+        self.url = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Corked(transport))  # type: ignore[arg-type]
@@ -28,7 +29,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        whole = self.cycle is not None and not self.cycle.more_body
+        whole = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
         if whole and self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -48,7 +49,9 @@ class Connection(HttpToolsProtocol):
         """Refuse a request that does not arrive; one that never began is let go without a word."""
         if self.transport.is_closing():
             return
-        if self.cycle is None and not self.url:
+        never_began = self.cycle is None and not self.url
+        refused_already = self.cycle is not None and self.cycle.response_complete and self.cycle.more_body
+        if never_began or refused_already:
             self.transport.close()
             return
         self._refuse(TooSlowError(f"the request did not arrive whole within {self.upload_s:g} s; send it again"))

@@ -43,9 +43,9 @@ class Service(NamedTuple):
         return url.host, url.port or 80
 
 
-def command(flags: Sequence[object], python: Sequence[str] = ()) -> list[str]:
-    """The command line, with options of Python itself before ``-m``."""
-    return [sys.executable, *python, "-m", "service", *map(str, flags)]
+def command(flags: Sequence[object], python: Sequence[str] = (), module: Sequence[str] = ("service",)) -> list[str]:
+    """The command line of ``module`` and its own arguments, with options of Python itself before ``-m``."""
+    return [sys.executable, *python, "-m", *module, *map(str, flags)]
 
 
 def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -55,13 +55,16 @@ def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def start_service(
-    *flags: object, env: Mapping[str, str] | None = None, python: Sequence[str] = ()
+    *flags: object,
+    env: Mapping[str, str] | None = None,
+    python: Sequence[str] = (),
+    module: Sequence[str] = ("service",),
 ) -> Iterator[Service]:
     """The service with ``flags``, on a free port unless they name one; it has ended when the context has."""
     port = [] if "--port" in flags else ["--port", "0"]
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
-            command([*port, *flags], python),
+            command([*port, *flags], python, module),
             cwd=REPOSITORY,
             env=clean_environment(env or {}),
             stdout=subprocess.PIPE,

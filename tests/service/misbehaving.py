@@ -1,0 +1,80 @@
+"""The service over models that misbehave on purpose: ``python -m tests.service.misbehaving KIND FLAGS``.
+
+A picture whose first pixel is 128 or more makes them raise, sleep or kill the process; to others they answer as always,
+all after a time of their own.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.artifact import Artifact, Outputs
+from service.__main__ import announcement
+from service.backends import Backend, Device, open_backend
+from service.logs import configure_logs
+from service.models import load_models
+from service.server import Server, listen
+from service.settings import load_settings
+
+BAD = 128
+LONG_S = 60.0
+
+
+def fail() -> None:
+    raise ValueError("out of memory")
+
+
+def hang() -> None:
+    time.sleep(LONG_S)
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+KINDS: dict[str, tuple[float, Callable[[], None]]] = {
+    "slow": (0.1, fail),
+    "failing": (0.0, fail),
+    "hanging": (0.01, hang),
+    "hanging in place": (0.0, hang),
+    "recovering": (0.01, lambda: time.sleep(3)),
+}
+"""Seconds that each batch takes, and what a bad picture does. From two milliseconds on models run in a thread."""
+
+
+class Misbehaving:
+    """A backend around a real one."""
+
+    def __init__(self, kind: str, backend: Backend) -> None:
+        self.device = backend.device
+        self._seconds, self._misbehave = KINDS[kind]
+        self._backend = backend
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        time.sleep(self._seconds)
+        if (images[:, 0, 0, 0] >= BAD).any():
+            self._misbehave()
+        return self._backend.run(images)
+
+
+def main(kind: str, flags: list[str]) -> int:
+    settings = load_settings(flags)
+    configure_logs(settings)
+
+    def opener(artifact: Artifact, device: Device, threads: int) -> Backend:
+        return Misbehaving(kind, open_backend(artifact, device, threads))
+
+    models = load_models(settings, opener)
+    listener = listen(settings)
+    line = announcement(settings, models, listener)
+    return Server(settings, models, partial(print, line, flush=True)).serve_on(listener)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

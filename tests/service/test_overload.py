@@ -1,0 +1,282 @@
+"""The real process under more than it can do: refusals, deadlines, clients that leave, models that fail and hang."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.server import HANGS
+from tests.conftest import START_S, STOP_S, Service, start_service
+from tests.service import artifacts
+from tests.service.answers import PICTURE, connect, post, predict, prediction, receive, refused
+from tests.service.broken import DAMAGED
+from tests.service.pictures import Answer, difference, encode, noise
+
+GOOD = encode(np.zeros_like(noise(0)))
+EVIL = encode(np.full_like(noise(0), 255))
+SLOW_S = 0.1
+"""How long each batch of the slow model takes."""
+TIMEOUT_MS = 250
+MANY = 10_000
+
+
+@contextmanager
+def misbehaving(kind: str, *flags: object) -> Iterator[Service]:
+    with start_service(*flags, module=("tests.service.misbehaving", kind)) as service:
+        yield service
+
+
+def ask(service: Service, picture: bytes = GOOD, timeout_ms: str | None = None) -> httpx.Response:
+    headers = {"X-Timeout-Ms": timeout_ms} if timeout_ms else {}
+    with httpx.Client(timeout=STOP_S) as client:
+        return client.post(f"{service.url}/predict", content=picture, headers=headers)
+
+
+def ask_many(service: Service, count: int) -> list[httpx.Response]:
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(lambda _: ask(service), range(count)))
+
+
+def log_events(service: Service) -> list[str]:
+    return [json.loads(line)["event"] for line in service.log().splitlines() if line.startswith("{")]
+
+
+def wait_for(service: Service, event: str) -> None:
+    deadline = time.monotonic() + START_S
+    while event not in log_events(service):
+        assert time.monotonic() < deadline, f"no {event} in the log:\n{service.log()}"
+        time.sleep(0.05)
+
+
+def test_a_full_queue_refuses_at_once_and_undecoded() -> None:
+    with misbehaving("slow", "--max-queue", 2, "--max-batch", 1) as service, ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(ask, service) for _ in range(2)]
+        time.sleep(SLOW_S / 4)
+        started = time.monotonic()
+        response = ask(service, DAMAGED["PNG cut in half"])
+        taken_s = time.monotonic() - started
+        refused(response, 429, "queue_full", "try again a little later")
+        assert response.headers["retry-after"] == "1"
+        assert [answer.result().status_code for answer in waiting] == [200, 200]
+        refused(ask(service, DAMAGED["PNG cut in half"]), 400, "bad_picture")
+    assert taken_s < SLOW_S, "it did not wait for its turn"
+
+
+def test_the_queue_is_full_of_bytes_too() -> None:
+    with misbehaving("slow", "--max-queue-bytes", 3 * len(GOOD), "--max-batch", 1) as service:
+        statuses = sorted(response.status_code for response in ask_many(service, 8))
+        assert statuses.count(200) >= 3
+        assert set(statuses) == {200, 429}
+        assert "bytes of pictures are waiting" in next(r for r in ask_many(service, 8) if r.status_code == 429).text
+        prediction(ask(service))
+
+
+def test_what_is_overdue_is_answered_in_time_and_not_computed() -> None:
+    with misbehaving("slow", "--max-batch", 1, "--timeout-ms", TIMEOUT_MS) as service:
+        started = time.monotonic()
+        responses = ask_many(service, 12)
+        taken_s = time.monotonic() - started
+        answered = [response for response in responses if response.status_code == 200]
+        assert 1 <= len(answered) <= TIMEOUT_MS / 1000 / SLOW_S + 1
+        for response in responses:
+            if response.status_code != 200:
+                refused(response, 504, "time_is_up", "try again later")
+        assert taken_s < 12 * SLOW_S
+        assert prediction(ask(service))["timings_ms"]["queue"] < SLOW_S * 1000, "the others have left the queue"
+
+
+def test_a_request_may_have_less_patience_than_the_service() -> None:
+    with misbehaving("slow") as service:
+        refused(ask(service, timeout_ms="20"), 504, "time_is_up")
+        prediction(ask(service, timeout_ms="99999999"))
+        for wrong in ("0", "-1", "soon", "1.5", "9" * 30):
+            refused(ask(service, timeout_ms=wrong), 422, "bad_option", "X-Timeout-Ms")
+
+
+def test_a_client_that_leaves_the_queue_is_not_computed() -> None:
+    with misbehaving("slow", "--max-batch", 1) as service:
+        with ThreadPoolExecutor(1) as threads:
+            first = threads.submit(ask, service)
+            time.sleep(SLOW_S / 4)
+            gone = [connect(service) for _ in range(10)]
+            for connection in gone:
+                connection.sendall(post(GOOD))
+            time.sleep(SLOW_S / 2)
+            for connection in gone:
+                connection.close()
+            prediction(first.result())
+        assert prediction(ask(service))["timings_ms"]["queue"] < 4 * SLOW_S * 1000
+
+
+def test_times_and_batch_sizes_are_true() -> None:
+    with misbehaving("slow", "--max-batch", 4) as service:
+        answers = [prediction(response) for response in ask_many(service, 9)]
+        for answer in answers:
+            assert SLOW_S * 1000 <= answer["timings_ms"]["inference"] < 4 * SLOW_S * 1000
+            assert answer["batch_size"] <= 4
+        assert max(answer["timings_ms"]["queue"] for answer in answers) >= SLOW_S * 1000
+        assert sum(1 / answer["batch_size"] for answer in answers) == pytest.approx(
+            len({answer["timings_ms"]["inference"] for answer in answers}), abs=0.01
+        ), "the answers of a batch say the same"
+
+
+def test_an_inference_that_raises_fails_its_own_batch_alone() -> None:
+    with misbehaving("failing") as service:
+        for _ in range(3):
+            refused(ask(service, EVIL), 500, "model_failed")
+            prediction(ask(service))
+        assert service.client.get("/health/ready").status_code == 200
+
+
+def test_health_answers_while_the_queue_is_full() -> None:
+    with misbehaving("slow", "--max-queue", 8, "--max-batch", 1) as service, ThreadPoolExecutor(16) as threads:
+        flood = [threads.submit(ask, service) for _ in range(64)]
+        times = []
+        while not all(answer.done() for answer in flood):
+            started = time.monotonic()
+            assert service.client.get("/health/ready").status_code == 200
+            times.append(time.monotonic() - started)
+        assert {answer.result().status_code for answer in flood} <= {200, 429}
+    assert sorted(times)[len(times) // 2] < SLOW_S, "it waits for no inference"
+
+
+def test_a_model_that_hangs_is_given_up_and_taken_back_when_it_answers() -> None:
+    with misbehaving("recovering", "--hang-s", 1) as service:
+        with ThreadPoolExecutor(1) as threads:
+            hanging = threads.submit(ask, service, EVIL)
+            wait_for(service, "model_hangs")
+            refused(hanging.result(), 500, "model_failed", "hangs")
+            refused(ask(service), 503, "not_ready", "does not answer any more")
+            for state in ("ready", "live"):
+                refused(service.client.get(f"/health/{state}"), 503, "not_ready")
+        wait_for(service, "model_answers_again")
+        prediction(ask(service))
+        assert service.client.get("/health/ready").status_code == 200
+
+
+def test_a_service_whose_model_hangs_can_be_stopped() -> None:
+    with misbehaving("hanging", "--hang-s", 1) as service:
+        refused(ask(service, EVIL), 500, "model_failed", "hangs")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(STOP_S) == HANGS
+
+
+def test_a_process_that_stands_still_ends_and_its_clients_do_not_hang() -> None:
+    with misbehaving("hanging in place", "--hang-s", 2) as service:
+        with pytest.raises(httpx.RemoteProtocolError):
+            ask(service, EVIL)
+        assert service.process.wait(STOP_S) == HANGS
+        assert "event_loop_hangs" in log_events(service)
+
+
+def test_an_upload_that_stalls_is_told_so() -> None:
+    with start_service("--upload-s", 1) as service:
+        for beginning in (post(PICTURE)[:-100], b"POST /predict HTTP/1.1\r\nHost: te"):
+            with connect(service) as connection:
+                connection.sendall(beginning)
+                answer = receive(connection)
+                assert (answer.status, answer.json()["error"]["code"]) == (408, "too_slow")
+        with connect(service) as connection:
+            assert connection.recv(100) == b"", "who says nothing is let go without a word"
+        predict(service)
+        assert "Traceback" not in service.log()
+
+
+def test_past_its_patience_a_stopping_service_says_so_and_logs_no_traceback() -> None:
+    with start_service("--grace-s", 1) as service, connect(service) as connection:
+        connection.sendall(post(PICTURE)[:-100])
+        time.sleep(0.2)
+        service.process.send_signal(signal.SIGTERM)
+        answer = receive(connection)
+        assert (answer.status, answer.json()["error"]["code"]) == (503, "not_ready")
+        assert service.process.wait(STOP_S) == 0
+        assert "Traceback" not in service.log()
+
+
+def test_everyone_of_ten_thousand_gets_their_own_answer(tmp_path: Path) -> None:
+    """Through cancellations, bad pictures and two models: the same label and theta as alone."""
+    artifacts.write_labelled(tmp_path / "one" / "1", "one-")
+    artifacts.write_labelled(tmp_path / "two" / "1", "two-")
+    distinct = [encode(noise(seed)) for seed in range(200)]
+
+    async def flood(service: Service) -> None:
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=STOP_S) as client:
+
+            async def one(number: int) -> None:
+                model, picture = ("one", "two")[number % 2], number % len(distinct)
+                if number % 50 == 7:
+                    response = await client.post(f"/predict?model={model}", content=DAMAGED["PNG cut in half"])
+                    assert response.status_code == 400
+                    return
+                sending = client.post(f"/predict?model={model}&rectified=none", content=distinct[picture])
+                if number % 40 == 3:
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(sending, 0.0005)
+                    return
+                found = prediction(await sending)
+                expected = alone[model, picture]
+                assert found["predictions"][0]["label"] == expected["predictions"][0]["label"]
+                assert difference(np.array(found["theta"]), np.array(expected["theta"])) < 1e-3
+
+            alone: dict[tuple[str, int], Answer] = {}
+            for model in ("one", "two"):
+                for index, picture in enumerate(distinct):
+                    alone[model, index] = predict(service, picture, model=model, rectified="none")
+            thetas = {json.dumps(answer["theta"]) for answer in alone.values()}
+            assert len(thetas) >= len(distinct), "or this test could not tell whose answer it is"
+            for start in range(0, MANY, 1000):
+                await asyncio.gather(*(one(number) for number in range(start, start + 1000)))
+
+    with start_service("--models", tmp_path, "--max-queue", 2000) as service:
+        asyncio.run(flood(service))
+        assert "Traceback" not in service.log()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_dies_is_replaced_and_meanwhile_nothing_is_ready() -> None:
+    def workers(service: Service) -> set[int]:
+        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+    with start_service("--workers", 2) as service:
+        assert "with 2 workers" in service.line
+        before = workers(service)
+        assert len(before) == 2
+        predict(service)
+        os.kill(min(before), signal.SIGKILL)
+        statuses: list[int] = []
+        deadline = time.monotonic() + START_S
+        while not statuses or statuses[-1] != 200 or 503 not in statuses:
+            assert time.monotonic() < deadline, statuses
+            try:
+                statuses.append(httpx.get(f"{service.url}/health/ready", timeout=STOP_S).status_code)
+            except httpx.TransportError:
+                statuses.append(0)  # it was the dead worker's connection
+        after = workers(service)
+        assert len(after) == 2
+        assert len(after & before) == 1
+        prediction(ask(service))
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(STOP_S) == 0
+        assert "Traceback" not in service.log()
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with start_service("--grace-s", 10 * STOP_S) as service, connect(service) as connection:
+        connection.sendall(post(PICTURE)[:-100])
+        time.sleep(0.2)
+        for _ in range(2):
+            service.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        assert service.process.wait(STOP_S) == 0
