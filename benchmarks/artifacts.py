@@ -43,7 +43,8 @@ class Untrained(Run):
     """A run as it would be after no training at all."""
 
     def evaluation(self) -> Evaluation:
-        return Evaluation.model_construct(dataset="no", distortion="of an untrained network", pictures=1, accuracy=0.0)
+        facts = {"dataset": "no", "distortion": "of an untrained network", "pictures": 1, "accuracy": 0.0}
+        return Evaluation.model_construct(**facts)  # type: ignore[arg-type]
 
     def trained_network(self) -> SpatialTransformerClassifier:
         torch.manual_seed(self.info().seed)
@@ -67,7 +68,7 @@ def main(models: Path) -> None:
     for name, recipe in recipes.items():
         if not (models / name / "1").exists():
             classes = tuple(str(number) for number in range(10 if name == "light" else 43))
-            run = Untrained.create(models.with_name("runs") / name, recipe, 0, classes, len(recipe.mean))
+            run = Untrained.create(models.with_name("benchmark-runs") / name, recipe, 0, classes, len(recipe.mean))
             export_run(run, OnnxRuntime(), models, name, 1, force=False)
 
 

@@ -1,12 +1,15 @@
-"""Requests per second of POST /predict next to a bare FastAPI echo of the same body, in one run.
+"""stn-serve next to other model servers doing the same work, in one run.
 
-    python benchmarks/serving.py [--rounds 3] [--seconds 5] [--picture docs/pictures/digit.png]
+    python -m benchmarks.serving [--rounds 5] [--seconds 3] [--model light] [--picture docs/pictures/digit.png]
 
-Needs Linux, two cores, wrk and taskset (apt install wrk util-linux). The server has the first core and wrk the second;
-rounds of the servers are interleaved and medians are taken. Only ratios within one run mean anything.
+Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. Makes an environment for
+the peers (benchmarks/requirements.txt) and untrained models (benchmarks/artifacts.py) in build/. All processes of a
+server have the first core and wrk the second; rounds of the servers are interleaved and medians are taken, after the
+answers of all have been compared. Only ratios within one run mean anything.
 """
 
 import argparse
+import os
 import platform
 import re
 import shutil
@@ -20,27 +23,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
+import numpy as np
 
-CONNECTIONS = (1, 32)
+from benchmarks import artifacts
+
+BUILD = Path("build")
+MODELS = BUILD / "benchmark-models"
+PEERS = BUILD / "benchmark-peers"
+REQUIREMENTS = Path("benchmarks/requirements.txt")
 PORT = 8765
 ADDRESS = f"http://127.0.0.1:{PORT}"
-SERVERS = {
-    "stn-serve": ["-m", "service", "--port", str(PORT), "--threads", "1", "--log-level", "error"],
-    "FastAPI echo": [
-        "-m",
-        "uvicorn",
-        "benchmarks.echo:app",
-        "--port",
-        str(PORT),
-        "--log-level",
-        "error",
-        "--no-access-log",
-    ],
-}
-BODIES = ("raw", "multipart")
+CONNECTIONS = (1, 32)
+BATCH = 64
+START_S = 60
+PYTHON = str(PEERS / "bin" / "python")
+STN_SERVE = [sys.executable, "-m", "service", "--models", str(MODELS), "--threads", "1", "--log-level", "error"]
+ECHO = [sys.executable, *["-m", "uvicorn", "benchmarks.echo:app", "--log-level", "error", "--no-access-log"]]
 LUA = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "{content_type}"
@@ -50,41 +51,84 @@ file:close()
 """
 
 
-class Measured(NamedTuple):
-    """What wrk said."""
+class Case(NamedTuple):
+    """A server, and the kind of body that it gets."""
 
-    requests_per_s: float
+    command: list[str]
+    body: str
+    path: str = "/predict"
+    pictures: int = 1
+
+
+CASES = {
+    "stn-serve": Case([*STN_SERVE, "--port", str(PORT)], "raw"),
+    "stn-serve, multipart": Case([*STN_SERVE, "--port", str(PORT)], "multipart"),
+    "stn-serve, batches of 64": Case([*STN_SERVE, "--port", str(PORT)], "batch", "/predict/batch", BATCH),
+    "mosec": Case([PYTHON, "benchmarks/peers/mosec_server.py", str(PORT)], "raw"),
+    "LitServe": Case([PYTHON, "benchmarks/peers/litserve_server.py", str(PORT)], "multipart"),
+    "FastAPI, ORT call in an async route": Case([PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "raw"),
+    "bare FastAPI echo": Case([*ECHO, "--port", str(PORT)], "raw"),
+}
+LOOP = "no server: a plain Python loop, batches of 64"
+
+
+class Measured(NamedTuple):
+    """What wrk and the kernel said."""
+
+    pictures_per_s: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
+    """Of all processes of the server, for a picture."""
+    megabytes: float
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--model", choices=("light", "signs"), default="light")
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/digit.png"))
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     options = parser.parse_args()
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
             sys.exit(f"error: {tool} is missing; apt install wrk util-linux")
+    artifacts.main(MODELS)
+    make_peers()
+    os.environ |= {"ARTIFACT": str(MODELS / options.model / "1"), "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        scripts = {body: write_script(Path(folder), body, options.picture) for body in BODIES}
-        results: dict[tuple[str, str, int], list[Measured]] = defaultdict(list)
+        scripts = {body: write_script(Path(folder), body, options.picture) for body in ("raw", "multipart", "batch")}
+        compare(options.only, options.picture, options.model)
+        results: dict[tuple[str, int], list[Measured]] = defaultdict(list)
+        loops = []
         for _ in range(options.rounds):
-            for server, command in SERVERS.items():
-                with running(command):
-                    for body, script in scripts.items():
-                        for connections in CONNECTIONS:
-                            results[server, body, connections].append(load(script, connections, options.seconds))
-    show(results, options.rounds, options.seconds)
+            for name in options.only:
+                case = CASES[name]
+                with running(case.command) as process:
+                    for connections in CONNECTIONS:
+                        measured = load(case, process, scripts[case.body], connections, options)
+                        results[name, connections].append(measured)
+            loops.append(loop(options.picture, options.seconds))
+    show(results, statistics.median(loops), options)
+
+
+def make_peers() -> None:
+    """The environment that the other servers run in."""
+    if not Path(PYTHON).exists():
+        print(f"Installing the peers into {PEERS} (once) ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
+        subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
 
 
 def write_script(folder: Path, body: str, picture: Path) -> Path:
     """A wrk script that posts ``picture``, with its body beside it."""
     content, content_type = picture.read_bytes(), "image/png"
-    if body == "multipart":
-        request = httpx.Request("POST", ADDRESS, files={"image": (picture.name, content, content_type)})
+    if body != "raw":
+        file = (picture.name, content, content_type)
+        files = [("image", file)] if body == "multipart" else [("images", file)] * BATCH
+        request = httpx.Request("POST", ADDRESS, files=files)
         content, content_type = request.read(), request.headers["content-type"]
     (folder / f"{body}.bin").write_bytes(content)
     script = folder / f"{body}.lua"
@@ -93,34 +137,106 @@ def write_script(folder: Path, body: str, picture: Path) -> Path:
 
 
 @contextmanager
-def running(command: list[str]) -> Iterator[None]:
-    """A server on the first core, warmed up."""
-    process = subprocess.Popen(["taskset", "-c", "0", sys.executable, *command], stdout=subprocess.DEVNULL)
+def running(command: list[str]) -> Iterator[int]:
+    """A server on the first core; its process."""
+    process = subprocess.Popen(
+        ["taskset", "-c", "0", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
-        for _ in range(200):
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and process.poll() is None:
             try:
-                httpx.get(ADDRESS)
+                httpx.get(ADDRESS, timeout=1)
                 break
-            except httpx.ConnectError:
+            except httpx.TransportError:
                 time.sleep(0.05)
         else:
-            sys.exit(f"error: no server came up on {ADDRESS}")
-        if process.poll() is not None:
-            sys.exit(f"error: {' '.join(command)} ended; is another server listening on port {PORT}?")
-        yield
+            sys.exit(f"error: {' '.join(command)} did not come up on {ADDRESS}")
+        yield process.pid
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(START_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def load(script: Path, connections: int, seconds: int) -> Measured:
+def ask(case: Case, picture: Path, model: str) -> dict[str, Any]:
+    """A server's answer, once it is ready to give one."""
+    content = picture.read_bytes()
+    kinds: dict[str, dict[str, Any]] = {
+        "raw": {"content": content, "headers": {"content-type": "image/png"}},
+        "multipart": {"files": {"image": content}},
+        "batch": {"files": {"images": content}},
+    }
+    for _ in range(START_S):
+        response = httpx.post(f"{ADDRESS}{case.path}", params={"model": model}, timeout=START_S, **kinds[case.body])
+        if response.is_success:
+            answer: dict[str, Any] = response.json()
+            return answer["results"][0] if case.body == "batch" else answer
+        time.sleep(1)
+    sys.exit(f"error: no answer: {response.text}")
+
+
+def compare(names: list[str], picture: Path, model: str) -> None:
+    """End if a server answers otherwise than the first."""
+    expected: dict[str, Any] = {}
+    for name in names:
+        if "echo" in name:
+            continue
+        with running(CASES[name].command):
+            found = ask(CASES[name], picture, model)
+        expected = expected or found
+        same = (
+            [entry["label"] for entry in found["predictions"]] == [entry["label"] for entry in expected["predictions"]]
+            and np.allclose(found["theta"], expected["theta"], atol=1e-4)
+            and len(found["rectified"]["data"]) > 0
+        )
+        if not same:
+            sys.exit(f"error: {name} answers {found}, not {expected}")
+
+
+def load(case: Case, process: int, script: Path, connections: int, options: argparse.Namespace) -> Measured:
     """Run wrk on the second core."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), f"{ADDRESS}/predict"]
-    text = subprocess.run(["taskset", "-c", "1", *command], capture_output=True, text=True, check=True).stdout
+    address = f"{ADDRESS}{case.path}?model={options.model}"
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script)]
+    subprocess.run([*command, "-d1s", address], capture_output=True, check=True)  # warm-up
+    before, _ = usage(process)
+    text = subprocess.run(
+        [*command, f"-d{options.seconds}s", address], capture_output=True, text=True, check=True
+    ).stdout
+    after, megabytes = usage(process)
     if "Non-2xx" in text or "Socket errors" in text:
         sys.exit(f"error: the server failed under load:\n{text}")
+    (count,) = re.findall(r"(\d+) requests in", text)
     (rate,) = re.findall(r"Requests/sec:\s+([\d.]+)", text)
-    return Measured(float(rate), milliseconds(text, "50%"), milliseconds(text, "99%"))
+    cpu_us = (after - before) / (int(count) * case.pictures) * 1e6
+    return Measured(
+        float(rate) * case.pictures, milliseconds(text, "50%"), milliseconds(text, "99%"), cpu_us, megabytes
+    )
+
+
+def usage(process: int) -> tuple[float, float]:
+    """Seconds of CPU that a process and its descendants have used, and megabytes that they hold."""
+    seconds, megabytes = 0.0, 0.0
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        megabytes = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                more_seconds, more_megabytes = usage(int(child))
+                seconds, megabytes = seconds + more_seconds, megabytes + more_megabytes
+    except FileNotFoundError:  # it has just ended
+        pass
+    return seconds, megabytes
+
+
+def loop(picture: Path, seconds: int) -> float:
+    """Pictures per second without a server."""
+    command = ["taskset", "-c", "0", PYTHON, "benchmarks/peers/loop.py", str(picture), str(seconds)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def milliseconds(text: str, percentile: str) -> float:
@@ -129,17 +245,25 @@ def milliseconds(text: str, percentile: str) -> float:
     return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
 
-def show(results: dict[tuple[str, str, int], list[Measured]], rounds: int, seconds: int) -> None:
+def show(results: dict[tuple[str, int], list[Measured]], plain_loop: float, options: argparse.Namespace) -> None:
     """Print a Markdown table of medians."""
-    packages = ("fastapi", "uvicorn", "uvloop", "httptools", "pydantic", "pillow")
+    packages = ("fastapi", "uvicorn", "uvloop", "httptools", "imagecodecs", "onnxruntime-gpu", "numpy")
     print(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages))
-    print(f"median of {rounds} rounds of {seconds} s\n")
-    print("| server | body | connections | requests/s | to the echo | p50 ms | p99 ms |")
-    print("|---|---|---|---|---|---|---|")
-    for (server, body, connections), rows in results.items():
-        rate, p50, p99 = (statistics.median(values) for values in zip(*rows, strict=True))
-        echo = statistics.median(row.requests_per_s for row in results["FastAPI echo", body, connections])
-        print(f"| {server} | {body} | {connections} | {rate:.0f} | {rate / echo:.2f} | {p50:.2f} | {p99:.2f} |")
+    print("peers: " + ", ".join(line for line in REQUIREMENTS.read_text().splitlines() if "==" in line))
+    print(f"model {options.model}, {options.picture}, median of {options.rounds} rounds of {options.seconds} s\n")
+    print("| server | connections | pictures/s | to mosec | p50 ms | p99 ms | CPU us/picture | to mosec | MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    medians = {key: Measured(*map(statistics.median, zip(*rows, strict=True))) for key, rows in results.items()}
+    for (name, connections), row in medians.items():
+        base = medians.get(("mosec", connections), row)
+        print(
+            f"| {name} | {connections} | {row.pictures_per_s:.0f} | {row.pictures_per_s / base.pictures_per_s:.2f} "
+            f"| {row.p50_ms:.2f} | {row.p99_ms:.2f} | {row.cpu_us:.0f} | {row.cpu_us / base.cpu_us:.2f} "
+            f"| {row.megabytes:.0f} |"
+        )
+    mosec = medians.get(("mosec", CONNECTIONS[-1]))
+    ratio = f"{plain_loop / mosec.pictures_per_s:.2f}" if mosec else ""
+    print(f"| {LOOP} | | {plain_loop:.0f} | {ratio} | | | | | |")
 
 
 if __name__ == "__main__":

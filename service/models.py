@@ -67,8 +67,8 @@ class Models:
         return model
 
 
-def load_models(settings: Settings, opener: Opener = open_backend) -> Models:
-    """Load and warm up everything in the models folder, each model through ``opener``.
+def load_models(settings: Settings, opener: Opener | None = None) -> Models:
+    """Load and warm up everything in the models folder, each model through ``opener`` (`open_backend`).
 
     Raises:
         ModelLoadError: there is nothing, or something cannot be loaded or answers wrongly.
@@ -80,6 +80,7 @@ def load_models(settings: Settings, opener: Opener = open_backend) -> Models:
         raise ModelLoadError(str(error)) from error
     if not found:
         raise ModelLoadError(f"there is no model in {settings.models}; it must hold NAME/VERSION/manifest.json")
+    opener = opener or partial(open_backend, cuda_graphs=settings.cuda_graphs)
     return Models(load_model(name, version, artifact, settings, opener) for name, version, artifact in found)
 
 

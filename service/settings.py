@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; auto takes a GPU where there is one, cuda refuses to start without"
     )
+    cuda_graphs: bool = Field(False, description="replay CUDA graphs on a GPU (ONNX); not measured yet")
     workers: Count = Field(1, description="processes that answer, each with its own models and queues")
     threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 leaves the choice to the runtime")
     decode_threads: int = Field(0, ge=0, description="threads that decode large pictures; 0 is one a core")

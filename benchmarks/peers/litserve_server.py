@@ -1,4 +1,4 @@
-"""LitServe: FastAPI in front, the model in a process of its own. It takes no raw bodies, so pictures come as multipart."""
+"""LitServe: FastAPI in front, the model in a process of its own. It takes no raw bodies: pictures come as multipart."""
 
 import sys
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import litserve
 from fastapi import Request
 from numpy.typing import NDArray
-
 from work import Work  # beside this file
 
 MAX_BATCH = 32

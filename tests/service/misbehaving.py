@@ -40,6 +40,7 @@ def crash() -> None:
 
 KINDS: dict[str, tuple[float, Callable[[], None]]] = {
     "slow": (0.1, fail),
+    "crawling": (0.7, fail),
     "failing": (0.0, fail),
     "hanging": (0.01, hang),
     "hanging in place": (0.0, hang),
