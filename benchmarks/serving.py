@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ ADDRESS = f"http://127.0.0.1:{PORT}"
 CONNECTIONS = (1, 32)
 BATCH = 64
 START_S = 60
+STOP_S = 5
 PYTHON = str(PEERS / "bin" / "python")
 STN_SERVE = [sys.executable, "-m", "service", "--models", str(MODELS), "--threads", "1", "--log-level", "error"]
 ECHO = [sys.executable, *["-m", "uvicorn", "benchmarks.echo:app", "--log-level", "error", "--no-access-log"]]
@@ -155,11 +157,11 @@ def running(command: list[str]) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        try:
-            process.wait(START_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        with suppress(ProcessLookupError):  # some leave their workers behind
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def ask(case: Case, picture: Path, model: str) -> dict[str, Any]:
