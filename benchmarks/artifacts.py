@@ -58,7 +58,7 @@ class Untrained(Run):
 
     def samples(self) -> NDArray[np.uint8]:
         info = self.info()
-        shape = (8, *info.recipe.canvas, info.channels)
+        shape = (8, *info.recipe.canvas, len(info.recipe.mean))
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -68,7 +68,7 @@ def main(models: Path) -> None:
     for name, recipe in recipes.items():
         if not (models / name / "1").exists():
             classes = tuple(str(number) for number in range(10 if name == "light" else 43))
-            run = Untrained.create(models.with_name("benchmark-runs") / name, recipe, 0, classes, len(recipe.mean))
+            run = Untrained.create(models.with_name("benchmark-runs") / name, recipe, 0, classes)
             export_run(run, OnnxRuntime(), models, name, 1, force=False)
 
 
