@@ -1,9 +1,11 @@
 """The contract between export and service: what an artifact holds, how it is written and read. Imports no torch.
 
     MODELS/NAME/VERSION/
-      manifest.json    this module's `Manifest`
-      model.onnx       or model.pt (TorchScript)
+      manifest.json    `export.manifest`
+      model.onnx       or model.pt (TorchScript), model.pt2 (torch.export)
       golden.npz       a few real pictures and what the model answers to them: the service replays them at start
+
+The model file holds the manifest and the golden pictures once more (`export.modelfile`), so that it is enough alone.
 
 The model takes ``image`` ``(N, H, W, C)`` uint8 with any N, and answers with the outputs that the manifest names:
 ``probabilities`` ``(N, K)`` float32 and, for each transformer, theta ``(N, 2, 3)`` float32, its parameters ``(N, ...)``
@@ -12,140 +14,67 @@ float32 and the rectified image ``(N, h, w, C)`` uint8. Everything else (convers
 Theta maps output to input coordinates, normalised to [-1, 1], (x, y), ``align_corners=False``.
 """
 
+import ctypes
 import hashlib
-import io
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT_VERSION: Final = 1
-MANIFEST = "manifest.json"
-GOLDEN = "golden.npz"
-MODEL_FILES = {"onnx": "model.onnx", "torchscript": "model.pt"}
+from export.errors import ArtifactError
+from export.golden import Outputs, pack_golden, unpack_golden
+from export.manifest import MODEL_FILES, FileRecord, ImageInput, Manifest, RuntimeName, Tensor, Transform, read_manifest
+from export.modelfile import Inside, embed, look_inside
+
+__all__ = [  # what the service may know of this package
+    "GOLDEN",
+    "MANIFEST",
+    "Artifact",
+    "ArtifactError",
+    "FileRecord",
+    "ImageInput",
+    "Manifest",
+    "Outputs",
+    "RuntimeName",
+    "Tensor",
+    "Transform",
+    "check_file",
+    "claim_version",
+    "find_artifacts",
+    "pack_golden",
+    "read_artifact",
+    "record",
+    "seal",
+    "versions",
+    "write_artifact",
+]
+
+MANIFEST: Final = "manifest.json"
+GOLDEN: Final = "golden.npz"
+LARGEST_MANIFEST: Final = 16 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-RuntimeName = Literal["onnx", "torchscript"]
-Outputs = dict[str, NDArray[Any]]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class ArtifactError(Exception):
-    """An artifact cannot be read, written or trusted; the message says why and what to do."""
-
-
-class Document(BaseModel):
-    """Part of the manifest: frozen, and nothing in it is unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ImageInput(Document):
-    """The picture the model takes, and how any picture is brought to it."""
-
-    name: str
-    """Of the model's input."""
-    height: Positive
-    width: Positive
-    channels: Literal[1, 3]
-    """1: grey (ITU-R 601 luma). 3: RGB."""
-    resize: Literal["bilinear"]
-    """Stretched to height x width by an anti-aliased (area-aware) bilinear filter; the aspect ratio is not kept."""
-    background: tuple[Annotated[int, Field(ge=0, le=255)], ...]
-    """What shows through transparent pixels, a number a channel."""
-
-
-class Transform(Document):
-    """One spatial transformer of the model, and the names of its outputs."""
-
-    name: str
-    kind: str
-    theta: str
-    parameters: str
-    rectified: str
-    height: Positive
-    """Of the rectified image, in pixels."""
-    width: Positive
-
-
-class Accuracy(Document):
-    """How good the model is, on pictures it was not trained on."""
-
-    dataset: str
-    pictures: Positive
-    accuracy: Annotated[float, Field(ge=0, le=1)]
-
-
-class Parity(Document):
-    """Largest difference from the PyTorch model, seen when the artifact was made."""
-
-    probabilities: float
-    parameters: float
-    """Of theta and of the transformers' parameters."""
-    rectified: int
-    """In grey levels."""
-
-
-class FileRecord(Document):
-    """A file of the artifact."""
-
-    bytes: Positive
-    sha256: str
-
-
-class Manifest(Document):
-    """What ``manifest.json`` holds."""
-
-    format_version: Literal[1] = FORMAT_VERSION
-    created: datetime
-    runtime: RuntimeName
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    input: ImageInput
-    outputs: tuple[str, ...]
-    """Names in the order in which the model gives them."""
-    probabilities: str
-    transforms: Annotated[tuple[Transform, ...], Field(min_length=1)]
-    recipe: dict[str, Any]
-    accuracy: Accuracy
-    parity: Parity
-    versions: dict[str, str]
-    files: dict[str, FileRecord]
-
-    @property
-    def model_file(self) -> str:
-        """Name of the file that holds the model."""
-        return MODEL_FILES[self.runtime]
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        named = {self.probabilities}.union(*({t.theta, t.parameters, t.rectified} for t in self.transforms))
-        if named != set(self.outputs):
-            raise ValueError(f"outputs {sorted(self.outputs)} are not those that are described: {sorted(named)}")
-        if len(self.input.background) != self.input.channels:
-            raise ValueError("input.background must have one number a channel")
-        if missing := {self.model_file, GOLDEN} - self.files.keys():
-            raise ValueError(f"files lacks {', '.join(sorted(missing))}")
-        return self
+RUNTIMES: Final[Mapping[str, RuntimeName]] = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "program"}
+"""Of a lone model file, by how its name ends."""
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 class Artifact(NamedTuple):
-    """An artifact whose files are what its manifest says."""
+    """An artifact whose files are what its manifest says; what was checked is held here, and no file is read again."""
 
     folder: Path
+    """Where it lies; of a lone model file, the folder of that."""
     manifest: Manifest
-
-    @property
-    def model_file(self) -> Path:
-        """The file that holds the model."""
-        return self.folder / self.manifest.model_file
+    model_file: Path
+    """The file that holds the model."""
+    model: bytes
+    """Its content."""
+    golden_pictures: bytes
+    """The content of ``golden.npz``."""
 
     def golden(self) -> tuple[NDArray[np.uint8], Outputs]:
         """Pictures ``(N, H, W, C)`` and what the model answers to them, by output name.
@@ -153,19 +82,7 @@ class Artifact(NamedTuple):
         Raises:
             ArtifactError: the file does not hold them.
         """
-        try:
-            with np.load(self.folder / GOLDEN, allow_pickle=False) as arrays:
-                outputs = {name: arrays[name] for name in self.manifest.outputs}
-                return arrays[self.manifest.input.name], outputs
-        except (OSError, ValueError, KeyError) as error:
-            raise ArtifactError(f"{self.folder / GOLDEN} is damaged ({error}); export the model again") from error
-
-
-def pack_golden(image_name: str, images: NDArray[np.uint8], outputs: Outputs) -> bytes:
-    """The content of ``golden.npz``."""
-    content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **{image_name: images}, **outputs)
-    return content.getvalue()
+        return unpack_golden(self.golden_pictures, self.manifest, f"{GOLDEN} of {self.folder}")
 
 
 def record(content: bytes) -> FileRecord:
@@ -173,56 +90,105 @@ def record(content: bytes) -> FileRecord:
     return FileRecord(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def read_artifact(folder: Path) -> Artifact:
-    """Read and check the artifact in ``folder``.
+def seal(manifest: Manifest, model: bytes, golden: bytes) -> tuple[Manifest, dict[str, bytes]]:
+    """The finished manifest and the files of an artifact, from a ``manifest`` whose ``files`` do not matter yet."""
+    inside = manifest.model_copy(update={"files": {GOLDEN: record(golden)}})
+    sealed = embed(manifest.runtime, model, Inside(inside.model_dump_json().encode(), golden))
+    files = {manifest.model_file: sealed, GOLDEN: golden}
+    return manifest.model_copy(update={"files": {name: record(body) for name, body in files.items()}}), files
+
+
+def read_artifact(place: Path) -> Artifact:
+    """Read and check the artifact in the folder ``place``, or the lone model file that ``place`` is or holds.
 
     Raises:
         ArtifactError: it is no artifact, is of a newer format, or a file is not what the manifest says.
     """
-    try:
-        content = json.loads((folder / MANIFEST).read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"cannot read {folder / MANIFEST}: {error.strerror}") from error
-    except ValueError as error:
-        raise ArtifactError(f"{folder / MANIFEST} is not JSON ({error}); export the model again") from error
-    found = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(found, int) and found > FORMAT_VERSION:
+    if place.is_file():
+        return read_model_file(place)
+    if not (place / MANIFEST).exists():
+        alone = [place / name for name in MODEL_FILES.values() if (place / name).is_file()]
+        if len(alone) == 1:
+            return read_model_file(alone[0])
+    manifest = read_manifest(read_bytes(place / MANIFEST, LARGEST_MANIFEST), str(place / MANIFEST))
+    if missing := {manifest.model_file, GOLDEN} - manifest.files.keys():
+        raise ArtifactError(f"{place / MANIFEST}: files lacks {', '.join(sorted(missing))}; export the model again")
+    files = {name: check_file(place, name, expected) for name, expected in manifest.files.items()}
+    model_file = place / manifest.model_file
+    model = files[manifest.model_file]
+    inside = look_inside(manifest.runtime, model, str(model_file))
+    if inside.manifest and read_manifest(inside.manifest, f"the manifest in {model_file}") != manifest.inside:
         raise ArtifactError(
-            f"{folder} has format version {found}, this version of stn-serve reads up to {FORMAT_VERSION}; "
-            "upgrade stn-serve, or export the model again with this version"
+            f"{place / MANIFEST} is not the manifest that {manifest.model_file} was exported with; copy the whole "
+            f"folder again, or delete {MANIFEST} to use the one inside {manifest.model_file}"
         )
-    try:
-        manifest = Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "as a whole"
-        raise ArtifactError(f"{folder / MANIFEST}: {where}: {first['msg']}; export the model again") from error
-    for name, expected in manifest.files.items():
-        check_file(folder, name, expected)
-    return Artifact(folder, manifest)
+    return Artifact(place, manifest, model_file, model, files[GOLDEN])
 
 
-def check_file(folder: Path, name: str, expected: FileRecord) -> None:
-    """Raise `ArtifactError` unless the file is the one the manifest was written for."""
-    file = folder / name
+def read_model_file(file: Path) -> Artifact:
+    """A model file without its folder, which holds all that it takes.
+
+    Raises:
+        ArtifactError: it holds no manifest or golden pictures, or is damaged.
+    """
+    runtime = RUNTIMES.get(file.suffix)
+    if runtime is None:
+        raise ArtifactError(f"{file} is no model file; their names end with {', '.join(RUNTIMES)}")
+    content = read_bytes(file)
+    inside = look_inside(runtime, content, str(file))
+    if inside.manifest is None or inside.golden is None:
+        raise ArtifactError(
+            f"{file} holds no manifest: another program or an older version of stn-serve made it; "
+            "use the whole folder with its manifest.json, or export the model again"
+        )
+    source = f"the manifest in {file}"
+    manifest = read_manifest(inside.manifest, source)
+    if manifest.runtime != runtime or manifest.files != {GOLDEN: record(inside.golden)}:
+        raise ArtifactError(f"{source} is not that of this file; export the model again")
+    whole = manifest.model_copy(update={"files": {file.name: record(content), **manifest.files}})
+    return Artifact(file.parent, whole, file, content, inside.golden)
+
+
+def check_file(folder: Path, name: str, expected: FileRecord) -> bytes:
+    """The content of the file for which the manifest was written.
+
+    Raises:
+        ArtifactError: it is another, or cannot be read.
+    """
     if Path(name).name != name:
-        raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a plain file name")
+        raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a plain file name; do not trust it")
+    content = read_bytes(folder / name, expected.bytes)
+    if hashlib.sha256(content).hexdigest() != expected.sha256:
+        raise ArtifactError(f"{folder / name} is not the file that was exported (its sha256 differs); copy it again")
+    return content
+
+
+def read_bytes(file: Path, most: int | None = None) -> bytes:
+    """The content of ``file``, of which no more than ``most`` bytes are expected.
+
+    Raises:
+        ArtifactError: it cannot be read, or is larger.
+    """
     try:
-        found = record(file.read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"cannot read {file} ({error.strerror}); copy the whole folder again") from error
-    except ValidationError:
-        raise ArtifactError(f"{file} is empty; copy the whole folder again") from None
-    if found != expected:
-        raise ArtifactError(f"{file} is not the file that was exported (its sha256 differs); copy it again")
+        if most is not None and file.stat().st_size > most:
+            raise ArtifactError(f"{file} is larger than the {most:,} bytes that it should have; copy it again")
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ArtifactError(f"cannot read {file} ({reason}); copy the whole folder again") from error
 
 
 def find_artifacts(models: Path) -> Iterator[tuple[str, int, Path]]:
     """Name, version and folder of everything in ``models`` that is laid out as ``NAME/VERSION``, sorted.
 
+    ``models`` may be a lone model file too, which is then the only one: named as the file, in version 1.
+
     Raises:
         ArtifactError: there is no such folder, or it cannot be read.
     """
+    if models.is_file():
+        yield models.stem if NAME.fullmatch(models.stem) else "model", 1, models
+        return
     try:
         names = sorted(entry for entry in models.iterdir() if entry.is_dir() and NAME.fullmatch(entry.name))
     except OSError as error:
@@ -266,6 +232,9 @@ def claim_version(models: Path, name: str, version: int | None, *, force: bool) 
 def write_artifact(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Put an artifact in place as a whole: written aside, then renamed; what was there before is replaced.
 
+    Killed at any moment, it leaves the old version or the new one, whole where two folders can change places in one
+    step, as on Linux; elsewhere there is a moment between two renames in which the old one is whole, but hidden.
+
     Raises:
         ArtifactError: it cannot be written; nothing has changed then.
     """
@@ -274,11 +243,12 @@ def write_artifact(folder: Path, manifest: Manifest, files: Mapping[str, bytes])
     try:
         aside.mkdir(parents=True)
         for name, content in files.items():
-            (aside / name).write_bytes(content)
-        (aside / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
+            write_through(aside / name, content)
+        write_through(aside / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+        if folder.exists() and not exchange(aside, folder):
             folder.rename(old)
-        aside.rename(folder)
+        if not folder.exists():
+            aside.rename(folder)
     except OSError as error:
         if old.exists() and not folder.exists():
             old.rename(folder)
@@ -286,3 +256,20 @@ def write_artifact(folder: Path, manifest: Manifest, files: Mapping[str, bytes])
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def write_through(file: Path, content: bytes) -> None:
+    """Write ``file`` down to the disk, so that after a power cut a renamed folder is not an empty one."""
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where the system or file system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)

@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.artifact import Artifact, ArtifactError
+from export.artifact import Artifact
+from export.errors import ArtifactError
 from export.exporter import Runtime, export_run
 from training.errors import TrainingError
 from training.runs import Run

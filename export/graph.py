@@ -1,12 +1,14 @@
 """The network as it is served: pictures in, probabilities and straightened pictures out, nothing left to the caller."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from export.artifact import ArtifactError, ImageInput, Transform
+from export.errors import ArtifactError
+from export.manifest import ImageInput, Transform
 from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe
 from training.runs import RunInfo
@@ -30,9 +32,9 @@ class ServedNetwork(nn.Module):
         Those are theta ``(N, 2, 3)`` float32, its parameters ``(N, rows, columns)`` float32 unless they are theta, and
         the rectified image ``(N, h, w, C)`` uint8.
         """
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 255  # (N, C, H, W)
+        pixels = image.permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
         output = self.network(pixels)
-        answers = [output.logits.softmax(dim=1)]
+        answers = [self.probabilities(output.logits)]
         for transform, warp in zip(transforms(self.network.recipe), output.warps, strict=True):
             answers.append(warp.theta)
             if transform.parameters != transform.theta:
@@ -40,6 +42,18 @@ class ServedNetwork(nn.Module):
             grey_levels = torch.round(self.network.as_picture(warp.rectified) * 255).clamp(0, 255).to(torch.uint8)
             answers.append(grey_levels.permute(0, 2, 3, 1))
         return tuple(answers)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """``(N, K)`` -> the same shape: each row sums to 1."""
+        return logits.softmax(dim=1)
+
+
+class Exact(TorchFunctionMode):
+    """Computes in float64 what the network says is float32, to know what rounding does to its answers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Every ``.float()`` becomes ``.double()``."""
+        return args[0].double() if func is Tensor.float else func(*args, **(kwargs or {}))
 
 
 class Signature(NamedTuple):
@@ -77,30 +91,51 @@ def signature(info: RunInfo) -> Signature:
     return Signature(image, found, outputs)
 
 
+class Place(NamedTuple):
+    """Where in the network a transformer stands."""
+
+    name: str
+    branch: int
+    step: int
+    reads: Literal["picture", "features"]
+    size: tuple[int, int]
+    """Height and width of its rectified image."""
+
+
 def transforms(recipe: Recipe) -> tuple[Transform, ...]:
     """The network's transformers in the order of its warps: branches and their steps, then the one on features."""
-    places: list[tuple[str, tuple[int, int]]] = []
+    places: list[Place] = []
     for branch in range(1, recipe.branches + 1):
         for step in range(1, recipe.steps + 1):
             parts = [f"branch{branch}"] * (recipe.branches > 1) + [f"step{step}"] * (recipe.steps > 1)
-            places.append(
-                ("_".join(parts) or "transformer", recipe.canvas if step < recipe.steps else recipe.rectified)
-            )
+            size = recipe.canvas if step < recipe.steps else recipe.rectified
+            places.append(Place("_".join(parts) or "transformer", branch, step, "picture", size))
     if recipe.feature_stage:
-        places.append(("features", recipe.rectified))
-    return tuple(transform(recipe, name, size, alone=len(places) == 1) for name, size in places)
+        places.append(Place("features", 1, 1, "features", recipe.rectified))
+    return tuple(transform(recipe, place, alone=len(places) == 1) for place in places)
 
 
-def transform(recipe: Recipe, name: str, size: tuple[int, int], *, alone: bool) -> Transform:
-    """One transformer; its outputs carry its name unless it stands ``alone``."""
-    suffix = "" if alone else f"_{name}"
+def transform(recipe: Recipe, place: Place, *, alone: bool) -> Transform:
+    """One transformer; its outputs carry its name unless it stands ``alone``.
+
+    Raises:
+        ArtifactError: the artifact format does not know the recipe's kind of transformer.
+    """
+    shapes = dict.fromkeys(PLAIN_KINDS, (2, 3)) | {"projective": (3, 3), "tps": (recipe.control_points**2, 2)}
+    if recipe.transformer not in shapes:
+        raise ArtifactError(f"transformers of the kind {recipe.transformer!r} cannot be exported; can be: {[*shapes]}")
+    suffix = "" if alone else f"_{place.name}"
     is_theta = alone and recipe.transformer in PLAIN_KINDS
     return Transform(
-        name=name,
+        name=place.name,
         kind=recipe.transformer,
+        branch=place.branch,
+        step=place.step,
+        reads=place.reads,
         theta=f"theta{suffix}",
         parameters=f"theta{suffix}" if is_theta else f"parameters{suffix}",
+        parameters_shape=shapes[recipe.transformer],
         rectified=f"rectified{suffix}",
-        height=size[0],
-        width=size[1],
+        height=place.size[0],
+        width=place.size[1],
     )

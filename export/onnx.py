@@ -13,9 +13,11 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import ArtifactError, Outputs, RuntimeName
 from export.command import main
+from export.errors import ArtifactError
+from export.golden import Outputs
 from export.graph import INPUT, ServedNetwork
+from export.manifest import RuntimeName
 from export.parity import Model
 
 OPSET = 18
@@ -26,6 +28,7 @@ class OnnxRuntime:
 
     name: RuntimeName = "onnx"
     title = "ONNX"
+    opset: int | None = OPSET
     versions: Mapping[str, str] = MappingProxyType(
         {"onnx": onnx.__version__, "onnxscript": version("onnxscript"), "onnxruntime": onnxruntime.__version__}
     )

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import Outputs, RuntimeName
 from export.command import main
+from export.golden import Outputs
 from export.graph import ServedNetwork
+from export.manifest import RuntimeName
 from export.parity import Model
 
 
@@ -21,6 +22,7 @@ class TorchScriptRuntime:
 
     name: RuntimeName = "torchscript"
     title = "TorchScript"
+    opset: int | None = None
     versions: Mapping[str, str] = MappingProxyType({"torch": torch.__version__})
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:

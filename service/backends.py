@@ -4,6 +4,7 @@ torch is imported only to serve TorchScript.
 """
 
 import ctypes
+import io
 import warnings
 from typing import Any, Literal, Protocol
 
@@ -12,13 +13,14 @@ import onnxruntime
 import structlog
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, Outputs
+from export.artifact import Artifact, Outputs, Tensor
 from service.bound import BoundSession
 from service.errors import DeviceError, ModelLoadError
 
 Device = Literal["auto", "cpu", "cuda"]
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 NO_CUDA = (
     "device=cuda, but {reason}; install the `cuda` extra and an NVIDIA driver for CUDA 13, "
     "in a container add the GPU (docker-compose.gpu.yml), or choose device=auto or cpu"
@@ -48,6 +50,11 @@ def open_backend(artifact: Artifact, device: Device, threads: int, *, cuda_graph
     """
     if artifact.manifest.runtime == "onnx":
         return OnnxBackend(artifact, device, threads, cuda_graphs=cuda_graphs)
+    if artifact.manifest.runtime == "program":
+        raise ModelLoadError(
+            f"{artifact.folder} is a torch.export program, which other programs may run but this one does not; "
+            "export it to ONNX"
+        )
     return TorchScriptBackend(artifact, device, threads)
 
 
@@ -72,7 +79,7 @@ class OnnxBackend:
             onnxruntime.preload_dlls()
             providers = [(CUDA, {"use_tf32": 0, "enable_cuda_graph": int(cuda_graphs)}), CPU]
         try:
-            self._session = onnxruntime.InferenceSession(artifact.model_file, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(artifact.model, options, providers=providers)
         except Exception as error:
             raise ModelLoadError(f"ONNX Runtime cannot load {artifact.model_file}: {first_line(error)}") from error
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
@@ -81,6 +88,7 @@ class OnnxBackend:
             if device == "cuda":
                 raise DeviceError(NO_CUDA.format(reason=reason))
             log.warning("no_cuda", reason=reason, using="cpu", cure="install the `cuda` extra")
+        check_form(self._session, artifact)
         self._bound = None
         if self.device == "cuda":
             self._bound = BoundSession(self._session, self._input, self._outputs, "cuda", graphs=cuda_graphs)
@@ -113,7 +121,7 @@ class TorchScriptBackend:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*torch.jit")  # kept by torch, but no longer extended
-                self._script = torch.jit.load(artifact.model_file, map_location=self.device)  # type: ignore[no-untyped-call]
+                self._script = torch.jit.load(io.BytesIO(artifact.model), map_location=self.device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise ModelLoadError(f"torch cannot load {artifact.model_file}: {first_line(error)}") from error
 
@@ -121,6 +129,32 @@ class TorchScriptBackend:
         with self._torch.inference_mode():
             answers = self._script(self._torch.from_numpy(images).to(self.device))
         return {name: answer.cpu().numpy() for name, answer in zip(self._outputs, answers, strict=True)}
+
+
+def check_form(session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
+    """Raise `ModelLoadError` unless what goes in and out of ``session`` is what the manifest says."""
+    manifest = artifact.manifest
+    stated = {tensor.name: tensor for tensor in (manifest.image(), *manifest.answers().values())}
+    for node in (*session.get_inputs(), *session.get_outputs()):
+        tensor = stated.pop(node.name, None)
+        if tensor is None or not fits(node, tensor):
+            raise ModelLoadError(
+                f"{artifact.model_file}: {node.name} is {node.type} {node.shape}, which is not what the manifest says; "
+                "export the model again"
+            )
+    if stated:
+        raise ModelLoadError(f"{artifact.model_file} has no {', '.join(stated)}; export the model again")
+
+
+def fits(node: onnxruntime.NodeArg, tensor: Tensor) -> bool:
+    """Whether an input or output is ``tensor`` for a batch of any size; sides that ONNX leaves open may be anything."""
+    batch, *sides = node.shape or [0]
+    return (
+        TYPES.get(node.type) == tensor.type
+        and not isinstance(batch, int)
+        and len(sides) == len(tensor.shape)
+        and all(side == stated for side, stated in zip(sides, tensor.shape, strict=True) if isinstance(side, int))
+    )
 
 
 def cuda_obstacle() -> str | None:

@@ -19,10 +19,6 @@ from service.settings import Settings
 
 WARM_UPS = 3
 """Runs before the one that is timed: runtimes compile and allocate in their first ones."""
-TOLERANCE = 1e-3
-"""Largest difference of probabilities and parameters from the golden answer, on any device."""
-GREY_LEVELS = 2
-"""Largest difference of a pixel of the rectified image from the golden answer."""
 
 Opener = Callable[[Artifact, Device, int], Backend]
 
@@ -92,6 +88,11 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
         DeviceError: the device asked for cannot be used.
     """
     started = time.perf_counter()
+    if artifact.manifest.runtime == "torchscript" and not settings.torchscript:
+        raise ModelLoadError(
+            f"{artifact.folder} is TorchScript, which is a program and not only numbers; export it to ONNX, or set "
+            "torchscript=true (--torchscript) if you trust whoever made it"
+        )
     backend = opener(artifact, settings.device, settings.threads)
     picture_ms = warm_up(backend, artifact)
     log.info(
@@ -133,7 +134,12 @@ def warm_up(backend: Backend, artifact: Artifact) -> float:
         raise ModelLoadError(str(error)) from error
     except Exception as error:
         raise ModelLoadError(f"{artifact.folder} does not run: {error}") from error
-    wrong = [name for name, answer in expected.items() if not same(answer, found.get(name))]
+    manifest = artifact.manifest
+    rectified = {transform.rectified for transform in manifest.transforms}
+    tolerance = manifest.tolerance
+    allowed = dict.fromkeys(manifest.outputs, tolerance.parameters) | dict.fromkeys(rectified, tolerance.rectified)
+    allowed[manifest.probabilities] = tolerance.probabilities
+    wrong = [name for name, answer in expected.items() if not same(answer, found.get(name), allowed[name])]
     if wrong:
         raise ModelLoadError(
             f"{artifact.folder} does not answer as it did when it was exported ({', '.join(wrong)} differ); "
@@ -142,9 +148,8 @@ def warm_up(backend: Backend, artifact: Artifact) -> float:
     return picture_ms
 
 
-def same(expected: NDArray[Any], found: NDArray[Any] | None) -> bool:
+def same(expected: NDArray[Any], found: NDArray[Any] | None, tolerance: float) -> bool:
     """Whether ``found`` is what was expected, but for what another device may round otherwise."""
     if found is None or found.shape != expected.shape or found.dtype != expected.dtype:
         return False
-    tolerance = GREY_LEVELS if expected.dtype == np.uint8 else TOLERANCE
     return bool(np.allclose(expected.astype(np.float64), found.astype(np.float64), rtol=0, atol=tolerance))

@@ -2,7 +2,6 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,17 @@ import pytest
 from pydantic import ValidationError
 
 from export.artifact import (
-    Accuracy,
     ArtifactError,
-    ImageInput,
-    Manifest,
     Outputs,
-    Parity,
-    Transform,
     claim_version,
     find_artifacts,
     pack_golden,
     read_artifact,
     record,
+    seal,
     write_artifact,
 )
+from tests.export.manifests import manifest, tiny_onnx
 
 IMAGES = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
 ANSWERS: Outputs = {
@@ -31,41 +27,15 @@ ANSWERS: Outputs = {
     "theta": np.tile(np.eye(2, 3, dtype=np.float32), (2, 1, 1)),
     "rectified": IMAGES,
 }
-FILES = {"model.onnx": b"the model", "golden.npz": pack_golden("image", IMAGES, ANSWERS)}
-
-
-def manifest() -> Manifest:
-    return Manifest(
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-        runtime="onnx",
-        classes=("cat", "dog"),
-        input=ImageInput(name="image", height=4, width=4, channels=1, resize="bilinear", background=(0,)),
-        outputs=("probabilities", "theta", "rectified"),
-        probabilities="probabilities",
-        transforms=(
-            Transform(
-                name="first",
-                kind="affine",
-                theta="theta",
-                parameters="theta",
-                rectified="rectified",
-                height=4,
-                width=4,
-            ),
-        ),
-        recipe={"name": "made-up"},
-        accuracy=Accuracy(dataset="none", pictures=1, accuracy=1.0),
-        parity=Parity(probabilities=0, parameters=0, rectified=0),
-        versions={},
-        files={name: record(content) for name, content in FILES.items()},
-    )
+FINISHED, FILES = seal(manifest(), tiny_onnx(), pack_golden("image", IMAGES, ANSWERS))
+MODEL = FILES["model.onnx"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An artifact as it is written."""
     place = tmp_path / "pets" / "1"
-    write_artifact(place, manifest(), FILES)
+    write_artifact(place, FINISHED, FILES)
     return place
 
 
@@ -77,8 +47,8 @@ def edit(folder: Path, **changes: object) -> None:
 
 def test_what_is_written_is_read(folder: Path) -> None:
     artifact = read_artifact(folder)
-    assert artifact.manifest == manifest()
-    assert artifact.model_file.read_bytes() == b"the model"
+    assert artifact.manifest == FINISHED
+    assert artifact.model == artifact.model_file.read_bytes() == FILES["model.onnx"]
     images, answers = artifact.golden()
     np.testing.assert_array_equal(images, IMAGES)
     assert answers.keys() == ANSWERS.keys()
@@ -92,19 +62,21 @@ def test_nothing_is_left_beside_the_artifact(folder: Path) -> None:
 
 def test_a_version_is_replaced_as_a_whole(folder: Path) -> None:
     (folder / "stale.txt").write_text("of the old version")
-    write_artifact(folder, manifest(), FILES)
+    write_artifact(folder, FINISHED, FILES)
     assert {entry.name for entry in folder.iterdir()} == {"manifest.json", *FILES}
 
 
 def test_a_failed_write_keeps_what_was_there(folder: Path) -> None:
     (folder / "mark").write_text("old")
     with pytest.raises(ArtifactError, match="nothing was changed"):
-        write_artifact(folder, manifest(), {"no/such/folder": b""})
+        write_artifact(folder, FINISHED, {"no/such/folder": b""})
     assert (folder / "mark").read_text() == "old"
     assert [entry.name for entry in folder.parent.iterdir()] == ["1"]
 
 
-@pytest.mark.parametrize("content", [b"the modem", b"the model and more", b""])
+@pytest.mark.parametrize(
+    "content", [FILES["model.onnx"][:-1] + b"x", FILES["model.onnx"] + b"x", FILES["model.onnx"][:-9], b""]
+)
 def test_a_changed_file_is_refused(folder: Path, content: bytes) -> None:
     (folder / "model.onnx").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"model\.onnx"):
@@ -118,7 +90,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 
 
 def test_a_newer_format_is_refused_with_the_cure(folder: Path) -> None:
-    edit(folder, format_version=2, something_new=True)
+    edit(folder, format_version=3, something_new=True)
     with pytest.raises(ArtifactError, match="upgrade stn-serve"):
         read_artifact(folder)
 
@@ -151,7 +123,7 @@ def test_a_manifest_that_is_none_is_refused(folder: Path, content: str) -> None:
 def test_a_manifest_cannot_name_files_elsewhere(folder: Path) -> None:
     outside = record(b"secret")
     (folder.parent / "secret").write_bytes(b"secret")
-    edit(folder, files=json.loads(manifest().model_dump_json())["files"] | {"../secret": outside.model_dump()})
+    edit(folder, files=json.loads(FINISHED.model_dump_json())["files"] | {"../secret": outside.model_dump()})
     with pytest.raises(ArtifactError, match="plain file name"):
         read_artifact(folder)
 

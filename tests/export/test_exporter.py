@@ -13,11 +13,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import ArtifactError, Outputs, read_artifact
+from export.artifact import read_artifact
+from export.errors import ArtifactError, ParityError
 from export.exporter import Runtime, export_run
+from export.golden import Outputs
 from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
-from export.parity import Model, ParityError
+from export.parity import Model
 from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.errors import RunError
@@ -56,7 +58,7 @@ def test_parity_was_within_the_stated_bounds(exported: Path) -> None:
     assert parity.rectified <= 1
 
 
-@pytest.mark.parametrize("count", [1, 2, 33])
+@pytest.mark.parametrize("count", [1, 2, 33, 256])
 def test_the_file_answers_as_the_network_does_at_any_batch(
     count: int, exported: Path, runtime: Runtime, trained_run: Run
 ) -> None:
@@ -117,6 +119,7 @@ class Forgetful:
 
     name = OnnxRuntime.name
     title = "ONNX, a little wrong"
+    opset: int | None = OnnxRuntime.opset
     versions: Mapping[str, str] = MappingProxyType({"wrong": "1"})
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:

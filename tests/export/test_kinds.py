@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import ArtifactError, Outputs
+from export.errors import ArtifactError, ParityError
 from export.exporter import Runtime
 from export.graph import ServedNetwork, Signature, signature
 from export.onnx import OnnxRuntime
-from export.parity import ParityError, compare
+from export.parity import compare, exact, trained
 from export.torchscript import TorchScriptRuntime
 from tests.networks import CANVAS, RECTIFIED, build, heads, in_colour, randomised, small
 from training.recipes import Recipe
@@ -93,21 +93,11 @@ def served(recipe: Recipe) -> ServedNetwork:
     return ServedNetwork(randomised(build(recipe))).eval()
 
 
-def answers(network: ServedNetwork, outputs: tuple[str, ...]) -> Callable[[NDArray[np.uint8]], Outputs]:
-    """The network itself as a model."""
-
-    def run(images: NDArray[np.uint8]) -> Outputs:
-        with torch.inference_mode():
-            return {name: a.numpy() for name, a in zip(outputs, network(torch.from_numpy(images)), strict=True)}
-
-    return run
-
-
 @every_composition
 def test_what_is_compared_lies_far_from_the_identity_and_differs_from_picture_to_picture(name: str) -> None:
     recipe = composed(name)
     stated, images = interface(recipe), pictures(recipe)
-    found = answers(served(recipe), tuple(stated.outputs))(images)
+    found = trained(served(recipe), tuple(stated.outputs))(images)
     for transform in stated.transforms:
         assert np.abs(found[transform.theta] - np.eye(2, 3)).max() > 0.05
         assert found[transform.theta].std(axis=0).max() > 1e-3
@@ -121,7 +111,11 @@ def test_an_exported_network_answers_as_the_trained_one(name: str, runtime: str)
     network, stated, images = served(recipe), interface(recipe), pictures(recipe)
     outputs = tuple(stated.outputs)
     content = RUNTIMES[runtime]().serialise(network, torch.from_numpy(images[:2]), outputs)
-    compare(answers(network, outputs), RUNTIMES[runtime]().load(content, outputs), stated, images)
+    exported = RUNTIMES[runtime]().load(content, outputs)
+    parity = compare(trained(network, outputs), exported, stated, images, exact(network, outputs))
+    assert max(parity.rounding_probabilities or 0, parity.rounding_parameters or 0) < 1e-4, (
+        "float64 is the same network"
+    )
     if runtime == "onnx":
         check_onnx(onnx.load_from_string(content), outputs)
 
@@ -144,7 +138,7 @@ def test_a_difference_in_any_transformer_is_seen() -> None:
         other = served(recipe)
         heads(other.network)[position].bias.data += 1e-3
         with pytest.raises(ParityError, match="parameters by 0"):
-            compare(answers(network, outputs), answers(other, outputs), stated, images)
+            compare(trained(network, outputs), trained(other, outputs), stated, images)
 
 
 def test_a_single_affine_transformer_needs_no_parameters_beside_theta() -> None:
@@ -161,10 +155,10 @@ def test_what_theta_does_not_say_in_full_has_parameters_of_its_own(kind: str) ->
 def test_several_transformers_carry_their_names_and_sizes_in_the_order_of_the_data_flow() -> None:
     stated = interface(small(steps=2, feature_stage=1))
     names = ["step1", "step2", "features"]
-    assert [(t.name, t.height, t.width) for t in stated.transforms] == [
-        ("step1", *CANVAS),
-        ("step2", *RECTIFIED),
-        ("features", *RECTIFIED),
+    assert [(t.name, t.branch, t.step, t.reads, t.height, t.width) for t in stated.transforms] == [
+        ("step1", 1, 1, "picture", *CANVAS),
+        ("step2", 1, 2, "picture", *RECTIFIED),
+        ("features", 1, 1, "features", *RECTIFIED),
     ]
     each = [f"{output}_{name}" for name in names for output in ("theta", "parameters", "rectified")]
     assert list(stated.outputs) == ["probabilities", *each]
@@ -174,8 +168,22 @@ def test_the_rectified_image_is_that_of_the_picture_whatever_the_network_sampled
     recipe = small(normalise="before")
     network = ServedNetwork(build(recipe)).eval()  # at the identity: the picture, made smaller
     images = np.full((1, *CANVAS, 1), 77, np.uint8)
-    found = answers(network, tuple(interface(recipe).outputs))(images)["rectified"]
+    found = trained(network, tuple(interface(recipe).outputs))(images)["rectified"]
     np.testing.assert_array_equal(found, np.full((1, *RECTIFIED, 1), 77))
+
+
+def test_shapes_of_the_parameters_are_stated_as_they_are() -> None:
+    for name in COMPOSITIONS:
+        recipe = composed(name)
+        stated = interface(recipe)
+        found = trained(served(recipe), tuple(stated.outputs))(pictures(recipe))
+        for transform in stated.transforms:
+            assert found[transform.parameters].shape == (9, *transform.parameters_shape)
+
+
+def test_a_kind_that_the_format_does_not_know_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="'spiral' cannot be exported"):
+        interface(small().model_copy(update={"transformer": "spiral"}))
 
 
 def test_pictures_of_two_channels_are_refused() -> None:

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.artifact import Outputs, Parity
+from export.errors import ParityError
+from export.golden import Outputs
 from export.graph import Signature, signature
-from export.parity import ParityError, compare
+from export.manifest import Parity
+from export.parity import Model, compare
 from training.runs import Run
 
 Change = Callable[[Outputs], Outputs]
@@ -37,7 +39,40 @@ SAMPLES = np.full((5, 42, 42, 1), 100, np.uint8)
 
 
 def test_equal_models_differ_by_nothing(interface: Signature) -> None:
-    assert compare(answer, answer, interface, SAMPLES) == Parity(probabilities=0, parameters=0, rectified=0)
+    assert compare(answer, answer, interface, SAMPLES) == Parity(
+        probabilities=0, parameters=0, rectified=0, within_one_level=1
+    )
+
+
+def test_what_rounding_does_to_the_trained_model_itself_is_forgiven_but_no_more(interface: Signature) -> None:
+    def moved(by: float) -> Model:
+        return lambda images: with_output("theta", lambda values: values + np.float32(by))(answer(images))
+
+    found = compare(answer, moved(2e-5), interface, SAMPLES, exactly=moved(1e-5))
+    assert found.parameters == pytest.approx(2e-5, rel=0.1)
+    assert found.rounding_parameters == pytest.approx(1e-5, rel=0.1)
+    with pytest.raises(ParityError, match="parameters"):
+        compare(answer, moved(6e-5), interface, SAMPLES, exactly=moved(1e-5))
+    with pytest.raises(ParityError, match="parameters"):
+        compare(answer, moved(2e-3), interface, SAMPLES, exactly=moved(1e-2))
+
+
+def test_one_pixel_in_ten_thousand_may_differ_by_more_than_a_grey_level(interface: Signature) -> None:
+    def with_wrong_pixels(count: int) -> Model:
+        def model(images: NDArray[np.uint8]) -> Outputs:
+            outputs = answer(images)
+            rectified = outputs["rectified"].copy()
+            if len(images) == 256:
+                rectified.reshape(-1)[:count] ^= 8
+            return {**outputs, "rectified": rectified}
+
+        return model
+
+    found = compare(answer, with_wrong_pixels(10), interface, SAMPLES)
+    assert found.rectified == 8
+    assert 0.9999 <= found.within_one_level < 1
+    with pytest.raises(ParityError, match="grey levels"):
+        compare(answer, with_wrong_pixels(100), interface, SAMPLES)
 
 
 def test_small_differences_pass_and_are_reported(interface: Signature) -> None:

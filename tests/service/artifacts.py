@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.artifact import (
-    GOLDEN,
-    MANIFEST,
-    Manifest,
-    Outputs,
-    pack_golden,
-    record,
-    write_artifact,
-)
+from export.artifact import GOLDEN, MANIFEST, Manifest, Outputs, pack_golden, seal, write_artifact
 from tests.service.pictures import ARTIFACT
 
 MODEL = ARTIFACT.manifest.model_file
@@ -26,8 +18,7 @@ def write(folder: Path, manifest: Manifest = ARTIFACT.manifest, **files: bytes) 
     """The bundled artifact in ``folder``, with another manifest and other contents of ``model`` or ``golden``."""
     contents = {name: (ARTIFACT.folder / name).read_bytes() for name in manifest.files}
     contents |= {{"model": MODEL, "golden": GOLDEN}[name]: content for name, content in files.items()}
-    records = {name: record(content) for name, content in contents.items()}
-    write_artifact(folder, manifest.model_copy(update={"files": records}), contents)
+    write_artifact(folder, *seal(manifest, contents[MODEL], contents[GOLDEN]))
     return folder
 
 

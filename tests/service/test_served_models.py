@@ -111,7 +111,7 @@ def test_a_torchscript_model_answers_like_an_onnx_one(
     models: Path = tmp_path_factory.mktemp("scripts")
     exported = export_run(trained_run, TorchScriptRuntime(), models, "script", None, force=False)
     (images, golden), manifest = read_artifact(exported.folder).golden(), exported.manifest
-    with start_service("--models", models) as service:
+    with start_service("--models", models, "--torchscript") as service:
         (listed,) = service.client.get("/models").json()["models"]
         assert (listed["name"], listed["version"], listed["runtime"]) == ("script", 1, "torchscript")
         for index, image in enumerate(images):

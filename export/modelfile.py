@@ -1,0 +1,188 @@
+"""The model file as bytes: the manifest and golden pictures inside it, and what may not be in it. Runs nothing of it.
+
+ONNX is read with the little that it takes of protobuf's wire format, TorchScript and torch.export programs are zip
+archives: neither needs onnx or torch, and nothing is unpickled.
+
+    model.onnx            metadata_props: ``stn_manifest`` (JSON), ``stn_golden`` (golden.npz in base64)
+    model.pt, model.pt2   ``extra/manifest.json``, ``extra/golden.npz``
+"""
+
+import base64
+import binascii
+import io
+import zipfile
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from export.errors import ArtifactError
+from export.manifest import RuntimeName
+
+LARGEST_MEMBER: Final = 256 * 2**20
+"""Bytes of the manifest or the golden pictures, unpacked."""
+MANIFEST_KEY, GOLDEN_KEY = b"stn_manifest", b"stn_golden"
+MANIFEST_MEMBER, GOLDEN_MEMBER = "extra/manifest.json", "extra/golden.npz"
+ARCHIVES: Final = {
+    "torchscript": ("TorchScript", ("constants.pkl", "code/", "version")),
+    "program": ("a torch.export program", ("models/", "archive_format")),
+}
+"""Names of archives, and what they hold: a pickle, renamed, holds no code."""
+
+# Field numbers of onnx.proto, which never change.
+MODEL_METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
+CHILDREN: Final = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "tensor": {},
+}
+"""The messages in which tensors can stand, by the field that holds them."""
+TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 13, 14
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+class Inside(NamedTuple):
+    """What stands in a model file beside the model; None where it does not."""
+
+    manifest: bytes | None
+    golden: bytes | None
+
+
+def embed(runtime: RuntimeName, content: bytes, inside: Inside) -> bytes:
+    """``content`` of a model file, with ``inside`` in it."""
+    manifest, golden = inside.manifest or b"", inside.golden or b""
+    if runtime == "onnx":  # appended: protobuf adds what is repeated to what was there before
+        entries = {MANIFEST_KEY: manifest, GOLDEN_KEY: base64.b64encode(golden)}
+        return content + b"".join(
+            field(MODEL_METADATA, field(ENTRY_KEY, key) + field(ENTRY_VALUE, value)) for key, value in entries.items()
+        )
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(changed, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry, old.read(entry))
+        root = old.namelist()[0].partition("/")[0]
+        for member, value in ((MANIFEST_MEMBER, manifest), (GOLDEN_MEMBER, golden)):
+            new.writestr(zipfile.ZipInfo(f"{root}/{member}"), value)
+    return changed.getvalue()
+
+
+def look_inside(runtime: RuntimeName, content: bytes, source: str) -> Inside:
+    """What stands in ``content`` of a model file beside the model; ``source`` is what errors call it.
+
+    Raises:
+        ArtifactError: it is no file of that runtime, is truncated, or an ONNX tensor refers to another file.
+    """
+    try:
+        return look_in_onnx(memoryview(content)) if runtime == "onnx" else look_in_archive(runtime, content)
+    except (ValueError, IndexError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{source} is damaged or no model ({error}); copy or export it again") from error
+    except ExternalDataError as error:
+        raise ArtifactError(f"{source} refers to other files; a model must hold all of its weights itself") from error
+
+
+class ExternalDataError(Exception):
+    """A tensor of an ONNX model lies in another file."""
+
+
+def look_in_onnx(content: memoryview) -> Inside:
+    """See `look_inside`."""
+    found: dict[bytes, bytes] = {}
+    waiting = [("model", content)]
+    graphs = 0
+    while waiting:
+        message, body = waiting.pop()
+        for number, _, value in fields(body):
+            if message == "tensor" and (number == TENSOR_EXTERNAL_DATA or (number == TENSOR_DATA_LOCATION and value)):
+                raise ExternalDataError
+            if not isinstance(value, memoryview):
+                continue
+            if message == "model" and number == MODEL_METADATA:
+                entry = {n: bytes(v) for n, _, v in fields(value) if isinstance(v, memoryview)}
+                found[entry.get(ENTRY_KEY, b"")] = entry.get(ENTRY_VALUE, b"")
+            elif child := CHILDREN[message].get(number):
+                graphs += message == "model" and child == "graph"
+                waiting.append((child, value))
+    if not graphs:
+        raise ValueError("it holds no graph")
+    golden = found.get(GOLDEN_KEY)
+    try:
+        unpacked = None if golden is None else base64.b64decode(golden, validate=True)
+    except binascii.Error as error:
+        raise ValueError("its golden pictures are not base64") from error
+    return Inside(found.get(MANIFEST_KEY), unpacked)
+
+
+def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Number, wire type and value of each field of a protobuf message.
+
+    Raises:
+        ValueError: it ends too early or is no such message.
+    """
+    position = 0
+    while position < len(message):
+        tag, position = varint(message, position)
+        kind = tag & 7
+        value: int | memoryview
+        if kind == VARINT:
+            value, position = varint(message, position)
+        else:
+            if kind == BYTES:
+                length, position = varint(message, position)
+            elif kind in (FIXED64, FIXED32):
+                length = 8 if kind == FIXED64 else 4
+            else:
+                raise ValueError("it is not protobuf")
+            value = message[position : position + length]
+            position += length
+            if len(value) < length:
+                raise ValueError("it ends too early")
+        yield tag >> 3, kind, value
+
+
+def varint(message: memoryview, position: int) -> tuple[int, int]:
+    """The number of variable length at ``position``, and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise ValueError("it ends too early")
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("it is not protobuf")
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of bytes, as protobuf writes it."""
+    return as_varint(number << 3 | BYTES) + as_varint(len(content)) + content
+
+
+def as_varint(value: int) -> bytes:
+    """``value`` as a number of variable length."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def look_in_archive(runtime: RuntimeName, content: bytes) -> Inside:
+    """See `look_inside`."""
+    title, parts = ARCHIVES[runtime]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        root = names[0].partition("/")[0] if names else ""
+        for part in parts:
+            if not any(name.startswith(f"{root}/{part}") for name in names):
+                raise ValueError(f"{title} would hold {part}")
+        members = []
+        for name in (f"{root}/{MANIFEST_MEMBER}", f"{root}/{GOLDEN_MEMBER}"):
+            if name in names and archive.getinfo(name).file_size > LARGEST_MEMBER:
+                raise ValueError(f"{name} is too large")
+            members.append(archive.read(name) if name in names else None)
+    return Inside(*members)
