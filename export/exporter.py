@@ -3,20 +3,24 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from export.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
+from export.errors import ArtifactError, PriceError
 from export.golden import pack_golden
 from export.graph import INPUT, PROBABILITIES, ServedNetwork, signature
-from export.manifest import Accuracy, Manifest, RuntimeName, Tolerance
-from export.parity import Model, compare, exact, trained
+from export.manifest import Accuracy, Manifest, Precision, Price, RuntimeName
+from export.parity import Model, compare, exact, measure, trained
+from export.precision import TOLERANCES, in_half, measure_price, quantise
+from export.triton import write_repository
+from training.data import Split, test_split, training_splits
 from training.runs import Run
 
 GOLDEN_PICTURES = 4
-TOLERANCE = Tolerance(probabilities=1e-3, parameters=1e-3, rectified=2)
-"""How far the golden answers may be from those recorded, on any device."""
 
 Say = Callable[[str], None]
 """Told what is being done, for work that takes long."""
@@ -32,6 +36,8 @@ class Runtime(Protocol):
     """Of the libraries that write and run it."""
     opset: int | None
     """Of ONNX."""
+    folder: str
+    """Where its models go unless said otherwise."""
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
         """The content of the model file; ``example`` is ``(N, H, W, C)`` uint8 and the batch stays free."""
@@ -40,17 +46,44 @@ class Runtime(Protocol):
         """A function that runs the content of a model file."""
 
 
+class Destination(NamedTuple):
+    """Where an artifact goes: ``models/name/version``, the next version when none is given."""
+
+    models: Path
+    name: str
+    version: int | None = None
+    force: bool = False
+    """Replace the version if it exists."""
+    triton: bool = False
+    """Make ``models`` a Triton model repository."""
+
+
+class Smaller(NamedTuple):
+    """A smaller precision, and what it may cost."""
+
+    precision: Precision
+    data_root: Path
+    """Where the data sets are: int8 is calibrated on validation pictures, the price measured on test pictures."""
+    max_drop: float
+    """Most accuracy that may be lost."""
+    show: Callable[[Price, float, int], None]
+    """Told the price, the accuracy and the bytes of the smaller model before anything is kept."""
+
+
 def export_run(
-    run: Run, runtime: Runtime, models: Path, name: str, version: int | None, *, force: bool, say: Say = lambda _: None
+    run: Run, runtime: Runtime, destination: Destination, smaller: Smaller | None = None, say: Say = lambda _: None
 ) -> Artifact:
-    """Write ``models/name/version`` (the next version when none is given).
+    """Write an artifact of ``run``'s best checkpoint.
 
     Raises:
-        RunError: the run is not trained or not evaluated.
-        ArtifactError: the version exists and ``force`` is not set, or the folder cannot be written.
+        TrainingError: the run is not trained or not evaluated, or its data set is not there.
+        ArtifactError: the version exists and is not to be replaced, or the folder cannot be written.
         ParityError: the exported model differs from the trained one; nothing is written.
+        PriceError: the smaller model loses more than it may; nothing is written.
     """
-    folder = claim_version(models, name, version, force=force)
+    folder = claim_version(destination.models, destination.name, destination.version, force=destination.force)
+    if destination.triton and runtime.name != "onnx":
+        raise ArtifactError("a Triton model repository is of ONNX models; leave out --layout or use export.onnx")
     say("reading the run")
     info, evaluation, samples = run.info(), run.evaluation(), run.samples()
     network = ServedNetwork(run.trained_network()).eval()
@@ -60,29 +93,82 @@ def export_run(
     say(f"writing {runtime.title}")
     content = runtime.serialise(network, torch.from_numpy(samples[:2]), outputs)
     say("comparing it with the trained network")
-    parity = compare(reference, runtime.load(content, outputs), interface, samples, exact(network, outputs))
+    model = runtime.load(content, outputs)
+    parity = compare(reference, model, interface, samples, exact(network, outputs))
+    accuracy = Accuracy(
+        dataset=f"{evaluation.dataset} test, {evaluation.distortion}",
+        pictures=evaluation.pictures,
+        accuracy=evaluation.accuracy,
+    )
+    price, golden_model = None, reference
+    if smaller is not None:
+        content, price, accuracy = shrink(run, runtime, network, content, smaller, say)
+        golden_model = runtime.load(content, outputs)
+        parity = measure(reference, golden_model, interface, samples)
     golden = samples[:GOLDEN_PICTURES]
+    precision: Precision = "float32" if smaller is None else smaller.precision
     manifest = Manifest(
         created=datetime.now(UTC).replace(microsecond=0),
         runtime=runtime.name,
         opset=runtime.opset,
-        precision="float32",
+        precision=precision,
         classes=info.classes,
         input=interface.input,
         outputs=outputs,
         probabilities=PROBABILITIES,
         transforms=interface.transforms,
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
-        accuracy=Accuracy(
-            dataset=f"{evaluation.dataset} test, {evaluation.distortion}",
-            pictures=evaluation.pictures,
-            accuracy=evaluation.accuracy,
-        ),
+        accuracy=accuracy,
         parity=parity,
-        tolerance=TOLERANCE,
+        tolerance=TOLERANCES[precision],
+        price=price,
         versions=info.versions | dict(runtime.versions),
         files={},
     )
-    finished, files = seal(manifest, content, pack_golden(INPUT, golden, reference(golden)))
+    finished, files = seal(manifest, content, pack_golden(INPUT, golden, golden_model(golden)))
+    say(f"writing {folder}")
+    if destination.triton:
+        write_repository(folder, finished, force=destination.force)
     write_artifact(folder, finished, files)
     return Artifact(folder, finished, folder / finished.model_file, files[finished.model_file], files[GOLDEN])
+
+
+def shrink(
+    run: Run, runtime: Runtime, network: ServedNetwork, content: bytes, smaller: Smaller, say: Say
+) -> tuple[bytes, Price, Accuracy]:
+    """The model in a smaller precision, its price and its accuracy; ``content`` is that of the float32 model.
+
+    Raises:
+        ArtifactError: the runtime has no such precision.
+        DataError: the data set is not there.
+        PriceError: it loses more than it may.
+    """
+    info, interface = run.info(), signature(run.info())
+    outputs = tuple(interface.outputs)
+    if smaller.precision == "int8" and runtime.name != "onnx":
+        raise ArtifactError("int8 is written for ONNX alone; use --precision fp16 or export.onnx")
+    say("reading the test pictures")
+    test = test_split(info.recipe, smaller.data_root)
+    pictures = as_sent(test)
+    say(f"making the model smaller: {smaller.precision}")
+    if smaller.precision == "int8":
+        less = quantise(content, as_sent(training_splits(info.recipe, smaller.data_root)[1]), interface)
+    else:
+        less = runtime.serialise(in_half(network), torch.from_numpy(pictures[:2]), outputs)
+    say(f"measuring what it costs, on {len(pictures):,} test pictures")
+    before, after = runtime.load(content, outputs), runtime.load(less, outputs)
+    price, found = measure_price(before, after, interface, pictures, test.labels.numpy(), len(content))
+    smaller.show(price, found, len(less))
+    drop = price.accuracy_before - found
+    if drop > smaller.max_drop:
+        raise PriceError(
+            f"{smaller.precision} loses {drop:.2%} of accuracy, more than the {smaller.max_drop:.2%} of --max-drop; "
+            "nothing was written"
+        )
+    dataset = f"{info.recipe.dataset} test, {info.recipe.distortion}"
+    return less, price, Accuracy(dataset=dataset, pictures=len(pictures), accuracy=found)
+
+
+def as_sent(split: Split) -> NDArray[np.uint8]:
+    """The pictures of a split as a client sends them: ``(N, H, W, C)`` uint8."""
+    return np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())

@@ -29,6 +29,7 @@ class OnnxRuntime:
     name: RuntimeName = "onnx"
     title = "ONNX"
     opset: int | None = OPSET
+    folder = "models"
     versions: Mapping[str, str] = MappingProxyType(
         {"onnx": onnx.__version__, "onnxscript": version("onnxscript"), "onnxruntime": onnxruntime.__version__}
     )

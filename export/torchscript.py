@@ -23,6 +23,7 @@ class TorchScriptRuntime:
     name: RuntimeName = "torchscript"
     title = "TorchScript"
     opset: int | None = None
+    folder = "models"
     versions: Mapping[str, str] = MappingProxyType({"torch": torch.__version__})
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:

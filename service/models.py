@@ -91,7 +91,7 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
     if artifact.manifest.runtime == "torchscript" and not settings.torchscript:
         raise ModelLoadError(
             f"{artifact.folder} is TorchScript, which is a program and not only numbers; export it to ONNX, or set "
-            "torchscript=true (--torchscript) if you trust whoever made it"
+            "--torchscript true if you trust whoever made it"
         )
     backend = opener(artifact, settings.device, settings.threads)
     picture_ms = warm_up(backend, artifact)

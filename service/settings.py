@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from service.errors import SettingsError
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     )
     cuda_graphs: bool = Field(False, description="replay CUDA graphs on a GPU (ONNX); not measured yet")
     workers: Count = Field(1, description="processes that answer, each with its own models and queues")
-    torchscript: CliImplicitFlag[bool] = Field(
+    torchscript: bool = Field(
         False, description="serve TorchScript models too; such a file is a program, so trust whoever made it"
     )
     threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 leaves the choice to the runtime")

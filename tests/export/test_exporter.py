@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.artifact import read_artifact
 from export.errors import ArtifactError, ParityError
-from export.exporter import Runtime, export_run
+from export.exporter import Destination, Runtime, export_run
 from export.golden import Outputs
 from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
@@ -37,7 +37,7 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 @pytest.fixture(scope="module")
 def exported(runtime: Runtime, trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the small run's artifact."""
-    return export_run(trained_run, runtime, tmp_path_factory.mktemp("models"), "digits", None, force=False).folder
+    return export_run(trained_run, runtime, Destination(tmp_path_factory.mktemp("models"), "digits", None)).folder
 
 
 def test_the_artifact_says_what_was_trained(exported: Path, trained_run: Run) -> None:
@@ -97,20 +97,20 @@ def test_no_path_of_this_machine_is_in_the_artifact(exported: Path) -> None:
 
 def test_exporting_again_makes_the_next_version(exported: Path, runtime: Runtime, trained_run: Run) -> None:
     models = exported.parent.parent
-    assert export_run(trained_run, runtime, models, "digits", None, force=False).folder == models / "digits" / "2"
+    assert export_run(trained_run, runtime, Destination(models, "digits", None)).folder == models / "digits" / "2"
 
 
 def test_an_existing_version_is_kept_without_force(exported: Path, runtime: Runtime, trained_run: Run) -> None:
     before = (exported / "manifest.json").read_bytes()
     with pytest.raises(ArtifactError, match="--force"):
-        export_run(trained_run, runtime, exported.parent.parent, "digits", 1, force=False)
+        export_run(trained_run, runtime, Destination(exported.parent.parent, "digits", 1))
     assert (exported / "manifest.json").read_bytes() == before
 
 
 def test_a_run_that_was_not_evaluated_is_not_exported(runtime: Runtime, small_recipe: Recipe, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", small_recipe)
     with pytest.raises(RunError, match="evaluate"):
-        export_run(run, runtime, tmp_path / "models", "digits", None, force=False)
+        export_run(run, runtime, Destination(tmp_path / "models", "digits", None))
     assert not (tmp_path / "models").exists()
 
 
@@ -120,6 +120,7 @@ class Forgetful:
     name = OnnxRuntime.name
     title = "ONNX, a little wrong"
     opset: int | None = OnnxRuntime.opset
+    folder = "models"
     versions: Mapping[str, str] = MappingProxyType({"wrong": "1"})
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
@@ -137,7 +138,7 @@ class Forgetful:
 
 def test_a_model_that_differs_is_not_written(trained_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match=r"parameters by 0\.001"):
-        export_run(trained_run, Forgetful(), tmp_path / "models", "digits", None, force=False)
+        export_run(trained_run, Forgetful(), Destination(tmp_path / "models", "digits", None))
     assert not (tmp_path / "models").exists()
 
 
@@ -145,7 +146,7 @@ def test_a_model_that_differs_is_not_written(trained_run: Run, tmp_path: Path) -
 def onnx_model(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     """The small run as ONNX."""
     models = tmp_path_factory.mktemp("models")
-    return onnx.load(export_run(trained_run, OnnxRuntime(), models, "digits", None, force=False).model_file)
+    return onnx.load(export_run(trained_run, OnnxRuntime(), Destination(models, "digits", None)).model_file)
 
 
 def test_onnx_is_valid_opset_18_of_the_standard_domain(onnx_model: onnx.ModelProto) -> None:

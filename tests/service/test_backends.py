@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export.artifact import Artifact, read_artifact
-from export.exporter import Runtime, export_run
+from export.exporter import Destination, Runtime, export_run
 from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
 from service.backends import cuda_obstacle, open_backend
@@ -25,7 +25,7 @@ def artifact(
     """The small run, for each runtime in turn."""
     runtime: Runtime = request.param()
     models = tmp_path_factory.mktemp("models")
-    return read_artifact(export_run(trained_run, runtime, models, "digits", 1, force=False).folder)
+    return read_artifact(export_run(trained_run, runtime, Destination(models, "digits", 1)).folder)
 
 
 @pytest.mark.parametrize("count", [1, 2, 33])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export.artifact import read_artifact
-from export.exporter import export_run
+from export.exporter import Destination, export_run
 from export.torchscript import TorchScriptRuntime
 from service.schemas import ModelList
 from tests.conftest import Service, start_service
@@ -109,9 +109,9 @@ def test_a_torchscript_model_answers_like_an_onnx_one(
     trained_run: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     models: Path = tmp_path_factory.mktemp("scripts")
-    exported = export_run(trained_run, TorchScriptRuntime(), models, "script", None, force=False)
+    exported = export_run(trained_run, TorchScriptRuntime(), Destination(models, "script", None))
     (images, golden), manifest = read_artifact(exported.folder).golden(), exported.manifest
-    with start_service("--models", models, "--torchscript") as service:
+    with start_service("--models", models, "--torchscript", "true") as service:
         (listed,) = service.client.get("/models").json()["models"]
         assert (listed["name"], listed["version"], listed["runtime"]) == ("script", 1, "torchscript")
         for index, image in enumerate(images):

@@ -1,0 +1,56 @@
+"""Export a run to a torch.export program, ``model.pt2``: ``python -m export.program RUN``.
+
+It runs in PyTorch alone, without this project: ``torch.export.load("model.pt2").module()``; and is what AOTInductor,
+ExecuTorch and other compilers start from. The service does not take it.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.command import main
+from export.golden import Outputs
+from export.graph import ServedNetwork
+from export.manifest import RuntimeName
+from export.parity import Model
+
+
+class ProgramRuntime:
+    """Written and run by `torch.export`."""
+
+    name: RuntimeName = "program"
+    title = "a torch.export program"
+    opset: int | None = None
+    folder = "programs"
+    versions: Mapping[str, str] = MappingProxyType({"torch": torch.__version__})
+
+    def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
+        """The content of ``model.pt2``."""
+        content = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore")
+            program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            for node in program.graph.nodes:  # stack traces would carry paths of this machine
+                node.meta.pop("stack_trace", None)
+            torch.export.save(program, content)
+        return content.getvalue()
+
+    def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
+        """Run ``content`` on the CPU."""
+        program = torch.export.load(io.BytesIO(content)).module()
+
+        def run(images: NDArray[np.uint8]) -> Outputs:
+            with torch.inference_mode():
+                answers = program(torch.from_numpy(images))
+            return {name: answer.numpy() for name, answer in zip(outputs, answers, strict=True)}
+
+        return run
+
+
+if __name__ == "__main__":
+    main(ProgramRuntime())
