@@ -89,7 +89,9 @@ def main(runtime: Runtime) -> None:
         notes = Console(stderr=True)
         smaller = None
         if precision is not PrecisionName.fp32:
-            smaller = Smaller(PRECISIONS[precision], data_root, max_drop, lambda *price: show_price(notes, *price))
+            smaller = Smaller(
+                PRECISIONS[precision], data_root, max_drop, lambda *price: notes.print(price_table(*price))
+            )
         destination = Destination(out, name, version, force, triton=layout is Layout.triton)
         with notes.status("starting") as status:
             artifact = export_run(Run(run), runtime, destination, smaller, say=status.update)
@@ -137,7 +139,8 @@ def measures(manifest: Manifest) -> Table:
     table.add_row("probabilities differ from the trained model by", f"{parity.probabilities:.1e} at most")
     table.add_row("theta and parameters", f"{parity.parameters:.1e} at most")
     table.add_row(
-        "rectified images", f"{parity.rectified} grey levels at most, 1 at {parity.within_one_level:.2%} of the pixels"
+        "rectified images",
+        f"by {parity.rectified} grey levels at most; {parity.within_one_level:.2%} of the pixels within 1",
     )
     if parity.rounding_probabilities is not None:
         table.add_row(
@@ -147,12 +150,12 @@ def measures(manifest: Manifest) -> Table:
     return table
 
 
-def show_price(console: Console, price: Price, accuracy: float, size: int) -> None:
-    """Print what a smaller precision costs."""
+def price_table(price: Price, accuracy: float, size: int) -> Table:
+    """What a smaller precision costs, beside float32."""
     table = Table("price", "float32", "smaller")
     table.add_row("test accuracy", f"{price.accuracy_before:.2%}", f"{accuracy:.2%}")
     table.add_row("bytes", f"{price.bytes_before:,}", f"{size:,} ({size / price.bytes_before:.2f} x)")
-    table.add_row(f"speed here, batches of {price.speed_batch}", "1", f"{price.speed:.2f} x")
+    table.add_row(f"speed on the exporting CPU, batches of {price.speed_batch}", "1", f"{price.speed:.2f} x")
     table.add_row("a probability differs by", "", f"{price.probabilities:.4f} at most")
     table.add_row("a corner moves by", "", f"{price.corners_px:.3f} px at most, {price.corners_mean_px:.4f} on average")
-    console.print(table)
+    return table

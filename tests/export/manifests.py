@@ -48,7 +48,7 @@ def tiny_onnx() -> bytes:
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 4, 4, 1])
     rectified = helper.make_tensor_value_info("rectified", TensorProto.UINT8, ["batch", 4, 4, 1])
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["rectified"])], "tiny", [image], [rectified])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     content: bytes = model.SerializeToString()
     return content
 

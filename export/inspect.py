@@ -1,0 +1,87 @@
+"""Explain an artifact: ``python -m export.inspect FILE|FOLDER``. Everything is checked, and nothing of it is run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from export.artifact import Artifact, read_artifact
+from export.command import measures, price_table, run_command
+from export.manifest import Manifest
+
+RUNS = {
+    "onnx": "serve its folder (python -m service --models {file}), or open it with ONNX Runtime",
+    "torchscript": "serve it (python -m service --torchscript true --models {file}), or torch.jit.load",
+    "program": "torch.export.load({file!r}).module() in PyTorch",
+}
+
+
+def inspect(
+    artifact: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="A model file, or an artifact's folder.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Say what an artifact takes and answers, how good it is, and how it was made.
+
+    Checksums, format and golden pictures are checked first. A model file is enough: the manifest is inside.
+
+    Examples:
+      python -m export.inspect models/digits/2
+
+      python -m export.inspect model.onnx --json
+
+    Exit codes: 0 explained, 1 no artifact or damaged, 2 wrong command.
+    """
+    found = read_artifact(artifact)
+    images, _ = found.golden()
+    if json:
+        typer.echo(found.manifest.model_dump_json(indent=2))
+        return
+    explain(found, len(images))
+
+
+def explain(artifact: Artifact, golden: int) -> None:
+    """Print what there is to know."""
+    manifest, console = artifact.manifest, Console()
+    name = str(manifest.recipe.get("name", "an unnamed recipe"))
+    console.print(f"[bold]{escape(str(artifact.model_file))}[/bold]")
+    console.print(f"trained as {escape(name)}, exported {manifest.created:%Y-%m-%d}")
+    console.print(f"classes: {escape(', '.join(manifest.classes))}")
+    console.print(tensors(manifest))
+    console.print(f"{manifest.convention}. A picture is stretched to the input's size, {manifest.input.resize}.")
+    console.print(measures(manifest))
+    if manifest.price is not None:
+        model = manifest.files[artifact.model_file.name]
+        console.print(price_table(manifest.price, manifest.accuracy.accuracy, model.bytes))
+    console.print(f"made with {', '.join(f'{library} {number}' for library, number in manifest.versions.items())}")
+    console.print(
+        f"{golden} golden pictures; to use it: {RUNS[manifest.runtime].format(file=str(artifact.model_file))}"
+    )
+
+
+def tensors(manifest: Manifest) -> Table:
+    """What goes in and out, and what it means."""
+    meaning = {manifest.probabilities: "of the classes, each row sums to 1"}
+    for t in manifest.transforms:
+        alone = len(manifest.transforms) == 1
+        where = f"{t.kind} transformer on the {t.reads}" + ("" if alone else f", {t.name}")
+        meaning[t.parameters] = f"parameters of the {where}"
+        meaning[t.theta] = f"affine map of the {where}"
+        meaning[t.rectified] = f"what the {where} cut out"
+    table = Table("", "name", "type", "shape", "meaning")
+    image = manifest.image()
+    table.add_row("in", escape(image.name), image.type, shape(image.shape), "pictures, 0 to 255")
+    for tensor in manifest.answers().values():
+        table.add_row("out", escape(tensor.name), tensor.type, shape(tensor.shape), escape(meaning[tensor.name]))
+    return table
+
+
+def shape(sides: tuple[int, ...]) -> str:
+    """Written with the batch axis."""
+    return f"(N, {', '.join(map(str, sides))})"
+
+
+if __name__ == "__main__":
+    run_command(inspect, "python -m export.inspect")

@@ -1,0 +1,141 @@
+"""The manifest and its committed JSON Schema say the same, and manifests of the first format are read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from export.errors import ArtifactError
+from export.manifest import FORMAT_VERSION, read_manifest, schema
+from tests.export.manifests import manifest
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = {version: json.loads((ROOT / "docs" / f"manifest-{version}.schema.json").read_text()) for version in (1, 2)}
+FIRST = json.loads((ROOT / "tests" / "data" / "manifest-1.json").read_text())
+BUNDLED = sorted((ROOT / "models").glob("*/*/manifest.json"))
+
+KEYS = ("theta", "parameters", "rectified")
+
+
+def fields() -> dict[str, Any]:
+    """A manifest as JSON holds it."""
+    content: dict[str, Any] = json.loads(manifest().model_dump_json())
+    return content
+
+
+def test_the_committed_schema_is_that_of_the_current_format() -> None:
+    assert SCHEMAS[FORMAT_VERSION] == schema(), "write it again: export.manifest.schema()"
+
+
+def test_the_schema_is_one() -> None:
+    for content in SCHEMAS.values():
+        jsonschema.Draft202012Validator.check_schema(content)
+
+
+@pytest.mark.parametrize("file", BUNDLED, ids=lambda file: str(file.relative_to(ROOT)))
+def test_bundled_manifests_satisfy_the_schema_of_their_format(file: Path) -> None:
+    content = json.loads(file.read_text())
+    jsonschema.validate(content, SCHEMAS[content["format_version"]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["one"]},
+        {"classes": [1, 2]},
+        {"unknown": 1},
+        {"opset": "18"},
+        {"precision": "float8"},
+        {"runtime": "pickle"},
+        {"convention": "another"},
+        {"input": fields()["input"] | {"height": 10**9}},
+        {"input": fields()["input"] | {"height": 0}},
+        {"input": fields()["input"] | {"channels": 4}},
+        {"transforms": [fields()["transforms"][0] | {"parameters_shape": [10**9, 2]}]},
+        {"transforms": []},
+        {"files": {"model.onnx": {"bytes": 1, "sha256": "short"}}},
+        {"accuracy": fields()["accuracy"] | {"accuracy": 1.5}},
+        {"tolerance": None},
+    ],
+    ids=str,
+)
+def test_what_the_schema_refuses_is_refused_when_it_is_read(change: dict[str, Any]) -> None:
+    content = fields() | change
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, SCHEMAS[2])
+    with pytest.raises(ArtifactError, match="the manifest"):
+        read_manifest(json.dumps(content).encode(), "the manifest")
+
+
+@pytest.mark.parametrize("name", sorted(fields().keys() - {"format_version", "convention", "price"}))
+def test_no_field_may_be_missing(name: str) -> None:
+    content = {key: value for key, value in fields().items() if key != name}
+    with pytest.raises(ArtifactError, match=name):
+        read_manifest(json.dumps(content).encode(), "the manifest")
+
+
+def test_a_manifest_is_read_as_it_was_written() -> None:
+    assert read_manifest(manifest().model_dump_json().encode(), "it") == manifest()
+
+
+def test_the_first_format_is_read() -> None:
+    jsonschema.validate(FIRST, SCHEMAS[1])
+    found = read_manifest(json.dumps(FIRST).encode(), "it")
+    assert found.format_version == FORMAT_VERSION
+    assert (found.precision, found.opset, found.tolerance.probabilities) == ("float32", 18, 1e-3)
+    assert [t.parameters_shape for t in found.transforms] == [(2, 3)]
+    assert found.parity.probabilities == FIRST["parity"]["probabilities"]
+    assert found.files.keys() == FIRST["files"].keys()
+
+
+def test_places_and_shapes_of_several_transformers_are_read_from_the_first_format() -> None:
+    first = FIRST["transforms"][0]
+    names = ["branch2_step3", "features"]
+    content = FIRST | {
+        "recipe": FIRST["recipe"] | {"control_points": 5},
+        "transforms": [
+            first
+            | {"name": name, "kind": "tps"}
+            | {key: f"{key}_{name}" for key in ("theta", "parameters", "rectified")}
+            for name in names
+        ],
+        "outputs": ["probabilities", *(f"{key}_{n}" for n in names for key in KEYS)],
+    }
+    one, other = read_manifest(json.dumps(content).encode(), "it").transforms
+    assert (one.branch, one.step, one.reads, one.parameters_shape) == (2, 3, "picture", (25, 2))
+    assert (other.branch, other.step, other.reads) == (1, 1, "features")
+
+
+@pytest.mark.parametrize("change", [{"transforms": None}, {"recipe": None}, {"parity": {}}, {"transforms": [{}]}])
+def test_a_damaged_manifest_of_the_first_format_is_a_clear_error(change: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match="the manifest"):
+        read_manifest(json.dumps(FIRST | change).encode(), "the manifest")
+
+
+@pytest.mark.parametrize("version", [3, 10**9])
+def test_a_newer_format_is_refused_with_the_cure(version: int) -> None:
+    with pytest.raises(ArtifactError, match="upgrade stn-serve"):
+        read_manifest(json.dumps({"format_version": version}).encode(), "the manifest")
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.5, "2", None, [2]])
+def test_a_format_that_never_was_is_refused(version: object) -> None:
+    with pytest.raises(ArtifactError, match="format_version"):
+        read_manifest(json.dumps(fields() | {"format_version": version}).encode(), "the manifest")
+
+
+def test_deep_nesting_is_no_crash() -> None:
+    with pytest.raises(ArtifactError, match="the manifest"):
+        read_manifest(b"[" * 200_000, "the manifest")
+
+
+def test_answers_are_named_with_their_shapes_in_the_order_of_the_outputs() -> None:
+    shapes = {name: (tensor.type, tensor.shape) for name, tensor in manifest().answers().items()}
+    assert list(shapes) == ["probabilities", "theta", "rectified"]
+    assert shapes == {
+        "probabilities": ("float32", (2,)),
+        "theta": ("float32", (2, 3)),
+        "rectified": ("uint8", (4, 4, 1)),
+    }
