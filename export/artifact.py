@@ -145,7 +145,7 @@ def read_model_file(file: Path) -> Artifact:
     manifest = read_manifest(inside.manifest, source)
     if manifest.runtime != runtime or manifest.files != {GOLDEN: record(inside.golden)}:
         raise ArtifactError(f"{source} is not that of this file; export the model again")
-    whole = manifest.model_copy(update={"files": {file.name: record(content), **manifest.files}})
+    whole = manifest.model_copy(update={"files": {manifest.model_file: record(content), **manifest.files}})
     return Artifact(file.parent, whole, file, content, inside.golden)
 
 
@@ -158,6 +158,10 @@ def check_file(folder: Path, name: str, expected: FileRecord) -> bytes:
     if Path(name).name != name:
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a plain file name; do not trust it")
     content = read_bytes(folder / name, expected.bytes)
+    if len(content) < expected.bytes:
+        raise ArtifactError(
+            f"{folder / name} is cut off after {len(content):,} of {expected.bytes:,} bytes; copy it again"
+        )
     if hashlib.sha256(content).hexdigest() != expected.sha256:
         raise ArtifactError(f"{folder / name} is not the file that was exported (its sha256 differs); copy it again")
     return content

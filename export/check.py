@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.artifact import Artifact, read_artifact
-from export.command import run_command
+from export.console import run_command
 from export.errors import ArtifactError, CheckError
 from export.golden import Outputs
 from export.graph import Signature

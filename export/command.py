@@ -1,10 +1,5 @@
-"""The command line that every runtime shares: ``python -m export.onnx RUN`` and its siblings.
+"""The command line that every runtime shares: ``python -m export.onnx RUN`` and its siblings."""
 
-Exit codes: 0 all is well, 1 it cannot be done, 2 the command is wrong, 3 it was done, measured and found wanting.
-"""
-
-import sys
-from collections.abc import Callable
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -15,13 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from export.artifact import Artifact
-from export.errors import ArtifactError, VerdictError
+from export.console import measures, price_table, run_command
 from export.exporter import Destination, Runtime, Smaller, export_run
-from export.manifest import Manifest, Precision, Price
-from training.errors import TrainingError
+from export.manifest import Precision
 from training.runs import Run
-
-WRONG, WANTING = 1, 3
 
 
 class PrecisionName(StrEnum):
@@ -104,17 +96,6 @@ def main(runtime: Runtime) -> None:
     run_command(export, f"python -m export.{runtime.name}")
 
 
-def run_command(command: Callable[..., None], program: str) -> None:
-    """Run ``command`` with the arguments of this process; an error its user can mend becomes one line."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(name=program)(command)
-    try:
-        app(prog_name=program)
-    except (ArtifactError, TrainingError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(WANTING if isinstance(error, VerdictError) else WRONG)
-
-
 def show(artifact: Artifact) -> None:
     """Print what was written."""
     manifest = artifact.manifest
@@ -124,38 +105,3 @@ def show(artifact: Artifact) -> None:
         table.add_row(name, f"{file.bytes:,}", f"{file.sha256[:12]}…")
     console.print(table)
     console.print(measures(manifest))
-
-
-def measures(manifest: Manifest) -> Table:
-    """What is known of a model, as a table."""
-    table = Table("measured", "value")
-    opset = f", opset {manifest.opset}" if manifest.opset else ""
-    table.add_row("format", f"{manifest.runtime}{opset}, {manifest.precision}")
-    table.add_row(
-        "accuracy",
-        f"{manifest.accuracy.accuracy:.2%} of {manifest.accuracy.pictures:,} pictures: {manifest.accuracy.dataset}",
-    )
-    parity = manifest.parity
-    table.add_row("probabilities differ from the trained model by", f"{parity.probabilities:.1e} at most")
-    table.add_row("theta and parameters", f"{parity.parameters:.1e} at most")
-    table.add_row(
-        "rectified images",
-        f"by {parity.rectified} grey levels at most; {parity.within_one_level:.2%} of the pixels within 1",
-    )
-    if parity.rounding_probabilities is not None:
-        table.add_row(
-            "the trained model, by float32's rounding alone",
-            f"{parity.rounding_probabilities:.1e}, {parity.rounding_parameters:.1e}",
-        )
-    return table
-
-
-def price_table(price: Price, accuracy: float, size: int) -> Table:
-    """What a smaller precision costs, beside float32."""
-    table = Table("price", "float32", "smaller")
-    table.add_row("test accuracy", f"{price.accuracy_before:.2%}", f"{accuracy:.2%}")
-    table.add_row("bytes", f"{price.bytes_before:,}", f"{size:,} ({size / price.bytes_before:.2f} x)")
-    table.add_row(f"speed on the exporting CPU, batches of {price.speed_batch}", "1", f"{price.speed:.2f} x")
-    table.add_row("a probability differs by", "", f"{price.probabilities:.4f} at most")
-    table.add_row("a corner moves by", "", f"{price.corners_px:.3f} px at most, {price.corners_mean_px:.4f} on average")
-    return table

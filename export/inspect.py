@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Artifact, read_artifact
-from export.command import measures, price_table, run_command
+from export.console import measures, price_table, run_command
 from export.manifest import Manifest
 
 RUNS = {
@@ -53,7 +53,7 @@ def explain(artifact: Artifact, golden: int) -> None:
     console.print(f"{manifest.convention}. A picture is stretched to the input's size, {manifest.input.resize}.")
     console.print(measures(manifest))
     if manifest.price is not None:
-        model = manifest.files[artifact.model_file.name]
+        model = manifest.files[manifest.model_file]
         console.print(price_table(manifest.price, manifest.accuracy.accuracy, model.bytes))
     console.print(f"made with {', '.join(f'{library} {number}' for library, number in manifest.versions.items())}")
     console.print(

@@ -1,11 +1,19 @@
 import errno
+import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from export.artifact import (
@@ -19,6 +27,8 @@ from export.artifact import (
     seal,
     write_artifact,
 )
+from export.golden import unpack_golden
+from export.modelfile import Inside, embed
 from tests.export.manifests import manifest, tiny_onnx
 
 IMAGES = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
@@ -186,3 +196,156 @@ def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) 
 def test_a_manifest_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         manifest().runtime = "torchscript"  # type: ignore[misc]
+
+
+def test_a_lone_model_file_is_an_artifact(folder: Path, tmp_path: Path) -> None:
+    whole = read_artifact(folder)
+    file = tmp_path / "pets.onnx"
+    file.write_bytes(MODEL)
+    alone = read_artifact(file)
+    assert alone.manifest.inside == whole.manifest.inside
+    np.testing.assert_array_equal(alone.golden()[0], IMAGES)
+    assert list(find_artifacts(file)) == [("pets", 1, file)]
+
+
+def test_a_folder_that_holds_the_model_file_alone_is_an_artifact(folder: Path) -> None:
+    whole = read_artifact(folder)
+    for name in ("manifest.json", "golden.npz"):
+        (folder / name).unlink()
+    assert read_artifact(folder).manifest == whole.manifest
+
+
+def test_a_lone_file_without_a_manifest_is_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(tiny_onnx())
+    with pytest.raises(ArtifactError, match="holds no manifest"):
+        read_artifact(tmp_path / "model.onnx")
+
+
+def test_a_lone_file_of_another_sort_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"something")
+    with pytest.raises(ArtifactError, match=r"names end with \.onnx"):
+        read_artifact(tmp_path / "model.h5")
+
+
+def test_golden_pictures_in_a_lone_file_are_checked(tmp_path: Path) -> None:
+    other = pack_golden("image", IMAGES + 1, ANSWERS)
+    inside = FINISHED.inside.model_dump_json().encode()
+    (tmp_path / "model.onnx").write_bytes(embed("onnx", tiny_onnx(), Inside(inside, other)))
+    with pytest.raises(ArtifactError, match="not that of this file"):
+        read_artifact(tmp_path / "model.onnx")
+
+
+def test_a_manifest_that_was_edited_is_refused(folder: Path) -> None:
+    edit(folder, classes=["dog", "cat"])
+    with pytest.raises(ArtifactError, match=r"not the manifest that model\.onnx was exported with"):
+        read_artifact(folder)
+
+
+def test_an_artifact_of_the_first_format_is_read(tmp_path: Path) -> None:
+    first = json.loads((Path(__file__).parents[1] / "data" / "manifest-1.json").read_text())
+    model, golden = tiny_onnx(), b"golden"
+    files = {"model.onnx": record(model).model_dump(), "golden.npz": record(golden).model_dump()}
+    for name, content in {"model.onnx": model, "golden.npz": golden}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "manifest.json").write_text(json.dumps(first | {"files": files}))
+    assert read_artifact(tmp_path).manifest.recipe["name"] == first["recipe"]["name"]
+
+
+@pytest.mark.parametrize("size", [0, 10**12])
+def test_a_size_that_is_not_the_files_is_refused_before_it_is_read(folder: Path, size: int) -> None:
+    files = json.loads(FINISHED.model_dump_json())["files"]
+    edit(folder, files=files | {"model.onnx": files["model.onnx"] | {"bytes": size}})
+    with pytest.raises(ArtifactError, match=r"files|cut off"):
+        read_artifact(folder)
+
+
+def test_a_file_that_grew_is_not_read(folder: Path) -> None:
+    with (folder / "model.onnx").open("ab") as file:
+        file.truncate(2**40)  # a hole: no disk holds it, and no memory would
+    with pytest.raises(ArtifactError, match="larger than"):
+        read_artifact(folder)
+
+
+def npz(**arrays: bytes) -> bytes:
+    """An archive of such members."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in arrays.items():
+            archive.writestr(f"{name}.npy", body)
+    return content.getvalue()
+
+
+def npy(array: NDArray[Any], **header: object) -> bytes:
+    """An array as numpy writes it, with another header."""
+    content = io.BytesIO()
+    fields = np.lib.format.header_data_from_array_1_0(array) | header
+    np.lib.format.write_array_header_1_0(content, fields)
+    return content.getvalue() + array.tobytes()
+
+
+GOOD = {name: npy(array) for name, array in {"image": IMAGES, **ANSWERS}.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04 not an archive",
+        npz(image=GOOD["image"]),
+        npz(**GOOD | {"theta": npy(ANSWERS["theta"], shape=(10**12, 2, 3))}),
+        npz(**GOOD | {"theta": npy(ANSWERS["theta"], shape=(2, 3, 2))}),
+        npz(**GOOD | {"theta": npy(ANSWERS["theta"], descr="<f8")}),
+        npz(**GOOD | {"theta": npy(ANSWERS["theta"][:1])}),
+        npz(**GOOD | {"theta": npy(ANSWERS["theta"])[:-1]}),
+        npz(**GOOD | {"theta": npy(np.array([os.getcwd], object), descr="|O", shape=(2, 2, 3))}),
+        npz(**GOOD | {"image": npy(np.zeros((2000, 4, 4, 1), np.uint8))}),
+        npz(**GOOD | {"image": bytes(50 * 2**20)}),
+        pack_golden("image", IMAGES, ANSWERS)[:-40],
+    ],
+    ids=str.split("empty foreign incomplete absurd shape type too-few cut objects too-many bomb no-end"),
+)
+def test_golden_pictures_that_are_damaged_or_mean_harm_are_refused(content: bytes) -> None:
+    with pytest.raises(ArtifactError, match=r"golden\.npz is damaged"):
+        unpack_golden(content, FINISHED, "golden.npz")
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from export.artifact import write_artifact
+from tests.export.test_artifact import FILES, FINISHED
+for turn in itertools.count():
+    write_artifact(Path(sys.argv[1]), FINISHED, FILES)
+    if turn == 0:
+        print("begun", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot exchange two folders in one step")
+def test_a_writer_that_is_killed_leaves_a_whole_version(folder: Path) -> None:
+    for turn in range(6):
+        command = [sys.executable, "-c", WRITER, str(folder)]
+        writer = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"begun\n"
+        time.sleep(0.002 * turn)
+        writer.kill()
+        assert writer.wait() == -signal.SIGKILL
+        writer.stdout.close()
+        assert read_artifact(folder).manifest == FINISHED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_a_disk_that_takes_no_more_keeps_what_was_there(folder: Path) -> None:
+    import resource
+
+    (folder / "mark").write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(MODEL) // 2, limits[1]))
+    try:
+        with pytest.raises(ArtifactError, match="File too large; nothing was changed"):
+            write_artifact(folder, FINISHED, FILES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (folder / "mark").read_text() == "old"
+    assert [entry.name for entry in folder.parent.iterdir()] == ["1"]

@@ -20,6 +20,7 @@ from export.golden import Outputs
 from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
 from export.parity import Model
+from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.errors import RunError
@@ -27,7 +28,7 @@ from training.recipes import Recipe
 from training.runs import Run
 
 
-@pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime])
+@pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime, ProgramRuntime])
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     """Each runtime in turn."""
     made: Runtime = request.param()

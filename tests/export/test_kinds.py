@@ -14,6 +14,7 @@ from export.exporter import Runtime
 from export.graph import ServedNetwork, Signature, signature
 from export.onnx import OnnxRuntime
 from export.parity import compare, exact, trained
+from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from tests.networks import CANVAS, RECTIFIED, build, heads, in_colour, randomised, small
 from training.recipes import Recipe
@@ -56,7 +57,11 @@ COMPOSITIONS: dict[str, dict[str, object]] = {
         "normalise": "before",
     },
 }
-RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnx": OnnxRuntime, "torchscript": TorchScriptRuntime}
+RUNTIMES: dict[str, Callable[[], Runtime]] = {
+    "onnx": OnnxRuntime,
+    "torchscript": TorchScriptRuntime,
+    "program": ProgramRuntime,
+}
 every_composition = pytest.mark.parametrize("name", COMPOSITIONS)
 
 

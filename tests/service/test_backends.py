@@ -11,6 +11,7 @@ from service.backends import cuda_obstacle, open_backend
 from service.errors import DeviceError, ModelLoadError
 from service.models import load_models
 from service.settings import Settings
+from tests.service.pictures import ARTIFACT
 from training.runs import Run
 
 without_gpu = pytest.mark.skipif(cuda_obstacle() is None, reason="there is a GPU")
@@ -59,3 +60,19 @@ def test_a_file_that_is_no_model_is_refused(artifact: Artifact) -> None:
 def test_models_of_either_runtime_are_loaded_and_warmed_up(artifact: Artifact) -> None:
     (model,) = load_models(Settings(models=artifact.folder.parent.parent, device="cpu", torchscript=True))
     assert (model.name, model.version, model.device) == ("digits", 1, "cpu")
+
+
+@pytest.mark.parametrize("change", [{"height": 40}, {"name": "picture"}])
+def test_a_model_that_takes_another_input_than_the_manifest_says_is_refused(change: dict[str, object]) -> None:
+    manifest = ARTIFACT.manifest
+    other = manifest.model_copy(update={"input": manifest.input.model_copy(update=change)})
+    with pytest.raises(ModelLoadError, match="not what the manifest says"):
+        open_backend(ARTIFACT._replace(manifest=other), "cpu", threads=1)
+
+
+def test_a_model_that_gives_another_output_than_the_manifest_says_is_refused() -> None:
+    manifest = ARTIFACT.manifest
+    for classes in (("one", "two"), manifest.classes + ("eleven",)):
+        with pytest.raises(ModelLoadError, match="probabilities is"):
+            other = manifest.model_copy(update={"classes": classes})
+            open_backend(ARTIFACT._replace(manifest=other), "cpu", threads=1)

@@ -8,9 +8,10 @@ import pytest
 
 from export.artifact import read_artifact
 from export.exporter import Destination, export_run
+from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from service.schemas import ModelList
-from tests.conftest import Service, start_service
+from tests.conftest import Service, fail_to_start, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, as_schema, predict, refused, well, without_time
 from tests.service.pictures import ARTIFACT, HEIGHT, MANIFEST, TRANSFORM, WIDTH, difference, encode, read
@@ -122,3 +123,35 @@ def test_a_torchscript_model_answers_like_an_onnx_one(
             assert difference(read(answer["rectified"]), golden[manifest.transforms[0].rectified][index, ..., 0]) <= 2
         assert without_time(predict(service)) == without_time(predict(service))
         well(service)
+
+
+def test_a_model_file_alone_is_served_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "handwriting.onnx"
+    file.write_bytes(ARTIFACT.model)
+    with start_service("--models", file) as service:
+        assert predict(service)["model"] == {"name": "handwriting", "version": 1}
+        well(service)
+
+
+def test_a_model_file_alone_in_a_version_folder_is_served(tmp_path: Path) -> None:
+    folder = tmp_path / "digits" / "4"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(ARTIFACT.model)
+    (folder.parent / "config.pbtxt").write_text("for Triton")
+    with start_service("--models", tmp_path) as service:
+        assert predict(service)["model"] == {"name": "digits", "version": 4}
+
+
+def test_torchscript_is_refused_unless_it_is_allowed(trained_run: Run, tmp_path: Path) -> None:
+    export_run(trained_run, TorchScriptRuntime(), Destination(tmp_path, "script"))
+    refused_start = fail_to_start("--models", tmp_path)
+    assert refused_start.returncode == 1
+    assert "--torchscript true" in refused_start.stderr
+    assert refused_start.stderr.count("error: ") == 1
+
+
+def test_a_program_for_pytorch_is_refused_with_the_cure(trained_run: Run, tmp_path: Path) -> None:
+    export_run(trained_run, ProgramRuntime(), Destination(tmp_path, "program"))
+    refused_start = fail_to_start("--models", tmp_path)
+    assert refused_start.returncode == 1
+    assert "export it to ONNX" in refused_start.stderr
