@@ -148,11 +148,12 @@ def shrink(
     if smaller.precision == "int8" and runtime.name != "onnx":
         raise ArtifactError("int8 is written for ONNX alone; use --precision fp16 or export.onnx")
     say("reading the test pictures")
-    test = test_split(info.recipe, smaller.data_root)
+    source = run.source(smaller.data_root)
+    test = test_split(info.recipe, source)
     pictures = as_sent(test)
     say(f"making the model smaller: {smaller.precision}")
     if smaller.precision == "int8":
-        less = quantise(content, as_sent(training_splits(info.recipe, smaller.data_root)[1]), interface)
+        less = quantise(content, as_sent(training_splits(info.recipe, source)[1]), interface)
     else:
         less = runtime.serialise(in_half(network), torch.from_numpy(pictures[:2]), outputs)
     say(f"measuring what it costs, on {len(pictures):,} test pictures")

@@ -72,7 +72,7 @@ def test_a_model_that_takes_another_input_than_the_manifest_says_is_refused(chan
 
 def test_a_model_that_gives_another_output_than_the_manifest_says_is_refused() -> None:
     manifest = ARTIFACT.manifest
-    for classes in (("one", "two"), manifest.classes + ("eleven",)):
+    for classes in (("one", "two"), (*manifest.classes, "eleven")):
         with pytest.raises(ModelLoadError, match="probabilities is"):
             other = manifest.model_copy(update={"classes": classes})
             open_backend(ARTIFACT._replace(manifest=other), "cpu", threads=1)

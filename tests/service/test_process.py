@@ -64,6 +64,10 @@ def write_bytes(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def without(*names: str) -> Callable[[Path], object]:
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
 def flip_a_byte(folder: Path) -> None:
     content = bytearray((folder / artifacts.MODEL).read_bytes())
     content[len(content) // 2] ^= 1
@@ -95,7 +99,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: artifacts.write(
             folder, golden=artifacts.golden(lambda outputs: {name: output[1:] for name, output in outputs.items()})
         ),
-        AS_EXPORTED,
+        "as many answers as pictures",
     ),
     "a golden answer that is missing": (
         lambda folder: artifacts.write(folder, golden=artifacts.golden(lambda _: {})),
@@ -105,14 +109,14 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: artifacts.write(folder, golden=b"no arrays"),
         "export the model again",
     ),
-    "a model that is none": (lambda folder: artifacts.write(folder, model=b"no model"), "cannot load"),
+    "a model that is none": (lambda folder: artifacts.write(folder, model=b"no model"), "no model"),
     "a flipped byte in the model": (flip_a_byte, "its sha256 differs"),
     "golden answers cut short": (write_bytes(GOLDEN, b"PK"), "copy it again"),
-    "an empty model": (write_bytes(artifacts.MODEL, b""), "copy the whole folder again"),
+    "an empty model": (write_bytes(artifacts.MODEL, b""), "copy it again"),
     "a missing model": (lambda folder: (folder / artifacts.MODEL).unlink(), "copy the whole folder again"),
-    "a missing manifest": (lambda folder: (folder / MANIFEST).unlink(), "cannot read"),
+    "a missing manifest and model": (without(MANIFEST, artifacts.MODEL), "cannot read"),
     "a manifest that is no JSON": (write_bytes(MANIFEST, b"{"), "export the model again"),
-    "a newer format": (change(format_version=2), "upgrade stn-serve"),
+    "a newer format": (change(format_version=3), "upgrade stn-serve"),
     "an unknown runtime": (change(runtime="crystal ball"), "runtime"),
     "a manifest without classes": (change(classes=None), "classes"),
     "outputs that the model does not have": (misname_probabilities, "chances"),
