@@ -65,7 +65,11 @@ def write_bytes(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 def without(*names: str) -> Callable[[Path], object]:
-    return lambda folder: [(folder / name).unlink() for name in names]
+    def remove(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return remove
 
 
 def flip_a_byte(folder: Path) -> None:
