@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from export.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
-from export.errors import ArtifactError, PriceError
+from export.errors import ArtifactError, ParityError, PriceError
 from export.golden import pack_golden
 from export.graph import INPUT, PROBABILITIES, ServedNetwork, signature
 from export.manifest import Accuracy, Manifest, Precision, Price, RuntimeName
-from export.parity import Model, compare, exact, measure, trained
+from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from export.triton import write_repository
 from training.data import Split, test_split, training_splits
@@ -125,7 +125,11 @@ def export_run(
         versions=info.versions | dict(runtime.versions),
         files={},
     )
-    finished, files = seal(manifest, content, pack_golden(INPUT, golden, golden_model(golden)))
+    answers = golden_model(golden)
+    finished, files = seal(manifest, content, pack_golden(INPUT, golden, answers))
+    sealed = runtime.load(files[finished.model_file], outputs)(golden)
+    if gap := exceeds(difference(answers, sealed, interface), finished.tolerance):
+        raise ParityError(f"the model file answers otherwise once the manifest is in it ({gap}); nothing was written")
     say(f"writing {folder}")
     if destination.triton:
         write_repository(folder, finished, force=destination.force)

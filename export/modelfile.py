@@ -4,11 +4,10 @@ ONNX is read with the little that it takes of protobuf's wire format, TorchScrip
 archives: neither needs onnx or torch, and nothing is unpickled.
 
     model.onnx            metadata_props: ``stn_manifest`` (JSON), ``stn_golden`` (golden.npz in base64)
-    model.pt, model.pt2   ``extra/manifest.json``, ``extra/golden.npz``
+    model.pt, model.pt2   ``extra/manifest.json``, ``extra/golden.base64`` (torch.export takes extra files as text)
 """
 
 import base64
-import binascii
 import io
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from export.manifest import RuntimeName
 LARGEST_MEMBER: Final = 256 * 2**20
 """Bytes of the manifest or the golden pictures, unpacked."""
 MANIFEST_KEY, GOLDEN_KEY = b"stn_manifest", b"stn_golden"
-MANIFEST_MEMBER, GOLDEN_MEMBER = "extra/manifest.json", "extra/golden.npz"
+MANIFEST_MEMBER, GOLDEN_MEMBER = "extra/manifest.json", "extra/golden.base64"
 ARCHIVES: Final = {
     "torchscript": ("TorchScript", ("constants.pkl", "code/", "version")),
     "program": ("a torch.export program", ("models/", "archive_format")),
@@ -53,9 +52,9 @@ class Inside(NamedTuple):
 
 def embed(runtime: RuntimeName, content: bytes, inside: Inside) -> bytes:
     """``content`` of a model file, with ``inside`` in it."""
-    manifest, golden = inside.manifest or b"", inside.golden or b""
+    manifest, golden = inside.manifest or b"", base64.b64encode(inside.golden or b"")
     if runtime == "onnx":  # appended: protobuf adds what is repeated to what was there before
-        entries = {MANIFEST_KEY: manifest, GOLDEN_KEY: base64.b64encode(golden)}
+        entries = {MANIFEST_KEY: manifest, GOLDEN_KEY: golden}
         return content + b"".join(
             field(MODEL_METADATA, field(ENTRY_KEY, key) + field(ENTRY_VALUE, value)) for key, value in entries.items()
         )
@@ -107,12 +106,16 @@ def look_in_onnx(content: memoryview) -> Inside:
                 waiting.append((child, value))
     if not graphs:
         raise ValueError("it holds no graph")
-    golden = found.get(GOLDEN_KEY)
-    try:
-        unpacked = None if golden is None else base64.b64decode(golden, validate=True)
-    except binascii.Error as error:
-        raise ValueError("its golden pictures are not base64") from error
-    return Inside(found.get(MANIFEST_KEY), unpacked)
+    return Inside(found.get(MANIFEST_KEY), decoded(found.get(GOLDEN_KEY)))
+
+
+def decoded(golden: bytes | None) -> bytes | None:
+    """The golden pictures, out of base64.
+
+    Raises:
+        ValueError: they are not in it.
+    """
+    return None if golden is None else base64.b64decode(golden, validate=True)
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
@@ -185,4 +188,5 @@ def look_in_archive(runtime: RuntimeName, content: bytes) -> Inside:
             if name in names and archive.getinfo(name).file_size > LARGEST_MEMBER:
                 raise ValueError(f"{name} is too large")
             members.append(archive.read(name) if name in names else None)
-    return Inside(*members)
+    manifest, golden = members
+    return Inside(manifest, decoded(golden))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from export.errors import ParityError
 from export.golden import Outputs
 from export.graph import Exact, ServedNetwork, Signature
-from export.manifest import Parity
+from export.manifest import Parity, Tolerance
 
 BATCH_SIZES = (1, 2, 33, 256)
 TOLERANCE = 1e-5
@@ -151,3 +151,9 @@ def difference(expected: Outputs, found: Outputs, signature: Signature) -> Parit
         rectified=int(levels.max()),
         within_one_level=float((levels <= 1).mean()),
     )
+
+
+def exceeds(found: Parity, tolerance: Tolerance) -> str:
+    """What in ``found`` is more than an artifact's tolerance allows, by name; empty where nothing is."""
+    names = [name for name in Tolerance.model_fields if not getattr(found, name) <= getattr(tolerance, name)]
+    return ", ".join(names)
