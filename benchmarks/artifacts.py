@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export.exporter import export_run
+from export.exporter import Destination, export_run
 from export.onnx import OnnxRuntime
 from training.catalogue import GTSRB_SMALL, MNIST_RTS
 from training.network import SpatialTransformerClassifier
@@ -69,7 +69,7 @@ def main(models: Path) -> None:
         if not (models / name / "1").exists():
             classes = tuple(str(number) for number in range(10 if name == "light" else 43))
             run = Untrained.create(models.with_name("benchmark-runs") / name, recipe, 0, classes)
-            export_run(run, OnnxRuntime(), models, name, 1, force=False)
+            export_run(run, OnnxRuntime(), Destination(models, name, 1))
 
 
 if __name__ == "__main__":
