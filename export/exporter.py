@@ -86,7 +86,7 @@ def export_run(
         raise ArtifactError("a Triton model repository is of ONNX models; leave out --layout or use export.onnx")
     say("reading the run")
     info, evaluation, samples = run.info(), run.evaluation(), run.samples()
-    network = ServedNetwork(run.trained_network()).eval()
+    network = ServedNetwork(run.trained_network(), evaluation.temperature).eval()
     interface = signature(info)
     outputs = tuple(interface.outputs)
     reference = trained(network, outputs)
@@ -119,6 +119,7 @@ def export_run(
         transforms=interface.transforms,
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
         accuracy=accuracy,
+        temperature=evaluation.temperature,
         parity=parity,
         tolerance=TOLERANCES[precision],
         price=price,

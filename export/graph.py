@@ -22,9 +22,11 @@ PLAIN_KINDS = ("affine", "similarity", "attention", "rotation")
 class ServedNetwork(nn.Module):
     """Wraps a trained network: uint8 pictures -> probabilities, and what each transformer did, as `signature` says."""
 
-    def __init__(self, network: SpatialTransformerClassifier) -> None:
+    def __init__(self, network: SpatialTransformerClassifier, temperature: float = 1.0) -> None:
+        """``temperature`` is what logits are divided by, so that probabilities are calibrated (Guo et al. 2017)."""
         super().__init__()
         self.network = network
+        self.temperature = temperature
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """``(N, H, W, C)`` uint8 -> ``(N, K)`` float32, and three more for each transformer.
@@ -45,7 +47,7 @@ class ServedNetwork(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """``(N, K)`` -> the same shape: each row sums to 1."""
-        return logits.softmax(dim=1)
+        return (logits / self.temperature).softmax(dim=1)
 
 
 class Exact(TorchFunctionMode):

@@ -156,6 +156,8 @@ class Manifest(Document):
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1, max_length=100)]
     recipe: dict[str, Any]
     accuracy: Accuracy
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """By what the model divides logits, so that its probabilities are calibrated; fitted on validation pictures."""
     parity: Parity
     tolerance: Tolerance
     price: Price | None = None

@@ -68,7 +68,9 @@ def test_the_file_answers_as_the_network_does_at_any_batch(
     found = runtime.load(artifact.model_file.read_bytes(), artifact.manifest.outputs)(images)
     with torch.inference_mode():
         output = trained_run.trained_network()(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
-    np.testing.assert_allclose(found["probabilities"], output.logits.softmax(1), atol=1e-5)
+    np.testing.assert_allclose(
+        found["probabilities"], (output.logits / trained_run.evaluation().temperature).softmax(1), atol=1e-5
+    )
     np.testing.assert_allclose(found["theta"], output.warps[0].theta, atol=1e-5)
     rectified = output.warps[0].rectified.permute(0, 2, 3, 1).numpy() * 255
     assert found["rectified"].dtype == np.uint8
@@ -80,10 +82,19 @@ def test_golden_answers_are_those_of_the_trained_network(exported: Path, trained
     images, answers = read_artifact(exported).golden()
     np.testing.assert_array_equal(images, trained_run.samples()[: len(images)])
     with torch.inference_mode():
-        network = ServedNetwork(trained_run.trained_network()).eval()
+        network = ServedNetwork(trained_run.trained_network(), trained_run.evaluation().temperature).eval()
         expected = network(torch.from_numpy(images))
     for found, wanted in zip(answers.values(), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_probabilities_are_those_at_the_temperature_that_was_fitted(exported: Path, trained_run: Run) -> None:
+    temperature = trained_run.evaluation().temperature
+    assert read_artifact(exported).manifest.temperature == temperature != 1
+    images, answers = read_artifact(exported).golden()
+    with torch.inference_mode():
+        logits = trained_run.trained_network()(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).logits
+    np.testing.assert_allclose(answers["probabilities"], (logits / temperature).softmax(dim=1), atol=1e-6)
 
 
 def test_no_path_of_this_machine_is_in_the_artifact(exported: Path) -> None:
