@@ -172,6 +172,12 @@ class Manifest(Document):
         return MODEL_FILES[self.runtime]
 
     @property
+    def main(self) -> int:
+        """Position in `transforms` of the one whose image the classifier reads: the last look of the first branch."""
+        looks = [t.step if (t.branch, t.reads) == (1, "picture") else 0 for t in self.transforms]
+        return looks.index(max(looks))
+
+    @property
     def inside(self) -> Self:
         """The manifest as it stands inside the model file, which cannot hold its own checksum."""
         return self.model_copy(update={"files": {n: f for n, f in self.files.items() if n != self.model_file}})

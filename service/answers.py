@@ -23,16 +23,16 @@ def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_
     classes = model.manifest.classes
     ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
     transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
-    first = transforms[0]
+    main = transforms[answer.model.manifest.main]
     return {
         "model": {"name": model.name, "version": model.version},
         "predictions": [
             {"label": classes[index], "index": index, "probability": probability}
             for index, probability in zip(ranking, probabilities, strict=True)
         ],
-        "theta": first["theta"],
-        "corners": first["corners"],
-        "rectified": first["rectified"],
+        "theta": main["theta"],
+        "corners": main["corners"],
+        "rectified": main["rectified"],
         **({"transforms": transforms} if len(transforms) > 1 else {}),
         "batch_size": answer.batch_size,
         "timings_ms": {

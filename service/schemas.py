@@ -94,7 +94,8 @@ class Prediction(BaseModel):
     transforms: list[TransformResult] | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="every transformer, only when the model has more than one; the fields above are the first one's",
+        description="every transformer, only when the model has more than one; the fields above are of the one "
+        "whose image the classifier reads, the last look of the first branch",
     )
     batch_size: int = Field(description="how many pictures shared the inference")
     timings_ms: Timings

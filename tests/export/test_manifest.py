@@ -139,3 +139,20 @@ def test_answers_are_named_with_their_shapes_in_the_order_of_the_outputs() -> No
         "theta": ("float32", (2, 3)),
         "rectified": ("uint8", (4, 4, 1)),
     }
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([(1, 1, "picture")], 0),
+        ([(1, 1, "picture"), (1, 2, "picture")], 1),
+        ([(1, 1, "picture"), (1, 2, "picture"), (2, 1, "picture"), (2, 2, "picture")], 1),
+        ([(1, 1, "picture"), (1, 1, "features")], 0),
+    ],
+)
+def test_the_main_transformer_is_the_last_look_of_the_first_branch(
+    places: list[tuple[int, int, str]], expected: int
+) -> None:
+    only = manifest().transforms[0]
+    found = tuple(only.model_copy(update={"branch": b, "step": s, "reads": reads}) for b, s, reads in places)
+    assert manifest().model_copy(update={"transforms": found}).main == expected

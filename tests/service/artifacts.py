@@ -28,12 +28,14 @@ def write_labelled(folder: Path, prefix: str) -> Path:
     return write(folder, ARTIFACT.manifest.model_copy(update={"classes": classes}))
 
 
-def write_twin(folder: Path) -> Path:
-    """The bundled model with a second transformer, whose numbers are the negative of the first one's."""
+def write_twin(folder: Path, **place: int) -> Path:
+    """The bundled model with a second transformer at ``place``, whose numbers are the negative of the first one's."""
     manifest = ARTIFACT.manifest
     first = manifest.transforms[0]
     names = {kind: getattr(first, kind) for kind in ("theta", "parameters", "rectified")}
-    second = first.model_copy(update={"name": "second"} | {kind: f"second_{name}" for kind, name in names.items()})
+    second = first.model_copy(
+        update={"name": "second"} | place | {kind: f"second_{name}" for kind, name in names.items()}
+    )
     model = onnx.load_model_from_string((ARTIFACT.folder / MODEL).read_bytes())
     images, golden = ARTIFACT.golden()
     for output in [output for output in model.graph.output if output.name in names.values()]:

@@ -24,7 +24,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     models = tmp_path_factory.mktemp("zoo")
     for name, version in (("digits", 9), ("digits", 10), ("alpha", 2)):
         artifacts.write_labelled(models / name / str(version), f"{name}-{version}-")
-    artifacts.write_twin(models / "twin" / "1")
+    artifacts.write_twin(models / "twin" / "1", branch=2)
+    artifacts.write_twin(models / "twin" / "2", step=2)
     for stray in ("digits/latest", "digits/011", "digits/.12.345.new", "digits/0", ".hidden/1", "a b/1"):
         (models / stray).mkdir(parents=True)
     (models / "README").write_text("not a model")
@@ -42,7 +43,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         ({"model": "digits"}, ("digits", 10)),
         ({"model": "digits", "version": 9}, ("digits", 9)),
         ({"model": "digits", "version": 10}, ("digits", 10)),
-        ({"model": "twin"}, ("twin", 1)),
+        ({"model": "twin"}, ("twin", 2)),
     ],
 )
 def test_the_model_asked_for_answers_the_first_and_newest_by_default(
@@ -73,6 +74,7 @@ def test_all_models_are_listed_with_what_they_are(zoo: Service) -> None:
         ("digits", 9),
         ("digits", 10),
         ("twin", 1),
+        ("twin", 2),
     ]
     assert f"serves {', '.join('{name}/{version} on {device}'.format(**model) for model in listed)} at" in zoo.line
     assert all((m["input"]["width"], m["input"]["height"]) == (WIDTH, HEIGHT) for m in listed)
@@ -82,12 +84,12 @@ def test_all_models_are_listed_with_what_they_are(zoo: Service) -> None:
 
 
 def test_a_model_of_two_transformers_answers_for_both(zoo: Service) -> None:
-    answer, alone = predict(zoo, model="twin"), predict(zoo, model="digits")
+    answer, alone = predict(zoo, model="twin", version=1), predict(zoo, model="digits")
     first, second = answer["transforms"]
     assert (first["name"], second["name"]) == (TRANSFORM.name, "second")
     assert first["kind"] == second["kind"] == TRANSFORM.kind
     for field in ("theta", "corners", "rectified"):
-        assert answer[field] == first[field] == alone[field], "the answer's own are the first one's"
+        assert answer[field] == first[field] == alone[field], "the answer's own are the first branch's"
     assert second["theta"] == (-np.array(first["theta"])).tolist()
     mirrored = np.array([WIDTH, HEIGHT]) - np.array(first["corners"])
     assert difference(np.array(second["corners"]), mirrored) < 1e-6
@@ -95,6 +97,14 @@ def test_a_model_of_two_transformers_answers_for_both(zoo: Service) -> None:
     assert second["parameters"] == [-number for number in first["parameters"]]
     _, golden = ARTIFACT.golden()
     assert difference(np.array(first["parameters"]), golden[TRANSFORM.parameters][0].ravel()) < 1e-3
+
+
+def test_the_answers_own_theta_is_that_of_the_last_look(zoo: Service) -> None:
+    answer = predict(zoo, model="twin", version=2)
+    first, last = answer["transforms"]
+    assert first["theta"] != last["theta"]
+    for field in ("theta", "corners", "rectified"):
+        assert answer[field] == last[field]
 
 
 def test_a_model_of_one_transformer_says_nothing_of_several(zoo: Service) -> None:
