@@ -51,14 +51,14 @@ def confused_figure(
         network: in evaluation mode.
         classes: their names.
     """
-    figure = Figure(figsize=(2.2 * EXAMPLES, 1.5 * len(mistakes)), layout="constrained")
-    axes = figure.subplots(len(mistakes), 2 * EXAMPLES, squeeze=False)
-    for row, mistake in enumerate(mistakes):
+    figure = Figure(figsize=(2.2 * EXAMPLES, 1.4 * len(mistakes)), layout="constrained")
+    for row, mistake in zip(figure.subfigures(len(mistakes), squeeze=False)[:, 0], mistakes, strict=True):
+        axes = row.subplots(1, 2 * EXAMPLES)
         chosen = images[list(mistake.pictures[:EXAMPLES])]
         with torch.inference_mode():
             warps = network(chosen.float() / 255).warps
         for column in range(EXAMPLES):
-            seen, made = axes[row, 2 * column : 2 * column + 2]
+            seen, made = axes[2 * column : 2 * column + 2]
             if column >= len(chosen):
                 seen.set_axis_off()
                 made.set_axis_off()
@@ -72,7 +72,7 @@ def confused_figure(
                 made.set_axis_off()
         count = len(mistake.pictures)
         title = f"{classes[mistake.true]} taken for {classes[mistake.predicted]}: {count}"
-        axes[row, 0].set_title(title, fontsize=8, loc="left")
+        row.suptitle(title, fontsize=8, x=0.01, ha="left")
     return figure
 
 

@@ -1,5 +1,7 @@
 """Pictures with what transformers look at drawn over them."""
 
+import textwrap
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -13,6 +15,8 @@ from training.spatial import Warp
 EDGE_POINTS = 16
 COLOURS = ("#ff8c00", "#32cd32", "#ff00ff", "#ffd700")
 """Of the outlines of transformers, in their order."""
+LINE = 18
+"""Characters below a picture."""
 TOP = "#00bfff"
 """Of the edge that becomes the rectified image's upper one."""
 
@@ -28,7 +32,8 @@ def rectified_figure(images: Tensor, network: SpatialTransformerClassifier, clas
     with torch.inference_mode():
         output: Output = network(images.float() / 255)
     best = output.logits.softmax(dim=1).max(dim=1)
-    labels = [f"{classes[i]}  {p:.1%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    told = [f"{classes[i]}  {p:.1%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    labels = ["\n".join(textwrap.wrap(text, LINE)) for text in told]
     rows = 1 + len(output.warps)
     figure = Figure(figsize=(1.2 * len(images), 0.3 + 1.2 * rows), layout="constrained")
     axes = figure.subplots(rows, len(images), squeeze=False)
@@ -37,7 +42,7 @@ def rectified_figure(images: Tensor, network: SpatialTransformerClassifier, clas
         for row, warp in enumerate(output.warps, start=1):
             outline(axes[0, column], warp, column, COLOURS[(row - 1) % len(COLOURS)])
             show(axes[row, column], network.as_picture(warp.rectified[column]).clamp(0, 1))
-        axes[-1, column].set_xlabel(labels[column], fontsize=9)
+        axes[-1, column].set_xlabel(labels[column], fontsize=9 if len(labels[column]) <= LINE else 6)
     return figure
 
 

@@ -21,7 +21,7 @@ def test_a_row_is_drawn_for_each_mistake_with_its_count() -> None:
     images = torch.randint(0, 256, (6, 1, *CANVAS), dtype=torch.uint8)
     mistakes = most_confused(torch.eye(10)[torch.tensor([1, 1, 1, 1, 1, 0])], torch.tensor([0, 0, 0, 0, 0, 1]))
     figure = confused_figure(mistakes, images, build(small()).eval(), tuple("abcdefghij"))
-    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+    titles = [row.get_suptitle() for row in figure.subfigs]
     assert titles == ["a taken for b: 5", "b taken for a: 1"]
 
 
