@@ -145,14 +145,14 @@ def open_session(model: bytes, provider: Provider) -> onnxruntime.InferenceSessi
     refusal = f"{name} cannot be used here ({{}}); {CURES[provider]}, or check --provider cpu"
     if name not in onnxruntime.get_available_providers():
         raise ArtifactError(refusal.format("this ONNX Runtime was built without it"))
-    if provider is not Provider.cpu:
-        onnxruntime.preload_dlls()
     onnxruntime.set_default_logger_severity(SILENT)  # what it would complain about is said below
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        with redirect_stdout(StringIO()):  # ONNX Runtime prints when it falls back
+        with redirect_stdout(StringIO()):  # ONNX Runtime prints what it cannot load, and that it falls back
+            if provider is not Provider.cpu:
+                onnxruntime.preload_dlls()
             session = onnxruntime.InferenceSession(model, options, providers=PROVIDERS[provider])
     except Exception as error:
         raise ArtifactError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from error
