@@ -44,7 +44,9 @@ def training(name: str, precision: str) -> Training:
     """A network in training, as the recipe says but for its precision."""
     recipe = change_recipe(find_recipe(name), {"precision": precision})
     classes = 10
-    return Training(SpatialTransformerClassifier(recipe, classes, len(recipe.mean)), recipe, seed=0, classes=classes)
+    made = Training(SpatialTransformerClassifier(recipe, classes, len(recipe.mean)), recipe, seed=0, classes=classes)
+    made.setup("fit")
+    return made
 
 
 def steps(module: Training) -> float:

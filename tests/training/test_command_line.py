@@ -85,7 +85,7 @@ def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "mnist"], "there are: mnist-rts"),
+        (["run", "mnist"], "there are: my-images"),
         (["run"], "name a recipe"),
         (["run", "mnist-rts", "--set", "epochs"], "KEY=VALUE"),
         (["run", "mnist-rts", "--set", "epoch=3"], "no field epoch"),

@@ -148,6 +148,7 @@ def test_the_rate_rises_falls_and_ends_at_nothing(small_recipe: Recipe) -> None:
 def test_bf16_leaves_the_geometry_in_float32(small_recipe: Recipe) -> None:
     recipe = change_recipe(small_recipe, {"precision": "bf16"})
     training = Training(SpatialTransformerClassifier(recipe, 10, 1), recipe, seed=0, classes=10)
+    training.setup("fit")
     seen: list[torch.dtype] = []
     training.network.classifier.stages[0][0].register_forward_hook(  # type: ignore[index]
         lambda module, inputs, output: seen.append(output.dtype)
