@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from tests.conftest import START_S, STOP_S, Service, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, connect, post, predict, prediction, receive, refused
 from tests.service.broken import DAMAGED
-from tests.service.pictures import Answer, difference, encode, noise
+from tests.service.pictures import ARTIFACT, Answer, difference, encode, noise
 
 GOOD = encode(np.zeros_like(noise(0)))
 EVIL = encode(np.full_like(noise(0), 255))
@@ -34,8 +36,12 @@ CONNECTIONS = 101
 
 @contextmanager
 def misbehaving(kind: str, *flags: object) -> Iterator[Service]:
-    with start_service(*flags, module=("tests.service.misbehaving", kind)) as service:
-        yield service
+    """A service of one model, whose golden pictures are dark: bright ones would make it misbehave at the start."""
+    with tempfile.TemporaryDirectory() as models:
+        shutil.copytree(ARTIFACT.folder, Path(models) / "digits" / ARTIFACT.folder.name)
+        module = ("tests.service.misbehaving", kind)
+        with start_service("--models", models, *flags, module=module) as service:
+            yield service
 
 
 def ask(service: Service, picture: bytes = GOOD, timeout_ms: str | None = None) -> httpx.Response:
