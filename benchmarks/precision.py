@@ -1,6 +1,6 @@
 """What bfloat16 brings to a training step, as a ratio within one run.
 
-    python benchmarks/precision.py [--recipe mnist-r-affine] [--rounds 5] [--threads 1]
+    python -m benchmarks.precision [--recipe mnist-r-affine] [--rounds 5] [--threads 1]
 
 Rounds of both precisions are interleaved and medians are taken; only the ratio means anything on another machine.
 """

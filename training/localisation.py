@@ -1,6 +1,6 @@
 """Localisation networks: from a picture ``(N, C, H, W)`` to the offsets delta ``(N, P)`` of a transformer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,13 @@ def tutorial(channels: int, size: Size, parameters: int, activation: Activation)
     left = [((side - 6) // 2 - 4) // 2 for side in size]
     return nn.Sequential(
         nn.Conv2d(channels, 8, 7),
+        *tutorial_end(left, parameters, activation),
+    )
+
+
+def tutorial_end(left: Sequence[int], parameters: int, activation: Activation) -> list[nn.Module]:
+    """From eight channels on; ``left`` is the (height, width) that the last pooling leaves."""
+    return [
         nn.MaxPool2d(2),
         activation(),
         nn.Conv2d(8, 10, 5),
@@ -94,7 +101,7 @@ def tutorial(channels: int, size: Size, parameters: int, activation: Activation)
         nn.Linear(10 * left[0] * left[1], 32),
         activation(),
         zero_head(32, parameters),
-    )
+    ]
 
 
 def cifar(channels: int, size: Size, parameters: int, activation: Activation) -> nn.Sequential:
@@ -104,15 +111,7 @@ def cifar(channels: int, size: Size, parameters: int, activation: Activation) ->
         nn.Conv2d(channels, 8, 3),
         nn.Conv2d(8, 8, 3),
         nn.Conv2d(8, 8, 7),
-        nn.MaxPool2d(2),
-        activation(),
-        nn.Conv2d(8, 10, 5),
-        nn.MaxPool2d(2),
-        activation(),
-        nn.Flatten(),
-        nn.Linear(10 * left[0] * left[1], 32),
-        activation(),
-        zero_head(32, parameters),
+        *tutorial_end(left, parameters, activation),
     )
 
 

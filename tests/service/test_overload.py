@@ -95,7 +95,7 @@ def test_what_is_overdue_is_answered_in_time_and_not_computed() -> None:
         for response in responses:
             if response.status_code != 200:
                 refused(response, 504, "time_is_up", "try again later")
-        assert prediction(ask(service))["timings_ms"]["queue"] < 3 * SLOW_S * 1000, "the others have left the queue"
+        assert prediction(ask(service))["timings_ms"]["queue"] < SLOW_S * 1000, "the others have left the queue"
 
 
 def test_a_request_may_have_less_patience_than_the_service() -> None:
@@ -125,7 +125,7 @@ def test_times_and_batch_sizes_are_true() -> None:
     with misbehaving("slow", "--max-batch", 4) as service:
         answers = [prediction(response) for response in ask_many(service, 9)]
         for answer in answers:
-            assert SLOW_S * 1000 <= answer["timings_ms"]["inference"] < 20 * SLOW_S * 1000
+            assert SLOW_S * 1000 <= answer["timings_ms"]["inference"] < 4 * SLOW_S * 1000
             assert answer["batch_size"] <= 4
         assert max(answer["timings_ms"]["queue"] for answer in answers) >= SLOW_S * 1000
         assert sum(1 / answer["batch_size"] for answer in answers) == pytest.approx(
