@@ -294,17 +294,17 @@ CIFAR10_145K = Recipe(
     rectified=(32, 32),
     localisation="cifar",
     classifier="cifar",
-    epochs=50,
-    batch_size=512,
+    epochs=30,
+    batch_size=128,
     optimiser="sgd",
     momentum=0.9,
-    learning_rate=0.01,
-    localisation_rate=1.0,
+    precision="bf16",
+    learning_rate=0.05,
+    localisation_rate=0.1,
     warmup=0.3,
-    weight_decay=0.0,
-    clip=None,
+    weight_decay=5e-4,
 )
-"""As that study trained it, but with 5,000 pictures held out; it published 78.91 %."""
+"""The study published 78.91 % after 50 epochs in batches of 512; here 5,000 training pictures are held out."""
 
 CIFAR10 = Recipe(
     name="cifar10",
