@@ -8,6 +8,7 @@
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ class Untrained(Run):
 
     def evaluation(self) -> Evaluation:
         facts = {"dataset": "no", "distortion": "of an untrained network", "pictures": 1, "accuracy": 0.0}
-        return Evaluation.model_construct(**facts)  # type: ignore[arg-type]
+        return Evaluation.model_construct(temperature=1.0, **facts)  # type: ignore[arg-type]
 
     def trained_network(self) -> SpatialTransformerClassifier:
         torch.manual_seed(self.info().seed)
@@ -68,8 +69,9 @@ def main(models: Path) -> None:
     for name, recipe in recipes.items():
         if not (models / name / "1").exists():
             classes = tuple(str(number) for number in range(10 if name == "light" else 43))
-            run = Untrained.create(models.with_name("benchmark-runs") / name, recipe, 0, classes)
-            export_run(run, OnnxRuntime(), Destination(models, name, 1))
+            with tempfile.TemporaryDirectory() as folder:
+                run = Untrained.create(Path(folder) / name, recipe, 0, classes)
+                export_run(run, OnnxRuntime(), Destination(models, name, 1))
 
 
 if __name__ == "__main__":
