@@ -48,8 +48,9 @@ def affine_points(theta: Tensor, points: Tensor) -> Tensor:
     Returns:
         ``(N, ..., 2)``.
     """
-    columns = theta.view(-1, *[1] * (points.dim() - 2), 2, 3)  # (N, 1..., 2, 3)
-    return columns[..., 0] * points[..., :1] + columns[..., 1] * points[..., 1:] + columns[..., 2]
+    planes = points.movedim(-1, 1)  # of x and of y: runtimes are many times faster along rows than along pairs
+    columns = theta.view(-1, 2, 3, *[1] * (points.dim() - 2))
+    return (columns[:, :, 0] * planes[:, :1] + columns[:, :, 1] * planes[:, 1:] + columns[:, :, 2]).movedim(1, -1)
 
 
 def projective_points(homography: Tensor, points: Tensor) -> Tensor:
