@@ -110,7 +110,7 @@ def main() -> None:
                 case = CASES[name]
                 with running(case.command) as process:
                     for connections in CONNECTIONS:
-                        measured = load(case, process, scripts[case.body], connections, options)
+                        measured = wrk(case, process, scripts[case.body], connections, options.model, options.seconds)
                         results[name, connections].append(measured)
             loops.append(loop(options.picture, options.seconds))
     show(results, statistics.median(loops), options)
@@ -199,15 +199,13 @@ def compare(names: list[str], picture: Path, model: str) -> None:
             sys.exit(f"error: {name} answers {found}, not {expected}")
 
 
-def load(case: Case, process: int, script: Path, connections: int, options: argparse.Namespace) -> Measured:
+def wrk(case: Case, process: int, script: Path, connections: int, model: str, seconds: int) -> Measured:
     """Run wrk on the second core."""
-    address = f"{ADDRESS}{case.path}?model={options.model}"
+    address = f"{ADDRESS}{case.path}?model={model}"
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script)]
     subprocess.run([*command, "-d1s", address], capture_output=True, check=True)  # warm-up
     before, _ = usage(process)
-    text = subprocess.run(
-        [*command, f"-d{options.seconds}s", address], capture_output=True, text=True, check=True
-    ).stdout
+    text = subprocess.run([*command, f"-d{seconds}s", address], capture_output=True, text=True, check=True).stdout
     after, megabytes = usage(process)
     if "Non-2xx" in text or "Socket errors" in text:
         sys.exit(f"error: the server failed under load:\n{text}")

@@ -96,7 +96,7 @@ def export_run(
     model = runtime.load(content, outputs)
     parity = compare(reference, model, interface, samples, exact(network, outputs))
     accuracy = Accuracy(
-        dataset=f"{evaluation.dataset} test, {evaluation.distortion}",
+        dataset=name_pictures(evaluation.dataset, evaluation.distortion),
         pictures=evaluation.pictures,
         accuracy=evaluation.accuracy,
     )
@@ -171,10 +171,15 @@ def shrink(
             f"{smaller.precision} loses {drop:.2%} of accuracy, more than the {smaller.max_drop:.2%} of --max-drop; "
             "nothing was written"
         )
-    dataset = f"{info.recipe.dataset} test, {info.recipe.distortion}"
+    dataset = name_pictures(info.recipe.dataset, info.recipe.distortion)
     return less, price, Accuracy(dataset=dataset, pictures=len(pictures), accuracy=found)
 
 
 def as_sent(split: Split) -> NDArray[np.uint8]:
     """The pictures of a split as a client sends them: ``(N, H, W, C)`` uint8."""
     return np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+
+
+def name_pictures(dataset: str, distortion: str) -> str:
+    """What a model was tested on, in words."""
+    return f"{dataset} test" if distortion == "none" else f"{dataset} test, {distortion}"

@@ -31,7 +31,17 @@ def test_known_logits_have_the_known_loss_and_error() -> None:
     assert measured.loss == pytest.approx(-(3 * torch.tensor(0.9).log() + torch.tensor(0.1).log()).item() / 4, abs=1e-5)
 
 
+def test_a_network_that_made_no_mistake_on_few_pictures_does_not_become_infallible() -> None:
+    labels = torch.arange(5).repeat(10)
+    logits = 8 * torch.nn.functional.one_hot(labels, 5).float()
+
+    sureness = (logits / fit_temperature(logits, labels)).softmax(dim=1).amax(dim=1).mean()
+
+    assert float(sureness) == pytest.approx(50 / 51, abs=0.01)
+
+
 def test_the_temperature_stays_within_bounds_where_none_is_best() -> None:
     logits = torch.tensor([[0.9, 0.0], [0.0, 0.9]])
-    assert 0.05 <= fit_temperature(logits, torch.tensor([0, 1])) < 0.2
     assert 5 < fit_temperature(logits, torch.tensor([1, 0])) <= 20
+    certain = 1000 * torch.eye(2)[torch.arange(2).repeat(50_000)]
+    assert fit_temperature(certain / 1e5, torch.arange(2).repeat(50_000)) >= 0.05
