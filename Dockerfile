@@ -29,7 +29,7 @@ RUN chmod -R a+rX .
 FROM python:3.11-slim AS build
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
-RUN mkdir service export training && touch README.md LICENSE && python -m venv --without-pip /venv
+RUN mkdir -p service/open_inference export training && touch README.md LICENSE && python -m venv --without-pip /venv
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/venv/bin/python
 
 FROM build AS build-cpu

@@ -14,6 +14,8 @@ from service.geometry import corners
 from service.images import Format
 from service.schemas import ErrorBody, ErrorDetail
 
+OPEN_INFERENCE = "/v2"
+
 Json = dict[str, Any]
 
 
@@ -64,9 +66,16 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None) -> 
     }
 
 
-def describe_error(error: RequestError) -> Json:
-    """A `service.schemas.ErrorBody`."""
-    return ErrorBody(error=ErrorDetail(code=error.code, message=str(error))).model_dump()
+def describe_error(error: RequestError, path: str) -> Json:
+    """A `service.schemas.ErrorBody`; to requests of paths under /v2 in the form of the Open Inference Protocol."""
+    return describe_problem(error.code, str(error), path)
+
+
+def describe_problem(code: str, message: str, path: str) -> Json:
+    """See `describe_error`."""
+    if path == OPEN_INFERENCE or path.startswith(f"{OPEN_INFERENCE}/"):
+        return {"error": message}
+    return ErrorBody(error=ErrorDetail(code=code, message=message)).model_dump()
 
 
 def to_bytes(description: Json) -> bytes:

@@ -1,5 +1,6 @@
 """The web application: routes, and the one place where errors become HTTP."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -7,35 +8,43 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.answers import describe_error
+from service.answers import describe_error, describe_problem
 from service.engine import Engine
-from service.errors import InternalError, RequestError
+from service.errors import BadOptionError, InternalError, RequestError
+from service.open_inference.infer import PATH as INFER
+from service.open_inference.infer import Infer
+from service.open_inference.routes import create_open_inference_routes
 from service.predict import Predict
 from service.routes import create_routes
-from service.schemas import ErrorBody, ErrorDetail
 from service.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 
 class Application(FastAPI):
-    """FastAPI, with ``direct`` POST routes that its middlewares and router have no part in."""
+    """FastAPI, with POST routes that its middlewares and router have no part in."""
 
-    def __init__(self, direct: Mapping[str, ASGIApp], **options: Any) -> None:
+    def __init__(self, direct: Mapping[str, ASGIApp], patterns: Mapping[re.Pattern[str], ASGIApp], **options: Any):
+        """``direct`` routes are found by their path, others by the pattern that all of their path has."""
         super().__init__(**options)
         self._direct = direct
+        self._patterns = patterns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._direct:
-            await self._direct[scope["path"]](scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+        if scope["type"] == "http" and scope["method"] == "POST":
+            if route := self._direct.get(scope["path"]):
+                return await route(scope, receive, send)
+            for pattern, route in self._patterns.items():
+                if found := pattern.fullmatch(scope["path"]):
+                    return await route({**scope, "path_params": found.groupdict()}, receive, send)
+        return await super().__call__(scope, receive, send)
 
 
 def create_app(engine: Engine, settings: Settings, workers_ready: Callable[[], bool]) -> FastAPI:
@@ -53,6 +62,7 @@ def create_app(engine: Engine, settings: Settings, workers_ready: Callable[[], b
     predict = Predict(engine, settings)
     app = Application(
         {"/predict": predict.one, "/predict/batch": predict.several},
+        {INFER: Infer(engine, settings)},
         title="stn-serve",
         version=__version__,
         summary="Classifiers that first straighten what they look at",
@@ -62,28 +72,37 @@ def create_app(engine: Engine, settings: Settings, workers_ready: Callable[[], b
         swagger_ui_oauth2_redirect_url=None,
     )
     app.include_router(create_routes(engine, workers_ready))
+    app.include_router(create_open_inference_routes(engine, settings, workers_ready))
     patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(RequestValidationError, answer_wrong_parameters)
     app.add_exception_handler(Exception, answer_bug)
     return app
 
 
-def answer_request_error(_: Request, error: Exception) -> Response:
+def answer_request_error(request: Request, error: Exception) -> Response:
     """Errors of ours, which carry status and code."""
     if not isinstance(error, RequestError):
         raise error
-    return JSONResponse(describe_error(error), error.status, dict(error.headers))
+    return JSONResponse(describe_error(error, request.url.path), error.status, dict(error.headers))
 
 
-def answer_http_error(_: Request, error: Exception) -> Response:
+def answer_http_error(request: Request, error: Exception) -> Response:
     """404 and 405 of the router."""
     if not isinstance(error, HTTPException):
         raise error
-    phrase = HTTPStatus(error.status_code).phrase
-    message = f"{error.detail}; /docs lists what there is"
-    body = ErrorBody(error=ErrorDetail(code=phrase.lower().replace(" ", "_"), message=message))
-    return JSONResponse(body.model_dump(), error.status_code, error.headers)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    content = describe_problem(code, f"{error.detail}; /docs lists what there is", request.url.path)
+    return JSONResponse(content, error.status_code, error.headers)
+
+
+def answer_wrong_parameters(request: Request, error: Exception) -> Response:
+    """422 of FastAPI."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    problems = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+    return answer_request_error(request, BadOptionError(f"{problems}; /docs describes the request"))
 
 
 def answer_bug(request: Request, error: Exception) -> Response:

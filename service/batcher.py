@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from export.artifact import Outputs
 from service.errors import ModelFailedError, NotReadyError, TimeIsUpError
+from service.statistics import Statistics
 
 IN_PLACE_MS = 2.0
 """Longest inference, as foretold by the last ones, that may hold the event loop."""
@@ -97,6 +98,7 @@ class Batcher(Generic[Value]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.hangs = False
         """Whether the inference that runs has been given up; nothing is taken until it ends."""
+        self.statistics = Statistics()
 
     def submit(
         self,
@@ -191,12 +193,14 @@ class Batcher(Generic[Value]):
         inference_ms = (ended - started) * 1000
         # A slow one may have been interrupted; only several in a row are believed.
         self._picture_ms = min(inference_ms / size, GROWTH * self._picture_ms)
+        self.statistics.count(size, size * started - sum([item.arrived for item in batch]), ended - started)
         for item, value in zip(batch, values, strict=True):
             if not item.answer.done():
                 item.answer.set_result(Inference(value, size, (started - item.arrived) * 1000, inference_ms))
 
     def _fail(self, batch: list[Item[Value]], error: BaseException) -> None:
         log.error("inference_failed", batch_size=len(batch), error=repr(error))
+        self.statistics.count_failure(len(batch))
         for item in batch:
             if not item.answer.done():
                 item.answer.set_exception(

@@ -3,14 +3,18 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import starmap
 from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from export.artifact import ImageInput
 from service.batcher import OnWait
-from service.errors import ModelFailedError, TimeIsUpError
+from service.errors import ModelFailedError, RequestError, TimeIsUpError
 from service.images import Format, Picture, Upload, encode, open_picture, prepare
 from service.models import Model, Models
 from service.readings import Reading
@@ -20,6 +24,8 @@ IN_PLACE_BYTES = 64 * 2**10
 IN_PLACE_PIXELS = 128 * 128
 """Pictures up to both are decoded, and rectified images up to the latter encoded, on the event loop: a fraction of a
 millisecond each, less than the way to a thread and back under load."""
+PICTURES_A_TURN = 16
+"""Of one request, before other requests have their turn."""
 
 Value = TypeVar("Value")
 
@@ -67,6 +73,10 @@ class Engine:
         """Whether every model can answer."""
         return not self._closing and not self.hangs
 
+    def serves(self, model: Model) -> bool:
+        """Whether ``model`` can answer."""
+        return not self._closing and not model.batcher.hangs
+
     async def predict(
         self, model: Model, upload: Upload, rectified: Format | None, timeout_ms: int, on_wait: OnWait | None = None
     ) -> Answer:
@@ -83,19 +93,58 @@ class Engine:
         decoded = time.perf_counter()
         inference = await model.batcher.submit(picture.pixels, deadline, on_wait)
         inferred = time.perf_counter()
-        reading = inference.value
-        if not reading.sound:
-            raise ModelFailedError("the model gave values that are no numbers for this picture")
+        reading = sound_reading(inference.value)
         files = await self._encode(reading, rectified) if rectified else None
         encode_ms = (time.perf_counter() - inferred) * 1000
         timings = Timings((decoded - started) * 1000, inference.queue_ms, inference.inference_ms, encode_ms)
         return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
+
+    async def infer(
+        self,
+        model: Model,
+        pictures: Sequence[Upload] | NDArray[np.uint8],
+        deadline: float,
+        on_wait: OnWait | None = None,
+    ) -> list[Reading]:
+        """What ``model`` says of ``pictures``, all of which must be good: files, or ``(N, H, W, C)`` of its input.
+
+        ``deadline`` is as `time.perf_counter` gives it; for ``on_wait`` see `predict`.
+
+        Raises:
+            RequestError: a picture cannot be used, their time is up, or the model failed.
+        """
+        if isinstance(pictures, np.ndarray):
+            pixels = list(pictures)
+        else:
+            pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
+        answers = [model.batcher.submit(picture, deadline, on_wait) for picture in pixels]
+        # Exceptions are taken as results, since several may come and each must be looked at.
+        inferences = await asyncio.gather(*answers, return_exceptions=True)
+        readings = []
+        for inference in inferences:
+            if isinstance(inference, BaseException):
+                raise inference
+            readings.append(sound_reading(inference.value))
+        return readings
 
     async def close(self) -> None:
         """Answer everything that was accepted, then end the threads."""
         self._closing = True
         await asyncio.gather(*(model.batcher.close() for model in self.models))
         await asyncio.to_thread(self._threads.shutdown)
+
+    async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
+        async def read(number: int, upload: Upload) -> Picture:
+            try:
+                return await self._read(upload, model_input, deadline)
+            except RequestError as error:
+                raise type(error)(f"picture {number}: {error}") from error
+
+        pictures: list[Picture] = []
+        numbered = list(enumerate(uploads, start=1))
+        for start in range(0, len(uploads), PICTURES_A_TURN):
+            pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_A_TURN]))
+        return pictures
 
     async def _read(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
         if len(upload.data) <= IN_PLACE_BYTES:
@@ -121,3 +170,14 @@ class Engine:
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def sound_reading(reading: Reading) -> Reading:
+    """``reading``, whose numbers must be some.
+
+    Raises:
+        ModelFailedError: they are not.
+    """
+    if not reading.sound:
+        raise ModelFailedError("the model gave values that are no numbers for this picture")
+    return reading

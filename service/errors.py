@@ -14,6 +14,7 @@ ServiceError                  base class
     ├── TooSlowError          408 the request did not arrive in time
     ├── TooLargeError         413 too many bytes, pixels or pictures
     ├── NotAPictureError      415 another type of content
+    ├── UnknownEncodingError  415 the body is compressed in a way that is not taken
     ├── BadOptionError        422 an option or field is unknown or wrong
     ├── QueueFullError        429 more is waiting than may
     ├── ModelFailedError      500 the model raised or gave what is no answer
@@ -106,6 +107,13 @@ class NotAPictureError(RequestError):
 
     status = 415
     code = "not_a_picture"
+
+
+class UnknownEncodingError(RequestError):
+    """The body is compressed in a way that the service does not take."""
+
+    status = 415
+    code = "unknown_encoding"
 
 
 class BadOptionError(RequestError):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from functools import lru_cache
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl
 
 import structlog
@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.answers import Json, describe_answer, describe_error, to_bytes
-from service.engine import Engine
+from service.engine import PICTURES_A_TURN, Engine
 from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
 from service.images import Format, Upload
 from service.models import Model
@@ -27,14 +27,19 @@ from service.schemas import PredictOptions
 from service.settings import Settings
 from service.uploads import Body, read_one, read_several
 
-PICTURES_A_TURN = 16
-"""Of one batch request, before other requests have their turn."""
 TIMEOUT = b"x-timeout-ms"
 JSON = (b"content-type", b"application/json")
 LONGEST_QUERY = 200
 """Bytes of a query whose meaning is remembered."""
 
 log = structlog.get_logger(__name__)
+
+
+class Reply(NamedTuple):
+    """A successful answer."""
+
+    content: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = (JSON,)
 
 
 class Client:
@@ -83,27 +88,27 @@ class Predict:
 
     async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /predict."""
-        await respond(send, self._one(scope, receive))
+        await respond(send, self._one(scope, receive), scope["path"])
 
     async def several(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /predict/batch."""
-        await respond(send, self._several(scope, receive))
+        await respond(send, self._several(scope, receive), scope["path"])
 
-    async def _one(self, scope: Scope, receive: Receive) -> Json:
+    async def _one(self, scope: Scope, receive: Receive) -> Reply:
         options = read_options(scope["query_string"])
         model = self._engine.models.find(options.model, options.version)
         body = Body(scope["headers"], receive)
-        timeout_ms = self._timeout_ms(body)
+        timeout_ms = read_timeout(body, self._settings.timeout_ms)
         with Seat(model.room) as seat, Client(receive) as client:
             upload = await read_one(body, self._settings.max_bytes, seat)
             seat.take(pictures=1)
-            return await self._answer(model, upload, options, timeout_ms, client)
+            return Reply(to_bytes(await self._answer(model, upload, options, timeout_ms, client)))
 
-    async def _several(self, scope: Scope, receive: Receive) -> Json:
+    async def _several(self, scope: Scope, receive: Receive) -> Reply:
         options = read_options(scope["query_string"])
         model = self._engine.models.find(options.model, options.version)
         body = Body(scope["headers"], receive)
-        timeout_ms = self._timeout_ms(body)
+        timeout_ms = read_timeout(body, self._settings.timeout_ms)
 
         async def answer_or_error(upload: Upload, seat: Seat, client: Client) -> Json:
             try:
@@ -112,7 +117,7 @@ class Predict:
                 seat.take(pictures=1)
                 return await self._answer(model, upload, options, timeout_ms, client)
             except RequestError as error:
-                return describe_error(error)
+                return describe_error(error, scope["path"])
 
         with Seat(model.room) as seat, Client(receive) as client:
             uploads = await read_several(body, self._settings.max_batch_bytes, self._settings.max_pictures, seat)
@@ -122,7 +127,7 @@ class Predict:
                     answers.append(group.create_task(answer_or_error(upload, seat, client)))
                     if position % PICTURES_A_TURN == 0:
                         await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
-            return {"results": [answer.result() for answer in answers]}
+            return Reply(to_bytes({"results": [answer.result() for answer in answers]}))
 
     async def _answer(
         self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int, client: Client
@@ -132,43 +137,49 @@ class Predict:
         answer = await self._engine.predict(model, upload, rectified, timeout_ms, client.waits)
         return describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
 
-    def _timeout_ms(self, body: Body) -> int:
-        for name, value in body.headers:
-            if name == TIMEOUT:
-                if not (value.isdigit() and len(value) < 10 and int(value) > 0):
-                    raise BadOptionError("X-Timeout-Ms must be a whole number of milliseconds above 0")
-                return min(int(value), self._settings.timeout_ms)
-        return self._settings.timeout_ms
+
+def read_timeout(body: Body, most_ms: int) -> int:
+    """How many milliseconds the answer may take, as the head of the request says, and ``most_ms`` at most.
+
+    Raises:
+        BadOptionError: it says no number.
+    """
+    for name, value in body.headers:
+        if name == TIMEOUT:
+            if not (value.isdigit() and len(value) < 10 and int(value) > 0):
+                raise BadOptionError("X-Timeout-Ms must be a whole number of milliseconds above 0")
+            return min(int(value), most_ms)
+    return most_ms
 
 
-async def respond(send: Send, work: Awaitable[Json]) -> None:
-    """Send what ``work`` gives, or what went wrong."""
+async def respond(send: Send, work: Awaitable[Reply], path: str) -> None:
+    """Send what ``work`` gives to a request of ``path``, or what went wrong."""
     try:
-        content = to_bytes(await work)
+        reply = await work
     except RequestError as error:
-        await refuse(send, error)
+        await refuse(send, error, path)
     except ClientDisconnect:
         pass
     except asyncio.CancelledError:  # by the server, whose patience with what is under way has ended
-        await refuse(send, NotReadyError("the service has stopped; send the request to another instance"))
+        await refuse(send, NotReadyError("the service has stopped; send the request to another instance"), path)
     except Exception:
         log.exception("bug")
-        await refuse(send, InternalError("the service has a defect; its log says which"))
+        await refuse(send, InternalError("the service has a defect; its log says which"), path)
     else:
-        await send_json(send, 200, content)
+        await send_reply(send, 200, reply)
 
 
-async def refuse(send: Send, error: RequestError) -> None:
-    """Send an error."""
+async def refuse(send: Send, error: RequestError, path: str) -> None:
+    """Send an error, in the form that requests of ``path`` expect."""
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    await send_json(send, error.status, to_bytes(describe_error(error)), *headers)
+    await send_reply(send, error.status, Reply(to_bytes(describe_error(error, path)), (JSON, *headers)))
 
 
-async def send_json(send: Send, status: int, content: bytes, *headers: tuple[bytes, bytes]) -> None:
-    """Send an answer whose body is JSON."""
-    length = (b"content-length", b"%d" % len(content))
-    await send({"type": "http.response.start", "status": status, "headers": [JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": content})
+async def send_reply(send: Send, status: int, reply: Reply) -> None:
+    """Send an answer."""
+    length = (b"content-length", b"%d" % len(reply.content))
+    await send({"type": "http.response.start", "status": status, "headers": [length, *reply.headers]})
+    await send({"type": "http.response.body", "body": reply.content})
 
 
 def read_options(query: bytes) -> PredictOptions:

@@ -1,5 +1,6 @@
 """What a model's outputs say of each picture. Numpy is asked once a batch: its calls cost more than its sums."""
 
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,10 @@ class Reading(NamedTuple):
     """``(K,)`` in that order."""
     looks: tuple[Look, ...]
     """One for each transformer of the manifest."""
+    outputs: Outputs
+    """Of the whole batch that the picture was part of, as the model gave them."""
+    row: int
+    """Its own in them."""
 
 
 def read(outputs: Outputs, manifest: Manifest) -> list[Reading]:
@@ -45,8 +50,9 @@ def read(outputs: Outputs, manifest: Manifest) -> list[Reading]:
         parameters = outputs[transform.parameters].reshape(len(theta), -1)
         columns = (theta.tolist(), parameters.tolist(), regions(theta).tolist(), outputs[transform.rectified])
         looks.append([Look(*row) for row in zip(*columns, strict=True)])
-    rows = zip(sound(outputs).tolist(), ranking, ranked, zip(*looks, strict=True), strict=True)
-    return [Reading(*row) for row in rows]
+    batch = len(ranking)
+    shares = (ranking, ranked, zip(*looks, strict=True), repeat(outputs, batch), range(batch))
+    return [Reading(*share) for share in zip(sound(outputs).tolist(), *shares, strict=True)]
 
 
 def sound(outputs: Outputs) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel
 
 from service.engine import Engine
 from service.errors import (
@@ -76,12 +77,12 @@ PICTURES_BODY: dict[str, Any] = {
 }
 
 
-def errors(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for the OpenAPI document."""
+def errors(*kinds: type[RequestError], model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, of the form of ``model``, for the OpenAPI document."""
     answers: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         text = f"`{kind.code}`: {kind.__doc__}"
-        known = answers.setdefault(kind.status, {"model": ErrorBody, "description": text})
+        known = answers.setdefault(kind.status, {"model": model, "description": text})
         if text not in known["description"]:
             known["description"] += f"\n\n{text}"
     return answers
@@ -138,8 +139,7 @@ def create_routes(engine: Engine, workers_ready: Callable[[], bool]) -> APIRoute
         responses=errors(NotReadyError),
     )
     async def live() -> Status:
-        if engine.hangs:
-            raise NotReadyError("a model does not answer any more; start the service again")
+        check_live(engine)
         return Status(status="live")
 
     @router.head("/health/ready", include_in_schema=False)
@@ -150,13 +150,24 @@ def create_routes(engine: Engine, workers_ready: Callable[[], bool]) -> APIRoute
         responses=errors(NotReadyError),
     )
     async def ready() -> Status:
-        if not workers_ready():
-            raise NotReadyError("a worker has died and is being replaced")
-        if not engine.ready:
-            raise NotReadyError("the service is shutting down, or a model does not answer any more")
+        check_ready(engine, workers_ready)
         return Status(status="ready")
 
     return router
+
+
+def check_live(engine: Engine) -> None:
+    """Raise `NotReadyError` if only another process can answer again."""
+    if engine.hangs:
+        raise NotReadyError("a model does not answer any more; start the service again")
+
+
+def check_ready(engine: Engine, workers_ready: Callable[[], bool]) -> None:
+    """Raise `NotReadyError` unless every model of every worker can answer."""
+    if not workers_ready():
+        raise NotReadyError("a worker has died and is being replaced")
+    if not engine.ready:
+        raise NotReadyError("the service is shutting down, or a model does not answer any more")
 
 
 def describe(model: Model) -> ModelInfo:

@@ -193,7 +193,7 @@ class Parser(MultiPartParser):
 def too_large(max_bytes: int) -> TooLargeError:
     """The error for a body of more than ``max_bytes``."""
     return TooLargeError(
-        f"the body has more than {max_bytes} bytes, which is the most that is taken; scale the picture down"
+        f"the body has more than {max_bytes} bytes, the most that is taken; scale the picture down, or send fewer"
     )
 
 
@@ -218,12 +218,20 @@ def from_json(body: bytes) -> Upload:
         raise BadBodyError(f"the body is not JSON: {error}") from error
     if not isinstance(content, dict) or content.keys() != {ONE} or not isinstance(content[ONE], str):
         raise BadOptionError(f'the JSON body must be {{"{ONE}": "<base64>"}} and nothing else')
-    text: str = content[ONE]
-    prefix = DATA_URL.match(text[:200])
     try:
-        data = from_base64(text[prefix.end() :] if prefix else text)
+        return from_text(content[ONE])
     except (binascii.Error, ValueError) as error:
         raise BadBodyError(f"{ONE!r} is not base64: {error}") from error
+
+
+def from_text(text: str) -> Upload:
+    """The picture in base64 or a data URL.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    prefix = DATA_URL.match(text[:200])
+    data = from_base64(text[prefix.end() :] if prefix else text)
     return Upload(data, (prefix["type"].lower() or None) if prefix else None)
 
 

@@ -60,7 +60,8 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _refuse(self, error: RequestError) -> None:
-        content = to_bytes(describe_error(error))
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        content = to_bytes(describe_error(error, path))
         head = (
             f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
