@@ -5,11 +5,12 @@ BIN := .venv/bin
 HOST := $(or $(STN_HOST),127.0.0.1)
 PORT := $(or $(STN_PORT),8000)
 
-.PHONY: help serve test format clean
+.PHONY: help serve test test-kserve format clean
 
 help:
 	@echo "make serve   install what serving needs into .venv and serve models/ at http://$(HOST):$(PORT)"
 	@echo "make test    install everything for development into .venv, then lint, check types and test"
+	@echo "make test-kserve  test with KServe's client too, in an environment of its own (450 MB)"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv and caches"
 
@@ -24,6 +25,9 @@ test: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2
 
+test-kserve: .venv/dev.stamp .venv/kserve.stamp
+	$(BIN)/pytest tests/service/open_inference/test_kserve.py
+
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -34,6 +38,12 @@ format: .venv/dev.stamp
 	@echo "Installing the '$*' packages into .venv (once; a minute or two) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+# KServe's package wants an older protobuf than onnx is tested with, so it is not among the `dev` packages.
+.venv/kserve.stamp:
+	$(PYTHON) -m venv .venv/kserve
+	.venv/kserve/bin/pip install --quiet --disable-pip-version-check kserve==0.21.0
 	@touch $@
 
 clean:

@@ -4,15 +4,27 @@ import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.conftest import STOP_S, Service
 from tests.service.answers import connect, post, prediction, receive
 from tests.service.answers import refused as predict_refused
-from tests.service.open_inference.exchange import INFER, Tensors, answered, ask, elements, files, refused, tensor, tensors
+from tests.service.open_inference.exchange import (
+    INFER,
+    Tensors,
+    answered,
+    ask,
+    elements,
+    files,
+    refused,
+    tensor,
+    tensors,
+)
 from tests.service.pictures import noise
 from tests.service.test_overload import CRAWLING_S, EVIL, GOOD, SLOW_S, misbehaving, wait_for
 from tests.service.test_overload import ask as predict
@@ -21,12 +33,13 @@ DARK = np.zeros((1, *noise(0).shape, 1), np.uint8)
 BRIGHT = DARK + 255
 
 
-def infer(service: Service, pixels: np.ndarray = DARK, **fields: object) -> httpx.Response:
+def infer(
+    service: Service, pixels: NDArray[np.uint8] = DARK, timeout_ms: int | None = None, **parameters: int
+) -> httpx.Response:
     """Ask on a connection of its own."""
-    timeout = fields.pop("timeout_ms", None)
-    headers = {"X-Timeout-Ms": str(timeout)} if timeout else {}
+    headers = {"X-Timeout-Ms": str(timeout_ms)} if timeout_ms else {}
     with httpx.Client(timeout=STOP_S) as client:
-        content = json.dumps({"inputs": [tensor(pixels)]} | fields)
+        content = json.dumps({"inputs": [tensor(pixels)], "parameters": parameters})
         return client.post(service.url + INFER, content=content, headers=headers)
 
 
@@ -70,20 +83,18 @@ def test_room_is_counted_in_bytes_too() -> None:
         answered(waiting.result())
 
 
-@pytest.mark.parametrize(
-    "patience", [{"timeout_ms": 50}, {"parameters": {"timeout": 50_000}}], ids=["header", "parameter"]
-)
-def test_what_is_overdue_is_answered_in_time(patience: dict[str, object]) -> None:
+@pytest.mark.parametrize("patience", [{"timeout_ms": 50}, {"timeout": 50_000}], ids=["header", "parameter"])
+def test_what_is_overdue_is_answered_in_time(patience: dict[str, Any]) -> None:
     with misbehaving("crawling") as service:
         started = time.monotonic()
         refused(infer(service, **patience), 504, "try again later")
         assert time.monotonic() - started < CRAWLING_S
-        answered(infer(service, parameters={"timeout": 0}))
+        answered(infer(service, timeout=0))
 
 
 def test_the_service_has_no_more_patience_than_its_setting_says() -> None:
     with misbehaving("crawling", "--timeout-ms", 50) as service:
-        refused(infer(service, parameters={"timeout": 10**15}), 504)
+        refused(infer(service, timeout=10**15), 504)
 
 
 def test_a_client_that_leaves_is_not_computed() -> None:
