@@ -16,7 +16,13 @@ ALLOWED = {
     "export": {"export", "training"},
     "service": {"service", "export.artifact"},
 }
-LEAVES = {"service.errors", "service.settings", "service.schemas"}
+LEAVES = {
+    "service.errors",
+    "service.settings",
+    "service.schemas",
+    "service.open_inference.schemas",
+    "service.statistics",
+}
 CONTRACT = {"export.artifact", "export.errors", "export.golden", "export.manifest", "export.modelfile"}
 HEAVY = {"torch", "torchvision", "lightning", "matplotlib", "onnx", "onnxruntime"}
 

@@ -7,17 +7,38 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from service.open_inference.schemas import (
+    InferenceError,
+    InferenceResponse,
+    Live,
+    ModelConfig,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+    Statistics,
+)
 from service.schemas import BatchPrediction, ErrorBody, ModelList, Prediction, Status
 from tests.conftest import Service
 from tests.service.answers import PICTURE, as_schema
 from tests.service.broken import HUGE
 
+V2_MODELS = ["/v2/models/{name}", "/v2/models/{name}/versions/{version}"]
 SUCCESSES: dict[tuple[str, str], type[BaseModel]] = {
     ("/predict", "post"): Prediction,
     ("/predict/batch", "post"): BatchPrediction,
     ("/models", "get"): ModelList,
     ("/health/live", "get"): Status,
     ("/health/ready", "get"): Status,
+    ("/v2", "get"): ServerMetadata,
+    ("/v2/health/live", "get"): Live,
+    ("/v2/health/ready", "get"): Ready,
+    ("/v2/models/stats", "get"): Statistics,
+    **{(path, "get"): ModelMetadata for path in V2_MODELS},
+    **{(f"{path}/ready", "get"): ModelReady for path in V2_MODELS},
+    **{(f"{path}/config", "get"): ModelConfig for path in V2_MODELS},
+    **{(f"{path}/stats", "get"): Statistics for path in V2_MODELS},
+    **{(f"{path}/infer", "post"): InferenceResponse for path in V2_MODELS},
 }
 ERRORS: dict[tuple[str, str], set[str]] = {
     ("/predict", "post"): {"400", "404", "408", "413", "415", "422", "429", "500", "503", "504"},
@@ -25,6 +46,17 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("/models", "get"): set(),
     ("/health/live", "get"): {"503"},
     ("/health/ready", "get"): {"503"},
+    ("/v2", "get"): set(),
+    ("/v2/health/live", "get"): {"503"},
+    ("/v2/health/ready", "get"): {"503"},
+    ("/v2/models/stats", "get"): set(),
+    **{(path, "get"): {"404"} for path in V2_MODELS},
+    **{(f"{path}/ready", "get"): {"404", "503"} for path in V2_MODELS},
+    **{(f"{path}/{about}", "get"): {"404"} for path in V2_MODELS for about in ("config", "stats")},
+    **{
+        (f"{path}/infer", "post"): {"400", "404", "408", "413", "415", "422", "429", "500", "503", "504"}
+        for path in V2_MODELS
+    },
 }
 OPTIONS = {"top_k", "rectified", "model", "version", "x-timeout-ms"}
 PICTURES: Any = {"files": [("images", PICTURE), ("images", b"seven")]}
@@ -63,7 +95,8 @@ def document(server: Service) -> dict[str, Any]:
 def schema(document: dict[str, Any], path: str, method: str, status: str) -> dict[str, Any]:
     """What the document says of the JSON of an answer, wherever it says it."""
     content = document["paths"][path][method]["responses"][status]["content"]
-    assert content.keys() == {"application/json"}
+    as_bytes = {"application/octet-stream"} if path.endswith("/infer") and status == "200" else set()
+    assert content.keys() == {"application/json"} | as_bytes
     reference = content["application/json"]["schema"]["$ref"]
     found: dict[str, Any] = document["components"]["schemas"][reference.rpartition("/")[2]]
     return found
@@ -92,7 +125,7 @@ def definitions(model: type[BaseModel]) -> dict[str, Any]:
 @pytest.mark.parametrize(("path", "method"), SUCCESSES)
 def test_it_describes_the_schema_of_every_answer(document: dict[str, Any], path: str, method: str) -> None:
     models: dict[str, type[BaseModel]] = {"200": SUCCESSES[path, method]}
-    models |= dict.fromkeys(ERRORS[path, method], ErrorBody)
+    models |= dict.fromkeys(ERRORS[path, method], InferenceError if path.startswith("/v2") else ErrorBody)
     for status, model in models.items():
         expected = definitions(model)
         assert schema(document, path, method, status) == expected[model.__name__]
@@ -118,6 +151,21 @@ def test_it_explains_every_option_and_every_way_to_send_a_picture(document: dict
         assert {option["name"] for option in operation["parameters"]} == OPTIONS
         assert all(option["description"] for option in operation["parameters"])
         assert operation["requestBody"]["content"].keys() == types
+
+
+def test_it_explains_what_clients_of_the_open_inference_protocol_send(document: dict[str, Any]) -> None:
+    for path in V2_MODELS:
+        operation = document["paths"][f"{path}/infer"]["post"]
+        in_path = set(re.findall(r"{(\w+)}", path))
+        headers = {"Inference-Header-Content-Length", "Content-Encoding", "x-timeout-ms"}
+        assert {option["name"] for option in operation["parameters"]} == in_path | headers
+        assert all(option["description"] for option in operation["parameters"])
+        content = operation["requestBody"]["content"]
+        assert content.keys() == {"application/json", "application/octet-stream"}
+        assert content["application/json"]["schema"]["$ref"].endswith("/InferenceRequest")
+        for about in "", "/ready", "/config", "/stats":
+            options = document["paths"][path + about]["get"]["parameters"]
+            assert {option["name"] for option in options} == in_path
 
 
 def test_every_route_has_a_summary_and_every_error_its_code(document: dict[str, Any]) -> None:
