@@ -190,7 +190,7 @@ def flatten(data: Any, shape: list[int]) -> list[Any]:
         return data
     level = [data]
     for side in shape:
-        if any(type(part) is not list or len(part) != side for part in level):
+        if set(map(type, level)) != {list} or set(map(len, level)) != {side}:
             raise ValueError
         level = list(chain.from_iterable(level))
     return level
