@@ -121,10 +121,13 @@ class Engine:
         # Exceptions are taken as results, since several may come and each must be looked at.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
         readings = []
-        for inference in inferences:
-            if isinstance(inference, BaseException):
-                raise inference
-            readings.append(sound_reading(inference.value))
+        try:
+            for inference in inferences:
+                if isinstance(inference, BaseException):
+                    raise inference
+                readings.append(sound_reading(inference.value))
+        finally:
+            del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
         return readings
 
     async def close(self) -> None:
