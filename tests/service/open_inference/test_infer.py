@@ -33,14 +33,18 @@ DARK = np.zeros((1, *noise(0).shape, 1), np.uint8)
 BRIGHT = DARK + 255
 
 
+def question(pixels: NDArray[np.uint8] = DARK, **parameters: int) -> bytes:
+    """A request about ``pixels`` ``(N, H, W, C)``."""
+    return json.dumps({"inputs": [tensor(pixels)], "parameters": parameters}).encode()
+
+
 def infer(
     service: Service, pixels: NDArray[np.uint8] = DARK, timeout_ms: int | None = None, **parameters: int
 ) -> httpx.Response:
     """Ask on a connection of its own."""
     headers = {"X-Timeout-Ms": str(timeout_ms)} if timeout_ms else {}
     with httpx.Client(timeout=STOP_S) as client:
-        content = json.dumps({"inputs": [tensor(pixels)], "parameters": parameters})
-        return client.post(service.url + INFER, content=content, headers=headers)
+        return client.post(service.url + INFER, content=question(pixels, **parameters), headers=headers)
 
 
 def batches(service: Service) -> dict[int, int]:
@@ -75,8 +79,7 @@ def test_a_request_that_finds_no_room_for_all_its_pictures_is_refused_whole_and_
 
 
 def test_room_is_counted_in_bytes_too() -> None:
-    size = len(json.dumps({"inputs": [tensor(DARK)]}))
-    with misbehaving("crawling", "--max-queue-bytes", size) as service, ThreadPoolExecutor(1) as threads:
+    with misbehaving("crawling", "--max-queue-bytes", len(question())) as service, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(infer, service)
         time.sleep(SLOW_S)
         refused(infer(service), 429, "bytes of pictures are waiting")
@@ -103,8 +106,7 @@ def test_a_client_that_leaves_is_not_computed() -> None:
             first = threads.submit(infer, service)
             time.sleep(SLOW_S / 4)
             with connect(service) as gone:
-                many = np.concatenate([DARK] * 20)
-                gone.sendall(post(json.dumps({"inputs": [tensor(many)]}).encode(), target=INFER))
+                gone.sendall(post(question(np.concatenate([DARK] * 20)), target=INFER))
                 time.sleep(SLOW_S / 2)
             answered(first.result())
         answered(infer(service))
