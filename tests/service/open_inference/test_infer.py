@@ -31,6 +31,7 @@ from tests.service.test_overload import ask as predict
 
 DARK = np.zeros((1, *noise(0).shape, 1), np.uint8)
 BRIGHT = DARK + 255
+FOUR = np.concatenate([DARK] * 4)
 
 
 def question(pixels: NDArray[np.uint8] = DARK, **parameters: int) -> bytes:
@@ -54,44 +55,45 @@ def batches(service: Service) -> dict[int, int]:
 
 
 def test_requests_of_both_protocols_share_a_batch() -> None:
-    with misbehaving("crawling") as service, ThreadPoolExecutor(3) as threads:
-        first = threads.submit(predict, service)
+    with misbehaving("crawling", "--max-batch", 3) as service, ThreadPoolExecutor(3) as threads:
+        first = threads.submit(infer, service, np.concatenate([DARK] * 9))
         time.sleep(CRAWLING_S / 4)
         tensors_asked = threads.submit(infer, service, np.concatenate([DARK, DARK]))
         asked = threads.submit(predict, service)
-        assert prediction(first.result())["batch_size"] == 1
         assert prediction(asked.result())["batch_size"] == 3
         assert len(tensors(tensors_asked.result())["theta"]) == 2
-        assert batches(service) == {1: 1, 3: 1}
+        assert len(tensors(first.result())["theta"]) == 9
+        assert batches(service) == {3: 4}
 
 
 def test_a_request_that_finds_no_room_for_all_its_pictures_is_refused_whole_and_at_once() -> None:
-    with misbehaving("crawling", "--max-queue", 2, "--max-batch", 1) as service, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(infer, service)
-        time.sleep(SLOW_S)
+    with misbehaving("crawling", "--max-queue", 5, "--max-batch", 1) as service, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(infer, service, FOUR)
+        time.sleep(CRAWLING_S / 4)
         response = infer(service, np.concatenate([DARK, DARK]))
         assert not waiting.done(), "it did not wait for its turn"
         refused(response, 429, "try again a little later")
         assert response.headers["retry-after"] == "1"
         answered(waiting.result())
         answered(infer(service, np.concatenate([DARK, DARK])))
-        assert batches(service) == {1: 3}
+        assert batches(service) == {1: 6}
 
 
 def test_room_is_counted_in_bytes_too() -> None:
-    with misbehaving("crawling", "--max-queue-bytes", len(question())) as service, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(infer, service)
-        time.sleep(SLOW_S)
+    limits = ("--max-queue-bytes", len(question(FOUR)), "--max-batch", 1)
+    with misbehaving("crawling", *limits) as service, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(infer, service, FOUR)
+        time.sleep(CRAWLING_S / 4)
         refused(infer(service), 429, "bytes of pictures are waiting")
         answered(waiting.result())
 
 
 @pytest.mark.parametrize("patience", [{"timeout_ms": 50}, {"timeout": 50_000}], ids=["header", "parameter"])
 def test_what_is_overdue_is_answered_in_time(patience: dict[str, Any]) -> None:
-    with misbehaving("crawling") as service:
+    with misbehaving("crawling", "--max-batch", 1) as service:
         started = time.monotonic()
-        refused(infer(service, **patience), 504, "try again later")
-        assert time.monotonic() - started < CRAWLING_S
+        refused(infer(service, FOUR, **patience), 504, "try again later")
+        assert time.monotonic() - started < 4 * CRAWLING_S
         answered(infer(service, timeout=0))
 
 
