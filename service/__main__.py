@@ -8,6 +8,7 @@ from service import __version__
 from service.errors import StartError
 from service.logs import configure_logs
 from service.models import Models, load_models
+from service.repository import standings
 from service.server import Server, listen
 from service.settings import Settings, load_settings
 from service.workers import Supervisor
@@ -30,8 +31,9 @@ def main(arguments: Sequence[str]) -> int:
 
     if settings.workers == 1:
         return Server(settings, models, announce).serve_on(listener)
+    present = standings(models)
     del models  # each worker has its own; here they were only to find out whether they load
-    return Supervisor(settings, listener, announce).run()
+    return Supervisor(settings, listener, announce, present).run()
 
 
 def announcement(settings: Settings, models: Models, listener: socket.socket) -> str:

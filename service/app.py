@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
+from service.administration import create_administration
 from service.answers import describe_error, describe_problem
 from service.engine import Engine
 from service.errors import BadOptionError, InternalError, RequestError
@@ -22,6 +23,7 @@ from service.open_inference.infer import PATH as INFER
 from service.open_inference.infer import Infer
 from service.open_inference.routes import create_open_inference_routes
 from service.predict import Predict
+from service.repository import Repository
 from service.routes import create_routes
 from service.settings import Settings
 
@@ -47,15 +49,19 @@ class Application(FastAPI):
         return await super().__call__(scope, receive, send)
 
 
-def create_app(engine: Engine, settings: Settings, workers_ready: Callable[[], bool]) -> FastAPI:
-    """The application over a loaded ``engine``, which it closes when it ends.
+def create_app(
+    engine: Engine, repository: Repository, settings: Settings, workers_ready: Callable[[], bool]
+) -> FastAPI:
+    """The application over a loaded ``engine`` and the ``repository`` of its models, which it closes when it ends.
 
     ``workers_ready`` says whether all processes that serve on this address are ready.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        repository.start()
         yield
+        repository.close()
         await engine.close()
         log.info("stopped")
 
@@ -71,8 +77,10 @@ def create_app(engine: Engine, settings: Settings, workers_ready: Callable[[], b
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.include_router(create_routes(engine, workers_ready))
+    app.include_router(create_routes(engine, repository, workers_ready))
     app.include_router(create_open_inference_routes(engine, settings, workers_ready))
+    if settings.admin:
+        app.include_router(create_administration(repository))
     patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)

@@ -65,8 +65,13 @@ class Engine:
 
     @property
     def hangs(self) -> bool:
-        """Whether a model has been given up."""
-        return any(model.batcher.hangs for model in self.models)
+        """Whether a model that is served has been given up."""
+        return any(batcher.hangs for batcher in self.models.batchers)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a model has been given up, be it one that is not served any more."""
+        return self.hangs or any(batcher.hangs for batcher in self.models.leaving)
 
     @property
     def ready(self) -> bool:
@@ -133,7 +138,7 @@ class Engine:
     async def close(self) -> None:
         """Answer everything that was accepted, then end the threads."""
         self._closing = True
-        await asyncio.gather(*(model.batcher.close() for model in self.models))
+        await asyncio.gather(*(batcher.close() for batcher in (*self.models.batchers, *self.models.leaving)))
         await asyncio.to_thread(self._threads.shutdown)
 
     async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:

@@ -10,6 +10,7 @@ ServiceError                  base class
     ├── BadPictureError       400 undecodable, truncated or empty
     ├── BadBodyError          400 the body around the picture cannot be parsed
     ├── BadRequestError       400 not HTTP
+    ├── LoadFailedError       400 a model cannot be loaded while others are served
     ├── UnknownModelError     404 no such model or version
     ├── TooSlowError          408 the request did not arrive in time
     ├── TooLargeError         413 too many bytes, pixels or pictures
@@ -78,6 +79,13 @@ class BadRequestError(RequestError):
 
     status = 400
     code = "bad_request"
+
+
+class LoadFailedError(RequestError):
+    """A model cannot be loaded; what was served before still is."""
+
+    status = 400
+    code = "load_failed"
 
 
 class UnknownModelError(RequestError):

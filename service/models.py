@@ -1,9 +1,12 @@
 """The models that are served: loaded, warmed up and found by name and version."""
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import structlog
@@ -15,6 +18,7 @@ from service.batcher import Batcher
 from service.errors import ModelLoadError, UnknownModelError
 from service.readings import Reading, read
 from service.room import Room
+from service.selection import Selection
 from service.settings import Settings
 
 WARM_UPS = 3
@@ -26,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Model(NamedTuple):
-    """One version of one model, ready to answer."""
+    """One version of one model, ready to answer; who has found it keeps it until the answer is sent."""
 
     name: str
     version: int
@@ -34,50 +38,124 @@ class Model(NamedTuple):
     device: str
     batcher: Batcher[Reading]
     room: Room
+    digest: str
+    """Of the artifact that it was loaded from: the same for the same content."""
 
 
 class Models:
-    """All that are served, by name and version."""
+    """All that are served, by name and version; they come and go all at once (`serve`)."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
-        self._versions: dict[str, dict[int, Model]] = {}
-        for model in models:
-            self._versions.setdefault(model.name, {})[model.version] = model
+    def __init__(self, models: Iterable[Model], defaults: Mapping[str, tuple[int, ...]] | None = None) -> None:
+        """``defaults`` is as in `Selection`."""
+        self._defaults = defaults or {}
+        self._served: tuple[Model, ...] = ()
+        self._found: dict[tuple[str | None, int | None], Model] = {}
+        self._leaving: WeakKeyDictionary[Batcher[Reading], tuple[str, int]] = WeakKeyDictionary()
+        self.serve(models)
 
     def __iter__(self) -> Iterator[Model]:
-        return (model for versions in self._versions.values() for model in versions.values())
+        return iter(self._served)
+
+    def serve(self, models: Iterable[Model]) -> None:
+        """From now on serve ``models`` and no others.
+
+        Nothing refers to those that go but the requests that use them: with the last one's answer they are gone, and
+        their memory with them.
+        """
+        before, self._served = self._served, tuple(sorted(models, key=lambda model: (model.name, model.version)))
+        self._found = self._index()
+        batchers = set(self.batchers)
+        for model in before:
+            if model.batcher not in batchers:
+                self._leaving[model.batcher] = (model.name, model.version)
+
+    @property
+    def batchers(self) -> list[Batcher[Reading]]:
+        """Of the models that are served."""
+        return [model.batcher for model in self._served]
+
+    @property
+    def leaving(self) -> dict[Batcher[Reading], tuple[str, int]]:
+        """Name and version of those that requests still use although they are not served any more."""
+        return dict(self._leaving)
+
+    @property
+    def default_name(self) -> str | None:
+        """The model that answers where none is named: the first of ``defaults``, else the first by name."""
+        return next(iter(self._defaults), self._served[0].name if self._served else None)
 
     def find(self, name: str | None, version: int | None) -> Model:
-        """The model asked for: the first by name, the highest version, unless said otherwise.
+        """The model asked for; left out, the default model's or the model's default version.
 
         Raises:
             UnknownModelError: there is none; the message lists those that are.
         """
-        versions = self._versions.get(min(self._versions) if name is None else name)
-        if versions is None:
-            raise UnknownModelError(f"no model is called {name!r}; there are: {', '.join(sorted(self._versions))}")
-        model = versions.get(max(versions) if version is None else version)
+        model = self._found.get((name, version))
         if model is None:
-            there = ", ".join(map(str, sorted(versions)))
-            raise UnknownModelError(f"{next(iter(versions.values())).name} has no version {version}; it has: {there}")
+            raise self._unknown(name or self.default_name, version)
         return model
 
+    def _index(self) -> dict[tuple[str | None, int | None], Model]:
+        found: dict[tuple[str | None, int | None], Model] = {}
+        for model in self._served:
+            found[model.name, model.version] = found[model.name, None] = model
+        for name, versions in self._defaults.items():
+            for version in versions:
+                if model_pinned := found.get((name, version)):
+                    found[name, None] = model_pinned
+        default = self.default_name
+        return found | {(None, version): model for (name, version), model in found.items() if name == default}
 
-def load_models(settings: Settings, opener: Opener | None = None) -> Models:
-    """Load and warm up everything in the models folder, each model through ``opener`` (`open_backend`).
+    def _unknown(self, name: str | None, version: int | None) -> UnknownModelError:
+        if not self._served:
+            return UnknownModelError("no model is served at present; ask again later, or ask for one to be loaded")
+        there = ", ".join(str(model.version) for model in self._served if model.name == name)
+        if there:
+            return UnknownModelError(f"{name} has no version {version}; it has: {there}")
+        names = ", ".join(sorted({model.name for model in self._served}))
+        return UnknownModelError(f"no model is called {name!r}; there are: {names}")
+
+
+def load_models(
+    settings: Settings, opener: Opener | None = None, present: Mapping[str, Mapping[int, str]] | None = None
+) -> Models:
+    """Load and warm up what is to be served from the start, each model through ``opener`` (`open_backend`).
+
+    ``present`` says instead what others serve already: the digests by name and version.
 
     Raises:
-        ModelLoadError: there is nothing, or something cannot be loaded or answers wrongly.
+        ModelLoadError: there is nothing, or something is missing, cannot be loaded or answers wrongly.
         DeviceError: the device asked for cannot be used.
     """
+    selection = Selection(settings)
     try:
-        found = [(name, version, read_artifact(folder)) for name, version, folder in find_artifacts(settings.models)]
+        folders = find_folders(settings.models)
+        if not folders and present is None:
+            raise ModelLoadError(f"there is no model in {settings.models}; it must hold NAME/VERSION/manifest.json")
+        wanted = selection.choose(folders) if present is None else [(n, v) for n in present for v in present[n]]
+        for name, version in wanted:
+            if (name, version) not in folders:
+                there = ", ".join(f"{name}/{version}" for name, version in folders)
+                raise ModelLoadError(f"there is no {name}/{version} in {settings.models}; there are: {there}")
+        found = [(name, version, read_artifact(folders[name, version])) for name, version in wanted]
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
-    if not found:
-        raise ModelLoadError(f"there is no model in {settings.models}; it must hold NAME/VERSION/manifest.json")
-    opener = opener or partial(open_backend, cuda_graphs=settings.cuda_graphs)
-    return Models(load_model(name, version, artifact, settings, opener) for name, version, artifact in found)
+    opener = opener or default_opener(settings)
+    models = []
+    for name, version, artifact in found:
+        if present is not None and digest(artifact) != present[name][version]:
+            raise ModelLoadError(f"{artifact.folder} is not what the other workers serve; load {name} anew")
+        models.append(load_model(name, version, artifact, settings, opener))
+    return Models(models, selection.defaults)
+
+
+def find_folders(models: Path) -> dict[tuple[str, int], Path]:
+    """Where each name and version lies.
+
+    Raises:
+        ArtifactError: the folder cannot be read.
+    """
+    return {(name, version): folder for name, version, folder in find_artifacts(models)}
 
 
 def load_model(name: str, version: int, artifact: Artifact, settings: Settings, opener: Opener) -> Model:
@@ -113,7 +191,17 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
     )
     room = Room(settings.max_queue, settings.max_queue_bytes)
-    return Model(name, version, artifact.manifest, backend.device, batcher, room)
+    return Model(name, version, artifact.manifest, backend.device, batcher, room, digest(artifact))
+
+
+def default_opener(settings: Settings) -> Opener:
+    """Opens backends as the settings say."""
+    return partial(open_backend, cuda_graphs=settings.cuda_graphs)
+
+
+def digest(artifact: Artifact) -> str:
+    """What tells ``artifact`` from others: the manifest, which holds the hashes of all files."""
+    return hashlib.sha256(artifact.manifest.model_dump_json().encode()).hexdigest()
 
 
 def warm_up(backend: Backend, artifact: Artifact) -> float:

@@ -22,6 +22,7 @@ from service.errors import (
     UnknownModelError,
 )
 from service.models import Model
+from service.repository import Repository
 from service.schemas import (
     AccuracyInfo,
     BatchPrediction,
@@ -29,6 +30,7 @@ from service.schemas import (
     InputInfo,
     ModelInfo,
     ModelList,
+    ModelState,
     Prediction,
     PredictOptions,
     Status,
@@ -101,7 +103,7 @@ BODY_ERRORS = (
 PICTURE_ERRORS = (BadPictureError, *BODY_ERRORS, ModelFailedError, TimeIsUpError)
 
 
-def create_routes(engine: Engine, workers_ready: Callable[[], bool]) -> APIRouter:
+def create_routes(engine: Engine, repository: Repository, workers_ready: Callable[[], bool]) -> APIRouter:
     """The routes over ``engine``, and the descriptions of those that `service.predict` answers before they get here."""
     router = APIRouter()
 
@@ -127,9 +129,17 @@ def create_routes(engine: Engine, workers_ready: Callable[[], bool]) -> APIRoute
     def predict_batch(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
         """An answer or an error for each picture, in the order in which they were sent."""
 
-    @router.get("/models", tags=["models"], summary="What is served")
+    @router.get("/models", tags=["models"], summary="What is served, and what is not at present")
     async def models() -> ModelList:
-        return ModelList(models=[describe(model) for model in engine.models])
+        defaults = {id(engine.models.find(model.name, None)) for model in engine.models}
+        served = [describe(model, default=id(model) in defaults) for model in engine.models]
+        known = {(model.name, model.version) for model in served}
+        others = [
+            ModelState(name=entry.name, version=entry.version, state=entry.state.value)
+            for entry in repository.index()
+            if (entry.name, entry.version) not in known
+        ]
+        return ModelList(models=served, not_served=others)
 
     @router.head("/health/live", include_in_schema=False)
     @router.get(
@@ -170,12 +180,13 @@ def check_ready(engine: Engine, workers_ready: Callable[[], bool]) -> None:
         raise NotReadyError("the service is shutting down, or a model does not answer any more")
 
 
-def describe(model: Model) -> ModelInfo:
-    """A model in the form of the API."""
+def describe(model: Model, *, default: bool) -> ModelInfo:
+    """A model in the form of the API; ``default`` is whether its version answers where none is named."""
     manifest = model.manifest
     return ModelInfo(
         name=model.name,
         version=model.version,
+        default=default,
         runtime=manifest.runtime,
         device=model.device,
         classes=list(manifest.classes),

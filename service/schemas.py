@@ -34,8 +34,8 @@ class PredictOptions(BaseModel):
 
     top_k: int = Field(5, ge=1, le=1000, description="how many classes to answer with; all when there are fewer")
     rectified: Literal["png", "jpeg", "none"] = Field("png", description="how to encode the rectified image")
-    model: str | None = Field(None, description="name of the model; the first by name when left out")
-    version: int | None = Field(None, ge=1, description="version of the model; the highest when left out")
+    model: str | None = Field(None, description="name of the model; the service's default one when left out")
+    version: int | None = Field(None, ge=1, description="version of the model; its default one when left out")
 
 
 class ModelReference(BaseModel):
@@ -157,6 +157,7 @@ class ModelInfo(BaseModel):
 
     name: str
     version: int
+    default: bool = Field(description="whether it answers requests for the model that name no version")
     runtime: str = Field(examples=["onnx"])
     device: str = Field(examples=["cpu"])
     classes: list[str]
@@ -165,7 +166,16 @@ class ModelInfo(BaseModel):
     accuracy: AccuracyInfo
 
 
-class ModelList(BaseModel):
-    """Every version of every model that is served."""
+class ModelState(BaseModel):
+    """A version of a model that is not served at present."""
 
-    models: list[ModelInfo]
+    name: str
+    version: int
+    state: Literal["LOADING", "UNLOADING", "UNAVAILABLE"]
+
+
+class ModelList(BaseModel):
+    """Every version of every model."""
+
+    models: list[ModelInfo] = Field(description="those that are served")
+    not_served: list[ModelState] = Field(description="those that come, go or could not be loaded")

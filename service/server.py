@@ -16,6 +16,7 @@ from service.app import create_app
 from service.engine import Engine
 from service.errors import AddressError
 from service.models import Models
+from service.repository import Repository
 from service.settings import Settings
 from service.wire import Connection
 
@@ -53,14 +54,19 @@ class Server(uvicorn.Server):
         models: Models,
         on_ready: Callable[[], None],
         workers_ready: Callable[[], bool] | None = None,
+        repository: Repository | None = None,
     ) -> None:
-        """``on_ready`` is called when it answers. ``workers_ready`` tells a worker whether all of them are ready."""
+        """``on_ready`` is called when it answers. ``workers_ready`` tells a worker whether all of them are ready.
+
+        ``repository`` changes ``models``: one of this process's own, or a member of several.
+        """
         self._engine = Engine(models, settings)
+        self._repository = repository or Repository(settings, models)
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
         self._watchdog = Watchdog(settings.hang_s)
         config = uvicorn.Config(
-            create_app(self._engine, settings, workers_ready or (lambda: True)),
+            create_app(self._engine, self._repository, settings, workers_ready or (lambda: True)),
             http=type("PatientConnection", (Connection,), {"upload_s": settings.upload_s}),
             access_log=False,
             log_config=None,
@@ -75,8 +81,8 @@ class Server(uvicorn.Server):
         """Serve until told to stop; the exit status."""
         calm_collector()
         self.run([listener])
-        if self._engine.hangs:
-            os._exit(HANGS)  # Python would wait for the thread of an inference that never ends
+        if self._engine.stuck or self._repository.busy:
+            os._exit(HANGS if self._engine.stuck else 0)  # Python would wait for threads that may never end
         return 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

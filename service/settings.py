@@ -14,6 +14,9 @@ from service.errors import SettingsError
 PREFIX = "STN_"
 PROGRAM = "python -m service"
 Count = Annotated[int, Field(ge=1)]
+REFERENCE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(/[1-9][0-9]{0,8})?"
+References = Annotated[str, Field(pattern=rf"^({REFERENCE}(,{REFERENCE})*)?$")]
+"""``NAME`` or ``NAME/VERSION``, separated by commas."""
 
 
 class Settings(BaseSettings):
@@ -31,6 +34,22 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     models: Path = Field(Path("models"), description="folder of the models, laid out as NAME/VERSION")
+    load: References = Field(
+        "", description="what to serve from the start, NAME or NAME/VERSION separated by commas; empty is everything"
+    )
+    versions: str = Field(
+        "all",
+        pattern=r"^(all|latest(:[1-9][0-9]{0,2})?)$",
+        description="versions of each model that are served: all, latest, or as many as in latest:2",
+    )
+    default: References = Field(
+        "",
+        description="what answers a request that names none: NAME/VERSION for the version of a model, separated by "
+        "commas, the first one's model where no model is named; otherwise the highest version, the first by name",
+    )
+    poll_s: int = Field(0, ge=0, description="seconds between looks for changes in the models folder; 0 never looks")
+    load_s: Count = Field(300, description="seconds that loading a model may take while others are served")
+    admin: bool = Field(False, description="answer the API that loads and unloads models, to everyone")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; auto takes a GPU where there is one, cuda refuses to start without"
     )

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -16,6 +16,7 @@ import structlog
 
 from service.errors import StartError
 from service.logs import configure_logs
+from service.members import Leader, Member, Standings, served
 from service.models import load_models
 from service.server import Server
 from service.settings import Settings
@@ -32,8 +33,12 @@ log = structlog.get_logger(__name__)
 class Supervisor:
     """Keeps ``settings.workers`` processes alive."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None], standings: Standings
+    ) -> None:
+        """``standings`` is what the workers are to serve."""
         self._settings = settings
+        self._leader = Leader(settings, standings)
         self._listener = listener
         self._on_ready = on_ready
         self._ready = SPAWN.RawArray("b", settings.workers)
@@ -48,6 +53,7 @@ class Supervisor:
             signal.signal(sig, self._stop)
         for index in range(self._settings.workers):
             self._start(index)
+        self._leader.start()
         status = 0
         while self._workers:
             wait([worker.sentinel for worker in self._workers.values()], timeout=0.1)
@@ -60,8 +66,13 @@ class Supervisor:
         return status
 
     def _start(self, index: int) -> None:
-        worker = SPAWN.Process(target=work, args=(self._settings, self._listener, self._ready, index))
+        ours, theirs = SPAWN.Pipe()
+        worker = SPAWN.Process(
+            target=work, args=(self._settings, self._listener, self._ready, index, theirs, self._leader.standings)
+        )
         worker.start()
+        theirs.close()
+        self._leader.admit(ours)
         self._workers[index] = worker
         self._started[index] = time.monotonic()
 
@@ -88,12 +99,17 @@ class Supervisor:
                 worker.terminate()
 
 
-def work(settings: Settings, listener: socket.socket, ready: Any, index: int) -> None:
-    """A worker: loads the models and serves them on ``listener``; ``ready[index]`` says when it answers."""
+def work(
+    settings: Settings, listener: socket.socket, ready: Any, index: int, pipe: Connection, standings: Standings
+) -> None:
+    """A worker: loads what is to be served and answers on ``listener``.
+
+    ``ready[index]`` says when it does; ``pipe`` leads to the supervisor, which makes the changes in ``standings``.
+    """
     configure_logs(settings)
     end_with_parent()
     try:
-        models = load_models(settings)
+        models = load_models(settings, present=served(standings))
     except StartError as error:
         log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
         raise SystemExit(CANNOT_START) from None
@@ -101,7 +117,8 @@ def work(settings: Settings, listener: socket.socket, ready: Any, index: int) ->
     def on_ready() -> None:
         ready[index] = 1
 
-    Server(settings, models, on_ready, lambda: all(ready)).serve_on(listener)
+    repository = Member(settings, models, pipe, standings)
+    Server(settings, models, on_ready, lambda: all(ready), repository).serve_on(listener)
 
 
 def end_with_parent() -> None:
