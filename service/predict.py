@@ -77,6 +77,9 @@ class Client:
     ) -> None:
         if self._watching is not None:
             self._watching.cancel()
+            # Its traceback leads back here: the circle would keep the answers, and whole batches, in memory for long.
+            self._watching = None
+            self._answers.clear()
 
 
 class Predict:

@@ -6,8 +6,10 @@ processes between the two.
 """
 
 import asyncio
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +25,8 @@ from service.settings import Settings
 from service.watch import Watch
 
 NOT_LOADED = "not loaded"
+SETTLE_S = 1.0
+"""Between a switch and a look at what is left of the models that went."""
 
 Value = TypeVar("Value")
 
@@ -64,9 +68,10 @@ class Repository:
         self._loading: set[tuple[str, int]] = set()
         self._there: set[tuple[str, int]] = set()
         self._thread = one_thread()
-        self._jobs: list[Future[Any]] = []
+        self._jobs: set[Future[Any]] = set()
         self._turn = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
+        self._seeing_off: asyncio.Task[None] | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -77,14 +82,15 @@ class Repository:
     def close(self) -> None:
         """Load nothing any more."""
         self._closed = True
-        if self._polling is not None:
-            self._polling.cancel()
+        for task in (self._polling, self._seeing_off):
+            if task is not None:
+                task.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     @property
     def busy(self) -> bool:
         """Whether a thread still loads something, perhaps for ever."""
-        return any(not job.done() for job in self._jobs)
+        return bool(self._jobs)
 
     def index(self, ready_only: bool = False) -> list[Entry]:
         """All versions that are served, come, go, failed, or were in the folder at the last look, sorted."""
@@ -185,6 +191,8 @@ class Repository:
             log.info("now_served", model=name, versions=sorted(standing.served), failed=sorted(standing.failed))
         if any(standing):
             self.standings[name] = standing
+        if self._seeing_off is None or self._seeing_off.done():
+            self._seeing_off = asyncio.create_task(self._see_off())
 
     def _load(self, name: str, version: int, served: Model | None) -> Model | str:
         """The version as it is in the folder, ``served`` itself if it is just that and answers; or why there is none.
@@ -212,13 +220,23 @@ class Repository:
             TimeoutError: it does not end; its thread is left to itself.
         """
         job = self._thread.submit(work)
-        self._jobs = [*(job for job in self._jobs if not job.done()), job]
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(job), self._settings.load_s)
         except TimeoutError:
             self._thread.shutdown(wait=False, cancel_futures=True)
             self._thread = one_thread()
             raise
+
+    async def _see_off(self) -> None:
+        """Give memory back as the models that are not served any more go."""
+        remaining = -1
+        while remaining:
+            await asyncio.sleep(SETTLE_S)
+            before, remaining = remaining, len(self._models.leaving)
+            if remaining != before:
+                await asyncio.to_thread(give_memory_back)
 
     async def _poll(self) -> None:
         while True:
@@ -230,6 +248,12 @@ class Repository:
 def one_thread() -> ThreadPoolExecutor:
     """For what must not hold the event loop."""
     return ThreadPoolExecutor(1, thread_name_prefix="loading")
+
+
+def give_memory_back() -> None:
+    """Have the C library return to the system what is free: GNU's keeps it for itself."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def standings(models: Models) -> dict[str, Standing]:

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.artifact import GOLDEN, MANIFEST, Manifest, Outputs, pack_golden, seal, write_artifact
+from export.artifact import GOLDEN, MANIFEST, Artifact, Manifest, Outputs, pack_golden, seal, write_artifact
 from tests.service.pictures import ARTIFACT
 
 MODEL = ARTIFACT.manifest.model_file
 
 
-def write(folder: Path, manifest: Manifest = ARTIFACT.manifest, **files: bytes) -> Path:
-    """The bundled artifact in ``folder``, with another manifest and other contents of ``model`` or ``golden``."""
-    contents = {name: (ARTIFACT.folder / name).read_bytes() for name in manifest.files}
+def write(
+    folder: Path, manifest: Manifest = ARTIFACT.manifest, base: Artifact = ARTIFACT, **files: bytes
+) -> Path:
+    """The bundled artifact in ``folder``, or ``base``, with another manifest and contents of ``model`` or ``golden``."""
+    contents = {name: (base.folder / name).read_bytes() for name in manifest.files}
     contents |= {{"model": MODEL, "golden": GOLDEN}[name]: content for name, content in files.items()}
     write_artifact(folder, *seal(manifest, contents[MODEL], contents[GOLDEN]))
     return folder
