@@ -14,9 +14,7 @@ from tests.service.pictures import ARTIFACT
 MODEL = ARTIFACT.manifest.model_file
 
 
-def write(
-    folder: Path, manifest: Manifest = ARTIFACT.manifest, base: Artifact = ARTIFACT, **files: bytes
-) -> Path:
+def write(folder: Path, manifest: Manifest = ARTIFACT.manifest, base: Artifact = ARTIFACT, **files: bytes) -> Path:
     """The bundled artifact in ``folder``, or ``base``, with another manifest and contents of ``model`` or ``golden``."""
     contents = {name: (base.folder / name).read_bytes() for name in manifest.files}
     contents |= {{"model": MODEL, "golden": GOLDEN}[name]: content for name, content in files.items()}
