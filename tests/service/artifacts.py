@@ -15,7 +15,7 @@ MODEL = ARTIFACT.manifest.model_file
 
 
 def write(folder: Path, manifest: Manifest = ARTIFACT.manifest, base: Artifact = ARTIFACT, **files: bytes) -> Path:
-    """The bundled artifact in ``folder``, or ``base``, with another manifest and contents of ``model`` or ``golden``."""
+    """The bundled artifact, or ``base``, in ``folder``, with another manifest, other ``model`` or ``golden``."""
     contents = {name: (base.folder / name).read_bytes() for name in manifest.files}
     contents |= {{"model": MODEL, "golden": GOLDEN}[name]: content for name, content in files.items()}
     write_artifact(folder, *seal(manifest, contents[MODEL], contents[GOLDEN]))

@@ -36,7 +36,7 @@ class Kept(NamedTuple):
     models: Models
     engine: Engine
 
-    def index(self) -> list[Entry]:
+    def entries(self) -> list[Entry]:
         return self.repository.index()
 
     def label(self, name: str = "digits") -> str:
@@ -77,7 +77,7 @@ def on_a_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, Non
 
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not true():
+        while not true():  # noqa: ASYNC110 - nothing else would tell
             await asyncio.sleep(0.01)
 
 
@@ -90,9 +90,9 @@ async def test_a_new_version_is_served_beside_the_old_and_by_default(folder: Pat
     async with kept(folder) as it:
         old = it.models.find("digits", 1)
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        assert it.index() == [ready(1)]
+        assert it.entries() == [ready(1)]
         await it.repository.load("digits")
-        assert it.index() == [ready(1), ready(2)]
+        assert it.entries() == [ready(1), ready(2)]
         assert it.label() == "two-0"
         assert it.models.find("digits", 1) is old, "it had not changed"
 
@@ -104,7 +104,7 @@ async def test_a_version_that_was_replaced_is_loaded_anew_and_the_old_one_goes(f
         artifacts.write_labelled(folder / "digits" / "1", "again-")
         await it.repository.load("digits")
         assert it.label() == "again-0"
-        assert it.index() == [ready(1)]
+        assert it.entries() == [ready(1)]
         assert list(it.models.leaving.values()) == [("digits", 1)]
         answer = await old.batcher.submit(PIXELS)
         assert answer.batch_size == 1, "who has found it can use it"
@@ -118,12 +118,12 @@ async def test_versions_that_fall_out_of_the_policy_go_when_their_last_request_i
         used = it.models.find("digits", None)
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         await it.repository.load("digits")
-        (old, new) = it.index()
+        (old, new) = it.entries()
         assert (old[:3], new) == (("digits", 1, State.UNLOADING), ready(2))
         with pytest.raises(UnknownModelError, match="it has: 2"):
             it.models.find("digits", 1)
         del used
-        await until(lambda: it.index() == [("digits", 1, State.UNAVAILABLE, NOT_LOADED), ready(2)])
+        await until(lambda: it.entries() == [("digits", 1, State.UNAVAILABLE, NOT_LOADED), ready(2)])
 
 
 @on_a_loop
@@ -155,7 +155,7 @@ async def test_a_bad_artifact_leaves_the_old_one_serving_and_the_index_says_why(
         artifacts.write_labelled(bad, "good-")
         await it.repository.load("digits")
         assert it.label() == "good-0"
-        assert ready(version) in it.index()
+        assert ready(version) in it.entries()
 
 
 @on_a_loop
@@ -184,7 +184,7 @@ async def test_unloading_ends_a_model_and_loading_brings_it_back(folder: Path) -
         await it.repository.unload("digits")
         with pytest.raises(UnknownModelError, match="no model is served at present"):
             it.models.find(None, None)
-        assert it.index() == [("digits", 1, State.UNAVAILABLE, NOT_LOADED)]
+        assert it.entries() == [("digits", 1, State.UNAVAILABLE, NOT_LOADED)]
         assert it.engine.ready, "it can answer that there is no model"
         await it.repository.unload("digits")
         await it.repository.load("digits")
@@ -223,7 +223,7 @@ async def test_a_model_that_is_not_there_can_neither_be_loaded_nor_unloaded(fold
             await it.repository.load(name)
         with pytest.raises(UnknownModelError):
             await it.repository.unload(name)
-        assert it.index() == [ready(1)]
+        assert it.entries() == [ready(1)]
 
 
 @on_a_loop
@@ -234,7 +234,7 @@ async def test_a_model_whose_folder_is_gone_is_served_on(folder: Path) -> None:
             await it.repository.load("digits")
         assert it.label() == "one-0"
         await it.repository.unload("digits")
-        assert it.index() == []
+        assert it.entries() == []
 
 
 @on_a_loop
@@ -246,7 +246,7 @@ async def test_what_is_served_answers_while_another_is_loaded(folder: Path) -> N
     async with kept(folder, slow) as it:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(it.repository.load("digits"))
-        await until(lambda: ("digits", 2, State.LOADING, "") in it.index())
+        await until(lambda: ("digits", 2, State.LOADING, "") in it.entries())
         answered = 0
         while not load.done():
             await it.models.find("digits", None).batcher.submit(PIXELS)
@@ -297,7 +297,7 @@ async def test_the_folder_is_looked_at_now_and_then(folder: Path) -> None:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         await until(lambda: it.label() == "two-0")
         (artifacts.write_labelled(folder / "digits" / "3", "bad-") / artifacts.MODEL).unlink()
-        await until(lambda: len(it.index()) == 3)
+        await until(lambda: len(it.entries()) == 3)
         assert it.repository.index()[-1].state is State.UNAVAILABLE
         artifacts.write_labelled(folder / "digits" / "3", "three-")
         await until(lambda: it.label() == "three-0")
