@@ -21,8 +21,9 @@ SWAPS = 50
 BASES: list[Artifact] = [read_artifact(DIGIT_MODEL / version) for version in ("1", "2")]
 """Trained apart, so that their theta and probabilities tell them from each other."""
 TOLERANCE = 1e-3
-PAUSE_S = 0.03
-"""Between an answer and the next question on a connection: together they still ask about as fast as one can answer."""
+PAUSE_S = 0.1
+"""Between an answer and the next question on a connection: the test shares the machine with what it tests."""
+SLOW_S = 0.5
 
 
 class Expected(NamedTuple):
@@ -59,12 +60,22 @@ def fault(answer: Answer, expected: Mapping[int, Expected]) -> str | None:
     return None
 
 
-async def ask(service: Service, until: asyncio.Event, expected: Mapping[int, Expected], asked: Asked) -> None:
-    """Ask on one connection, which stays open, until told to stop."""
+async def ask(
+    service: Service, until: asyncio.Event, expected: Mapping[int, Expected], asked: Asked, *, slowly: bool
+) -> None:
+    """Ask on one connection, which stays open, until told to stop.
+
+    Who asks ``slowly`` sends the end of a picture only after a while, in which its model may have gone.
+    """
     reader, writer = await asyncio.open_connection(*service.address)
     request = b"POST /predict?rectified=none HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE
     while not until.is_set():
-        writer.write(request)
+        if slowly:
+            writer.write(request[:-1])
+            await asyncio.sleep(SLOW_S)
+            writer.write(request[-1:])
+        else:
+            writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         answer = json.loads(await reader.readexactly(length))
@@ -89,6 +100,8 @@ async def swap(service: Service, models: Path, versions: range) -> None:
 
 
 async def swap_under_load(service: Service, models: Path, versions: range) -> Asked:
+    both = {"parameters": {"config": json.dumps({"version_policy": {"specific": {"versions": [1, 2]}}})}}
+    assert service.client.post("/v2/repository/models/digits/load", json=both).status_code == 200
     expected = {}
     for version in (1, 2):
         answer = predict(service, model="digits", version=version)
@@ -96,8 +109,8 @@ async def swap_under_load(service: Service, models: Path, versions: range) -> As
     assert difference(np.array(expected[0].theta), np.array(expected[1].theta)) > 10 * TOLERANCE
     asked, until = Asked(Counter(), []), asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        for _ in range(CONNECTIONS):
-            group.create_task(ask(service, until, expected, asked))
+        for number in range(CONNECTIONS):
+            group.create_task(ask(service, until, expected, asked, slowly=number % 4 == 0))
         try:
             await swap(service, models, versions)
         finally:
@@ -105,21 +118,20 @@ async def swap_under_load(service: Service, models: Path, versions: range) -> As
     return asked
 
 
-@pytest.mark.parametrize(("workers", "swaps"), [(1, SWAPS), (2, 5)])
+@pytest.mark.parametrize(("workers", "swaps"), [(1, SWAPS), (2, 4)])
 def test_no_answer_fails_or_is_mixed_while_models_are_swapped(workers: int, swaps: int, tmp_path: Path) -> None:
     for version in (1, 2):
         write_version(tmp_path, version)
-    flags = ("--models", tmp_path, "--versions", "latest:2", "--admin", "true", "--workers", workers)
+    flags = ("--models", tmp_path, "--versions", "latest", "--admin", "true", "--workers", workers)
     with start_service(*flags) as service:
         versions = range(3, 3 + swaps)
         asked = asyncio.run(swap_under_load(service, tmp_path, versions))
         assert asked.wrong == []
         assert asked.answers.keys() <= {2, *versions}
         assert len(asked.answers) > swaps / 2, "or they were not asked while models came and went"
-        ready = {(entry["version"], entry["state"]) for entry in index(service)}
-        assert ready >= {(str(versions[-2]), "READY"), (str(versions[-1]), "READY")}
-        assert len([state for _, state in ready if state != "UNAVAILABLE"]) == 2, "the others are gone"
         well(service)
+        kept = [(entry["version"], entry["state"]) for entry in index(service) if entry["state"] != "UNAVAILABLE"]
+        assert kept == [(str(versions[-1]), "READY")], "the others are gone"
 
 
 def index(service: Service) -> list[dict[str, str]]:
