@@ -1,9 +1,5 @@
-"""The API that loads and unloads models, as Triton's clients know it: /v2/repository.
+"""The API that loads and unloads models, as Triton's clients know it: /v2/repository."""
 
-Errors are ``{"error": "text"}``, as everywhere under /v2.
-"""
-
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import orjson
@@ -11,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from starlette.requests import ClientDisconnect
 
-from service.errors import BadBodyError, RequestError, TooLargeError
+from service.errors import BadBodyError, TooLargeError
 from service.repository import Repository
 from service.selection import Policy
 
@@ -86,41 +82,22 @@ def create_administration(repository: Repository) -> APIRouter:
 
     @router.post("/index", summary="All versions of all models, their states, and why")
     async def index(request: Request) -> Response:
-        async def answer() -> Response:
-            options = await read(request, IndexOptions)
-            await repository.look()
-            entries = [entry._asdict() | {"version": str(entry.version)} for entry in repository.index(options.ready)]
-            return Response(orjson.dumps(entries), media_type="application/json")
-
-        return await answer_or_error(answer)
+        options = await read(request, IndexOptions)
+        await repository.look()
+        entries = [entry._asdict() | {"version": str(entry.version)} for entry in repository.index(options.ready)]
+        return Response(orjson.dumps(entries), media_type="application/json")
 
     @router.post("/models/{name}/load", summary="Serve a model as it is in the folder now")
     async def load(name: str, request: Request) -> Response:
-        async def answer() -> Response:
-            await repository.load(name, (await read(request, LoadOptions)).policy())
-            return Response()
-
-        return await answer_or_error(answer)
+        await repository.load(name, (await read(request, LoadOptions)).policy())
+        return Response()
 
     @router.post("/models/{name}/unload", summary="Serve a model no more")
     async def unload(name: str) -> Response:
-        async def answer() -> Response:
-            await repository.unload(name)
-            return Response()
-
-        return await answer_or_error(answer)
+        await repository.unload(name)
+        return Response()
 
     return router
-
-
-async def answer_or_error(answer: Callable[[], Awaitable[Response]]) -> Response:
-    """The answer, or the error in the form of /v2."""
-    try:
-        return await answer()
-    except RequestError as error:
-        return Response(orjson.dumps({"error": str(error)}), error.status, error.headers, "application/json")
-    except ClientDisconnect:
-        return Response(status_code=400)  # nobody reads it
 
 
 async def read(request: Request, form: type[Form]) -> Form:
@@ -131,10 +108,13 @@ async def read(request: Request, form: type[Form]) -> Form:
         TooLargeError: it has more than `MAX_BYTES`.
     """
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise TooLargeError(f"the body has more than {MAX_BYTES} bytes; put models into the models folder instead")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise TooLargeError(f"the body has more than {MAX_BYTES} bytes; put models into the models folder")
+    except ClientDisconnect:
+        raise BadBodyError("the body did not arrive whole") from None
     try:
         return form.model_validate_json(body or b"{}")
     except ValidationError as error:

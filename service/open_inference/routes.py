@@ -75,7 +75,8 @@ def create_open_inference_routes(engine: Engine, settings: Settings, workers_rea
     @router.get("/v2/", include_in_schema=False)
     @router.get("/v2", summary="The service and its extensions of the protocol")
     async def server_metadata() -> ServerMetadata:
-        return ServerMetadata(name="stn-serve", version=__version__, extensions=EXTENSIONS)
+        extensions = [*EXTENSIONS, *(["model_repository"] if settings.admin else [])]
+        return ServerMetadata(name="stn-serve", version=__version__, extensions=extensions)
 
     @router.get(
         "/v2/health/live", summary="Is the process answering, and no model given up?", responses=failures(NotReadyError)
