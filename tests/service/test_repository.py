@@ -296,9 +296,11 @@ async def test_the_folder_is_looked_at_now_and_then(folder: Path) -> None:
     async with kept(folder, poll_s=1) as it:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         await until(lambda: it.label() == "two-0")
-        (artifacts.write_labelled(folder / "digits" / "3", "bad-") / artifacts.MODEL).unlink()
-        await until(lambda: len(it.entries()) == 3)
-        assert it.repository.index()[-1].state is State.UNAVAILABLE
+        bad = artifacts.write_labelled(folder / ".aside", "bad-")
+        (bad / artifacts.MODEL).unlink()
+        bad.rename(folder / "digits" / "3")
+        await until(lambda: "cannot read" in it.entries()[-1].reason)
+        assert it.entries()[-1].state is State.UNAVAILABLE
         artifacts.write_labelled(folder / "digits" / "3", "three-")
         await until(lambda: it.label() == "three-0")
 
