@@ -4,20 +4,27 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from service import __version__
+from service import __version__, keys
 from service.errors import StartError
+from service.guard import Rules
 from service.logs import configure_logs
 from service.models import Models, load_models
 from service.server import Server, listen
 from service.settings import Settings, load_settings
 from service.workers import Supervisor
 
+COMMANDS = {"key": keys.main}
+"""What else there is than to serve."""
+
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop; what prevents that becomes one line and exit code 1."""
+    """Serve until told to stop, or run another command; what prevents that becomes one line and exit code 1."""
     try:
+        if arguments and arguments[0] in COMMANDS:
+            return COMMANDS[arguments[0]](arguments[1:])
         settings = load_settings(arguments)
         configure_logs(settings)
+        Rules(settings)  # complains of wrong keys before models are loaded
         models = load_models(settings)
         listener = listen(settings)
     except StartError as error:

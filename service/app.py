@@ -18,6 +18,7 @@ from service import __version__
 from service.answers import describe_error, describe_problem
 from service.engine import Engine
 from service.errors import BadOptionError, InternalError, RequestError
+from service.exchange import note_error
 from service.open_inference.infer import PATH as INFER
 from service.open_inference.infer import Infer
 from service.open_inference.routes import create_open_inference_routes
@@ -85,6 +86,7 @@ def answer_request_error(request: Request, error: Exception) -> Response:
     """Errors of ours, which carry status and code."""
     if not isinstance(error, RequestError):
         raise error
+    note_error(error.code)
     return JSONResponse(describe_error(error, request.url.path), error.status, dict(error.headers))
 
 

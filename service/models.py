@@ -13,6 +13,7 @@ from export.artifact import Artifact, ArtifactError, Manifest, find_artifacts, r
 from service.backends import Backend, Device, open_backend
 from service.batcher import Batcher
 from service.errors import ModelLoadError, UnknownModelError
+from service.exchange import note_model
 from service.readings import Reading, read
 from service.room import Room
 from service.settings import Settings
@@ -60,6 +61,7 @@ class Models:
         if model is None:
             there = ", ".join(map(str, sorted(versions)))
             raise UnknownModelError(f"{next(iter(versions.values())).name} has no version {version}; it has: {there}")
+        note_model(model.name, model.version)
         return model
 
 

@@ -12,9 +12,11 @@ from types import FrameType
 import structlog
 import uvicorn
 
+from service.access import Access, AccessLog
 from service.app import create_app
 from service.engine import Engine
 from service.errors import AddressError
+from service.guard import Guard, Rules, allow_origins
 from service.models import Models
 from service.settings import Settings
 from service.wire import Connection
@@ -58,10 +60,15 @@ class Server(uvicorn.Server):
         self._engine = Engine(models, settings)
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
-        self._watchdog = Watchdog(settings.hang_s)
+        self._access_log = AccessLog(settings)
+        self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
+        app = create_app(self._engine, settings, workers_ready or (lambda: True))
+        guarded = allow_origins(Guard(app, Rules(settings)), settings.cors_origins)
+        patience = {"upload_s": settings.upload_s, "header_s": settings.header_s, "lines": self._access_log}
         config = uvicorn.Config(
-            create_app(self._engine, settings, workers_ready or (lambda: True)),
-            http=type("PatientConnection", (Connection,), {"upload_s": settings.upload_s}),
+            Access(guarded, self._access_log),
+            http=type("PatientConnection", (Connection,), patience),
+            ws="none",
             access_log=False,
             log_config=None,
             log_level="warning",
@@ -75,6 +82,7 @@ class Server(uvicorn.Server):
         """Serve until told to stop; the exit status."""
         calm_collector()
         self.run([listener])
+        self._access_log.flush()
         if self._engine.hangs:
             os._exit(HANGS)  # Python would wait for the thread of an inference that never ends
         return 0
@@ -104,8 +112,9 @@ class Server(uvicorn.Server):
 class Watchdog:
     """Ends a process whose event loop stands still: it can answer nobody, and somebody else may start it again."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, before_end: Callable[[], None]) -> None:
         self._limit_s = limit_s
+        self._before_end = before_end
         self._beats = 0
 
     def beat(self) -> None:
@@ -123,6 +132,7 @@ class Watchdog:
             missed_s = missed_s + BEAT_S if self._beats == seen else 0.0
             seen = self._beats
         log.critical("event_loop_hangs", seconds=missed_s)
+        self._before_end()
         os._exit(HANGS)
 
 
