@@ -27,18 +27,19 @@ def main(arguments: Sequence[str]) -> int:
         Rules(settings)  # complains of wrong keys before models are loaded
         models = load_models(settings)
         listener = listen(settings)
+        line = announcement(settings, models, listener)
+
+        def announce() -> None:
+            print(line, flush=True)  # noqa: T201
+
+        if settings.workers > 1:
+            del models  # each worker has its own; here they were only to find out whether they load
+            return Supervisor(settings, listener, announce).run()
+        server = Server(settings, models, announce)
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer to its user
         return 1
-    line = announcement(settings, models, listener)
-
-    def announce() -> None:
-        print(line, flush=True)  # noqa: T201
-
-    if settings.workers == 1:
-        return Server(settings, models, announce).serve_on(listener)
-    del models  # each worker has its own; here they were only to find out whether they load
-    return Supervisor(settings, listener, announce).run()
+    return server.serve_on(listener)
 
 
 def announcement(settings: Settings, models: Models, listener: socket.socket) -> str:

@@ -64,6 +64,7 @@ class Rules:
         self._users = load_keys("api-keys", settings.api_keys, settings.api_keys_file)
         self._metrics_open = not settings.metrics_need_key
         self._rate = Rate(settings.rate_limit) if settings.rate_limit else None
+        self._all_open = not self._users and self._rate is None
 
     def check(self, scope: Scope) -> None:
         """Note whose the request is.
@@ -80,7 +81,7 @@ class Rules:
         client = None
         if path.startswith(ADMIN):
             client = self._admin(scope["headers"])
-        elif self._is_open(path):
+        elif self._all_open or self._is_open(path):
             return
         elif self._users:
             client = self._user(scope["headers"])
@@ -91,8 +92,6 @@ class Rules:
 
     def _is_open(self, path: str) -> bool:
         """Whether everybody may have ``path``, as often as they like."""
-        if not self._users and self._rate is None:
-            return True
         return path in OPEN or path.startswith(OPEN_FOLDERS) or (path == METRICS and self._metrics_open)
 
     def _admin(self, headers: Headers) -> str:

@@ -6,20 +6,25 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from service.access import Access, AccessLog
 from service.app import create_app
 from service.engine import Engine
-from service.errors import AddressError
+from service.errors import AddressError, SettingsError
 from service.guard import Guard, Rules, allow_origins
 from service.models import Models
 from service.settings import Settings
 from service.wire import Connection
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 BACKLOG = 2048
 COLLECT_AFTER = 50_000
@@ -64,9 +69,10 @@ class Server(uvicorn.Server):
         self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
         app = create_app(self._engine, settings, workers_ready or (lambda: True))
         guarded = allow_origins(Guard(app, Rules(settings)), settings.cors_origins)
+        self._tracing = open_tracing(guarded, app.openapi()["paths"]) if settings.traces else None
         patience = {"upload_s": settings.upload_s, "header_s": settings.header_s, "lines": self._access_log}
         config = uvicorn.Config(
-            Access(guarded, self._access_log),
+            Access(self._tracing or guarded, self._access_log),
             http=type("PatientConnection", (Connection,), patience),
             ws="none",
             access_log=False,
@@ -83,6 +89,8 @@ class Server(uvicorn.Server):
         calm_collector()
         self.run([listener])
         self._access_log.flush()
+        if self._tracing is not None:
+            self._tracing.close()
         if self._engine.hangs:
             os._exit(HANGS)  # Python would wait for the thread of an inference that never ends
         return 0
@@ -134,6 +142,19 @@ class Watchdog:
         log.critical("event_loop_hangs", seconds=missed_s)
         self._before_end()
         os._exit(HANGS)
+
+
+def open_tracing(app: ASGIApp, paths: Container[str]) -> "Tracing":
+    """``app``, traced; ``paths`` are those that it has.
+
+    Raises:
+        SettingsError: OpenTelemetry is not installed.
+    """
+    try:
+        from service.tracing import Tracing
+    except ImportError as error:
+        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install 'stn-serve[otel]'") from error
+    return Tracing(app, paths)
 
 
 def calm_collector() -> None:

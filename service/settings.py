@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     access_log: Literal["all", "refused", "none"] = Field(
         "all", description="requests that get a line in the log; refused are those of status 400 and above"
     )
+    traces: bool = Field(
+        False, description="send traces to an OpenTelemetry collector, which OTEL_EXPORTER_OTLP_ENDPOINT names"
+    )
     log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
 
 

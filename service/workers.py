@@ -92,16 +92,16 @@ def work(settings: Settings, listener: socket.socket, ready: Any, index: int) ->
     """A worker: loads the models and serves them on ``listener``; ``ready[index]`` says when it answers."""
     configure_logs(settings)
     end_with_parent()
-    try:
-        models = load_models(settings)
-    except StartError as error:
-        log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
-        raise SystemExit(CANNOT_START) from None
 
     def on_ready() -> None:
         ready[index] = 1
 
-    Server(settings, models, on_ready, lambda: all(ready)).serve_on(listener)
+    try:
+        server = Server(settings, load_models(settings), on_ready, lambda: all(ready))
+    except StartError as error:
+        log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
+        raise SystemExit(CANNOT_START) from None
+    server.serve_on(listener)
 
 
 def end_with_parent() -> None:
