@@ -9,6 +9,7 @@ keyed     all the rest: whoever has a key; everybody if there is none
 import math
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
@@ -29,6 +30,10 @@ OPEN = frozenset(
 )
 OPEN_FOLDERS = ("/page/", "/swagger/")
 """What the page and the documentation are made of."""
+SCHEMES = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
 MAX_HEADERS = 100
 BEARER = b"bearer "
 Headers = Iterable[tuple[bytes, bytes]]
@@ -89,6 +94,21 @@ class Rules:
             note_key(client)
         if self._rate is not None:
             self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
+
+    def describe(self, document: dict[str, Any]) -> None:
+        """Say in an OpenAPI document which routes ask for a key, and how it is sent."""
+        if not (self._users or self._admins):
+            return
+        document["components"]["securitySchemes"] = SCHEMES
+        for path, operations in document["paths"].items():
+            if not (path.startswith(ADMIN) or (self._users and not self._is_open(path))):
+                continue
+            for operation in operations.values():
+                operation["security"] = [{name: []} for name in SCHEMES]
+                for kind in (NoKeyError, ForbiddenError, *([TooOftenError] if self._rate is not None else [])):
+                    operation["responses"].setdefault(
+                        str(kind.status), {"description": f"`{kind.code}`: {kind.__doc__}"}
+                    )
 
     def _is_open(self, path: str) -> bool:
         """Whether everybody may have ``path``, as often as they like."""

@@ -68,7 +68,9 @@ class Server(uvicorn.Server):
         self._access_log = AccessLog(settings)
         self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
         app = create_app(self._engine, settings, workers_ready or (lambda: True))
-        guarded = allow_origins(Guard(app, Rules(settings)), settings.cors_origins)
+        rules = Rules(settings)
+        rules.describe(app.openapi())
+        guarded = allow_origins(Guard(app, rules), settings.cors_origins)
         self._tracing = open_tracing(guarded, app.openapi()["paths"]) if settings.traces else None
         patience = {"upload_s": settings.upload_s, "header_s": settings.header_s, "lines": self._access_log}
         config = uvicorn.Config(
