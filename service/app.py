@@ -95,6 +95,7 @@ def answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    note_error(code)
     content = describe_problem(code, f"{error.detail}; /docs lists what there is", request.url.path)
     return JSONResponse(content, error.status_code, error.headers)
 

@@ -9,8 +9,8 @@ keyed     all the rest: whoever has a key; everybody if there is none
 import math
 import time
 from collections.abc import Iterable
-from typing import Any
 
+from fastapi import FastAPI
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -95,20 +95,23 @@ class Rules:
         if self._rate is not None:
             self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
 
-    def describe(self, document: dict[str, Any]) -> None:
-        """Say in an OpenAPI document which routes ask for a key, and how it is sent."""
+    def describe(self, app: FastAPI) -> None:
+        """Say in the OpenAPI document of ``app`` which routes ask for a key, and how it is sent."""
         if not (self._users or self._admins):
             return
+        document = app.openapi()  # which keeps it
+        errors: list[type[RequestError]] = [NoKeyError, ForbiddenError]
+        if self._rate is not None:
+            errors.append(TooOftenError)
         document["components"]["securitySchemes"] = SCHEMES
         for path, operations in document["paths"].items():
             if not (path.startswith(ADMIN) or (self._users and not self._is_open(path))):
                 continue
             for operation in operations.values():
                 operation["security"] = [{name: []} for name in SCHEMES]
-                for kind in (NoKeyError, ForbiddenError, *([TooOftenError] if self._rate is not None else [])):
-                    operation["responses"].setdefault(
-                        str(kind.status), {"description": f"`{kind.code}`: {kind.__doc__}"}
-                    )
+                for error in errors:
+                    description = {"description": f"`{error.code}`: {error.__doc__}"}
+                    operation["responses"].setdefault(str(error.status), description)
 
     def _is_open(self, path: str) -> bool:
         """Whether everybody may have ``path``, as often as they like."""

@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
         self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
         app = create_app(self._engine, settings, workers_ready or (lambda: True))
         rules = Rules(settings)
-        rules.describe(app.openapi())
+        rules.describe(app)
         guarded = allow_origins(Guard(app, rules), settings.cors_origins)
         self._tracing = open_tracing(guarded, app.openapi()["paths"]) if settings.traces else None
         patience = {"upload_s": settings.upload_s, "header_s": settings.header_s, "lines": self._access_log}
