@@ -13,15 +13,12 @@ from service.server import Server, listen
 from service.settings import Settings, load_settings
 from service.workers import Supervisor
 
-COMMANDS = {"key": keys.main}
-"""What else there is than to serve."""
-
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop, or run another command; what prevents that becomes one line and exit code 1."""
+    """Serve until told to stop, or make a key; what prevents that becomes one line and exit code 1."""
+    if arguments[:1] == ["key"]:
+        return keys.main(arguments[1:])
     try:
-        if arguments and arguments[0] in COMMANDS:
-            return COMMANDS[arguments[0]](arguments[1:])
         settings = load_settings(arguments)
         configure_logs(settings)
         Rules(settings)  # complains of wrong keys before models are loaded

@@ -6,6 +6,7 @@ A key is 256 random bits, so that a plain SHA-256 of it cannot be turned back or
 import hmac
 import re
 import secrets
+import sys
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -103,7 +104,8 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE)  # noqa: T201 - the command line's answer to its user
         return 0
     if len(arguments) != 1 or ENTRY.fullmatch(f"{arguments[0]}:{'0' * 64}") is None:
-        raise SettingsError("say whose key it is, in letters, digits, '.', '_' and '-': python -m service key NAME")
+        print(f"error: say whose key it is, in letters, digits, '.', '_' and '-'\n{USAGE}", file=sys.stderr)  # noqa: T201
+        return 1
     key, entry = make_key(arguments[0])
     print(f"key:   {key}\nentry: {entry}")  # noqa: T201
     return 0
