@@ -8,7 +8,7 @@ keyed     all the rest: whoever has a key; everybody if there is none
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from fastapi import FastAPI
 from limits import RateLimitItem, parse_many
@@ -46,14 +46,13 @@ class Guard:
         self._app = app
         self._rules = rules
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             try:
                 self._rules.check(scope)
             except RequestError as error:
-                await refuse(send, error, scope["path"])
-                return
-        await self._app(scope, receive, send)
+                return refuse(send, error, scope["path"])
+        return self._app(scope, receive, send)
 
 
 class Rules:
