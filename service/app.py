@@ -70,6 +70,7 @@ def create_app(engine: Engine, settings: Settings, workers_ready: Callable[[], b
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever host the client names
         swagger_ui_oauth2_redirect_url=None,
     )
     app.include_router(create_routes(engine, workers_ready))

@@ -8,9 +8,9 @@ import structlog
 from service.exchange import current
 from service.settings import Settings
 
-OTHERS = {"python_multipart": logging.ERROR, "uvicorn.error": logging.ERROR, "PIL": logging.WARNING}
-"""Loggers of libraries that say what clients send: the first two warn of it as often as clients like, and Pillow would
-say what stands in a picture's metadata."""
+OTHERS = {"python_multipart": logging.ERROR, "PIL": logging.WARNING}
+"""Loggers of libraries that say what clients send: one warns of it as often as clients like, and Pillow would say what
+stands in a picture's metadata."""
 
 
 def configure_logs(settings: Settings) -> None:

@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
             ws="none",
             access_log=False,
             log_config=None,
-            log_level="warning",
+            log_level="error",  # its warnings are of what clients send, which has a line in the log already
             server_header=False,
             proxy_headers=False,  # nobody is told apart by address
             timeout_graceful_shutdown=settings.grace_s,

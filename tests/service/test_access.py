@@ -113,6 +113,17 @@ def test_every_request_has_a_line_that_says_what_became_of_it() -> None:
     assert ended(slow) == (408, "too_slow")
 
 
+def test_clients_cannot_make_it_log_more_than_a_line_a_request() -> None:
+    with start_service() as service:
+        for request in (b"nonsense\r\n\r\n", b"GET /models HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"):
+            with connect(service) as connection:
+                connection.sendall(request)
+                receive(connection)
+        log = stopped_log(service)
+    started = next(number for number, line in enumerate(log) if line["event"] == "request")
+    assert [line["event"] for line in log[started:]] == ["request", "request", "stopped"]
+
+
 def test_a_body_that_never_ends_and_a_client_that_leaves_have_one_line_each() -> None:
     with start_service("--upload-s", 1) as service:
         with connect(service) as connection:

@@ -281,3 +281,9 @@ def test_whatever_the_document_allows_or_forbids_is_answered_as_it_says(server: 
 
     answers()
     well(server)
+
+
+def test_nobody_is_sent_to_a_host_that_a_client_names(server: Service) -> None:
+    for path in ("/models/", "//evil.example", "/docs/"):
+        answer = server.client.get(path, headers={"host": "evil.example"})
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)
