@@ -3,6 +3,7 @@
 import base64
 import json
 import signal
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -147,6 +148,14 @@ def test_no_line_is_lost_and_none_is_broken_when_it_stops() -> None:
         assert set(threads.map(ask, range(count))) == {200}
         log = stopped_log(service)
     assert Counter(line["request_id"] for line in requests(log)) == Counter(f"number-{n}" for n in range(count))
+
+
+def test_the_line_of_a_request_that_ends_with_the_service_is_not_lost() -> None:
+    with start_service("--grace-s", 1) as service, connect(service) as connection:
+        connection.sendall(post(PICTURE, "X-Request-ID: last")[:-100])
+        time.sleep(0.3)
+        log = stopped_log(service)
+    assert [(line["request_id"], line["status"]) for line in requests(log)] == [("last", 503)]
 
 
 def test_no_line_is_lost_when_the_process_ends_itself() -> None:
