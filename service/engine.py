@@ -107,10 +107,12 @@ class Engine:
         Raises:
             RequestError: a picture cannot be used, their time is up, or the model failed.
         """
+        started = time.perf_counter()
         if isinstance(pictures, np.ndarray):
             pixels = list(pictures)
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
+        decode_ms = (time.perf_counter() - started) * 1000
         answers = [model.batcher.submit(picture, deadline, on_wait) for picture in pixels]
         # Exceptions are taken as results, since several may come and each must be looked at.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
@@ -120,6 +122,8 @@ class Engine:
                 if isinstance(inference, BaseException):
                     raise inference
                 readings.append(sound_reading(inference.value))
+                timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
+                note_answer(started, timings, inference.batch_size, time.perf_counter())
         finally:
             del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
         return readings

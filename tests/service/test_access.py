@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import signal
 import time
 from collections import Counter
@@ -114,6 +115,20 @@ def test_every_request_has_a_line_that_says_what_became_of_it() -> None:
     assert ended(slow) == (408, "too_slow")
 
 
+def test_the_open_inference_protocol_has_the_same_lines() -> None:
+    with start_service() as service:
+        taken = service.client.get("/v2/models/signs").json()["inputs"][0]
+        shape = [2, *taken["shape"][1:]]
+        tensor = taken | {"shape": shape, "data": [0] * math.prod(shape)}
+        client = httpx.Client(base_url=service.url, headers={"x-request-id": "tensor"})
+        assert client.post("/v2/models/signs/infer", json={"inputs": [tensor]}).status_code == 200
+        assert client.post("/v2/models/signs/infer", content=b"{", headers={"x-request-id": "cut"}).status_code == 400
+        tensor_line, cut_line = requests(stopped_log(service))[1:]
+    assert (tensor_line["model"], tensor_line["pictures"], tensor_line["status"]) == ("signs", 2, 200)
+    assert tensor_line["inference_ms"] > 0
+    assert (cut_line["request_id"], cut_line["error"]) == ("cut", "bad_body")
+
+
 def test_clients_cannot_make_it_log_more_than_a_line_a_request() -> None:
     with start_service() as service:
         for request in (b"nonsense\r\n\r\n", b"GET /models HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"):
@@ -218,7 +233,8 @@ def test_nothing_of_a_picture_a_key_or_a_query_is_logged() -> None:
         client.post("/predict", content=PICTURE, headers={"x-api-key": key[:-1] + "!"})
         client.post("/predict", content=PICTURE, headers={"authorization": f"Basic {key}"})
         with connect(service) as connection:
-            connection.sendall(f"GET /models HTTP/1.1\r\nX-API-Key: {key}\r\nnonsense {secret}\r\n\r\n".encode())
+            target = f"/models?{texts['query']}"
+            connection.sendall(f"GET {target} HTTP/1.1\r\nX-API-Key: {key}\r\nnonsense {secret}\r\n\r\n".encode())
             receive(connection)
         service.process.send_signal(signal.SIGTERM)
         service.process.wait(STOP_S)
