@@ -198,6 +198,8 @@ def test_fewer_lines_can_be_asked_for(flags: tuple[str, ...], statuses: list[int
 def test_text_for_people_says_the_same() -> None:
     with start_service("--log-format", "console") as service:
         service.client.get("/models", headers={"x-request-id": "seven"})
+        service.process.send_signal(signal.SIGTERM)
+        service.process.wait(STOP_S)
         line = next(line for line in service.log().splitlines() if "request_id=seven" in line)
     assert "path=/models" in line
     assert "status=200" in line
