@@ -4,8 +4,9 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from service import __version__
+from service import __version__, keys
 from service.errors import StartError
+from service.guard import Rules
 from service.logs import configure_logs
 from service.models import Models, load_models
 from service.repository import standings
@@ -15,25 +16,29 @@ from service.workers import Supervisor
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop; what prevents that becomes one line and exit code 1."""
+    """Serve until told to stop, or make a key; what prevents that becomes one line and exit code 1."""
+    if arguments[:1] == ["key"]:
+        return keys.main(arguments[1:])
     try:
         settings = load_settings(arguments)
         configure_logs(settings)
+        Rules(settings)  # complains of wrong keys before models are loaded
         models = load_models(settings)
         listener = listen(settings)
+        line = announcement(settings, models, listener)
+
+        def announce() -> None:
+            print(line, flush=True)  # noqa: T201
+
+        if settings.workers > 1:
+            present = standings(models)
+            del models  # each worker has its own; here they were only to find out whether they load
+            return Supervisor(settings, listener, announce, present).run()
+        server = Server(settings, models, announce)
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer to its user
         return 1
-    line = announcement(settings, models, listener)
-
-    def announce() -> None:
-        print(line, flush=True)  # noqa: T201
-
-    if settings.workers == 1:
-        return Server(settings, models, announce).serve_on(listener)
-    present = standings(models)
-    del models  # each worker has its own; here they were only to find out whether they load
-    return Supervisor(settings, listener, announce, present).run()
+    return server.serve_on(listener)
 
 
 def announcement(settings: Settings, models: Models, listener: socket.socket) -> str:

@@ -19,6 +19,7 @@ from service.administration import create_administration
 from service.answers import describe_error, describe_problem
 from service.engine import Engine
 from service.errors import BadOptionError, InternalError, RequestError
+from service.exchange import note_error
 from service.open_inference.infer import PATH as INFER
 from service.open_inference.infer import Infer
 from service.open_inference.routes import create_open_inference_routes
@@ -75,6 +76,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever host the client names
         swagger_ui_oauth2_redirect_url=None,
     )
     app.include_router(create_routes(engine, repository, workers_ready))
@@ -93,6 +95,7 @@ def answer_request_error(request: Request, error: Exception) -> Response:
     """Errors of ours, which carry status and code."""
     if not isinstance(error, RequestError):
         raise error
+    note_error(error.code)
     return JSONResponse(describe_error(error, request.url.path), error.status, dict(error.headers))
 
 
@@ -101,6 +104,7 @@ def answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    note_error(code)
     content = describe_problem(code, f"{error.detail}; /docs lists what there is", request.url.path)
     return JSONResponse(content, error.status_code, error.headers)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from export.artifact import ImageInput
 from service.batcher import OnWait
 from service.errors import ModelFailedError, RequestError, TimeIsUpError
+from service.exchange import Timings, note_answer
 from service.images import Format, Picture, Upload, encode, open_picture, prepare
 from service.models import Model, Models
 from service.readings import Reading
@@ -28,15 +29,6 @@ PICTURES_A_TURN = 16
 """Of one request, before other requests have their turn."""
 
 Value = TypeVar("Value")
-
-
-class Timings(NamedTuple):
-    """In milliseconds."""
-
-    decode: float
-    queue: float
-    inference: float
-    encode: float
 
 
 class Answer(NamedTuple):
@@ -100,8 +92,10 @@ class Engine:
         inferred = time.perf_counter()
         reading = sound_reading(inference.value)
         files = await self._encode(reading, rectified) if rectified else None
-        encode_ms = (time.perf_counter() - inferred) * 1000
-        timings = Timings((decoded - started) * 1000, inference.queue_ms, inference.inference_ms, encode_ms)
+        ended = time.perf_counter()
+        decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
+        timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
+        note_answer(started, timings, inference.batch_size, ended)
         return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
 
     async def infer(
@@ -118,10 +112,12 @@ class Engine:
         Raises:
             RequestError: a picture cannot be used, their time is up, or the model failed.
         """
+        started = time.perf_counter()
         if isinstance(pictures, np.ndarray):
             pixels = list(pictures)
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
+        decode_ms = (time.perf_counter() - started) * 1000
         answers = [model.batcher.submit(picture, deadline, on_wait) for picture in pixels]
         # Exceptions are taken as results, since several may come and each must be looked at.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
@@ -131,6 +127,8 @@ class Engine:
                 if isinstance(inference, BaseException):
                     raise inference
                 readings.append(sound_reading(inference.value))
+                timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
+                note_answer(started, timings, inference.batch_size, time.perf_counter())
         finally:
             del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
         return readings

@@ -11,6 +11,8 @@ ServiceError                  base class
     ├── BadBodyError          400 the body around the picture cannot be parsed
     ├── BadRequestError       400 not HTTP
     ├── LoadFailedError       400 a model cannot be loaded while others are served
+    ├── NoKeyError            401 no key, or none that is known
+    ├── ForbiddenError        403 not with this key
     ├── UnknownModelError     404 no such model or version
     ├── TooSlowError          408 the request did not arrive in time
     ├── TooLargeError         413 too many bytes, pixels or pictures
@@ -18,6 +20,8 @@ ServiceError                  base class
     ├── UnknownEncodingError  415 the body is compressed in a way that is not taken
     ├── BadOptionError        422 an option or field is unknown or wrong
     ├── QueueFullError        429 more is waiting than may
+    ├── TooOftenError         429 more requests than the client may make
+    ├── HeadTooLargeError     431 too many headers, or too long ones
     ├── ModelFailedError      500 the model raised or gave what is no answer
     ├── InternalError         500 a defect of the service
     ├── NotReadyError         503 shutting down, or a model that hangs
@@ -88,6 +92,21 @@ class LoadFailedError(RequestError):
     code = "load_failed"
 
 
+class NoKeyError(RequestError):
+    """A key is needed, and there is none or one that is not known."""
+
+    status = 401
+    code = "no_key"
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="stn-serve"'}
+
+
+class ForbiddenError(RequestError):
+    """What the client wants is not allowed, or not with its key."""
+
+    status = 403
+    code = "forbidden"
+
+
 class UnknownModelError(RequestError):
     """There is no model of that name and version."""
 
@@ -137,6 +156,25 @@ class QueueFullError(RequestError):
     status = 429
     code = "queue_full"
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class TooOftenError(RequestError):
+    """The client has made as many requests as it may for now; `Retry-After` says when it may again."""
+
+    status = 429
+    code = "too_often"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # of this one alone
+
+
+class HeadTooLargeError(RequestError):
+    """The request has too many headers, or too long ones."""
+
+    status = 431
+    code = "head_too_large"
+    headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
 
 class ModelFailedError(RequestError):

@@ -5,13 +5,18 @@ import sys
 
 import structlog
 
+from service.exchange import current
 from service.settings import Settings
+
+OTHERS = {"python_multipart": logging.ERROR, "PIL": logging.WARNING}
+"""Loggers of libraries that say what clients send: one warns of it as often as clients like, and Pillow would say what
+stands in a picture's metadata."""
 
 
 def configure_logs(settings: Settings) -> None:
     """Send everything that is logged through structlog."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -38,6 +43,13 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    logging.getLogger("python_multipart").setLevel(
-        logging.ERROR
-    )  # it warns of what clients send, as often as they like
+    for name, level in OTHERS.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def add_request_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say during which request something was logged."""
+    exchange = current.get()
+    if exchange is not None:
+        event["request_id"] = exchange.id
+    return event

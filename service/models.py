@@ -16,6 +16,7 @@ from export.artifact import Artifact, ArtifactError, Manifest, find_artifacts, r
 from service.backends import Backend, Device, open_backend
 from service.batcher import Batcher
 from service.errors import ModelLoadError, UnknownModelError
+from service.exchange import note_model
 from service.readings import Reading, read
 from service.room import Room
 from service.selection import Selection
@@ -93,6 +94,7 @@ class Models:
         model = self._found.get((name, version))
         if model is None:
             raise self._unknown(name or self.default_name, version)
+        note_model(model.name, model.version)
         return model
 
     def _index(self) -> dict[tuple[str | None, int | None], Model]:

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from service.answers import Json, describe_answer, describe_error, to_bytes
 from service.engine import PICTURES_A_TURN, Engine
 from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
+from service.exchange import note_error
 from service.images import Format, Upload
 from service.models import Model
 from service.room import Seat
@@ -174,6 +175,7 @@ async def respond(send: Send, work: Awaitable[Reply], path: str) -> None:
 
 async def refuse(send: Send, error: RequestError, path: str) -> None:
     """Send an error, in the form that requests of ``path`` expect."""
+    note_error(error.code)
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await send_reply(send, error.status, Reply(to_bytes(describe_error(error, path)), (JSON, *headers)))
 

@@ -6,19 +6,26 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
+from service.access import Access, AccessLog
 from service.app import create_app
 from service.engine import Engine
-from service.errors import AddressError
+from service.errors import AddressError, SettingsError
+from service.guard import Guard, Rules, allow_origins
 from service.models import Models
 from service.repository import Repository
 from service.settings import Settings
 from service.wire import Connection
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 BACKLOG = 2048
 COLLECT_AFTER = 50_000
@@ -64,13 +71,21 @@ class Server(uvicorn.Server):
         self._repository = repository or Repository(settings, models)
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
-        self._watchdog = Watchdog(settings.hang_s)
+        self._access_log = AccessLog(settings)
+        self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
+        app = create_app(self._engine, self._repository, settings, workers_ready or (lambda: True))
+        rules = Rules(settings)
+        rules.describe(app)
+        guarded = allow_origins(Guard(app, rules), settings.cors_origins)
+        self._tracing = open_tracing(guarded, app.openapi()["paths"]) if settings.traces else None
+        patience = {"upload_s": settings.upload_s, "header_s": settings.header_s, "lines": self._access_log}
         config = uvicorn.Config(
-            create_app(self._engine, self._repository, settings, workers_ready or (lambda: True)),
-            http=type("PatientConnection", (Connection,), {"upload_s": settings.upload_s}),
+            Access(self._tracing or guarded, self._access_log),
+            http=type("PatientConnection", (Connection,), patience),
+            ws="none",
             access_log=False,
             log_config=None,
-            log_level="warning",
+            log_level="error",  # its warnings are of what clients send, which has a line in the log already
             server_header=False,
             proxy_headers=False,  # nobody is told apart by address
             timeout_graceful_shutdown=settings.grace_s,
@@ -81,6 +96,9 @@ class Server(uvicorn.Server):
         """Serve until told to stop; the exit status."""
         calm_collector()
         self.run([listener])
+        self._access_log.flush()
+        if self._tracing is not None:
+            self._tracing.close()
         if self._engine.stuck or self._repository.busy:
             os._exit(HANGS if self._engine.stuck else 0)  # Python would wait for threads that may never end
         return 0
@@ -110,8 +128,9 @@ class Server(uvicorn.Server):
 class Watchdog:
     """Ends a process whose event loop stands still: it can answer nobody, and somebody else may start it again."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, before_end: Callable[[], None]) -> None:
         self._limit_s = limit_s
+        self._before_end = before_end
         self._beats = 0
 
     def beat(self) -> None:
@@ -129,7 +148,21 @@ class Watchdog:
             missed_s = missed_s + BEAT_S if self._beats == seen else 0.0
             seen = self._beats
         log.critical("event_loop_hangs", seconds=missed_s)
+        self._before_end()
         os._exit(HANGS)
+
+
+def open_tracing(app: ASGIApp, paths: Container[str]) -> "Tracing":
+    """``app``, traced; ``paths`` are those that it has.
+
+    Raises:
+        SettingsError: OpenTelemetry is not installed.
+    """
+    try:
+        from service.tracing import Tracing
+    except ImportError as error:
+        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install 'stn-serve[otel]'") from error
+    return Tracing(app, paths)
 
 
 def calm_collector() -> None:

@@ -49,7 +49,6 @@ class Settings(BaseSettings):
     )
     poll_s: int = Field(0, ge=0, description="seconds between looks for changes in the models folder; 0 never looks")
     load_s: Count = Field(300, description="seconds that loading a model may take while others are served")
-    admin: bool = Field(False, description="answer the API that loads and unloads models, to everyone")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; auto takes a GPU where there is one, cuda refuses to start without"
     )
@@ -74,9 +73,38 @@ class Settings(BaseSettings):
     max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
+    header_s: Count = Field(10, description="seconds that the head of a request may take to arrive, else 408")
+    api_keys: str = Field(
+        "", description="who may use the service: NAME:HASH,... as `python -m service key NAME` makes them; empty: all"
+    )
+    api_keys_file: str = Field("", description="the same from a file, one NAME:HASH a line")
+    admin_keys: str = Field(
+        "", description="who may also load and unload models, in the same form; empty: nobody, the routes are closed"
+    )
+    admin_keys_file: str = Field("", description="the same from a file, one NAME:HASH a line")
+    metrics_need_key: bool = Field(False, description="ask for a key at /metrics too, if there are keys")
+    rate_limit: str = Field(
+        "",
+        description="requests that a key, or without keys an address, may make of each process, like 100/second or "
+        "10/second;1000/hour; more are answered with 429; empty: any number",
+    )
+    cors_origins: str = Field(
+        "", description="web pages of other origins that may use the service: https://a.example,... or *; empty: none"
+    )
     grace_s: Count = Field(30, description="seconds that requests under way have to end when the service stops")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe lines to log")
+    access_log: Literal["all", "refused", "none"] = Field(
+        "all", description="requests that get a line in the log; refused are those of status 400 and above"
+    )
+    traces: bool = Field(
+        False, description="send traces to an OpenTelemetry collector, which OTEL_EXPORTER_OTLP_ENDPOINT names"
+    )
     log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
+
+    @property
+    def admin(self) -> bool:
+        """Whether there is anybody who may load and unload models."""
+        return bool(self.admin_keys or self.admin_keys_file)
 
 
 def load_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:

@@ -2,13 +2,17 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.access import AccessLog, new_id
 from service.answers import describe_error, to_bytes
-from service.errors import BadRequestError, RequestError, TooSlowError
+from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
+from service.exchange import Exchange
 
+MAX_HEAD = 64 * 2**10
+"""Bytes of a head that is not whole yet, besides those of one read."""
 HEAD_END = b"\r\n\r\n"
 
 
@@ -17,24 +21,49 @@ class Connection(HttpToolsProtocol):
 
     upload_s: float
     """Seconds that a request may take to arrive whole."""
+    header_s: float
+    """Seconds that its head may take."""
+    lines: AccessLog
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._patience: asyncio.TimerHandle | None = None
+        self._patient_with_head = True
+        self._head_bytes = 0
         self.url = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Corked(transport))  # type: ignore[arg-type]
-        self._patience = self.loop.call_later(self.upload_s, self._lose_patience)
+        self._patience = self.loop.call_later(self.header_s, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
+        before = self.scope
         super().data_received(data)
-        whole = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
-        if whole and self._patience is not None:
+        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            self._wait_no_more()
+        else:
+            self._wait_for_more(len(data), before)
+
+    def _wait_no_more(self) -> None:
+        """A request has arrived whole."""
+        self._head_bytes = 0
+        if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        elif not whole and self._patience is None:
-            self._patience = self.loop.call_later(self.upload_s, self._lose_patience)
+
+    def _wait_for_more(self, size: int, before: Any) -> None:
+        """After ``size`` bytes a request has not arrived whole; ``before`` them its scope was the same or another."""
+        in_head = self.scope is None or "method" not in self.scope
+        if self._patience is not None and self._patient_with_head and not in_head:
+            self._wait_no_more()
+        if self._patience is None:
+            self._patient_with_head = in_head
+            wait_s = self.header_s if in_head else self.upload_s
+            self._patience = self.loop.call_later(wait_s, self._lose_patience)
+        if in_head and self.scope is before:  # else they may be the end of another request's body
+            self._head_bytes += size
+            if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+                self._refuse(HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._patience is not None:
@@ -54,17 +83,28 @@ class Connection(HttpToolsProtocol):
         if never_began or refused_already:
             self.transport.close()
             return
-        self._refuse(TooSlowError(f"the request did not arrive whole within {self.upload_s:g} s; send it again"))
-        if self.cycle is not None:  # whoever still reads its body learns that nobody is there
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        waited_s = self.header_s if self._patient_with_head else self.upload_s
+        error = TooSlowError(f"the request did not arrive whole within {waited_s:g} s; send it again")
+        if self.cycle is None or self._patient_with_head:
+            self._refuse(error)
+            return
+        self._refuse(error, cast(dict[str, Any], self.scope).get("exchange"))
+        self.cycle.disconnected = True  # whoever still reads its body learns that nobody is there
+        self.cycle.message_event.set()
 
-    def _refuse(self, error: RequestError) -> None:
+    def _refuse(self, error: RequestError, exchange: Exchange | None = None) -> None:
+        """Answer with ``error``; what has not got as far as to have an ``exchange`` is logged here."""
         path = self.url.partition(b"?")[0].decode("latin-1")
+        known = exchange is not None
+        exchange = exchange or Exchange(new_id())
+        exchange.status, exchange.error = error.status, error.code
+        if not known:
+            self.lines.add("", path, self.client, exchange)
         content = to_bytes(describe_error(error, path))
         head = (
             f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
+            f"x-request-id: {exchange.id}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + content)
         self.transport.close()

@@ -108,17 +108,18 @@ def work(
     """
     configure_logs(settings)
     end_with_parent()
-    try:
-        models = load_models(settings, present=served(standings))
-    except StartError as error:
-        log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
-        raise SystemExit(CANNOT_START) from None
 
     def on_ready() -> None:
         ready[index] = 1
 
-    repository = Member(settings, models, pipe, standings)
-    Server(settings, models, on_ready, lambda: all(ready), repository).serve_on(listener)
+    try:
+        models = load_models(settings, present=served(standings))
+        repository = Member(settings, models, pipe, standings)
+        server = Server(settings, models, on_ready, lambda: all(ready), repository)
+    except StartError as error:
+        log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
+        raise SystemExit(CANNOT_START) from None
+    server.serve_on(listener)
 
 
 def end_with_parent() -> None:

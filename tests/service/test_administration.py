@@ -14,12 +14,15 @@ import httpx
 import pytest
 
 from service.administration import MAX_BYTES
+from service.keys import make_key
 from service.schemas import ModelList
 from tests.conftest import START_S, STOP_S, Service, fail_to_start, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, as_schema, predict, refused, well
 
-ADMIN = ("--admin", "true")
+KEY, ENTRY = make_key("operator")
+ADMIN = ("--admin-keys", ENTRY)
+HEADERS = {"X-API-Key": KEY}
 LATEST = {"version_policy": {"latest": {"num_versions": 1}}}
 
 
@@ -40,7 +43,7 @@ def service(models: Path) -> Iterator[Service]:
 def post(service: Service, path: str, content: Any = None) -> httpx.Response:
     """On a connection of its own, so that any worker may answer."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode() if content is not None else b""
-    return httpx.post(f"{service.url}/v2/repository/{path}", content=body, timeout=STOP_S)
+    return httpx.post(f"{service.url}/v2/repository/{path}", content=body, headers=HEADERS, timeout=STOP_S)
 
 
 def load(service: Service, name: str = "digits", config: object = None) -> httpx.Response:
@@ -151,12 +154,13 @@ def test_it_is_described_for_people_and_programs(administered: Service) -> None:
 def test_tritons_own_client_loads_and_unloads(service: Service) -> None:
     triton = pytest.importorskip("tritonclient.http")
     with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
-        client.unload_model("digits")
-        assert {entry["state"] for entry in client.get_model_repository_index()} == {"UNAVAILABLE"}
-        client.load_model("digits", config=json.dumps(LATEST))
-        assert [entry["version"] for entry in client.get_model_repository_index() if entry["state"] == "READY"] == ["2"]
+        client.unload_model("digits", headers=HEADERS)
+        assert {entry["state"] for entry in client.get_model_repository_index(headers=HEADERS)} == {"UNAVAILABLE"}
+        client.load_model("digits", config=json.dumps(LATEST), headers=HEADERS)
+        index = client.get_model_repository_index(headers=HEADERS)
+        assert [entry["version"] for entry in index if entry["state"] == "READY"] == ["2"]
         with pytest.raises(triton.InferenceServerException, match="there is no model 'letters'"):
-            client.load_model("letters")
+            client.load_model("letters", headers=HEADERS)
 
 
 def test_the_settings_say_what_is_served_from_the_start(models: Path) -> None:

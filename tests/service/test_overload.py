@@ -183,7 +183,7 @@ def test_a_process_that_stands_still_ends_and_its_clients_do_not_hang() -> None:
 
 
 def test_an_upload_that_stalls_is_told_so() -> None:
-    with start_service("--upload-s", 1) as service:
+    with start_service("--upload-s", 1, "--header-s", 1) as service:
         for beginning in (post(PICTURE)[:-100], b"POST /predict HTTP/1.1\r\nHost: te"):
             with connect(service) as connection:
                 connection.sendall(beginning)

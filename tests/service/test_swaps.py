@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from export.artifact import Artifact, read_artifact
+from service.keys import make_key
 from tests.conftest import Service, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, predict, well
 from tests.service.pictures import DIGIT_MODEL, Answer, difference
 
+KEY, ENTRY = make_key("operator")
+HEADERS = {"X-API-Key": KEY}
 CONNECTIONS = 64
 SWAPS = 50
 BASES: list[Artifact] = [read_artifact(DIGIT_MODEL / version) for version in ("1", "2")]
@@ -93,7 +96,7 @@ async def swap(service: Service, models: Path, versions: range) -> None:
     """Bring each version, ask for it to be loaded, and see that it is what is served when that is answered."""
     for version in versions:
         await asyncio.to_thread(write_version, models, version)
-        loaded = await asyncio.to_thread(service.client.post, "/v2/repository/models/digits/load")
+        loaded = await asyncio.to_thread(service.client.post, "/v2/repository/models/digits/load", headers=HEADERS)
         assert (loaded.status_code, loaded.content) == (200, b""), loaded.text
         served = await asyncio.to_thread(predict, service)
         assert served["model"]["version"] == version
@@ -101,7 +104,7 @@ async def swap(service: Service, models: Path, versions: range) -> None:
 
 async def swap_under_load(service: Service, models: Path, versions: range) -> Asked:
     both = {"parameters": {"config": json.dumps({"version_policy": {"specific": {"versions": [1, 2]}}})}}
-    assert service.client.post("/v2/repository/models/digits/load", json=both).status_code == 200
+    assert service.client.post("/v2/repository/models/digits/load", json=both, headers=HEADERS).status_code == 200
     expected = {}
     for version in (1, 2):
         answer = predict(service, model="digits", version=version)
@@ -122,7 +125,7 @@ async def swap_under_load(service: Service, models: Path, versions: range) -> As
 def test_no_answer_fails_or_is_mixed_while_models_are_swapped(workers: int, swaps: int, tmp_path: Path) -> None:
     for version in (1, 2):
         write_version(tmp_path, version)
-    flags = ("--models", tmp_path, "--versions", "latest", "--admin", "true", "--workers", workers)
+    flags = ("--models", tmp_path, "--versions", "latest", "--admin-keys", ENTRY, "--workers", workers)
     with start_service(*flags) as service:
         versions = range(3, 3 + swaps)
         asked = asyncio.run(swap_under_load(service, tmp_path, versions))
@@ -135,5 +138,5 @@ def test_no_answer_fails_or_is_mixed_while_models_are_swapped(workers: int, swap
 
 
 def index(service: Service) -> list[dict[str, str]]:
-    entries: list[dict[str, str]] = service.client.post("/v2/repository/index").json()
+    entries: list[dict[str, str]] = service.client.post("/v2/repository/index", headers=HEADERS).json()
     return entries

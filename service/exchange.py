@@ -1,0 +1,79 @@
+"""What is learned about a request on its way through the service: for its line in the log and for its trace.
+
+Whoever learns something notes it here, whichever protocol the request came by. Outside of requests nothing is noted.
+"""
+
+from contextvars import ContextVar
+from time import perf_counter
+from typing import NamedTuple
+
+
+class Timings(NamedTuple):
+    """Of one picture, in milliseconds."""
+
+    decode: float
+    queue: float
+    inference: float
+    encode: float
+
+
+class Answered(NamedTuple):
+    """A picture that was answered."""
+
+    started: float
+    """When its decoding began, as `time.perf_counter` gives it."""
+    timings: Timings
+    batch_size: int
+    ended: float
+
+
+class Exchange:
+    """A request and its answer."""
+
+    __slots__ = ("answered", "error", "id", "key", "model", "started", "status", "trace", "version")
+
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id
+        self.started = perf_counter()
+        self.status = 0
+        """0 while there is no answer."""
+        self.key: str | None = None
+        """Whose key the request came with."""
+        self.model: str | None = None
+        self.version: int | None = None
+        self.error: str | None = None
+        """The code of the error that it was refused with."""
+        self.answered: list[Answered] = []
+        self.trace: str | None = None
+
+
+current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+
+
+def note_key(name: str) -> None:
+    """Whose key the request has."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.key = name
+
+
+def note_model(name: str, version: int) -> None:
+    """The model that the request is for."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.model = name
+        exchange.version = version
+
+
+def note_error(code: str) -> None:
+    """Why the request is refused."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.error = code
+
+
+def note_answer(started: float, timings: Timings, batch_size: int, ended: float) -> None:
+    """One of the pictures of the request was answered."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.answered.append(Answered(started, timings, batch_size, ended))
