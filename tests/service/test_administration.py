@@ -70,9 +70,9 @@ def wrong(response: httpx.Response, status: int, says: str) -> None:
     assert says in response.json()["error"]
 
 
-def test_it_is_not_there_unless_it_was_asked_for(server: Service) -> None:
+def test_it_is_closed_where_nobody_has_an_admin_key(server: Service) -> None:
     for path in ("index", "models/digits/load", "models/digits/unload"):
-        assert post(server, path).status_code == 404
+        assert post(server, path).status_code == 403
     assert "/v2/repository/index" not in server.client.get("/openapi.json").json()["paths"]
 
 
