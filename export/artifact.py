@@ -26,9 +26,21 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from export.drift import distance, values
 from export.errors import ArtifactError
 from export.golden import Outputs, pack_golden, unpack_golden
-from export.manifest import MODEL_FILES, FileRecord, ImageInput, Manifest, RuntimeName, Tensor, Transform, read_manifest
+from export.manifest import (
+    MODEL_FILES,
+    Distribution,
+    FileRecord,
+    ImageInput,
+    Manifest,
+    Reference,
+    RuntimeName,
+    Tensor,
+    Transform,
+    read_manifest,
+)
 from export.modelfile import Inside, embed, look_inside
 
 __all__ = [  # what the service may know of this package
@@ -36,20 +48,24 @@ __all__ = [  # what the service may know of this package
     "MANIFEST",
     "Artifact",
     "ArtifactError",
+    "Distribution",
     "FileRecord",
     "ImageInput",
     "Manifest",
     "Outputs",
+    "Reference",
     "RuntimeName",
     "Tensor",
     "Transform",
     "check_file",
     "claim_version",
+    "distance",
     "find_artifacts",
     "pack_golden",
     "read_artifact",
     "record",
     "seal",
+    "values",
     "versions",
     "write_artifact",
 ]

@@ -8,12 +8,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from export.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
+from export.drift import make_reference, values
 from export.errors import ArtifactError, ParityError, PriceError
 from export.golden import pack_golden
 from export.graph import INPUT, PROBABILITIES, ServedNetwork, signature
-from export.manifest import Accuracy, Manifest, Precision, Price, RuntimeName
+from export.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from export.triton import write_repository
@@ -126,6 +128,7 @@ def export_run(
         versions=info.versions | dict(runtime.versions),
         files={},
     )
+    manifest = manifest.model_copy(update={"reference": reference_of(run, manifest)})
     answers = golden_model(golden)
     finished, files = seal(manifest, content, pack_golden(INPUT, golden, answers))
     sealed = runtime.load(files[finished.model_file], outputs)(golden)
@@ -136,6 +139,23 @@ def export_run(
         write_repository(folder, finished, force=destination.force)
     write_artifact(folder, finished, files)
     return Artifact(folder, finished, folder / finished.model_file, files[finished.model_file], files[GOLDEN])
+
+
+def reference_of(run: Run, manifest: Manifest) -> Reference | None:
+    """What the model says of the validation pictures of ``run``; None where that was not written down."""
+    said = run.validation()
+    if said is None:
+        return None
+    logits, thetas = said
+    outputs = {t.theta: thetas[:, place] for place, t in enumerate(manifest.transforms)}
+    outputs[manifest.probabilities] = softmax(logits / manifest.temperature, axis=1)
+    return make_reference(values(outputs, manifest), validation_of(run))
+
+
+def validation_of(run: Run) -> str:
+    """What the validation pictures of ``run`` are called."""
+    recipe = run.info().recipe
+    return f"{recipe.dataset} validation, {recipe.distortion}"
 
 
 def shrink(

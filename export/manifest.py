@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +20,7 @@ Convention = Literal["theta maps output to input coordinates; normalised to [-1,
 CONVENTION: Final[Convention] = get_args(Convention)[0]
 RuntimeName = Literal["onnx", "torchscript", "program"]
 Precision = Literal["float32", "float16", "int8"]
+Quantity = Literal["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"]
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=4096)]
 """Of a picture, in pixels. A manifest that asks for more is damaged or means harm."""
@@ -121,6 +123,34 @@ class Price(Document):
     """Pictures in each inference that was timed."""
 
 
+class Distribution(Document):
+    """How one quantity is spread over pictures: what share of them lies in each bin."""
+
+    transform: Text
+    """Name of the transformer whose theta shows it; empty for `confidence` and `classes`."""
+    quantity: Quantity
+    edges: Annotated[tuple[float, ...], Field(min_length=1, max_length=100)]
+    """Upper ends of all bins but the last, rising; a value on an edge belongs to the bin below."""
+    shares: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2, max_length=101)]
+    mean: float
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(self.shares) != len(self.edges) + 1:
+            raise ValueError("shares must be one more than edges")
+        if any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError("edges must rise")
+        return self
+
+
+class Reference(Document):
+    """What the model says of pictures as it knows them, for the service to compare with what it is shown."""
+
+    dataset: Text
+    pictures: Positive
+    distributions: Annotated[tuple[Distribution, ...], Field(max_length=1000)]
+
+
 class FileRecord(Document):
     """A file of the artifact."""
 
@@ -162,6 +192,8 @@ class Manifest(Document):
     tolerance: Tolerance
     price: Price | None = None
     """Where precision is not float32."""
+    reference: Reference | None = None
+    """Of validation pictures; None where it was not computed."""
     versions: dict[str, Text]
     files: dict[str, FileRecord]
     """The artifact's files; inside the model file, those but itself."""

@@ -51,21 +51,45 @@ class Inside(NamedTuple):
 
 
 def embed(runtime: RuntimeName, content: bytes, inside: Inside) -> bytes:
-    """``content`` of a model file, with ``inside`` in it."""
+    """``content`` of a model file, with ``inside`` in it instead of what may have stood there before.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: it is damaged.
+    """
     manifest, golden = inside.manifest or b"", base64.b64encode(inside.golden or b"")
     if runtime == "onnx":  # appended: protobuf adds what is repeated to what was there before
         entries = {MANIFEST_KEY: manifest, GOLDEN_KEY: golden}
-        return content + b"".join(
+        return bare_onnx(content) + b"".join(
             field(MODEL_METADATA, field(ENTRY_KEY, key) + field(ENTRY_VALUE, value)) for key, value in entries.items()
         )
     changed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(changed, "w") as new:
-        for entry in old.infolist():
-            new.writestr(entry, old.read(entry))
         root = old.namelist()[0].partition("/")[0]
+        for entry in old.infolist():
+            if entry.filename not in (f"{root}/{MANIFEST_MEMBER}", f"{root}/{GOLDEN_MEMBER}"):
+                new.writestr(entry, old.read(entry))
         for member, value in ((MANIFEST_MEMBER, manifest), (GOLDEN_MEMBER, golden)):
             new.writestr(zipfile.ZipInfo(f"{root}/{member}"), value)
     return changed.getvalue()
+
+
+def bare_onnx(content: bytes) -> bytes:
+    """An ONNX model without what `embed` adds; all else stays byte for byte."""
+    parts = []
+    for number, kind, value in fields(memoryview(content)):
+        if isinstance(value, int):
+            parts.append(as_varint(number << 3 | kind) + as_varint(value))
+        elif kind != BYTES:
+            parts.append(as_varint(number << 3 | kind) + bytes(value))
+        elif number != MODEL_METADATA or metadata(value)[0] not in (MANIFEST_KEY, GOLDEN_KEY):
+            parts.append(field(number, bytes(value)))
+    return b"".join(parts)
+
+
+def metadata(entry: memoryview) -> tuple[bytes, bytes]:
+    """Key and value of an entry of ONNX's metadata."""
+    found = {number: bytes(value) for number, _, value in fields(entry) if isinstance(value, memoryview)}
+    return found.get(ENTRY_KEY, b""), found.get(ENTRY_VALUE, b"")
 
 
 def look_inside(runtime: RuntimeName, content: bytes, source: str) -> Inside:
@@ -99,8 +123,8 @@ def look_in_onnx(content: memoryview) -> Inside:
             if not isinstance(value, memoryview):
                 continue
             if message == "model" and number == MODEL_METADATA:
-                entry = {n: bytes(v) for n, _, v in fields(value) if isinstance(v, memoryview)}
-                found[entry.get(ENTRY_KEY, b"")] = entry.get(ENTRY_VALUE, b"")
+                key, said = metadata(value)
+                found[key] = said
             elif child := CHILDREN[message].get(number):
                 graphs += message == "model" and child == "graph"
                 waiting.append((child, value))

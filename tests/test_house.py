@@ -23,7 +23,14 @@ LEAVES = {
     "service.open_inference.schemas",
     "service.statistics",
 }
-CONTRACT = {"export.artifact", "export.errors", "export.golden", "export.manifest", "export.modelfile"}
+CONTRACT = {
+    "export.artifact",
+    "export.drift",
+    "export.errors",
+    "export.golden",
+    "export.manifest",
+    "export.modelfile",
+}
 HEAVY = {"torch", "torchvision", "lightning", "matplotlib", "onnx", "onnxruntime"}
 
 

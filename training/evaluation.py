@@ -28,7 +28,7 @@ CERTAINTY = 0.95
 
 
 def evaluate(run: Run, data_root: Path) -> Evaluation:
-    """Measure the best checkpoint; write ``evaluation.json``, ``answers.npz`` and ``samples.npz``.
+    """Measure the best checkpoint; write ``evaluation.json`` and what the network answered.
 
     The temperature is fitted on the validation pictures; everything else is measured on the test pictures.
 
@@ -43,10 +43,12 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
     source = run.source(data_root)
     training, held_out = source.training()
     validation = distorted(recipe, held_out, Stream.VALIDATION)
-    temperature = fit_temperature(answers(network, validation).logits, validation.labels)
+    usual = answers(network, validation)
+    temperature = fit_temperature(usual.logits, validation.labels)
     whole = source.test()
     test = distorted(recipe, whole, Stream.TEST)
     given = answers(network, test)
+    theta = given.thetas[:, -1] if given.thetas is not None else None
     confusion = multiclass_confusion_matrix(given.logits, test.labels, num_classes=len(info.classes))
     right, count = int(confusion.trace()), len(test.labels)
     interval = binomtest(right, count).proportion_ci(CERTAINTY, method="wilson")
@@ -61,7 +63,7 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
         calibration_at_temperature=calibration(given.logits / temperature, test.labels),
         class_accuracy=class_accuracy(confusion, info.classes),
         confusion=confusion.tolist(),
-        theta_spread=None if given.theta is None else round(spread(given.theta), 6),
+        theta_spread=None if theta is None else round(spread(theta), 6),
         best_epoch=int(best["epoch"]),
         validation_accuracy=best["validation_accuracy"],
         uprightness=(
@@ -70,12 +72,14 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
             else None
         ),
         boxes=(
-            measure_boxes(given.theta, whole.boxes, training.boxes)
-            if given.theta is not None and whole.boxes is not None and training.boxes is not None
+            measure_boxes(theta, whole.boxes, training.boxes)
+            if theta is not None and whole.boxes is not None and training.boxes is not None
             else None
         ),
     )
     write_arrays(run.answers_file, {"logits": given.logits, "labels": test.labels})
+    if usual.thetas is not None:
+        write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
     samples = test.images[:SAMPLES].permute(0, 2, 3, 1)  # (N, H, W, C)
     write_arrays(run.samples_file, {"images": samples, "labels": test.labels[:SAMPLES]})
     write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
@@ -87,8 +91,8 @@ class Answers(NamedTuple):
 
     logits: Tensor
     """``(N, K)``."""
-    theta: Tensor | None
-    """``(N, 2, 3)`` of the last transformer; None without one."""
+    thetas: Tensor | None
+    """``(N, T, 2, 3)``, in the order of the network's warps; None without a transformer."""
 
 
 def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
@@ -98,7 +102,7 @@ def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
         for images, _ in loader(split, BATCH):
             output = network(images.float() / 255)
             logits.append(output.logits)
-            thetas += [output.warps[-1].theta] if output.warps else []
+            thetas += [torch.stack([warp.theta for warp in output.warps], dim=1)] if output.warps else []
     return Answers(torch.cat(logits), torch.cat(thetas) if thetas else None)
 
 

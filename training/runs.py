@@ -9,6 +9,7 @@ RUN/
   tensorboard/        the same metrics for TensorBoard
   evaluation.json     the best checkpoint on the test set
   answers.npz         the logits of all test pictures, and their labels
+  validation.npz      the logits of all validation pictures, and their thetas
   samples.npz         the first test pictures, as they would be sent to the service, and their labels
   pictures/           what was learned
 """
@@ -103,6 +104,7 @@ class Run:
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.split_file = folder / "split.csv"
         self.answers_file = folder / "answers.npz"
+        self.validation_file = folder / "validation.npz"
         self.samples_file = folder / "samples.npz"
         self.snapshots_file = folder / "snapshots.npz"
         self.pictures = folder / "pictures"
@@ -204,6 +206,24 @@ class Run:
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(
                 f"cannot read {self.answers_file}; run: python -m training evaluate {self.folder}"
+            ) from error
+
+    def validation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """What the run's network said of all validation pictures: logits ``(N, K)`` and thetas ``(N, T, 2, 3)``.
+
+        None where an older version of this program evaluated the run.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            with np.load(self.validation_file) as arrays:
+                return arrays["logits"], arrays["thetas"]
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise RunError(
+                f"cannot read {self.validation_file}; run: python -m training evaluate {self.folder}"
             ) from error
 
     def samples(self) -> NDArray[np.uint8]:

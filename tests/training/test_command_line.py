@@ -33,6 +33,7 @@ def test_run_trains_evaluates_and_draws(finished: Path) -> None:
         "metrics.csv",
         "evaluation.json",
         "answers.npz",
+        "validation.npz",
         "samples.npz",
         "snapshots.npz",
         "report.md",

@@ -1,0 +1,91 @@
+"""Give an artifact the reference that drift is measured against: ``python -m export.reference ARTIFACT RUN``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from export.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
+from export.console import run_command
+from export.drift import Values, make_reference, values
+from export.errors import ArtifactError, ParityError
+from export.exporter import Runtime, as_sent, validation_of
+from export.manifest import Manifest, Reference
+from export.onnx import OnnxRuntime
+from export.program import ProgramRuntime
+from export.torchscript import TorchScriptRuntime
+from training.data import training_splits
+from training.runs import Run
+
+BATCH = 256
+RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), TorchScriptRuntime(), ProgramRuntime())
+
+
+def reference(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run that it was exported from.")],
+    data_root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("data"),
+) -> None:
+    """Let an exported model answer the validation pictures of its run, and write down what it says of them.
+
+    Export does that by itself, for runs that were evaluated by this version; this is for older artifacts. Nothing but
+    the manifest changes, which stands in the model file too: weights and answers stay the same, or nothing is written.
+
+    Examples:
+      python -m export.reference models/digits/2 runs/digits
+
+    Exit codes: 0 written, 1 cannot be done, 2 wrong command, 3 the model would answer otherwise.
+    """
+    show(add_reference(artifact, Run(run), data_root))
+
+
+def add_reference(place: Path, run: Run, data_root: Path) -> Reference:
+    """Write the reference of ``run``'s validation pictures into the artifact in the folder ``place``.
+
+    Raises:
+        TrainingError: the run or its data set is not there.
+        ArtifactError: it is no such folder, or not of this run.
+        ParityError: the model would answer otherwise.
+    """
+    if not (place / MANIFEST).is_file():
+        raise ArtifactError(f"{place} has no {MANIFEST}; name an artifact's folder")
+    artifact = read_artifact(place)
+    info, manifest = run.info(), artifact.manifest
+    ours = info.recipe.model_dump(mode="json") | {"seed": info.seed}
+    if other := [name for name, value in manifest.recipe.items() if ours.get(name) != value]:
+        raise ArtifactError(f"{place} was not exported from {run.folder}: {', '.join(other)} differ; name its own run")
+    runtime = next(runtime for runtime in RUNTIMES if runtime.name == manifest.runtime)
+    _, validation = training_splits(info.recipe, run.source(data_root))
+    model = runtime.load(artifact.model, manifest.outputs)
+    pictures = as_sent(validation)
+    seen = [values(model(pictures[at : at + BATCH]), manifest) for at in range(0, len(pictures), BATCH)]
+    found: Values = {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
+    made = make_reference(found, validation_of(run))
+    put_in_place(artifact, manifest.model_copy(update={"reference": made}), runtime)
+    return made
+
+
+def put_in_place(artifact: Artifact, manifest: Manifest, runtime: Runtime) -> None:
+    """Write ``artifact`` again with another ``manifest``, unless its model would answer otherwise."""
+    finished, files = seal(manifest, artifact.model, artifact.golden_pictures)
+    images, _ = artifact.golden()
+    before = runtime.load(artifact.model, manifest.outputs)(images)
+    after = runtime.load(files[manifest.model_file], manifest.outputs)(images)
+    if not all(np.array_equal(before[name], after[name]) for name in manifest.outputs):
+        raise ParityError("the model answers otherwise once the new manifest is in it; nothing was written")
+    write_artifact(artifact.folder, finished, files)
+
+
+def show(made: Reference) -> None:
+    """Print what was written."""
+    table = Table("of", "quantity", "bins", "mean", title=f"{made.pictures:,} pictures: {made.dataset}")
+    for d in made.distributions:
+        table.add_row(d.transform or "the model", d.quantity, str(len(d.shares)), f"{d.mean:.4f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_command(reference, "python -m export.reference")
