@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.drift import distance, values
+from export.drift import count_in_bins, distance, values
 from export.errors import ArtifactError
 from export.golden import Outputs, pack_golden, unpack_golden
 from export.manifest import (
@@ -59,6 +59,7 @@ __all__ = [  # what the service may know of this package
     "Transform",
     "check_file",
     "claim_version",
+    "count_in_bins",
     "distance",
     "find_artifacts",
     "pack_golden",

@@ -44,7 +44,7 @@ CONFIDENCES: Final = (0.5, 0.7, 0.9, 0.99, 0.999)
 """Edges for confidence, most of which lies so near to 1 that quantiles of it would be rounding."""
 MOST_CLASSES: Final = 20
 """Bins of classes; neighbours share one where there are more classes."""
-PROBES: Final = 16
+PROBES: Final = 8
 """Points along each side of a region, to see how much of it lies out of the picture."""
 
 
@@ -57,8 +57,8 @@ def values(outputs: Outputs, manifest: Manifest) -> Values:
     }
     height, width = manifest.input.height, manifest.input.width
     for transform in manifest.transforms:
-        theta = outputs[transform.theta].astype(np.float64)
-        shows = {**geometry(theta, transform, height, width), "outside": outside(theta)}
+        theta = outputs[transform.theta].astype(np.float32)
+        shows = {**geometry(theta.astype(np.float64), transform, height, width), "outside": outside(theta)}
         wanted = SHOWS.get(transform.kind, frozenset()) | {"outside"}
         found |= {(transform.name, quantity): shows[quantity] for quantity in shows if quantity in wanted}
     return found
@@ -86,13 +86,13 @@ def geometry(
     }
 
 
-def outside(theta: NDArray[np.float64]) -> NDArray[np.float64]:
+def outside(theta: NDArray[np.float32]) -> NDArray[np.float64]:
     """What share of the region of each theta ``(N, 2, 3)`` lies out of the picture: ``(N,)``."""
     along = (2 * np.arange(PROBES) + 1) / PROBES - 1
     x, y = np.meshgrid(along, along)
-    probes = np.stack([x.ravel(), y.ravel(), np.ones(x.size)])  # (3, M)
-    beyond = (np.abs(theta @ probes) > 1).any(axis=1)  # (N, M)
-    share: NDArray[np.float64] = beyond.mean(axis=1)
+    probes = np.stack([x.ravel(), y.ravel(), np.ones(x.size)]).astype(np.float32)  # (3, M)
+    points = np.abs(theta.reshape(-1, 3) @ probes).reshape(len(theta), 2, -1)  # one product for all: (N, 2, M)
+    share: NDArray[np.float64] = (points.max(axis=1) > 1).mean(axis=1)
     share[~np.isfinite(theta).all(axis=(1, 2))] = np.nan
     return share
 
@@ -102,7 +102,7 @@ def make_reference(found: Values, dataset: str) -> Reference:
     distributions = []
     for (transform, quantity), seen in found.items():
         edges = choose_edges(quantity, seen)
-        shares = count(seen, edges) / len(seen)
+        shares = count_in_bins(seen, edges) / len(seen)
         distributions.append(
             Distribution(
                 transform=transform,
@@ -139,7 +139,7 @@ def quantiles(seen: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
     return levels
 
 
-def count(seen: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
+def count_in_bins(seen: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
     """How many values lie in each bin."""
     return np.bincount(np.searchsorted(edges, seen, side="left"), minlength=len(edges) + 1)
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.artifact import Manifest, Outputs, distance, values
-from export.drift import BINS, MOST_CLASSES, RESOLUTION, Values, count, make_reference
+from export.drift import BINS, MOST_CLASSES, RESOLUTION, Values, count_in_bins, make_reference
 from export.manifest import Distribution, Quantity
 from tests.export.manifests import manifest
 
@@ -85,7 +85,7 @@ def reference(quantity: Quantity, sample: NDArray[np.float64]) -> Distribution:
 
 
 def index(sample: NDArray[np.float64], of: Distribution, pictures: int) -> float:
-    return distance(count(sample, of.edges).tolist(), of, pictures)
+    return distance(count_in_bins(sample, of.edges).tolist(), of, pictures)
 
 
 def test_pictures_of_the_same_kind_are_near_and_others_far() -> None:

@@ -69,7 +69,10 @@ def test_what_the_schema_refuses_is_refused_when_it_is_read(change: dict[str, An
         read_manifest(json.dumps(content).encode(), "the manifest")
 
 
-@pytest.mark.parametrize("name", sorted(fields().keys() - {"format_version", "convention", "price", "temperature"}))
+OPTIONAL = {"format_version", "convention", "price", "reference", "temperature"}
+
+
+@pytest.mark.parametrize("name", sorted(fields().keys() - OPTIONAL))
 def test_no_field_may_be_missing(name: str) -> None:
     content = {key: value for key, value in fields().items() if key != name}
     with pytest.raises(ArtifactError, match=name):
