@@ -14,12 +14,11 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.exchange import Answered, Exchange, current
+from service.meters import CLIENT_LEFT, METERS
 from service.settings import Settings
 
 REQUEST_ID = b"x-request-id"
 SANE_ID = re.compile(rb"[\w.~+/=:@-]{1,128}", re.ASCII)
-CLIENT_LEFT = 499
-"""In the log, where there was nobody to send an answer to; as nginx has it."""
 LEAST_LOGGED = {"all": 0, "refused": 400, "none": 1000}
 STAMPS = {"event", "level", "logger", "timestamp"}
 """What structlog adds to a line itself."""
@@ -79,6 +78,7 @@ class Access:
         try:
             await self._app(scope, receive, send_on)
         finally:
+            METERS.ended(exchange, scope)
             self._lines.add(scope["method"], scope["path"], scope["client"], exchange)
 
 

@@ -19,7 +19,8 @@ from service.administration import create_administration
 from service.answers import describe_error, describe_problem
 from service.engine import Engine
 from service.errors import BadOptionError, InternalError, RequestError
-from service.exchange import note_error
+from service.exchange import note_error, note_route
+from service.metrics import Metrics, create_metrics_route
 from service.open_inference.infer import PATH as INFER
 from service.open_inference.infer import Infer
 from service.open_inference.routes import create_open_inference_routes
@@ -43,6 +44,7 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             if route := self._direct.get(scope["path"]):
+                note_route(scope["path"])
                 return await route(scope, receive, send)
             for pattern, route in self._patterns.items():
                 if found := pattern.fullmatch(scope["path"]):
@@ -51,7 +53,11 @@ class Application(FastAPI):
 
 
 def create_app(
-    engine: Engine, repository: Repository, settings: Settings, workers_ready: Callable[[], bool]
+    engine: Engine,
+    repository: Repository,
+    settings: Settings,
+    metrics: Metrics,
+    workers_ready: Callable[[], bool],
 ) -> FastAPI:
     """The application over a loaded ``engine`` and the ``repository`` of its models, which it closes when it ends.
 
@@ -83,6 +89,7 @@ def create_app(
     app.include_router(create_open_inference_routes(engine, settings, workers_ready))
     if settings.admin:
         app.include_router(create_administration(repository))
+    app.include_router(create_metrics_route(metrics))
     patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)

@@ -129,6 +129,11 @@ class Batcher(Generic[Value]):
             loop.call_later(TICK_S, self._tick)
         return item.answer
 
+    @property
+    def waiting(self) -> int:
+        """Pictures that wait for an inference."""
+        return len(self._waiting)
+
     async def close(self) -> None:
         """Take nothing new, answer everything that waits, and end the thread."""
         self._closed = True

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.artifact import Manifest, Outputs, Reference, count_in_bins, values
 
+
 class Shown(NamedTuple):
     """What the pictures of a window show of one quantity."""
 

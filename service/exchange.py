@@ -30,7 +30,7 @@ class Answered(NamedTuple):
 class Exchange:
     """A request and its answer."""
 
-    __slots__ = ("answered", "error", "id", "key", "model", "started", "status", "trace", "version")
+    __slots__ = ("answered", "error", "id", "key", "model", "route", "started", "status", "trace", "version")
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
@@ -39,6 +39,8 @@ class Exchange:
         """0 while there is no answer."""
         self.key: str | None = None
         """Whose key the request came with."""
+        self.route: str | None = None
+        """The path as documented, of what does not go past the router."""
         self.model: str | None = None
         self.version: int | None = None
         self.error: str | None = None
@@ -55,6 +57,13 @@ def note_key(name: str) -> None:
     exchange = current.get()
     if exchange is not None:
         exchange.key = name
+
+
+def note_route(path: str) -> None:
+    """The documented path that the request is for."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.route = path
 
 
 def note_model(name: str, version: int) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, ArtifactError, Manifest, find_artifacts, read_artifact
+from export.artifact import Artifact, ArtifactError, Manifest, Outputs, find_artifacts, read_artifact
 from service.backends import Backend, Device, open_backend
 from service.batcher import Batcher
+from service.drift import Window
 from service.errors import ModelLoadError, UnknownModelError
 from service.exchange import note_model
+from service.meters import METERS, Meter
 from service.readings import Reading, read
 from service.room import Room
 from service.selection import Selection
@@ -41,6 +43,8 @@ class Model(NamedTuple):
     room: Room
     digest: str
     """Of the artifact that it was loaded from: the same for the same content."""
+    window: Window | None
+    """What its last pictures showed; None where there is nothing to compare it with."""
 
 
 class Models:
@@ -184,16 +188,20 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
         load_ms=round((time.perf_counter() - started) * 1000, 1),
         picture_ms=round(picture_ms, 3),
     )
+    manifest = artifact.manifest
+    window = None
+    if manifest.reference is not None and settings.drift_window:
+        window = Window(manifest, manifest.reference, settings.drift_window)
     batcher = Batcher(
         backend.run,
-        partial(read, manifest=artifact.manifest),
+        partial(read_and_note, manifest=manifest, meter=METERS.of_model((name, version)), window=window),
         max_batch=settings.max_batch,
         hang_s=settings.hang_s,
         picture_ms=picture_ms,
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
     )
     room = Room(settings.max_queue, settings.max_queue_bytes)
-    return Model(name, version, artifact.manifest, backend.device, batcher, room, digest(artifact))
+    return Model(name, version, manifest, backend.device, batcher, room, digest(artifact), window)
 
 
 def default_opener(settings: Settings) -> Opener:
@@ -204,6 +212,15 @@ def default_opener(settings: Settings) -> Opener:
 def digest(artifact: Artifact) -> str:
     """What tells ``artifact`` from others: the manifest, which holds the hashes of all files."""
     return hashlib.sha256(artifact.manifest.model_dump_json().encode()).hexdigest()
+
+
+def read_and_note(outputs: Outputs, manifest: Manifest, meter: Meter, window: Window | None) -> list[Reading]:
+    """`read`, and note what there is to count and compare of a batch."""
+    readings = read(outputs, manifest)
+    meter.inferred(len(readings))
+    if window is not None:
+        window.observe(outputs)
+    return readings
 
 
 def warm_up(backend: Backend, artifact: Artifact) -> float:

@@ -22,6 +22,7 @@ from service.engine import PICTURES_A_TURN, Engine
 from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
 from service.exchange import note_error
 from service.images import Format, Upload
+from service.meters import METERS
 from service.models import Model
 from service.room import Seat
 from service.schemas import PredictOptions
@@ -121,6 +122,7 @@ class Predict:
                 seat.take(pictures=1)
                 return await self._answer(model, upload, options, timeout_ms, client)
             except RequestError as error:
+                METERS.rejected(error.code, (model.name, model.version))
                 return describe_error(error, scope["path"])
 
         with Seat(model.room) as seat, Client(receive) as client:

@@ -19,6 +19,8 @@ from service.app import create_app
 from service.engine import Engine
 from service.errors import AddressError, SettingsError
 from service.guard import Guard, Rules, allow_origins
+from service.ledger import Ledger, Place
+from service.metrics import Metrics
 from service.models import Models
 from service.repository import Repository
 from service.settings import Settings
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 BACKLOG = 2048
 COLLECT_AFTER = 50_000
 """New objects, less those that are gone, after which cyclic garbage is looked for."""
+TICKS = 10
+"""Of uvicorn, after which counts are shared: a second."""
 BEAT_S = 1.0
 HANGS = 70
 """Exit status of a process that ends because it hangs; EX_SOFTWARE of sysexits.h."""
@@ -62,18 +66,23 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None],
         workers_ready: Callable[[], bool] | None = None,
         repository: Repository | None = None,
+        place: Place | None = None,
     ) -> None:
         """``on_ready`` is called when it answers. ``workers_ready`` tells a worker whether all of them are ready.
 
-        ``repository`` changes ``models``: one of this process's own, or a member of several.
+        ``repository`` changes ``models``: one of this process's own, or a member of several. ``place`` is where workers
+        share what they count.
         """
         self._engine = Engine(models, settings)
         self._repository = repository or Repository(settings, models)
+        self._metrics = Metrics(self._engine, settings, Ledger(place))
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
         self._access_log = AccessLog(settings)
         self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
-        app = create_app(self._engine, self._repository, settings, workers_ready or (lambda: True))
+        app = create_app(
+            self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True)
+        )
         rules = Rules(settings)
         rules.describe(app)
         guarded = allow_origins(Guard(app, rules), settings.cors_origins)
@@ -97,6 +106,7 @@ class Server(uvicorn.Server):
         calm_collector()
         self.run([listener])
         self._access_log.flush()
+        self._metrics.publish()
         if self._tracing is not None:
             self._tracing.close()
         if self._engine.stuck or self._repository.busy:
@@ -120,6 +130,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; whether to stop."""
         self._watchdog.beat()
+        if self._is_worker and counter % TICKS == 0:
+            self._metrics.publish()
         if self._is_worker and self._engine.hangs:
             return True  # another one takes its place
         return await super().on_tick(counter)

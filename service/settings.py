@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     cors_origins: str = Field(
         "", description="web pages of other origins that may use the service: https://a.example,... or *; empty: none"
     )
+    drift_window: int = Field(
+        1000, ge=0, description="last pictures of a model that drift is told from, in each worker; 0 tells none"
+    )
     grace_s: Count = Field(30, description="seconds that requests under way have to end when the service stops")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe lines to log")
     access_log: Literal["all", "refused", "none"] = Field(

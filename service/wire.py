@@ -10,6 +10,7 @@ from service.access import AccessLog, new_id
 from service.answers import describe_error, to_bytes
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
+from service.meters import METERS
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a head that is not whole yet, besides those of one read."""
@@ -99,6 +100,7 @@ class Connection(HttpToolsProtocol):
         exchange = exchange or Exchange(new_id())
         exchange.status, exchange.error = error.status, error.code
         if not known:
+            METERS.ended(exchange, {})
             self.lines.add("", path, self.client, exchange)
         content = to_bytes(describe_error(error, path))
         head = (

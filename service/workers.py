@@ -4,17 +4,19 @@ import multiprocessing
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import structlog
 
 from service.errors import StartError
+from service.ledger import Place
 from service.logs import configure_logs
 from service.members import Leader, Member, Standings, served
 from service.models import load_models
@@ -42,6 +44,7 @@ class Supervisor:
         self._listener = listener
         self._on_ready = on_ready
         self._ready = SPAWN.RawArray("b", settings.workers)
+        self._shared = tempfile.TemporaryDirectory(prefix="stn-serve-")
         self._workers: dict[int, BaseProcess] = {}
         self._started: dict[int, float] = {}
         self._stopping = False
@@ -63,12 +66,14 @@ class Supervisor:
             if not self._announced and all(self._ready):
                 self._announced = True
                 self._on_ready()
+        self._shared.cleanup()
         return status
 
     def _start(self, index: int) -> None:
         ours, theirs = SPAWN.Pipe()
+        place = Place(Path(self._shared.name), index, self._ready)
         worker = SPAWN.Process(
-            target=work, args=(self._settings, self._listener, self._ready, index, theirs, self._leader.standings)
+            target=work, args=(self._settings, self._listener, place, theirs, self._leader.standings)
         )
         worker.start()
         theirs.close()
@@ -100,22 +105,22 @@ class Supervisor:
 
 
 def work(
-    settings: Settings, listener: socket.socket, ready: Any, index: int, pipe: Connection, standings: Standings
+    settings: Settings, listener: socket.socket, place: Place, pipe: Connection, standings: Standings
 ) -> None:
     """A worker: loads what is to be served and answers on ``listener``.
 
-    ``ready[index]`` says when it does; ``pipe`` leads to the supervisor, which makes the changes in ``standings``.
+    In its ``place`` it says when it does; ``pipe`` leads to the supervisor, which makes the changes in ``standings``.
     """
     configure_logs(settings)
     end_with_parent()
 
     def on_ready() -> None:
-        ready[index] = 1
+        place.ready[place.number] = 1
 
     try:
         models = load_models(settings, present=served(standings))
         repository = Member(settings, models, pipe, standings)
-        server = Server(settings, models, on_ready, lambda: all(ready), repository)
+        server = Server(settings, models, on_ready, lambda: all(place.ready), repository, place)
     except StartError as error:
         log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
         raise SystemExit(CANNOT_START) from None

@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.engine import Engine
 from service.errors import UnknownModelError
+from service.exchange import note_route
 from service.models import Model, Models
 from service.open_inference.compression import inflate
 from service.open_inference.requests import read_request
@@ -17,6 +18,8 @@ from service.settings import Settings
 from service.uploads import Body
 
 PATH = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
+ROUTE = "/v2/models/{name}/infer"
+"""For metrics, where the version has a label of its own."""
 ENCODING = b"content-encoding"
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -30,6 +33,7 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, in whose scope are the ``path_params`` of `PATH`."""
+        note_route(ROUTE)
         await respond(send, self._infer(scope, receive), scope["path"])
 
     async def _infer(self, scope: Scope, receive: Receive) -> Reply:
