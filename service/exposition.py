@@ -105,9 +105,9 @@ def fill(family: HistogramMetricFamily, labels: Key, bounds: Sequence[float], ve
 def gauges(found: Counts) -> Iterator[Metric]:
     """What is loaded, and what is under way."""
     labels = (*MODEL, "runtime", "device", "precision")
-    info = GaugeMetricFamily("stn_model_info", "Versions that are loaded", labels=labels)
-    for values, _ in of(found, "info"):
-        info.add_metric(values, 1)
+    info = GaugeMetricFamily("stn_model_info", "Workers that have a version loaded", labels=labels)
+    for values, (number,) in of(found, "info"):
+        info.add_metric(values, number)
     yield info
     for what, (name, text, names) in GAUGES.items():
         gauge = GaugeMetricFamily(name, text, labels=names)

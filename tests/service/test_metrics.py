@@ -223,7 +223,7 @@ def test_every_worker_tells_of_all_and_a_death_takes_nothing_back() -> None:
         assert [found("stn_worker_ready", worker=worker) for worker in (0, 1)] == [1, 1]
         assert found("stn_batch_size_sum", **MODEL) == found("stn_stage_duration_seconds_count", stage="queue") == 20
         assert found("stn_pictures_limit", **MODEL) == 2 * Settings.model_fields["max_queue"].default
-        assert found("stn_model_info", **MODEL) == 1
+        assert found("stn_model_info", **MODEL) == 2
 
         counts = [answered() for _ in range(10)]
         assert counts == [20] * 10, "whichever is asked"
