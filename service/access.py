@@ -78,8 +78,8 @@ class Access:
         try:
             await self._app(scope, receive, send_on)
         finally:
-            METERS.ended(exchange, scope)
             self._lines.add(scope["method"], scope["path"], scope["client"], exchange)
+            METERS.ended(exchange, scope)
 
 
 def protected(path: str, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

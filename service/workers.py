@@ -27,6 +27,8 @@ CANNOT_START = 3
 """Exit status of a worker that has said why in its log."""
 SHORT_LIFE_S = 5.0
 """A worker that dies sooner is started again only after a while."""
+MEMORY = "/dev/shm"  # noqa: S108 - the folder made in it is nobody else's
+"""Where Linux keeps files that are never on a disk."""
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
 
 log = structlog.get_logger(__name__)
@@ -44,7 +46,9 @@ class Supervisor:
         self._listener = listener
         self._on_ready = on_ready
         self._ready = SPAWN.RawArray("b", settings.workers)
-        self._shared = tempfile.TemporaryDirectory(prefix="stn-serve-")
+        self._shared = tempfile.TemporaryDirectory(
+            prefix="stn-serve-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None
+        )
         self._workers: dict[int, BaseProcess] = {}
         self._started: dict[int, float] = {}
         self._stopping = False
