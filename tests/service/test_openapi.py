@@ -43,6 +43,7 @@ SUCCESSES: dict[tuple[str, str], type[BaseModel]] = {
 ERRORS: dict[tuple[str, str], set[str]] = {
     ("/predict", "post"): {"400", "404", "408", "413", "415", "422", "429", "500", "503", "504"},
     ("/predict/batch", "post"): {"400", "404", "408", "413", "415", "422", "429", "503"},
+    ("/metrics", "get"): set(),
     ("/models", "get"): set(),
     ("/health/live", "get"): {"503"},
     ("/health/ready", "get"): {"503"},
