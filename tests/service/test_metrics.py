@@ -176,6 +176,21 @@ def test_tritons_names_say_the_same(service: Service) -> None:
         assert grown(f"nv_inference_{theirs}_duration_us", **MODEL) == pytest.approx(1e6 * seconds)
 
 
+def test_the_open_inference_protocol_counts_as_well(service: Service) -> None:
+    def act() -> None:
+        raw = {"Inference-Header-Content-Length": "0"}
+        for path in ("/v2/models/digits/infer", f"/v2/models/digits/versions/{VERSION}/infer"):
+            assert service.client.post(path, content=DIGITS[0].tobytes(), headers=raw).status_code == 200
+        assert service.client.post("/v2/models/none/infer", content=b"{}").status_code == 404
+
+    grown = gain(service, act)
+    route = "/v2/models/{name}/infer"
+    assert grown("stn_requests_total", route=route, status=200, **MODEL) == 2
+    assert grown("stn_requests_total", route=route, status=404, model="") == 1
+    assert grown("nv_inference_request_success", **MODEL) == grown("nv_inference_count", **MODEL) == 2
+    assert grown("stn_stage_duration_seconds_count", stage="queue", **MODEL) == 2
+
+
 def test_openmetrics_is_spoken_to_who_asks_for_it(service: Service) -> None:
     answer = service.client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
