@@ -80,9 +80,7 @@ class Server(uvicorn.Server):
         self._is_worker = workers_ready is not None
         self._access_log = AccessLog(settings)
         self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
-        app = create_app(
-            self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True)
-        )
+        app = create_app(self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True))
         rules = Rules(settings)
         rules.describe(app)
         guarded = allow_origins(Guard(app, rules), settings.cors_origins)

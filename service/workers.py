@@ -108,9 +108,7 @@ class Supervisor:
                 worker.terminate()
 
 
-def work(
-    settings: Settings, listener: socket.socket, place: Place, pipe: Connection, standings: Standings
-) -> None:
+def work(settings: Settings, listener: socket.socket, place: Place, pipe: Connection, standings: Standings) -> None:
     """A worker: loads what is to be served and answers on ``listener``.
 
     In its ``place`` it says when it does; ``pipe`` leads to the supervisor, which makes the changes in ``standings``.
