@@ -126,7 +126,7 @@ def test_every_variable_of_ours_is_a_setting() -> None:
 def metrics(expression: str) -> set[str]:
     """Names of ours in ``expression``, without what histograms add."""
     names = set(re.findall(r"\b(?:stn|nv)_\w+", expression))
-    return {re.sub(r"(?<=_seconds|batch_size)_(bucket|sum|count)$", "", name) for name in names}
+    return {re.sub(r"(_seconds|_batch_size)_(?:bucket|sum|count)$", r"\1", name) for name in names}
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
@@ -154,6 +154,9 @@ def test_the_dashboard_shows_service_and_drift() -> None:
 def test_alerts_ask_for_metrics_that_there_are_and_stand_in_the_runbook(rule: Manifest) -> None:
     for name in metrics(rule["expr"]):
         assert f"`{name}`" in METRICS
+    page, _, anchor = rule["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.*)", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
     assert f"### {rule['alert']}\n" in RUNBOOK
     assert rule["labels"]["severity"] in {"critical", "warning"}
 
