@@ -1,6 +1,7 @@
 """The two clients: they differ in ``await`` alone."""
 
 import asyncio
+import re
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -11,7 +12,7 @@ from httpx_retries import Retry, RetryTransport
 from service import __version__
 from service.client import calls
 from service.client.calls import AnswerType, Call, Options, Picture
-from service.client.errors import BusyError, UnreachableError
+from service.client.errors import BusyError, ClientError, UnreachableError
 from service.schemas import ErrorBody, ModelInfo, Prediction
 
 URL = "http://127.0.0.1:8000"
@@ -19,6 +20,7 @@ TIMEOUT_S = 30.0
 RETRIES = 8
 PATIENCE_S = 30.0
 FIRST_PAUSE_S = 0.25
+VISIBLE = re.compile(r"[!-~]+")
 ONCE = {"retry": Retry(total=0)}
 """For a question whose answer may well be 503."""
 
@@ -28,7 +30,12 @@ def connection(url: str, key: str | None, timeout_s: float, retries: int, patien
 
     Nothing that is asked changes the service, so asking twice does no harm. Each pause is as long as ``Retry-After``
     says, or doubles from half a second, less a random part; all of them together end after ``patience_s``.
+
+    Raises:
+        ClientError: ``key`` cannot be one.
     """
+    if key is not None and not VISIBLE.fullmatch(key):
+        raise ClientError("that is no API key: it is empty, or has other than visible ASCII characters")
     retry = Retry(
         total=retries if patience_s > 0 else 0,
         total_timeout=patience_s if patience_s > 0 else None,
@@ -42,7 +49,7 @@ def connection(url: str, key: str | None, timeout_s: float, retries: int, patien
     return {
         "base_url": url,
         "headers": {"User-Agent": f"stn-serve/{__version__}"} | authorization,
-        "timeout": timeout_s,
+        "timeout": httpx.Timeout(timeout_s, pool=None),  # waiting for a free connection is no silence of the service
         "transport": RetryTransport(retry=retry),
     }
 
@@ -55,7 +62,7 @@ def unreachable(url: httpx.URL, error: httpx.HTTPError | httpx.InvalidURL) -> Un
 
 
 class Client:
-    """Asks a service, and waits for the answer.
+    """Asks a service, and waits for the answer. Threads may share one; proxies of the environment are not used.
 
     Args:
         url: where the service is, with the path in front of it if a gateway adds one.

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     answered = 0
     try:
         drawings = destinations(asked.pictures, asked.out)
-        key = read(asked.key_file).decode().strip() if asked.key_file else None
+        key = read(asked.key_file).decode("ascii", "replace").strip() if asked.key_file else None
         with Client(asked.url, key=key, timeout_s=asked.timeout) as client:
             for picture, drawing in zip(asked.pictures, drawings, strict=True):
                 try:

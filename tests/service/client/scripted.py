@@ -40,14 +40,14 @@ GOOD = Reply(200, PREDICTION)
 
 @contextmanager
 def server(*script: Reply) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Its URL, and the headers of each request that came; the last reply is repeated."""
+    """Its URL, and of each request that came its path and headers; the last reply is repeated."""
     seen: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             reply = script[min(len(seen), len(script) - 1)]
-            seen.append({name.lower(): value for name, value in self.headers.items()})
+            seen.append({"path": self.path} | {name.lower(): value for name, value in self.headers.items()})
             if not reply.status:
                 self.close_connection = True
                 return

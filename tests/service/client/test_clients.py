@@ -17,6 +17,7 @@ from service.client import (
     AsyncClient,
     BusyError,
     Client,
+    ClientError,
     ErrorBody,
     FileError,
     Prediction,
@@ -105,10 +106,23 @@ def test_a_timeout_of_the_service_is_asked_for_in_its_header(ask: Ask) -> None:
 
 def test_the_key_is_sent(ask: Ask) -> None:
     with scripted(GOOD) as (url, seen):
-        ask(url, "predict", PICTURE, client={"key": "a key"})
+        ask(url, "predict", PICTURE, client={"key": "a-key"})
         ask(url, "predict", PICTURE)
-    assert seen[0]["authorization"] == "Bearer a key"
+    assert seen[0]["authorization"] == "Bearer a-key"
     assert "authorization" not in seen[1]
+
+
+@pytest.mark.parametrize("key", ["", "two words", "a\nline", "schlüssel"])
+def test_what_cannot_be_a_key_is_not_sent(key: str, ask: Ask) -> None:
+    with scripted(GOOD) as (url, seen), pytest.raises(ClientError, match="no API key"):
+        ask(url, "predict", PICTURE, client={"key": key})
+    assert seen == []
+
+
+def test_a_service_may_be_behind_a_path(ask: Ask) -> None:
+    with scripted(GOOD) as (url, seen):
+        ask(f"{url}/models/here/", "predict", PICTURE, top_k=2)
+    assert seen[0]["path"] == "/models/here/predict?top_k=2"
 
 
 @pytest.mark.parametrize("reply", [failure(429, "queue_full"), failure(503, "not_ready"), Reply(0, "")])

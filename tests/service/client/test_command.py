@@ -96,10 +96,15 @@ def test_without_a_service_one_line_says_so(folder: Path) -> None:
 
 
 def test_the_key_comes_from_a_file(folder: Path) -> None:
-    (folder / "key").write_text("a key\n")
+    (folder / "key").write_text("a-key\n")
     with scripted(GOOD) as (url, seen):
         client("seven.png", "--url", url, "--key-file", "key", folder=folder)
-    assert seen[0]["authorization"] == "Bearer a key"
+    assert seen[0]["authorization"] == "Bearer a-key"
+
+
+def test_a_file_that_holds_no_key_is_said_to_hold_none(folder: Path) -> None:
+    (line,) = complaints(client("seven.png", "--key-file", "two.png", folder=folder))
+    assert line.startswith("error: that is no API key")
 
 
 def test_a_key_that_is_refused_is_said_to_be(folder: Path) -> None:
