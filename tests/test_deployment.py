@@ -116,7 +116,8 @@ def test_images_run_as_a_user_that_is_a_number_and_check_their_health() -> None:
 
 def test_every_variable_of_ours_is_a_setting() -> None:
     variables = set(re.findall(rf"\b({PREFIX}[A-Z_]+)=", DOCKERFILE))
-    variables |= GPU["services"]["stn-serve"]["environment"].keys()
+    for compose in (COMPOSE, GPU):
+        variables |= compose["services"]["stn-serve"]["environment"].keys()
     for asked in PODS:
         variables |= {v["name"] for v in asked["spec"]["containers"][0]["env"] if v["name"].startswith(PREFIX)}
     assert variables
