@@ -1,5 +1,5 @@
-# Two images without torch: `cpu`, the default, and `cuda`, which adds the CUDA 13 libraries.
-#   docker build --target cpu .     docker build --target cuda .
+# Two images without torch: `cpu`, the default, and `cuda`, which adds the CUDA 13 libraries. A third, `train`, has torch.
+#   docker build --target cpu .     docker build --target cuda .     docker build --target train .
 
 # What the two have in common.
 FROM python:3.11-slim AS base
@@ -22,14 +22,20 @@ USER root
 COPY service service
 COPY export export
 COPY models models
-# A clone made under a strict umask is unreadable to anyone but its owner.
-RUN chmod -R a+rX .
+# A clone made under a strict umask is unreadable to anyone but its owner. A volume that is mounted at models for the first
+# time takes over what is there, owner included: the service reads it, training writes to it.
+RUN chmod -R a+rX . && chown -R 10001:10001 models
+
+FROM code AS training-code
+COPY training training
+RUN chmod -R a+rX . && mkdir runs data && chown 10001:10001 runs data
 
 # Dependencies alone, in a stage that only pyproject.toml and constraints.txt can change: the package is an empty one.
 FROM python:3.11-slim AS build
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
-RUN mkdir -p service/open_inference export training && touch README.md LICENSE && python -m venv --without-pip /venv
+RUN mkdir -p service/client service/open_inference export training && touch README.md LICENSE && \
+    python -m venv --without-pip /venv
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/venv/bin/python
 
 FROM build AS build-cpu
@@ -47,6 +53,17 @@ FROM base AS cuda
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /venv /venv
 COPY --from=code /app /app
+
+FROM build AS build-train
+RUN pip install --constraint constraints.txt '.[train]' && pip uninstall --yes stn-serve
+
+FROM base AS train
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility HOME=/tmp
+COPY --from=build-train /venv /venv
+COPY --from=training-code /app /app
+HEALTHCHECK NONE
+ENTRYPOINT ["python", "-m", "training"]
+CMD ["--help"]
 
 # The last stage is what a build without --target gives.
 FROM cpu

@@ -1,54 +1,23 @@
-"""The command line: ``python -m service``."""
+"""The command line: ``python -m service`` serves, ``… key NAME`` makes a key, ``… client PICTURE…`` asks."""
 
-import socket
 import sys
-from collections.abc import Sequence
-
-from service import __version__, keys
-from service.errors import StartError
-from service.guard import Rules
-from service.logs import configure_logs
-from service.models import Models, load_models
-from service.repository import standings
-from service.server import Server, listen
-from service.settings import Settings, load_settings
-from service.workers import Supervisor
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop, or make a key; what prevents that becomes one line and exit code 1."""
-    if arguments[:1] == ["key"]:
-        return keys.main(arguments[1:])
-    try:
-        settings = load_settings(arguments)
-        configure_logs(settings)
-        Rules(settings)  # complains of wrong keys before models are loaded
-        models = load_models(settings)
-        listener = listen(settings)
-        line = announcement(settings, models, listener)
+def main() -> int:
+    """Each command imports what it needs: asking takes no runtime."""
+    command, rest = sys.argv[1:2], sys.argv[2:]
+    if command == ["client"]:
+        from service.client.command import main as ask
 
-        def announce() -> None:
-            print(line, flush=True)  # noqa: T201
+        return ask(rest)
+    if command == ["key"]:
+        from service.keys import main as make_key
 
-        if settings.workers > 1:
-            present = standings(models)
-            del models  # each worker has its own; here they were only to find out whether they load
-            return Supervisor(settings, listener, announce, present).run()
-        server = Server(settings, models, announce)
-    except StartError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer to its user
-        return 1
-    return server.serve_on(listener)
+        return make_key(rest)
+    from service.command import main as serve
 
-
-def announcement(settings: Settings, models: Models, listener: socket.socket) -> str:
-    """What is served, and where."""
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    served = ", ".join(f"{model.name}/{model.version} on {model.device}" for model in models)
-    workers = f" with {settings.workers} workers" if settings.workers > 1 else ""
-    return f"stn-serve {__version__} serves {served}{workers} at {address} (docs: {address}/docs)"
+    return serve(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

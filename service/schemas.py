@@ -1,5 +1,6 @@
 """What the service answers, as it stands in the OpenAPI document."""
 
+import base64
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,6 +61,10 @@ class RectifiedImage(BaseModel):
     width: int
     height: int
     data: str = Field(description="the file, as base64")
+
+    def content(self) -> bytes:
+        """The file."""
+        return base64.b64decode(self.data)
 
 
 class TransformResult(BaseModel):

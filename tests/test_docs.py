@@ -1,9 +1,11 @@
 """What the documentation shows is run as it stands there."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from export.artifact import read_artifact
 from tests.conftest import Service
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", README, re.DOTALL)
+"""Programs in the README, and what they print where it is shown."""
 PROGRAM = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "artifacts.md").read_text(), re.DOTALL)[0]
 FOREIGN = "\nprint(sorted({'torch', 'onnx', 'export', 'service', 'training', 'PIL', 'pydantic'} & set(sys.modules)))"
 
@@ -55,3 +60,38 @@ def test_the_examples_of_the_open_inference_protocol_print_what_is_shown(
 def digits_rounded(text: str) -> str:
     """Numbers to four places and without blanks, since another processor rounds the last ones otherwise."""
     return re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.4f}", "".join(text.split()))
+
+
+def at(folder: Path, program: Sequence[str]) -> str:
+    """What ``program`` prints in a folder with the pictures that the examples name."""
+    (folder / "docs").symlink_to(ROOT / "docs")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *program], capture_output=True, text=True, cwd=folder, env=environment, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize("program", [program for program, _ in EXAMPLES], ids=range(len(EXAMPLES)))
+def test_the_programs_in_the_readme_run_and_print_what_it_says(program: str, server: Service, tmp_path: Path) -> None:
+    shown = dict(EXAMPLES)[program]
+    assert "http://127.0.0.1:8000" in program
+    printed = at(tmp_path, ["-c", program.replace("http://127.0.0.1:8000", server.url)])
+    assert printed
+    assert not shown or printed == shown
+
+
+def test_the_readme_has_programs_for_both_clients() -> None:
+    programs = [program for program, _ in EXAMPLES]
+    assert [name in programs[0] for name in ("Client(", "AsyncClient(")] == [True, False]
+    assert "AsyncClient(" in programs[1]
+
+
+def test_the_command_line_in_the_readme_says_what_it_shows(server: Service, tmp_path: Path) -> None:
+    arguments = re.findall(r"    python (-m service client .*)", README)[0].split()
+    (shown,) = re.findall(r"```\n(docs/pictures/digit.png: .*?)```", README, re.DOTALL)
+    picture = tmp_path / "digit.png"
+    picture.write_bytes((ROOT / "docs" / "pictures" / "digit.png").read_bytes())
+    words = [str(picture) if word.endswith(".png") else word for word in arguments]
+    printed = at(tmp_path, [*words, "--url", server.url]).replace(f"{tmp_path}", "docs/pictures")
+    time = re.compile(r"[\d.]+ ms")
+    assert time.sub("ms", printed) == time.sub("ms", shown)

@@ -70,6 +70,12 @@ def test_leaves_of_the_service_import_only_errors(leaf: str) -> None:
     assert {name for name in found if top(name) in PACKAGES} <= {"service.errors"}
 
 
+def test_the_client_knows_of_the_service_only_what_it_answers() -> None:
+    found = {name for file in (ROOT / "service" / "client").glob("*.py") for name in imports(file)}
+    ours = {name for name in found if top(name) in PACKAGES and not name.startswith("service.client")}
+    assert ours <= {"service", "service.schemas"}
+
+
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_modules_stay_short(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= 400

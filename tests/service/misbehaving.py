@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Outputs
-from service.__main__ import announcement
 from service.backends import Backend, Device, open_backend
+from service.command import announcement
 from service.logs import configure_logs
 from service.models import load_models
 from service.server import Server, listen

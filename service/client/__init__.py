@@ -1,0 +1,26 @@
+"""The client of the service, for Python: typed, with and without ``await``; needs no part of the server.
+
+with Client("http://127.0.0.1:8000") as client:
+    answer = client.predict("picture.png")
+"""
+
+from service.client.calls import Options, Picture
+from service.client.clients import AsyncClient, Client
+from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
+from service.schemas import ErrorBody, ModelInfo, Prediction
+
+__all__ = [
+    "AnswerError",
+    "AsyncClient",
+    "BusyError",
+    "Client",
+    "ClientError",
+    "ErrorBody",
+    "FileError",
+    "ModelInfo",
+    "Options",
+    "Picture",
+    "Prediction",
+    "RefusedError",
+    "UnreachableError",
+]

@@ -1,0 +1,210 @@
+"""Both clients against the real service, and against servers at their worst moments."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.client import (
+    AnswerError,
+    AsyncClient,
+    BusyError,
+    Client,
+    ClientError,
+    ErrorBody,
+    FileError,
+    Prediction,
+    RefusedError,
+    UnreachableError,
+)
+from tests.conftest import REPOSITORY, Service
+from tests.service.answers import PICTURE
+from tests.service.client.scripted import GOOD, Reply, failure
+from tests.service.client.scripted import server as scripted
+from tests.service.pictures import DIGITS, encode
+from tests.service.test_overload import misbehaving
+
+Ask = Callable[..., Any]
+
+
+def wait(url: str, method: str, *arguments: Any, client: dict[str, Any], **options: Any) -> Any:
+    with Client(url, **client) as connection:
+        return getattr(connection, method)(*arguments, **options)
+
+
+def awaited(url: str, method: str, *arguments: Any, client: dict[str, Any], **options: Any) -> Any:
+    async def run() -> Any:
+        async with AsyncClient(url, **client) as connection:
+            asked: Coroutine[Any, Any, Any] = getattr(connection, method)(*arguments, **options)
+            return await asked
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[wait, awaited], ids=["sync", "async"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Asks one question with either client."""
+
+    def one(url: str, method: str, *arguments: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
+        return request.param(url, method, *arguments, client=client or {}, **options)
+
+    return one
+
+
+def test_a_prediction_is_what_the_service_answers(server: Service, ask: Ask) -> None:
+    answer = ask(server.url, "predict", PICTURE, top_k=3, rectified="jpeg")
+    assert isinstance(answer, Prediction)
+    plain = server.client.post("/predict", params={"top_k": 3, "rectified": "jpeg"}, content=PICTURE).json()
+    assert answer.model_dump(mode="json", exclude={"timings_ms"}) == {
+        k: v for k, v in plain.items() if k != "timings_ms"
+    }
+    assert answer.rectified is not None
+    assert answer.rectified.content().startswith(b"\xff\xd8")
+
+
+def test_a_picture_may_be_a_path(server: Service, ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "digit.png").write_bytes(PICTURE)
+    for path in (tmp_path / "digit.png", str(tmp_path / "digit.png")):
+        assert ask(server.url, "predict", path).predictions == ask(server.url, "predict", PICTURE).predictions
+
+
+def test_a_batch_answers_for_each_picture(server: Service, ask: Ask) -> None:
+    good, bad, other = ask(server.url, "predict_batch", [PICTURE, b"no picture", encode(DIGITS[1])], top_k=1)
+    assert isinstance(bad, ErrorBody)
+    assert bad.error.code == "not_a_picture"
+    assert [good.predictions[0].label, other.predictions[0].label] == [
+        ask(server.url, "predict", picture, top_k=1).predictions[0].label for picture in (PICTURE, encode(DIGITS[1]))
+    ]
+
+
+def test_models_and_readiness(server: Service, ask: Ask) -> None:
+    served = ask(server.url, "models")
+    assert ("digits", 2) in [(model.name, model.version) for model in served]
+    assert ask(server.url, "ready") is True
+
+
+def test_a_refusal_carries_status_code_and_message(server: Service, ask: Ask) -> None:
+    with pytest.raises(RefusedError, match=r"\(400 bad_picture\)") as refusal:
+        ask(server.url, "predict", b"GIF89a")
+    assert (refusal.value.status, refusal.value.code) == (400, "bad_picture")
+    with pytest.raises(RefusedError, match=r"404 unknown_model"):
+        ask(server.url, "predict", PICTURE, model="nobody")
+
+
+def test_a_timeout_of_the_service_is_asked_for_in_its_header(ask: Ask) -> None:
+    with scripted(GOOD) as (url, seen):
+        ask(url, "predict", PICTURE, timeout_ms=250, model="digits")
+    assert seen[0]["x-timeout-ms"] == "250"
+
+
+def test_the_key_is_sent(ask: Ask) -> None:
+    with scripted(GOOD) as (url, seen):
+        ask(url, "predict", PICTURE, client={"key": "a-key"})
+        ask(url, "predict", PICTURE)
+    assert seen[0]["authorization"] == "Bearer a-key"
+    assert "authorization" not in seen[1]
+
+
+@pytest.mark.parametrize("key", ["", "two words", "a\nline", "schlüssel"])
+def test_what_cannot_be_a_key_is_not_sent(key: str, ask: Ask) -> None:
+    with scripted(GOOD) as (url, seen), pytest.raises(ClientError, match="no API key"):
+        ask(url, "predict", PICTURE, client={"key": key})
+    assert seen == []
+
+
+def test_a_service_may_be_behind_a_path(ask: Ask) -> None:
+    with scripted(GOOD) as (url, seen):
+        ask(f"{url}/models/here/", "predict", PICTURE, top_k=2)
+    assert seen[0]["path"] == "/models/here/predict?top_k=2"
+
+
+@pytest.mark.parametrize("reply", [failure(429, "queue_full"), failure(503, "not_ready"), Reply(0, "")])
+def test_a_busy_service_or_a_broken_connection_is_asked_again(reply: Reply, ask: Ask) -> None:
+    with scripted(reply, reply, GOOD) as (url, seen):
+        assert ask(url, "predict", PICTURE, client={"patience_s": 2}).predictions[0].label == "7"
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 500, 504])
+def test_other_errors_are_not_asked_again(status: int, ask: Ask) -> None:
+    with scripted(failure(status, "some_code"), GOOD) as (url, seen), pytest.raises(RefusedError):
+        ask(url, "predict", PICTURE)
+    assert len(seen) == 1
+
+
+def test_retry_after_is_waited_for(ask: Ask) -> None:
+    with scripted(failure(429, "queue_full", Retry_After="1"), GOOD) as (url, _):
+        begin = time.monotonic()
+        ask(url, "predict", PICTURE)
+        assert time.monotonic() - begin >= 1
+
+
+@pytest.mark.parametrize("when", ["86400", formatdate(time.time() + 86_400, usegmt=True), "-5", "soon"])
+def test_whatever_retry_after_says_patience_ends(when: str, ask: Ask) -> None:
+    with scripted(failure(503, "not_ready", Retry_After=when)) as (url, seen), pytest.raises(BusyError) as refusal:
+        ask(url, "predict", PICTURE, client={"patience_s": 0.3})
+    assert refusal.value.code == "not_ready"
+    assert 1 < len(seen) <= 9
+
+
+def test_without_patience_a_busy_service_is_asked_once(ask: Ask) -> None:
+    with scripted(failure(429, "queue_full"), GOOD) as (url, seen), pytest.raises(BusyError):
+        ask(url, "predict", PICTURE, client={"patience_s": 0})
+    assert len(seen) == 1
+
+
+def test_a_service_that_is_not_ready_is_asked_once(ask: Ask) -> None:
+    with scripted(failure(503, "not_ready")) as (url, seen):
+        assert ask(url, "ready") is False
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("reply", [Reply(200, "<html>"), Reply(502, "Bad Gateway"), Reply(200, "{}"), Reply(404, "{}")])
+def test_what_is_no_answer_of_the_service_is_said_to_be_none(reply: Reply, ask: Ask) -> None:
+    with scripted(reply) as (url, _), pytest.raises(AnswerError, match=rf"{reply.status}.*check the URL"):
+        ask(url, "predict", PICTURE)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nowhere", "http://", "http://[", "ftp://127.0.0.1"])
+def test_a_service_that_is_not_there_is_said_not_to_be(url: str, ask: Ask) -> None:
+    with pytest.raises(UnreachableError, match="cannot reach"):
+        ask(url, "predict", PICTURE)
+
+
+def test_a_file_that_cannot_be_read_is_named(ask: Ask, tmp_path: Path) -> None:
+    with scripted(GOOD) as (url, seen), pytest.raises(FileError, match=r"nothing\.png: No such file"):
+        ask(url, "predict", tmp_path / "nothing.png")
+    assert seen == []
+
+
+def test_more_than_the_service_takes_at_once_is_all_answered_in_the_end() -> None:
+    with misbehaving("slow", "--max-queue", 1) as service:
+        with Client(service.url, patience_s=0) as hasty, ThreadPoolExecutor(4) as crowd:
+            hurried = [crowd.submit(hasty.predict, PICTURE) for _ in range(4)]
+            assert any(isinstance(asked.exception(), BusyError) for asked in hurried)
+        with Client(service.url) as patient, ThreadPoolExecutor(4) as crowd:
+            answers = [crowd.submit(patient.predict, PICTURE) for _ in range(4)]
+            assert {asked.result().predictions[0].label for asked in answers} == {"7"}
+
+
+def test_the_client_needs_no_part_of_the_server() -> None:
+    server_alone = {
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "numpy",
+        "onnxruntime",
+        "imagecodecs",
+        "pydantic_settings",
+        "export",
+    }
+    code = f"import sys, service.client, service.client.command; print(sorted({server_alone!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout.strip() == "[]"
