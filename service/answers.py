@@ -11,6 +11,7 @@ import orjson
 from service.engine import Answer
 from service.errors import RequestError
 from service.geometry import corners
+from service.grids import sample_points
 from service.images import Format
 from service.schemas import ErrorBody, ErrorDetail
 
@@ -19,12 +20,12 @@ OPEN_INFERENCE = "/v2"
 Json = dict[str, Any]
 
 
-def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_ms: float) -> Json:
-    """A `service.schemas.Prediction`."""
+def describe_answer(answer: Answer, top_k: int, rectified: Format | None, points: int, total_ms: float) -> Json:
+    """A `service.schemas.Prediction`; ``points`` a side of the sampled grid are answered, none for 0."""
     model, reading, times = answer.model, answer.reading, answer.timings
     classes = model.manifest.classes
     ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
-    transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
+    transforms = [describe_transform(answer, index, rectified, points) for index in range(len(reading.looks))]
     main = transforms[answer.model.manifest.main]
     return {
         "model": {"name": model.name, "version": model.version},
@@ -35,6 +36,7 @@ def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_
         "theta": main["theta"],
         "corners": main["corners"],
         "rectified": main["rectified"],
+        **({"points": main["points"]} if points else {}),
         **({"transforms": transforms} if len(transforms) > 1 else {}),
         "batch_size": answer.batch_size,
         "timings_ms": {
@@ -47,7 +49,7 @@ def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_
     }
 
 
-def describe_transform(answer: Answer, index: int, rectified: Format | None) -> Json:
+def describe_transform(answer: Answer, index: int, rectified: Format | None, points: int) -> Json:
     """A `service.schemas.TransformResult`."""
     look = answer.reading.looks[index]
     transform = answer.model.manifest.transforms[index]
@@ -56,7 +58,7 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None) -> 
         height, width, _ = look.rectified.shape
         data = base64.b64encode(answer.rectified[index]).decode()
         file = {"format": rectified, "width": width, "height": height, "data": data}
-    return {
+    described = {
         "name": transform.name,
         "kind": transform.kind,
         "theta": look.theta,
@@ -64,6 +66,10 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None) -> 
         "corners": corners(look.region, answer.width, answer.height),
         "rectified": file,
     }
+    if points:
+        sampled = sample_points(answer.reading, answer.model.manifest, index, points)
+        described["points"] = (sampled * (answer.width, answer.height)).tolist()
+    return described
 
 
 def describe_error(error: RequestError, path: str) -> Json:

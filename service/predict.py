@@ -139,7 +139,7 @@ class Predict:
         started = perf_counter()
         rectified: Format | None = None if options.rectified == "none" else options.rectified
         answer = await self._engine.predict(model, upload, rectified, timeout_ms, client.waits)
-        return describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
+        return describe_answer(answer, options.top_k, rectified, options.points, (perf_counter() - started) * 1000)
 
 
 def read_timeout(body: Body, most_ms: int) -> int:
