@@ -63,7 +63,7 @@ const state = {
   picture: null,
   /** @type {Placement} */
   placement: START,
-  disturbance: { clutter: 0, noise: 0, seed: 1, invert: false },
+  disturbance: { clutter: 0, noise: 0, invert: false },
   tab: "look",
   /** @type {{home: Placement, since: number} | null} */
   moving: null,
@@ -319,7 +319,7 @@ function listen() {
 
   on("reset", () => {
     stopMoving();
-    change({ placement: START, disturbance: { ...state.disturbance, clutter: 0, noise: 0, invert: false } });
+    change({ placement: START, disturbance: { clutter: 0, noise: 0, invert: false } });
   });
   on("move", () => {
     if (state.moving !== null) return stopMoving();

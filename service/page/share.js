@@ -21,7 +21,7 @@ export function toHash({ model, version, sample, picture, placement, disturbance
   for (const [name, value] of Object.entries(placement)) {
     if (value !== START[/** @type {keyof Placement} */ (name)]) words.set(name, rounded(value));
   }
-  for (const name of /** @type {const} */ (["clutter", "noise", "seed"])) {
+  for (const name of /** @type {const} */ (["clutter", "noise"])) {
     if (disturbance[name] !== 0) words.set(name, rounded(disturbance[name]));
   }
   if (disturbance.invert) words.set("invert", "1");
@@ -50,7 +50,6 @@ export function fromHash(hash) {
     disturbance: {
       clutter: Math.min(16, Math.max(0, Math.round(number("clutter", 0)))),
       noise: Math.min(100, Math.max(0, number("noise", 0))),
-      seed: Math.round(number("seed", 0)),
       invert: words.get("invert") === "1",
     },
   };

@@ -3,6 +3,9 @@
 import { addNoise, pieces } from "./chance.js";
 import { matrix } from "./placement.js";
 
+const SEED = 1;
+/** Of clutter and noise, which stand still while the picture moves. */
+
 /** @typedef {import("./types.js").Picture} Picture */
 /** @typedef {import("./types.js").Size} Size */
 
@@ -72,7 +75,7 @@ export class Stage {
     this.strew(picture, size, disturbance);
     if (disturbance.noise > 0) {
       const frame = this.pixels();
-      addNoise(frame.data, (disturbance.noise / 100) * 128, disturbance.seed);
+      addNoise(frame.data, (disturbance.noise / 100) * 128, SEED);
       context.putImageData(frame, 0, 0);
     }
   }
@@ -86,7 +89,7 @@ export class Stage {
   strew(picture, size, disturbance) {
     const { context, canvas } = this;
     context.globalCompositeOperation = this.grey ? "lighten" : "source-over";
-    for (const { from, to, side } of pieces(disturbance.clutter, disturbance.seed)) {
+    for (const { from, to, side } of pieces(disturbance.clutter, SEED)) {
       context.drawImage(
         picture.source,
         from[0] * size.width,

@@ -5,8 +5,7 @@
  * @typedef {{width: number, height: number}} Size
  * @typedef {{x: number, y: number, turn: number, size: number}} Placement Where the picture lies on the stage: its
  *   centre's shift in shares of the stage's width and height, degrees clockwise, and times its fitting size.
- * @typedef {{clutter: number, noise: number, seed: number, invert: boolean}} Disturbance Pieces, per cent, and what
- *   they are drawn by.
+ * @typedef {{clutter: number, noise: number, invert: boolean}} Disturbance Pieces, and per cent.
  * @typedef {{source: HTMLCanvasElement | HTMLVideoElement, name: string, sample: string | null}} Picture
  *
  * @typedef {{name: string, kind: string, width: number, height: number}} TransformInfo
