@@ -7,7 +7,7 @@
 /**
  * Take theta, which maps the rectified image to a picture of `size`, apart.
  *
- * The turn is that of the region's axes, by the rotation nearest to theta; the zoom is how many times larger its content
+ * The turn is the rotation nearest to theta, after a mirror from left to right if there is one; the zoom is how many times larger its content
  * is in the rectified image than if that showed the whole picture; the stretch is how much longer one axis is than the
  * other. Turn and stretch are those of pixels: theta is taken out of its square of -1 to 1.
  * @param {number[][]} theta
@@ -20,7 +20,7 @@ export function takeApart(theta, size) {
   const [c, d] = [theta[1][0] / aspect, theta[1][1]];
   const determinant = a * d - b * c;
   const mirrored = determinant < 0;
-  const turn = mirrored ? Math.atan2(c + b, a - d) : Math.atan2(c - b, a + d);
+  const turn = mirrored ? Math.atan2(-c - b, d - a) : Math.atan2(c - b, a + d);
   const [sum, difference] = [Math.hypot(a + d, c - b), Math.hypot(a - d, c + b)];
   const [long, short] = [(sum + difference) / 2, Math.abs(sum - difference) / 2];
   return {

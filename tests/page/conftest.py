@@ -66,7 +66,7 @@ class Complaints(list[str]):
         page.on("console", self._note)
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" and not message.location["url"].endswith("/metrics"):
             self.append(message.text)
 
 
