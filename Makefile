@@ -23,7 +23,7 @@ test: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -rs
 
 test-kserve: .venv/dev.stamp .venv/kserve.stamp
 	$(BIN)/pytest tests/service/open_inference/test_kserve.py

@@ -45,7 +45,7 @@ export function make(tag, text = "", className = "") {
 export function looksOf(answer, kind = "affine") {
   const all = answer.transforms ?? [{ ...answer, name: "", kind }];
   const looks = all.map((look) => ({ look, bends: BENT.has(look.kind), name: look.name }));
-  const main = looks.find(({ look }) => look.rectified.data === answer.rectified.data);
+  const main = looks.find(({ look }) => String(look.theta) === String(answer.theta));
   return main ? [...looks.filter((look) => look !== main), main] : looks;
 }
 

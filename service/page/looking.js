@@ -7,9 +7,9 @@
 /**
  * Take theta, which maps the rectified image to a picture of `size`, apart.
  *
- * The turn is the rotation nearest to theta, after a mirror from left to right if there is one; the zoom is how many times larger its content
- * is in the rectified image than if that showed the whole picture; the stretch is how much longer one axis is than the
- * other. Turn and stretch are those of pixels: theta is taken out of its square of -1 to 1.
+ * The turn is the rotation nearest to theta, after a mirror from left to right if there is one; the zoom is how many
+ * times larger things are in the rectified image than if that showed the whole picture; the stretch is how much longer
+ * one axis is than the other. Turn and stretch are those of pixels: theta is taken out of its square of -1 to 1.
  * @param {number[][]} theta
  * @param {Size} size
  * @returns {Parts}
