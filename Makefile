@@ -15,7 +15,7 @@ help:
 	@echo "make clean   remove .venv and caches"
 
 serve: .venv/serve.stamp
-	@echo "Serving $(or $(STN_MODELS),models) at http://$(HOST):$(PORT); Ctrl+C stops. Try, from another terminal here:"
+	@echo "Serving $(or $(STN_MODELS),models) at http://$(HOST):$(PORT); Ctrl+C stops. Open it in a browser, or from another terminal here:"
 	@echo "  curl -F image=@docs/pictures/digit.png http://$(HOST):$(PORT)/predict"
 	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT) --log-format console
 

@@ -8,28 +8,33 @@ import { shrink } from "./sources.js";
 /**
  * @param {{dialog: HTMLDialogElement, video: HTMLVideoElement, keep: HTMLElement}} parts
  * @param {(picture: Picture) => void} onPicture
- * @param {() => void} onFrame there is a new frame to look at
+ * @param {() => boolean} onFrame there is a new frame to look at; whether there should be more
  * @returns {() => Promise<void>} opens it; fails with a `Problem`
  */
 export function camera({ dialog, video, keep }, onPicture, onFrame) {
   /** @type {MediaStream | null} */
   let stream = null;
 
-  const watch = () => {
-    if (stream === null) return;
-    onFrame();
-    requestAnimationFrame(watch);
-  };
-  const end = () => {
-    if (stream === null) return;
-    onPicture({ source: shrink(video, 512), name: "camera", sample: null });
-    for (const track of stream.getTracks()) track.stop();
+  const stop = () => {
+    for (const track of stream?.getTracks() ?? []) track.stop();
     stream = null;
     video.srcObject = null;
     dialog.close();
   };
+  const end = () => {
+    if (stream === null) return;
+    onPicture({ source: shrink(video, 512), name: "camera", sample: null });
+    stop();
+  };
+  const watch = () => {
+    if (stream === null) return;
+    if (onFrame()) requestAnimationFrame(watch);
+    else stop(); // another picture has taken its place
+  };
   keep.addEventListener("click", end);
-  dialog.addEventListener("close", end);
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") end();
+  });
 
   return async () => {
     if (navigator.mediaDevices === undefined) {

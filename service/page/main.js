@@ -82,14 +82,19 @@ function listenToPictures() {
   });
   onClick("paste", () => bench.take(readClipboard().then((blob) => open(blob, "What you pasted"))));
 
+  const video = element("video", HTMLVideoElement);
   const openCamera = camera(
     {
       dialog: element("camera", HTMLDialogElement),
-      video: element("video", HTMLVideoElement),
+      video,
       keep: element("camera-keep", HTMLButtonElement),
     },
     (picture) => bench.take(Promise.resolve(picture), state.picture?.name === "camera" ? state.placement : {}),
-    () => bench.change({}),
+    () => {
+      const live = state.picture?.source === video;
+      if (live) bench.change({});
+      return live;
+    },
   );
   onClick("open-camera", () => openCamera().catch((error) => problems.show(error)));
   const openPad = pad(

@@ -46,6 +46,9 @@ export function pad({ dialog, ink, clear, close }, onPicture) {
     show();
   });
   close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") dialog.close();
+  });
   wipe();
   return () => {
     wipe();

@@ -14,9 +14,9 @@ from tests.page.conftest import FLAGS, find_chromium
 from tests.page.looking import wait_for
 
 FOLDER = REPOSITORY / "docs" / "page"
-FRAMES = 48
-FRAME_MS = 80
-SIDE, GAP = 380, 12
+FRAMES = 42
+FRAME_MS = 90
+SIDE, GAP = 320, 10
 """Of the film's two halves, in pixels, and between them."""
 PAPER = (244, 243, 239)
 SHADES = 48
@@ -77,7 +77,7 @@ def take_screenshots(browser: Browser, url: str) -> None:
 
 def take_film(browser: Browser, url: str) -> None:
     """A digit goes round, and its rectified image stands still."""
-    page = open_page(browser, f"{url}/#model=digits&version=2&sample=2.png", (1200, 800))
+    page = open_page(browser, f"{url}/#model=digits&version=2&sample=2.png", (1200, 740))
     settle(page)
     frames = []
     for frame in range(FRAMES):

@@ -99,6 +99,15 @@ def test_the_camera_is_live_until_a_picture_is_kept(page: Page, server: Service)
     expect_agreement(page, server)
 
 
+def test_another_picture_ends_the_camera(page: Page) -> None:
+    page.get_by_role("button", name="Camera").click()
+    expect(page.locator("#camera")).to_be_visible()
+    page.get_by_role("button", name="8", exact=True).click()
+    expect(page.locator("#camera")).to_be_hidden()
+    expect_best(page, "8")
+    assert page.locator("#video").evaluate("(video) => video.srcObject") is None
+
+
 def test_a_digit_that_is_drawn(page: Page) -> None:
     page.get_by_role("button", name="Draw").click()
     box = page.locator("#ink").bounding_box()
@@ -114,7 +123,7 @@ def test_a_digit_that_is_drawn(page: Page) -> None:
     expect_best(page, "1")
     page.get_by_role("button", name="Clear").click()
     assert not np.asarray(Image.open(io.BytesIO(stage_picture(page))).convert("L")).any()
-    page.get_by_role("button", name="Done").click()
+    page.keyboard.press("Escape")
     expect(page.locator("#pad")).to_be_hidden()
 
 
