@@ -52,6 +52,6 @@ export function camera({ dialog, video, keep }, onPicture, onFrame) {
     await video.play();
     onPicture({ source: video, name: "camera", sample: null });
     dialog.show();
-    watch();
+    requestAnimationFrame(watch);
   };
 }
