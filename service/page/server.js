@@ -57,8 +57,9 @@ export class ServerView {
       ["versions served", String(models.length)],
     ];
     if (now !== null && before !== null) {
+      const requests = models.map((model) => perSecond(before, now, "stn_requests_total", labelsOf(model)));
       facts.push(
-        ["requests", `${perSecond(before, now, "stn_requests_total", {}).toFixed(1)} /s`],
+        ["requests", `${requests.reduce((sum, rate) => sum + rate, 0).toFixed(1)} /s`], // without those of pages like this
         ["refused", `${perSecond(before, now, "stn_rejections_total", {}).toFixed(1)} /s`],
         ["waiting", String(now.sum("stn_queue_depth", {}))],
       );
@@ -69,6 +70,13 @@ export class ServerView {
     this.before = now;
   }
 }
+
+/**
+ * Those that a model's metrics carry.
+ * @param {ModelInfo} model
+ * @returns {Record<string, string>}
+ */
+const labelsOf = (model) => ({ model: model.name, version: String(model.version) });
 
 /**
  * A model's row.
@@ -86,7 +94,7 @@ function row(model, before, now) {
     `${percent(model.accuracy.accuracy)} of ${model.accuracy.pictures.toLocaleString("en")}`,
   ];
   if (now !== null && before !== null) {
-    const labels = { model: model.name, version: String(model.version) };
+    const labels = labelsOf(model);
     const latency = mean(before, now, "stn_request_duration_seconds", labels);
     cells.push(
       perSecond(before, now, "stn_requests_total", labels).toFixed(1),
