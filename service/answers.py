@@ -20,12 +20,12 @@ OPEN_INFERENCE = "/v2"
 Json = dict[str, Any]
 
 
-def describe_answer(answer: Answer, top_k: int, rectified: Format | None, points: int, total_ms: float) -> Json:
-    """A `service.schemas.Prediction`; ``points`` a side of the sampled grid are answered, none for 0."""
+def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_ms: float) -> Json:
+    """A `service.schemas.Prediction`."""
     model, reading, times = answer.model, answer.reading, answer.timings
     classes = model.manifest.classes
     ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
-    transforms = [describe_transform(answer, index, rectified, points) for index in range(len(reading.looks))]
+    transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
     main = transforms[answer.model.manifest.main]
     return {
         "model": {"name": model.name, "version": model.version},
@@ -36,7 +36,6 @@ def describe_answer(answer: Answer, top_k: int, rectified: Format | None, points
         "theta": main["theta"],
         "corners": main["corners"],
         "rectified": main["rectified"],
-        **({"points": main["points"]} if points else {}),
         **({"transforms": transforms} if len(transforms) > 1 else {}),
         "batch_size": answer.batch_size,
         "timings_ms": {
@@ -49,7 +48,7 @@ def describe_answer(answer: Answer, top_k: int, rectified: Format | None, points
     }
 
 
-def describe_transform(answer: Answer, index: int, rectified: Format | None, points: int) -> Json:
+def describe_transform(answer: Answer, index: int, rectified: Format | None) -> Json:
     """A `service.schemas.TransformResult`."""
     look = answer.reading.looks[index]
     transform = answer.model.manifest.transforms[index]
@@ -58,7 +57,7 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None, poi
         height, width, _ = look.rectified.shape
         data = base64.b64encode(answer.rectified[index]).decode()
         file = {"format": rectified, "width": width, "height": height, "data": data}
-    described = {
+    return {
         "name": transform.name,
         "kind": transform.kind,
         "theta": look.theta,
@@ -66,10 +65,19 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None, poi
         "corners": corners(look.region, answer.width, answer.height),
         "rectified": file,
     }
-    if points:
-        sampled = sample_points(answer.reading, answer.model.manifest, index, points)
-        described["points"] = (sampled * (answer.width, answer.height)).tolist()
-    return described
+
+
+def add_points(description: Json, answer: Answer, side: int) -> None:
+    """Where ``side`` x ``side`` points of each rectified image lie in the picture, to what `describe_answer` said."""
+    manifest = answer.model.manifest
+    size = (answer.width, answer.height)
+    points = [
+        (sample_points(answer.reading, manifest, index, side) * size).tolist()
+        for index in range(len(manifest.transforms))
+    ]
+    description["points"] = points[manifest.main]
+    for transform, found in zip(description.get("transforms", ()), points, strict=False):
+        transform["points"] = found
 
 
 def describe_error(error: RequestError, path: str) -> Json:
