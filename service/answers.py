@@ -69,12 +69,9 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None) -> 
 
 def add_points(description: Json, answer: Answer, side: int) -> None:
     """Where ``side`` x ``side`` points of each rectified image lie in the picture, to what `describe_answer` said."""
-    manifest = answer.model.manifest
-    size = (answer.width, answer.height)
-    points = [
-        (sample_points(answer.reading, manifest, index, side) * size).tolist()
-        for index in range(len(manifest.transforms))
-    ]
+    manifest, size = answer.model.manifest, (answer.width, answer.height)
+    indices = range(len(manifest.transforms))
+    points = [(sample_points(answer.reading, manifest, index, side) * size).tolist() for index in indices]
     description["points"] = points[manifest.main]
     for transform, found in zip(description.get("transforms", ()), points, strict=False):
         transform["points"] = found

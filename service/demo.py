@@ -1,12 +1,14 @@
 """The page at GET /: its files, held in memory, and the sample pictures that lie beside the models.
 
 All files but ``index.html`` stand under a path that holds the digest of their contents, and may be kept for ever: other
-files have another path. A sample lies in ``MODELS/NAME/samples/`` and is called as its class is.
+files have another path. A sample lies in ``MODELS/NAME/samples/`` and is called as its class is; a model that has none
+shows the golden pictures of its artifact.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +16,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from service.models import Models
+from export.artifact import GOLDEN, ArtifactError, find_artifacts, read_artifact
+from service.images import encode
+from service.models import Model, Models
 
 FOLDER: Final = Path(__file__).parent / "page"
 INDEX: Final = "index.html"
@@ -91,18 +95,21 @@ def create_demo(models: Models, folder: Path, page: Page | None = None) -> APIRo
 
     @router.get("/page/samples/{model}")
     def samples(model: str) -> Response:
-        models.find(model, None)
-        return JSONResponse({"samples": list_samples(folder / model / SAMPLES)}, headers={"Cache-Control": ASK_AGAIN})
+        found = models.find(model, None)
+        names = list_samples(folder / model / SAMPLES) or list(golden_samples(found, folder))
+        return JSONResponse({"samples": names}, headers={"Cache-Control": ASK_AGAIN})
 
     @router.get("/page/samples/{model}/{name}")
     def sample(request: Request, model: str, name: str) -> Response:
-        models.find(model, None)
+        found = models.find(model, None)
         if not SAMPLE.fullmatch(name):
             raise HTTPException(404)
         try:
             content = (folder / model / SAMPLES / name).read_bytes()
         except OSError:
-            raise HTTPException(404) from None
+            content = golden_samples(found, folder).get(name, b"")
+        if not content:
+            raise HTTPException(404)
         return send(request, file(content, name), ASK_AGAIN)
 
     @router.get("/page/{version}/{name}")
@@ -121,6 +128,27 @@ def list_samples(folder: Path) -> list[str]:
         return sorted((entry.name for entry in folder.iterdir() if SAMPLE.fullmatch(entry.name)), key=in_order)
     except OSError:
         return []
+
+
+def golden_samples(model: Model, folder: Path) -> Mapping[str, bytes]:
+    """The golden pictures of ``model``, which lies in ``folder``, by name; none if its files have gone meanwhile."""
+    try:
+        return read_golden(model.name, model.version, model.manifest.files[GOLDEN].sha256, folder)
+    except (ArtifactError, KeyError):
+        return {}
+
+
+@lru_cache(maxsize=32)
+def read_golden(name: str, version: int, sha256: str, folder: Path) -> Mapping[str, bytes]:
+    """See `golden_samples`; ``sha256`` tells one content of the artifact from another.
+
+    Raises:
+        ArtifactError: the artifact cannot be read.
+        KeyError: it is not there.
+    """
+    places = {(found, number): place for found, number, place in find_artifacts(folder)}
+    images, _ = read_artifact(places[name, version]).golden()
+    return {f"picture {number}.png": encode(image, "png") for number, image in enumerate(images, start=1)}
 
 
 def in_order(name: str) -> tuple[int, str]:

@@ -1,13 +1,19 @@
 """The page's files: what is sent with them, what is kept, and what is not there."""
 
+import io
 import re
+import shutil
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.demo import FOLDER, list_samples
 from tests.conftest import Service, start_service
+from tests.service.artifacts import write
+from tests.service.pictures import ARTIFACT, DIGITS
 
 LARGEST_PAGE = 150_000
 FILES = sorted(file for file in FOLDER.iterdir() if file.suffix in (".js", ".css", ".svg"))
@@ -91,6 +97,26 @@ def test_every_bundled_model_has_samples_that_it_knows(server: Service, model: s
         answer = server.client.post("/predict", content=picture.content, params={"model": model}).json()
         label = re.sub(r"\W", "", answer["predictions"][0]["label"])
         assert label == re.sub(r"\W", "", Path(name).stem)
+
+
+def test_a_model_without_samples_shows_its_golden_pictures(tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "1")
+    with start_service("--models", tmp_path) as service:
+        names = service.client.get("/page/samples/mine").json()["samples"]
+        assert names == [f"picture {number}.png" for number in range(1, len(DIGITS) + 1)]
+        for name, pixels in zip(names, DIGITS, strict=True):
+            picture = service.client.get(f"/page/samples/mine/{name}")
+            with Image.open(io.BytesIO(picture.content)) as image:
+                assert np.array_equal(np.asarray(image), pixels)
+        shutil.rmtree(tmp_path / "mine")
+        assert service.client.get("/page/samples/mine/picture 9.png").status_code == 404
+
+
+def test_a_lone_model_file_has_them_too(tmp_path: Path) -> None:
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(ARTIFACT.model)
+    with start_service("--models", file) as service:
+        assert len(service.client.get("/page/samples/mine").json()["samples"]) == len(DIGITS)
 
 
 def test_numbers_are_in_order_and_what_is_no_picture_is_left_out(tmp_path: Path) -> None:
