@@ -144,6 +144,7 @@ export class Bench {
     const other = model.name !== this.state.model?.name;
     this.stage.fit(model.input);
     this.modelChoice.value = nameOf(model);
+    this.compareView.begin(model);
     element("calibration", HTMLElement).textContent =
       model.temperature === 1 ? "probabilities" : "calibrated probabilities";
     this.change({ model, moving: null });
@@ -195,6 +196,7 @@ export class Bench {
   /** Load what the service has, and what the address says. */
   async begin() {
     try {
+      Object.assign(this.state, { model: null, picture: null, moving: null });
       this.models = await listModels();
       this.problems.hide();
       offer(this.modelChoice, this.models);

@@ -54,7 +54,16 @@ export class CompareView {
   offer(models) {
     this.models = models;
     for (const { select } of this.sides) offer(select, models);
-    this.sides[1].select.selectedIndex = Math.min(1, models.length - 1);
+  }
+
+  /**
+   * Compare `model` with another version of it, or else with another model.
+   * @param {ModelInfo} model
+   */
+  begin(model) {
+    const others = this.models.filter((other) => nameOf(other) !== nameOf(model));
+    const other = others.find(({ name }) => name === model.name) ?? others[0] ?? model;
+    [model, other].forEach((chosen, index) => (this.sides[index].select.value = nameOf(chosen)));
   }
 
   /**

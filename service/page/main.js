@@ -124,6 +124,7 @@ function listenToTop() {
   });
 }
 
+window.addEventListener("hashchange", () => void bench.begin());
 listenToStage();
 listenToPictures();
 listenToTop();

@@ -20,7 +20,7 @@ def test_two_versions_answer_to_the_same_picture(page: Page, server: Service) ->
         page.get_by_label("First model").locator("select"),
         page.get_by_label("Second model").locator("select"),
     )
-    assert [first.input_value(), second.input_value()] == ["digits/1", "digits/2"]
+    assert [first.input_value(), second.input_value()] == ["digits/2", "digits/1"]
     page.locator("#turn").fill("30")
 
     def agrees() -> bool:
@@ -28,7 +28,7 @@ def test_two_versions_answer_to_the_same_picture(page: Page, server: Service) ->
         regions = page.locator("#overlay .region").evaluate_all(
             "(all) => all.map((one) => [...one.points].map((p) => [p.x, p.y]))"
         )
-        answers = [ask(server, picture, model="digits", version=version) for version in (1, 2)]
+        answers = [ask(server, picture, model="digits", version=version) for version in (2, 1)]
         return len(regions) == 2 and all(
             [number for point in region for number in point]
             == pytest.approx([number for point in answer["corners"] for number in point], abs=0.01)
@@ -77,6 +77,13 @@ def test_a_link_shows_the_same(page: Page, context: BrowserContext, complaints: 
     complaints.listen(other)
     other.goto(link)
     wait_for(other, lambda: stage_picture(other) == stage_picture(page), "the other page shows the same stage")
+
+
+def test_a_link_that_is_put_into_the_same_tab_is_followed(page: Page, server: Service) -> None:
+    page.goto(f"{server.url}/#model=digits&version=1&sample=8.png&turn=10")
+    expect_best(page, "8")
+    expect(page.locator("#model")).to_have_value("digits/1")
+    expect(page.locator("#turn")).to_have_value("10")
 
 
 @pytest.mark.parametrize(
