@@ -31,9 +31,9 @@ def measure(url: str, model: str, seconds: float) -> float:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        page.goto(url)
+        name, version = model.split("/")
+        page.goto(f"{url}/#model={name}&version={version}")
         page.locator("#classes li").first.wait_for()
-        page.locator("#model").select_option(model)
         page.get_by_role("button", name="Let it move").click()
         page.wait_for_function("() => parseInt(document.getElementById('frames').textContent) > 10")
         rate: float = page.evaluate(COUNT, seconds)

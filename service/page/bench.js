@@ -44,6 +44,8 @@ export class Bench {
     this.settling = 0;
     /** @type {ModelInfo[]} */
     this.models = [];
+    /** @type {ModelInfo | null} */
+    this.chosen = null;
     /** @type {State} */
     this.state = {
       model: null,
@@ -126,9 +128,6 @@ export class Bench {
     try {
       const picture = await coming;
       this.problems.hide();
-      for (const button of this.samples.children) {
-        button.setAttribute("aria-pressed", String(button.getAttribute("data-sample") === picture.sample));
-      }
       this.change({ picture, placement: within({ ...START, ...placement }), moving: null });
     } catch (error) {
       this.problems.show(error);
@@ -136,31 +135,38 @@ export class Bench {
   }
 
   /**
-   * Let a model look.
+   * Let a model look, at a sample of its own if the picture was one of another model.
    * @param {ModelInfo} model
-   * @param {string | null} sample to begin with, where the picture was a sample of another model
+   * @param {string | null} sample to begin with
    */
   async use(model, sample) {
-    const other = model.name !== this.state.model?.name;
+    /** @type {Partial<State>} */
+    const patch = { model, moving: null };
+    this.chosen = model;
+    if (model.name !== this.state.model?.name) {
+      const names = await listSamples(model.name);
+      const first = names[Math.min(FIRST_SAMPLE, names.length - 1)];
+      const wanted = sample !== null && names.includes(sample) ? sample : first;
+      const own = this.state.picture !== null && this.state.picture.sample === null;
+      if (!own && wanted !== undefined) {
+        Object.assign(patch, { picture: await openSample(model.name, wanted), placement: START });
+      }
+      if (model !== this.chosen) return; // another one was chosen meanwhile
+      this.offerSamples(model, names);
+    }
     this.stage.fit(model.input);
     this.modelChoice.value = nameOf(model);
     this.compareView.begin(model);
     element("calibration", HTMLElement).textContent =
       model.temperature === 1 ? "probabilities" : "calibrated probabilities";
-    this.change({ model, moving: null });
-    if (!other) return;
-    const names = await this.offerSamples(model);
-    const wanted = sample !== null && names.includes(sample) ? sample : names[Math.min(FIRST_SAMPLE, names.length - 1)];
-    const own = this.state.picture !== null && this.state.picture.sample === null;
-    if (!own && wanted !== undefined) await this.take(openSample(model.name, wanted));
+    this.change(patch);
   }
 
   /**
    * @param {ModelInfo} model
-   * @returns {Promise<string[]>} the names of its samples
+   * @param {string[]} names of its samples
    */
-  async offerSamples(model) {
-    const names = await listSamples(model.name);
+  offerSamples(model, names) {
     this.samples.replaceChildren(
       ...names.map((name) => {
         const button = document.createElement("button");
@@ -169,13 +175,11 @@ export class Bench {
         button.dataset.sample = name;
         button.title = image.alt = name.replace(/\.\w+$/, "");
         image.src = sampleUrl(model.name, name);
-        button.setAttribute("aria-pressed", "false");
         button.append(image);
         button.addEventListener("click", () => void this.take(openSample(model.name, name)));
         return button;
       }),
     );
-    return names;
   }
 
   /** Let the picture move, or stop it. */

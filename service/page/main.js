@@ -30,7 +30,10 @@ const serverView = new ServerView((error) => problems.show(error));
 const frame = element("frame", HTMLDivElement);
 
 /** @param {import("./bench.js").State} state */
-function showState({ placement, disturbance, moving }) {
+function showState({ picture, placement, disturbance, moving }) {
+  for (const button of bench.samples.children) {
+    button.setAttribute("aria-pressed", String(button.getAttribute("data-sample") === picture?.sample));
+  }
   const values = { ...placement, ...disturbance };
   for (const name of SLIDERS) {
     element(name, HTMLInputElement).value = String(values[name]);
