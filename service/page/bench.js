@@ -193,7 +193,7 @@ export class Bench {
   step() {
     const { moving } = this.state;
     if (moving === null) return;
-    this.change({ placement: path(moving.home, (performance.now() - moving.since) / 1000) });
+    if (!this.loop.busy) this.change({ placement: path(moving.home, (performance.now() - moving.since) / 1000) });
     requestAnimationFrame(() => this.step());
   }
 
