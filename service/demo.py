@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from export.artifact import GOLDEN, ArtifactError, find_artifacts, read_artifact
+from export.artifact import ArtifactError, find_artifacts, read_artifact
 from service.images import encode
 from service.models import Model, Models
 
@@ -133,14 +133,14 @@ def list_samples(folder: Path) -> list[str]:
 def golden_samples(model: Model, folder: Path) -> Mapping[str, bytes]:
     """The golden pictures of ``model``, which lies in ``folder``, by name; none if its files have gone meanwhile."""
     try:
-        return read_golden(model.name, model.version, model.manifest.files[GOLDEN].sha256, folder)
+        return read_golden(model.name, model.version, model.digest, folder)
     except (ArtifactError, KeyError):
         return {}
 
 
 @lru_cache(maxsize=32)
-def read_golden(name: str, version: int, sha256: str, folder: Path) -> Mapping[str, bytes]:
-    """See `golden_samples`; ``sha256`` tells one content of the artifact from another.
+def read_golden(name: str, version: int, digest: str, folder: Path) -> Mapping[str, bytes]:
+    """See `golden_samples`; ``digest`` tells one content of the artifact from another.
 
     Raises:
         ArtifactError: the artifact cannot be read.

@@ -207,7 +207,7 @@ export class Bench {
       this.compareView.offer(this.models);
       const shared = fromHash(location.hash);
       const model = this.models.find(({ name, version }) => name === shared?.model && version === shared.version);
-      const used = model ?? newest(this.models);
+      const used = model ?? this.models.find((candidate) => candidate.default);
       if (used === undefined) return;
       await this.use(used, shared?.sample ?? null);
       if (shared === null || model === undefined) return;
@@ -217,14 +217,6 @@ export class Bench {
       this.problems.show(error, () => void this.begin());
     }
   }
-}
-
-/**
- * What the service answers with unless told otherwise: the highest version of the first name.
- * @param {ModelInfo[]} models
- */
-function newest(models) {
-  return models.filter(({ name }) => name === models[0].name).sort((one, other) => other.version - one.version)[0];
 }
 
 /** @param {HTMLCanvasElement} canvas */

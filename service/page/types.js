@@ -9,7 +9,7 @@
  * @typedef {{source: HTMLCanvasElement | HTMLVideoElement, name: string, sample: string | null}} Picture
  *
  * @typedef {{name: string, kind: string, width: number, height: number}} TransformInfo
- * @typedef {{name: string, version: number, runtime: string, device: string, classes: string[],
+ * @typedef {{name: string, version: number, default: boolean, runtime: string, device: string, classes: string[],
  *   input: {width: number, height: number, channels: number}, transforms: TransformInfo[], temperature: number,
  *   accuracy: {dataset: string, pictures: number, accuracy: number}}} ModelInfo
  * @typedef {{label: string, index: number, probability: number}} ClassPrediction
