@@ -159,7 +159,7 @@ def in_order(name: str) -> tuple[int, str]:
 
 def send(request: Request, found: File, caching: str, headers: Mapping[str, str] | None = None) -> Response:
     """The file, or 304 to who has it already."""
-    common = {"ETag": found.etag, "Cache-Control": caching, "X-Content-Type-Options": "nosniff", **(headers or {})}
+    common = {"ETag": found.etag, "Cache-Control": caching, **(headers or {})}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=common)
     return Response(found.content, media_type=found.type, headers=common)
