@@ -15,7 +15,7 @@ help:
 	@echo "make clean   remove .venv and caches"
 
 serve: .venv/serve.stamp
-	@echo "Serving $(or $(STN_MODELS),models) at http://$(HOST):$(PORT); Ctrl+C stops. Try, from another terminal here:"
+	@echo "Serving $(or $(STN_MODELS),models) at http://$(HOST):$(PORT); Ctrl+C stops. Open it in a browser, or from another terminal here:"
 	@echo "  curl -F image=@docs/pictures/digit.png http://$(HOST):$(PORT)/predict"
 	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT) --log-format console
 
@@ -23,7 +23,7 @@ test: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -rs
 
 test-kserve: .venv/dev.stamp .venv/kserve.stamp
 	$(BIN)/pytest tests/service/open_inference/test_kserve.py

@@ -11,6 +11,7 @@ import orjson
 from service.engine import Answer
 from service.errors import RequestError
 from service.geometry import corners
+from service.grids import sample_points
 from service.images import Format
 from service.schemas import ErrorBody, ErrorDetail
 
@@ -64,6 +65,16 @@ def describe_transform(answer: Answer, index: int, rectified: Format | None) -> 
         "corners": corners(look.region, answer.width, answer.height),
         "rectified": file,
     }
+
+
+def add_points(description: Json, answer: Answer, side: int) -> None:
+    """Where ``side`` x ``side`` points of each rectified image lie in the picture, to what `describe_answer` said."""
+    manifest, size = answer.model.manifest, (answer.width, answer.height)
+    indices = range(len(manifest.transforms))
+    points = [(sample_points(answer.reading, manifest, index, side) * size).tolist() for index in indices]
+    description["points"] = points[manifest.main]
+    for transform, found in zip(description.get("transforms", ()), points, strict=False):
+        transform["points"] = found
 
 
 def describe_error(error: RequestError, path: str) -> Json:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import __version__
 from service.administration import create_administration
 from service.answers import describe_error, describe_problem
+from service.demo import create_demo
 from service.engine import Engine
 from service.errors import BadOptionError, InternalError, RequestError
 from service.exchange import note_error, note_route
@@ -90,6 +91,8 @@ def create_app(
     if settings.admin:
         app.include_router(create_administration(repository))
     app.include_router(create_metrics_route(metrics))
+    if settings.demo:
+        app.include_router(create_demo(engine.models, settings.models))
     patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)

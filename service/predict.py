@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.answers import Json, describe_answer, describe_error, to_bytes
+from service.answers import Json, add_points, describe_answer, describe_error, to_bytes
 from service.engine import PICTURES_A_TURN, Engine
 from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
 from service.exchange import note_error
@@ -141,7 +141,10 @@ class Predict:
         started = perf_counter()
         rectified: Format | None = None if options.rectified == "none" else options.rectified
         answer = await self._engine.predict(model, upload, rectified, timeout_ms, client.waits)
-        return describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
+        description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
+        if options.points:
+            add_points(description, answer, options.points)
+        return description
 
 
 def read_timeout(body: Body, most_ms: int) -> int:

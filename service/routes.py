@@ -194,5 +194,6 @@ def describe(model: Model, *, default: bool) -> ModelInfo:
         transforms=[
             TransformInfo(**t.model_dump(include=set(TransformInfo.model_fields))) for t in manifest.transforms
         ],
+        temperature=manifest.temperature,
         accuracy=AccuracyInfo(**manifest.accuracy.model_dump()),
     )

@@ -26,6 +26,14 @@ Corners = Annotated[
         examples=[[[4.2, 3.1], [30.6, 8.8], [25.0, 35.2], [-1.4, 29.5]]],
     ),
 ]
+SampledPoints = Annotated[
+    list[Point] | None,
+    Field(
+        exclude_if=lambda value: value is None,
+        description="only when points were asked for: where that grid over the rectified image, row by row, lies in "
+        "the uploaded picture, [x, y] in pixels as in corners; this is what a thin-plate spline bends",
+    ),
+]
 
 
 class PredictOptions(BaseModel):
@@ -35,6 +43,12 @@ class PredictOptions(BaseModel):
 
     top_k: int = Field(5, ge=1, le=1000, description="how many classes to answer with; all when there are fewer")
     rectified: Literal["png", "jpeg", "none"] = Field("png", description="how to encode the rectified image")
+    points: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="answer with where a grid of points x points, edge to edge, was sampled; 0: do not",
+    )
     model: str | None = Field(None, description="name of the model; the service's default one when left out")
     version: int | None = Field(None, ge=1, description="version of the model; its default one when left out")
 
@@ -76,6 +90,7 @@ class TransformResult(BaseModel):
     parameters: list[float] = Field(description="all parameters of the transformer, flat")
     corners: Corners
     rectified: RectifiedImage | None
+    points: SampledPoints = None
 
 
 class Timings(BaseModel):
@@ -96,6 +111,7 @@ class Prediction(BaseModel):
     theta: Theta
     corners: Corners
     rectified: RectifiedImage | None = Field(description="null when rectified=none was asked for")
+    points: SampledPoints = None
     transforms: list[TransformResult] | None = Field(
         None,
         exclude_if=lambda value: value is None,
@@ -168,6 +184,7 @@ class ModelInfo(BaseModel):
     classes: list[str]
     input: InputInfo
     transforms: list[TransformInfo]
+    temperature: float = Field(description="by what it divides logits to be calibrated; 1 where it does not")
     accuracy: AccuracyInfo
 
 

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; auto takes a GPU where there is one, cuda refuses to start without"
     )
+    demo: bool = Field(True, description="serve the page at /")
     cuda_graphs: bool = Field(False, description="replay CUDA graphs on a GPU (ONNX); not measured yet")
     workers: Count = Field(1, description="processes that answer, each with its own models and queues")
     torchscript: bool = Field(

@@ -59,7 +59,7 @@ ERRORS: dict[tuple[str, str], set[str]] = {
         for path in V2_MODELS
     },
 }
-OPTIONS = {"top_k", "rectified", "model", "version", "x-timeout-ms"}
+OPTIONS = {"top_k", "rectified", "points", "model", "version", "x-timeout-ms"}
 PICTURES: Any = {"files": [("images", PICTURE), ("images", b"seven")]}
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [

@@ -1,0 +1,225 @@
+/** The workbench: one state that inputs change; the stage draws it, the service answers to it, the views show the answer. @module */
+
+import { AnswerView, decode, element, looksOf, percent } from "./answer.js";
+import { listModels, predict } from "./api.js";
+import { toBmp } from "./bmp.js";
+import { CompareView, nameOf, offer } from "./compare.js";
+import { MotionView } from "./motion.js";
+import { Newest, Rate } from "./newest.js";
+import { Overlay } from "./overlay.js";
+import { path, START, within } from "./placement.js";
+import { Problems } from "./problems.js";
+import { Recorder } from "./record.js";
+import { fromDataUrl, fromHash, toHash } from "./share.js";
+import { listSamples, open, openSample, sampleUrl } from "./sources.js";
+import { contextOf, Stage } from "./stage.js";
+
+/** @typedef {import("./types.js").Answer} Answer */
+/** @typedef {import("./types.js").ModelInfo} ModelInfo */
+/** @typedef {import("./types.js").Picture} Picture */
+/** @typedef {import("./types.js").Placement} Placement */
+/** @typedef {{model: ModelInfo | null, picture: Picture | null, placement: Placement,
+ *   disturbance: import("./types.js").Disturbance, tab: string, moving: {home: Placement, since: number} | null}} State */
+
+const QUIET_MS = 900;
+/** How long an answer stands before it is spoken and the address follows. */
+const FIRST_SAMPLE = 3;
+
+export class Bench {
+  /** @param {(state: State) => void} onChange shows the state on the controls */
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.stage = new Stage(element("stage", HTMLCanvasElement));
+    this.overlay = new Overlay(element("overlay", SVGSVGElement));
+    this.modelChoice = element("model", HTMLSelectElement);
+    this.samples = element("samples", HTMLDivElement);
+    this.spoken = element("spoken", HTMLParagraphElement);
+    this.answerView = new AnswerView();
+    this.motionView = new MotionView();
+    this.recorder = new Recorder();
+    this.rate = new Rate();
+    this.loop = new Newest(() => this.look());
+    this.compareView = new CompareView(() => this.loop.ask());
+    this.problems = new Problems(() => void this.begin());
+    this.settling = 0;
+    /** @type {ModelInfo[]} */
+    this.models = [];
+    /** @type {ModelInfo | null} */
+    this.chosen = null;
+    /** @type {State} */
+    this.state = {
+      model: null,
+      picture: null,
+      placement: START,
+      disturbance: { clutter: 0, noise: 0, invert: false },
+      tab: "look",
+      moving: null,
+    };
+  }
+
+  /**
+   * Everything that changes, changes here, and all that follows from it follows.
+   * @param {Partial<State>} patch
+   */
+  change(patch) {
+    const { state } = this;
+    Object.assign(state, patch);
+    if (state.picture !== null) this.stage.draw(state.picture, state.placement, state.disturbance);
+    this.onChange(state);
+    this.loop.ask();
+  }
+
+  /** Ask the service about what is on the stage now. */
+  async look() {
+    const { model, picture, tab } = this.state;
+    if (model === null || picture === null || tab === "server") return;
+    const pixels = this.stage.pixels();
+    try {
+      if (tab === "compare") this.overlay.show(pixels, await this.compareView.look(toBmp(pixels), pixels));
+      else await this.lookWith(model, pixels);
+      this.problems.answered();
+    } catch (error) {
+      this.problems.show(error, () => this.loop.ask());
+    }
+  }
+
+  /**
+   * @param {ModelInfo} model
+   * @param {ImageData} pixels
+   */
+  async lookWith(model, pixels) {
+    const { answer, roundTrip } = await predict(model, toBmp(pixels));
+    const looks = looksOf(answer, model.transforms[0].kind);
+    const image = await decode(answer);
+    this.overlay.show(pixels, looks);
+    this.answerView.show(answer, looks, image, pixels, roundTrip, this.rate.count(performance.now()));
+    if (this.state.moving !== null) this.motionView.add(pixels, pixelsOf(this.answerView.rectified));
+    this.recorder.frame(this.stage.canvas, this.answerView.rectified, answer.corners);
+    this.settle(answer);
+  }
+
+  /** @param {Answer} answer is spoken, and the address follows, once it stands still */
+  settle(answer) {
+    clearTimeout(this.settling);
+    this.settling = window.setTimeout(() => {
+      const [best] = answer.predictions;
+      this.spoken.textContent = `${best.label}, ${percent(best.probability)}. ${this.answerView.words.textContent}`;
+      history.replaceState(null, "", `#${this.address(null)}`);
+    }, QUIET_MS);
+  }
+
+  /**
+   * What is on the stage, for an address.
+   * @param {string | null} picture as a data URL, if it is no sample
+   */
+  address(picture) {
+    const { model, placement, disturbance } = this.state;
+    if (model === null) return "";
+    const sample = this.state.picture?.sample ?? null;
+    return toHash({ model: model.name, version: model.version, sample, picture, placement, disturbance });
+  }
+
+  /**
+   * Take another picture.
+   * @param {Promise<Picture>} coming
+   * @param {Partial<Placement>} [placement]
+   */
+  async take(coming, placement = {}) {
+    try {
+      const picture = await coming;
+      this.problems.hide();
+      this.change({ picture, placement: within({ ...START, ...placement }), moving: null });
+    } catch (error) {
+      this.problems.show(error);
+    }
+  }
+
+  /**
+   * Let a model look, at a sample of its own if the picture was one of another model.
+   * @param {ModelInfo} model
+   * @param {string | null} sample to begin with
+   */
+  async use(model, sample) {
+    /** @type {Partial<State>} */
+    const patch = { model, moving: null };
+    this.chosen = model;
+    if (model.name !== this.state.model?.name) {
+      const names = await listSamples(model.name);
+      const first = names[Math.min(FIRST_SAMPLE, names.length - 1)];
+      const wanted = sample !== null && names.includes(sample) ? sample : first;
+      const own = this.state.picture !== null && this.state.picture.sample === null;
+      if (!own && wanted !== undefined) {
+        Object.assign(patch, { picture: await openSample(model.name, wanted), placement: START });
+      }
+      if (model !== this.chosen) return; // another one was chosen meanwhile
+      this.offerSamples(model, names);
+    }
+    this.stage.fit(model.input);
+    this.modelChoice.value = nameOf(model);
+    this.compareView.begin(model);
+    element("calibration", HTMLElement).textContent =
+      model.temperature === 1 ? "probabilities" : "calibrated probabilities";
+    this.change(patch);
+  }
+
+  /**
+   * @param {ModelInfo} model
+   * @param {string[]} names of its samples
+   */
+  offerSamples(model, names) {
+    this.samples.replaceChildren(
+      ...names.map((name) => {
+        const button = document.createElement("button");
+        const image = document.createElement("img");
+        button.type = "button";
+        button.dataset.sample = name;
+        button.title = image.alt = name.replace(/\.\w+$/, "");
+        image.src = sampleUrl(model.name, name);
+        button.append(image);
+        button.addEventListener("click", () => void this.take(openSample(model.name, name)));
+        return button;
+      }),
+    );
+  }
+
+  /** Let the picture move, or stop it. */
+  toggleMotion() {
+    if (this.state.moving !== null) return this.change({ moving: null });
+    this.motionView.begin();
+    this.change({ moving: { home: this.state.placement, since: performance.now() } });
+    this.step();
+  }
+
+  step() {
+    const { moving } = this.state;
+    if (moving === null) return;
+    if (!this.loop.busy) this.change({ placement: path(moving.home, (performance.now() - moving.since) / 1000) });
+    requestAnimationFrame(() => this.step());
+  }
+
+  /** Load what the service has, and what the address says. */
+  async begin() {
+    try {
+      Object.assign(this.state, { model: null, picture: null, moving: null });
+      this.models = await listModels();
+      this.problems.hide();
+      offer(this.modelChoice, this.models);
+      this.compareView.offer(this.models);
+      const shared = fromHash(location.hash);
+      const model = this.models.find(({ name, version }) => name === shared?.model && version === shared.version);
+      const used = model ?? this.models.find((candidate) => candidate.default);
+      if (used === undefined) return;
+      await this.use(used, shared?.sample ?? null);
+      if (shared === null || model === undefined) return;
+      if (shared.picture !== null) await this.take(open(fromDataUrl(shared.picture), "the shared picture"));
+      this.change({ placement: shared.placement, disturbance: shared.disturbance });
+    } catch (error) {
+      this.problems.show(error, () => void this.begin());
+    }
+  }
+}
+
+/** @param {HTMLCanvasElement} canvas */
+function pixelsOf(canvas) {
+  return contextOf(canvas).getImageData(0, 0, canvas.width, canvas.height);
+}

@@ -1,0 +1,135 @@
+/** The page: its controls and what they do to the workbench. @module */
+
+import { element } from "./answer.js";
+import { Bench } from "./bench.js";
+import { camera } from "./camera.js";
+import { nameOf } from "./compare.js";
+import * as gestures from "./gestures.js";
+import { pad } from "./pad.js";
+import { START } from "./placement.js";
+import { ServerView } from "./server.js";
+import { offerToTake } from "./take.js";
+import { listen as listenForPictures, open, readClipboard } from "./sources.js";
+import { tabs } from "./tabs.js";
+
+const DRAWN_SIZE = 2 / 3;
+/** A drawing fills its pad; the digits of the samples fill two thirds of the stage's side. */
+const UNITS = {
+  turn: (/** @type {number} */ value) => `${Math.round(value)}°`,
+  size: (/** @type {number} */ value) => `${value.toFixed(2)}×`,
+  x: (/** @type {number} */ value) => `${Math.round(value * 100)} %`,
+  y: (/** @type {number} */ value) => `${Math.round(value * 100)} %`,
+  clutter: (/** @type {number} */ value) => `${value}`,
+  noise: (/** @type {number} */ value) => `${Math.round(value)} %`,
+};
+const SLIDERS = /** @type {(keyof typeof UNITS)[]} */ (Object.keys(UNITS));
+
+const bench = new Bench(showState);
+const { state, problems } = bench;
+const serverView = new ServerView((error) => problems.show(error));
+const frame = element("frame", HTMLDivElement);
+
+/** @param {import("./bench.js").State} state */
+function showState({ picture, placement, disturbance, moving }) {
+  for (const button of bench.samples.children) {
+    button.setAttribute("aria-pressed", String(button.getAttribute("data-sample") === picture?.sample));
+  }
+  const values = { ...placement, ...disturbance };
+  for (const name of SLIDERS) {
+    element(name, HTMLInputElement).value = String(values[name]);
+    element(`${name}-value`, HTMLOutputElement).textContent = UNITS[name](values[name]);
+  }
+  element("invert", HTMLInputElement).checked = disturbance.invert;
+  element("move", HTMLButtonElement).setAttribute("aria-pressed", String(moving !== null));
+}
+
+/**
+ * @param {string} id
+ * @param {() => unknown} act
+ */
+function onClick(id, act) {
+  element(id, HTMLButtonElement).addEventListener("click", () => void act());
+}
+
+function listenToStage() {
+  gestures.listen(frame, bench.stage.canvas, () => state.placement, (placement) => bench.change({ placement, moving: null }));
+  for (const name of SLIDERS) {
+    element(name, HTMLInputElement).addEventListener("input", ({ currentTarget }) => {
+      const value = Number(/** @type {HTMLInputElement} */ (currentTarget).value);
+      if (name === "clutter" || name === "noise") bench.change({ disturbance: { ...state.disturbance, [name]: value } });
+      else bench.change({ placement: { ...state.placement, [name]: value }, moving: null });
+    });
+  }
+  element("invert", HTMLInputElement).addEventListener("change", ({ currentTarget }) => {
+    const invert = /** @type {HTMLInputElement} */ (currentTarget).checked;
+    bench.change({ disturbance: { ...state.disturbance, invert } });
+  });
+  element("show-points", HTMLInputElement).addEventListener("change", ({ currentTarget }) => {
+    bench.overlay.points = /** @type {HTMLInputElement} */ (currentTarget).checked;
+    bench.loop.ask();
+  });
+  onClick("move", () => bench.toggleMotion());
+  onClick("reset", () =>
+    bench.change({ placement: START, disturbance: { clutter: 0, noise: 0, invert: false }, moving: null }),
+  );
+}
+
+function listenToPictures() {
+  const file = element("file", HTMLInputElement);
+  const openFile = (/** @type {File} */ found) => void bench.take(open(found, found.name || "What you pasted"));
+  listenForPictures(frame, openFile, (problem) => problems.show(problem));
+  onClick("open-file", () => file.click());
+  file.addEventListener("change", () => {
+    if (file.files?.[0]) openFile(file.files[0]);
+    file.value = "";
+  });
+  onClick("paste", () => bench.take(readClipboard().then((blob) => open(blob, "What you pasted"))));
+
+  const video = element("video", HTMLVideoElement);
+  const openCamera = camera(
+    {
+      dialog: element("camera", HTMLDialogElement),
+      video,
+      keep: element("camera-keep", HTMLButtonElement),
+    },
+    (picture) => bench.take(Promise.resolve(picture), state.picture?.name === "camera" ? state.placement : {}),
+    () => {
+      const live = state.picture?.source === video;
+      if (live) bench.change({});
+      return live;
+    },
+  );
+  onClick("open-camera", () => openCamera().catch((error) => problems.show(error)));
+  const openPad = pad(
+    {
+      dialog: element("pad", HTMLDialogElement),
+      ink: element("ink", HTMLCanvasElement),
+      clear: element("pad-clear", HTMLButtonElement),
+      close: element("pad-close", HTMLButtonElement),
+    },
+    (picture) => {
+      const again = state.picture?.name === "drawing";
+      void bench.take(Promise.resolve(picture), again ? state.placement : { size: DRAWN_SIZE });
+    },
+  );
+  onClick("open-pad", openPad);
+}
+
+function listenToTop() {
+  bench.modelChoice.addEventListener("change", () => {
+    const model = bench.models.find((candidate) => nameOf(candidate) === bench.modelChoice.value);
+    if (model) bench.use(model, null).catch((error) => problems.show(error));
+  });
+  tabs(element("tabs", HTMLDivElement), (tab) => {
+    element("workbench", HTMLElement).hidden = tab === "server";
+    serverView.watch(tab === "server");
+    bench.change({ tab });
+  });
+}
+
+window.addEventListener("hashchange", () => void bench.begin());
+listenToStage();
+listenToPictures();
+listenToTop();
+offerToTake(bench);
+void bench.begin();

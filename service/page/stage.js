@@ -1,0 +1,122 @@
+/** The stage: a canvas of the model's own input size, on which the picture lies under the user's hand. @module */
+
+import { addNoise, pieces } from "./chance.js";
+import { matrix } from "./placement.js";
+
+const SEED = 1;
+/** Of clutter and noise, which stand still while the picture moves. */
+
+/** @typedef {import("./types.js").Picture} Picture */
+/** @typedef {import("./types.js").Size} Size */
+
+/**
+ * The size of a picture, of a video too.
+ * @param {Picture["source"]} source
+ * @returns {Size}
+ */
+export function sizeOf(source) {
+  return source instanceof HTMLVideoElement
+    ? { width: source.videoWidth || 1, height: source.videoHeight || 1 }
+    : { width: source.width, height: source.height };
+}
+
+/**
+ * The context of a canvas that is read again and again.
+ * @param {HTMLCanvasElement} canvas
+ * @returns {CanvasRenderingContext2D}
+ */
+export function contextOf(canvas) {
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  if (context === null) throw new Error("this browser has no 2D canvas");
+  return context;
+}
+
+export class Stage {
+  /** @param {HTMLCanvasElement} canvas */
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.context = contextOf(canvas);
+    this.grey = true;
+  }
+
+  /**
+   * Take a model's input size.
+   * @param {{width: number, height: number, channels: number}} input
+   */
+  fit(input) {
+    this.canvas.width = input.width;
+    this.canvas.height = input.height;
+    this.grey = input.channels === 1;
+  }
+
+  /**
+   * Draw `picture` where it lies; what it does not cover is black, as it is to the network.
+   * @param {Picture} picture
+   * @param {import("./types.js").Placement} placement
+   * @param {import("./types.js").Disturbance} disturbance
+   */
+  draw(picture, placement, disturbance) {
+    const { context, canvas } = this;
+    const size = sizeOf(picture.source);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.globalCompositeOperation = "source-over";
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.imageSmoothingEnabled = true;
+    context.imageSmoothingQuality = "high";
+    context.setTransform(...matrix(placement, size, canvas));
+    context.drawImage(picture.source, 0, 0, size.width, size.height);
+    if (disturbance.invert) {
+      context.globalCompositeOperation = "difference";
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, size.width, size.height);
+    }
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    this.strew(picture, size, disturbance);
+    if (disturbance.noise > 0) {
+      const frame = this.pixels();
+      addNoise(frame.data, (disturbance.noise / 100) * 128, SEED);
+      context.putImageData(frame, 0, 0);
+    }
+  }
+
+  /**
+   * Clutter: pieces of the picture itself; on black ground only their light parts cover what is there.
+   * @param {Picture} picture
+   * @param {Size} size
+   * @param {import("./types.js").Disturbance} disturbance
+   */
+  strew(picture, size, disturbance) {
+    const { context, canvas } = this;
+    context.globalCompositeOperation = this.grey ? "lighten" : "source-over";
+    for (const { from, to, side } of pieces(disturbance.clutter, SEED)) {
+      context.drawImage(
+        picture.source,
+        from[0] * size.width,
+        from[1] * size.height,
+        side * size.width,
+        side * size.height,
+        to[0] * canvas.width,
+        to[1] * canvas.height,
+        side * canvas.width,
+        side * canvas.height,
+      );
+    }
+    context.globalCompositeOperation = "source-over";
+  }
+
+  /** @returns {ImageData} */
+  pixels() {
+    return this.context.getImageData(0, 0, this.canvas.width, this.canvas.height);
+  }
+
+  /**
+   * What the stage shows, as a PNG.
+   * @returns {Promise<Blob>}
+   */
+  png() {
+    return new Promise((resolve, reject) =>
+      this.canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("this browser writes no PNG"))), "image/png"),
+    );
+  }
+}

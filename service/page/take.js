@@ -1,0 +1,60 @@
+/** Take it with you: the command, the link and the film. @module */
+
+import { element } from "./answer.js";
+import { predictPath, Problem, storedKey } from "./api.js";
+import { toBase64, toCurl } from "./share.js";
+import { shrink } from "./sources.js";
+
+/** @param {import("./bench.js").Bench} bench */
+export function offerToTake(bench) {
+  const { state, stage, problems, recorder } = bench;
+  const taken = element("taken", HTMLElement);
+
+  const copy = async (/** @type {string} */ text, /** @type {string} */ said) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      taken.textContent = said;
+    } catch {
+      problems.show(new Problem("The browser does not let this page copy.", "Open it by https, or on localhost."));
+    }
+  };
+
+  element("copy-curl", HTMLButtonElement).addEventListener("click", async () => {
+    if (state.model === null) return;
+    const url = new URL(predictPath(state.model), location.href);
+    const picture = await toBase64(await stage.png());
+    await copy(toCurl(url.href, picture, storedKey() !== null), "The command is copied; it sends what is on the stage.");
+  });
+
+  element("copy-link", HTMLButtonElement).addEventListener("click", async () => {
+    if (state.picture === null) return;
+    const side = Math.max(stage.canvas.width, stage.canvas.height);
+    const picture = state.picture.sample === null ? shrink(state.picture.source, side).toDataURL("image/png") : null;
+    const url = new URL(location.href);
+    url.hash = bench.address(picture);
+    await copy(url.href, "The link is copied.");
+  });
+
+  const button = element("record", HTMLButtonElement);
+  const link = element("recording", HTMLAnchorElement);
+  const keep = (/** @type {Blob} */ film) => {
+    link.href = URL.createObjectURL(film);
+    link.download = `stn-serve.${film.type.split("/")[1]}`;
+    link.hidden = false;
+  };
+  button.addEventListener("click", () => {
+    if (recorder.on) recorder.end();
+    else {
+      URL.revokeObjectURL(link.href);
+      link.hidden = true;
+      try {
+        recorder.begin(keep);
+        bench.loop.ask();
+      } catch (error) {
+        problems.show(error);
+      }
+    }
+    button.setAttribute("aria-pressed", String(recorder.on));
+    button.textContent = recorder.on ? "Stop recording" : "Record";
+  });
+}

@@ -1,0 +1,55 @@
+"""A service that wants a key: the page asks for it and keeps it for the tab alone."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from service.keys import hash_key
+from tests.conftest import Service, start_service
+from tests.page.looking import expect_best
+
+KEY = "stn_a-key-for-the-tests-of-the-page"
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Service]:
+    """Answers to whoever has the key."""
+    with start_service("--api-keys", f"page:{hash_key(KEY.encode()).hex()}") as service:
+        yield service
+
+
+def enter(page: Page, key: str) -> None:
+    expect(page.get_by_role("dialog", name="This service wants a key")).to_be_visible()
+    page.get_by_label("Key", exact=True).fill(key)
+    page.get_by_role("button", name="Use it").click()
+
+
+def test_the_page_asks_for_a_key_until_it_is_the_right_one(context: BrowserContext, locked: Service) -> None:
+    page = context.new_page()
+    page.goto(locked.url)
+    expect(page.locator("#problem-what")).to_have_text("This service wants a key.")
+    enter(page, "another")
+    enter(page, KEY)
+    expect_best(page, "3")
+    expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_the_key_lasts_as_long_as_the_tab_and_is_not_in_what_is_shared(
+    context: BrowserContext, locked: Service
+) -> None:
+    page = context.new_page()
+    page.goto(locked.url)
+    enter(page, KEY)
+    expect_best(page, "3")
+    page.reload()
+    expect_best(page, "3")
+    assert page.evaluate("() => [localStorage.length, document.cookie]") == [0, ""]
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.locator("#taken")).to_contain_text("copied")
+    command = page.evaluate("() => navigator.clipboard.readText()")
+    assert "$STN_API_KEY" in command
+    assert KEY not in command + page.url
+    other = context.new_page()
+    other.goto(locked.url)
+    expect(other.get_by_role("dialog", name="This service wants a key")).to_be_visible()

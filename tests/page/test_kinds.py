@@ -1,0 +1,71 @@
+"""Models of other kinds than the bundled ones: splines, and several transformers, on oblong pictures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import BrowserContext, Page, expect
+
+from export.artifact import pack_golden, seal, write_artifact
+from export.onnx import OnnxRuntime
+from export.parity import trained
+from tests.conftest import Service, start_service
+from tests.export.test_kinds import composed, interface, pictures, served
+from tests.page.conftest import Complaints
+from tests.page.looking import ask, gap, on_screen, outline, stage_picture, wait_for
+from tests.service.artifacts import write_twin
+from tests.service.pictures import ARTIFACT
+
+
+def write_splines(folder: Path) -> None:
+    """An untrained network whose splines bend another way at each picture."""
+    recipe = composed("tps")
+    network, stated, images = served(recipe), interface(recipe), pictures(recipe, count=4)
+    outputs = tuple(stated.outputs)
+    model = OnnxRuntime().serialise(network, torch.from_numpy(images[:2]), outputs)
+    golden = pack_golden(stated.input.name, images, trained(network, outputs)(images))
+    change = {"transforms": stated.transforms, "input": stated.input, "outputs": outputs}
+    write_artifact(folder, *seal(ARTIFACT.manifest.model_copy(update=change), model, golden))
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Serves splines and twins; they have no samples."""
+    models = tmp_path_factory.mktemp("models")
+    write_splines(models / "splines" / "1")
+    write_twin(models / "twins" / "1", step=2)
+    with start_service("--models", models) as service:
+        yield service
+
+
+def visit(context: BrowserContext, complaints: Complaints, service: Service, model: str) -> Page:
+    page = context.new_page()
+    complaints.listen(page)
+    page.goto(f"{service.url}/#model={model}&version=1")
+    expect(page.locator("#model")).to_have_value(f"{model}/1")
+    page.locator("#file").set_input_files(Path(__file__).parents[2] / "models" / "digits" / "samples" / "5.png")
+    page.locator("#classes li").first.wait_for()
+    return page
+
+
+def test_a_spline_is_drawn_as_it_bends(context: BrowserContext, complaints: Complaints, kinds: Service) -> None:
+    page = visit(context, complaints, kinds, "splines")
+    page.locator("#turn").fill("30")
+
+    def agrees() -> bool:
+        answer = ask(kinds, stage_picture(page), model="splines", points=9)
+        points = answer["points"]
+        border = points[:8] + points[8:80:9] + points[80:72:-1] + points[72:0:-9]
+        return gap(outline(page), on_screen(page, border, 28, 20)) < 1
+
+    wait_for(page, agrees, "the border is that of the sample points")
+    lines = page.locator("#overlay .grid").get_attribute("d") or ""
+    assert lines.count("M") == 14  # seven lines each way inside the border
+
+
+def test_each_of_several_transformers_is_drawn(context: BrowserContext, complaints: Complaints, kinds: Service) -> None:
+    page = visit(context, complaints, kinds, "twins")
+    expect(page.locator("#overlay .look")).to_have_count(2)
+    expect(page.locator("#looks li")).to_have_count(2)
+    expect(page.locator("#looks li").nth(1)).to_contain_text("second")

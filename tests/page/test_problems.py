@@ -1,0 +1,53 @@
+"""What goes wrong is said as what happened and what to do."""
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.conftest import end, start_service
+from tests.page.conftest import Complaints
+from tests.page.looking import expect_best
+
+
+def visit(context: BrowserContext, url: str) -> Page:
+    page = context.new_page()
+    page.goto(url)
+    return page
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "todo"),
+    [
+        (("--max-bytes", 1000), "The picture is too large for this service.", "Choose a smaller one."),
+        (("--max-queue-bytes", 1000), "The service has as much to do as it takes.", "The page tries again by itself."),
+    ],
+)
+def test_a_refusal_says_what_to_do(context: BrowserContext, flags: tuple[object, ...], what: str, todo: str) -> None:
+    with start_service(*flags) as service:
+        page = visit(context, service.url)
+        expect(page.locator("#problem-what")).to_have_text(what)
+        expect(page.locator("#problem-todo")).to_have_text(todo)
+        expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_a_full_service_is_asked_again_by_itself(context: BrowserContext) -> None:
+    with start_service("--max-queue-bytes", 1000) as service:
+        page = visit(context, service.url)
+        for _ in range(2):
+            with page.expect_response(lambda response: "predict" in response.url) as answer:
+                pass
+            assert answer.value.status == 429
+
+
+def test_a_service_that_stops_is_missed_and_found_again(context: BrowserContext, complaints: Complaints) -> None:
+    with start_service() as service:
+        page = visit(context, service.url)
+        expect_best(page, "3")
+        end(service.process)
+        page.locator("#turn").fill("10")
+        expect(page.locator("#problem-what")).to_have_text("The service does not answer.")
+        port = service.address[1]
+        with start_service("--port", port):
+            expect(page.locator("#problem")).to_be_hidden()
+            page.get_by_role("button", name="8", exact=True).click()
+            expect_best(page, "8")
+    assert complaints == []
