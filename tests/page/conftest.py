@@ -67,7 +67,7 @@ class Complaints(list[str]):
         page.on("console", self._note)
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and not message.location["url"].endswith("/metrics"):
+        if message.type == "error":
             self.append(message.text)
 
 
