@@ -113,7 +113,9 @@ def test_a_film_of_it_can_be_saved(page: Page) -> None:
 
 def test_the_server_tab_shows_what_the_metrics_say(page: Page) -> None:
     page.get_by_role("tab", name="Server").click()
-    expect(page.locator("#server-facts dt")).to_have_text(["state", "versions served", "requests", "refused", "waiting"])
+    expect(page.locator("#server-facts dt")).to_have_text(
+        ["state", "versions served", "requests", "refused", "waiting"]
+    )
     row = page.locator("#model-table tbody tr").nth(1)
     expect(row.locator("th")).to_have_text("digits/2")
     expect(row.locator("td").nth(5)).to_contain_text(" ms")
