@@ -60,7 +60,11 @@ def test_two_keys_of_one_name_are_both_known() -> None:
     assert {keys.owner(hash_key(key.encode())) for key in (KEY, new_key)} == {"gate"}
 
 
-@pytest.mark.parametrize("wrong", [KEY, f"gate:{KEY}", "gate:" + "0" * 63, ":" + "0" * 64, ENTRY + ENTRY])
+@pytest.mark.parametrize(
+    "wrong",
+    [KEY, f"gate:{KEY}", "gate:" + "0" * 63, ":" + "0" * 64, ENTRY + ENTRY],
+    ids=["key", "named key", "short", "nameless", "two"],
+)
 def test_a_wrong_entry_is_named_by_its_place_and_not_quoted(wrong: str, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{ENTRY}\n{wrong}\n")
