@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from export.artifact import ImageInput
 from service.batcher import OnWait
 from service.errors import ModelFailedError, RequestError, TimeIsUpError
-from service.exchange import Timings, note_answer
+from service.exchange import Timings, note_answer, note_model
 from service.images import Format, Picture, Upload, encode, open_picture, prepare
 from service.models import Model, Models
 from service.readings import Reading
@@ -69,6 +69,16 @@ class Engine:
     def ready(self) -> bool:
         """Whether every model can answer."""
         return not self._closing and not self.hangs
+
+    def find(self, name: str | None, version: int | None) -> Model:
+        """The model that a request asks for.
+
+        Raises:
+            UnknownModelError: see `Models.find`.
+        """
+        model = self.models.find(name, version)
+        note_model(model.name, model.version)
+        return model
 
     def serves(self, model: Model) -> bool:
         """Whether ``model`` can answer."""

@@ -102,6 +102,11 @@ class Leader:
         """Begin to lead."""
         threading.Thread(target=self._run, name="leader", daemon=True).start()
 
+    @property
+    def size(self) -> int:
+        """How many workers take part in changes."""
+        return len(self._members)
+
     def _run(self) -> None:
         while True:
             for pipe in arrived(self._pipes, TICK_S):

@@ -17,7 +17,6 @@ from service.backends import Backend, Device, open_backend
 from service.batcher import Batcher
 from service.drift import Window
 from service.errors import ModelLoadError, UnknownModelError
-from service.exchange import note_model
 from service.meters import METERS, Meter
 from service.readings import Reading, read
 from service.room import Room
@@ -97,8 +96,7 @@ class Models:
         """
         model = self._found.get((name, version))
         if model is None:
-            raise self._unknown(name or self.default_name, version)
-        note_model(model.name, model.version)
+            raise self._unknown(self.default_name if name is None else name, version)
         return model
 
     def _index(self) -> dict[tuple[str | None, int | None], Model]:

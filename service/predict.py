@@ -101,7 +101,7 @@ class Predict:
 
     async def _one(self, scope: Scope, receive: Receive) -> Reply:
         options = read_options(scope["query_string"])
-        model = self._engine.models.find(options.model, options.version)
+        model = self._engine.find(options.model, options.version)
         body = Body(scope["headers"], receive)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
         with Seat(model.room) as seat, Client(receive) as client:
@@ -111,7 +111,7 @@ class Predict:
 
     async def _several(self, scope: Scope, receive: Receive) -> Reply:
         options = read_options(scope["query_string"])
-        model = self._engine.models.find(options.model, options.version)
+        model = self._engine.find(options.model, options.version)
         body = Body(scope["headers"], receive)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
 

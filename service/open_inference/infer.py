@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from service.engine import Engine
 from service.errors import UnknownModelError
 from service.exchange import note_route
-from service.models import Model, Models
+from service.models import Model
 from service.open_inference.compression import inflate
 from service.open_inference.requests import read_request
 from service.open_inference.responses import JSON_LENGTH, write_response
@@ -37,7 +37,7 @@ class Infer:
         await respond(send, self._infer(scope, receive), scope["path"])
 
     async def _infer(self, scope: Scope, receive: Receive) -> Reply:
-        model = find_model(self._engine.models, **scope["path_params"])
+        model = find_model(self._engine, **scope["path_params"])
         settings = self._settings
         body = Body(scope["headers"], receive)
         patience_ms = read_timeout(body, settings.timeout_ms)
@@ -56,7 +56,7 @@ class Infer:
             return write_response(model, question, readings)
 
 
-def find_model(models: Models, name: str, version: str | None = None) -> Model:
+def find_model(engine: Engine, name: str, version: str | None = None) -> Model:
     """The model that a path names.
 
     Raises:
@@ -64,4 +64,4 @@ def find_model(models: Models, name: str, version: str | None = None) -> Model:
     """
     if version is not None and not VERSION.fullmatch(version):
         raise UnknownModelError(f"{version[:40]!r} is no version; versions are whole numbers from 1")
-    return models.find(name, None if version is None else int(version))
+    return engine.find(name, None if version is None else int(version))

@@ -68,7 +68,7 @@ def create_open_inference_routes(engine: Engine, settings: Settings, workers_rea
     router = APIRouter(tags=["Open Inference Protocol"])
 
     def asked(request: Request) -> Model:
-        return find_model(engine.models, **request.path_params)
+        return find_model(engine, **request.path_params)
 
     Asked = Annotated[Model, Depends(asked)]  # noqa: N806 - a type
 

@@ -15,7 +15,7 @@ from export.torchscript import TorchScriptRuntime
 from tests.conftest import REPOSITORY
 from training.runs import Run
 
-BUNDLED = sorted((REPOSITORY / "models").glob("*/*"))
+BUNDLED = sorted((REPOSITORY / "models").glob("*/[0-9]*"))
 
 
 @pytest.fixture(params=[OnnxRuntime, TorchScriptRuntime])

@@ -48,6 +48,12 @@ class Workers:
         theirs.send(says)
         return theirs
 
+    async def join(self) -> Connection:
+        """The pipe of a worker that the test plays itself, once it takes part."""
+        pipe = self.pretend(Hello(self.leader.standings))
+        await until(lambda: self.leader.size == len(self.members) + 1)
+        return pipe
+
     def versions(self) -> list[list[int]]:
         """What each of the members serves."""
         return [[entry.version for entry in member.index(ready_only=True)] for member in self.members]
@@ -107,7 +113,7 @@ async def test_changes_that_are_asked_for_at_once_are_made_one_after_another(fol
 @on_a_loop
 async def test_one_that_dies_while_it_loads_fails_the_change_for_all(folder: Path) -> None:
     async with working(folder) as workers:
-        mortal = workers.pretend(Hello(workers.leader.standings))
+        mortal = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(mortal), Prepare)
@@ -122,7 +128,7 @@ async def test_one_that_dies_while_it_loads_fails_the_change_for_all(folder: Pat
 @on_a_loop
 async def test_one_that_dies_while_it_switches_fails_nothing(folder: Path) -> None:
     async with working(folder) as workers:
-        mortal = workers.pretend(Hello(workers.leader.standings))
+        mortal = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(mortal), Prepare)
@@ -137,7 +143,7 @@ async def test_one_that_dies_while_it_switches_fails_nothing(folder: Path) -> No
 @on_a_loop
 async def test_one_that_read_another_folder_than_the_others_fails_the_change(folder: Path) -> None:
     async with working(folder) as workers:
-        other = workers.pretend(Hello(workers.leader.standings))
+        other = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(other), Prepare)
@@ -152,7 +158,7 @@ async def test_one_that_read_another_folder_than_the_others_fails_the_change(fol
 @on_a_loop
 async def test_one_that_ends_in_order_takes_no_part(folder: Path) -> None:
     async with working(folder) as workers:
-        leaving = workers.pretend(Hello(workers.leader.standings))
+        leaving = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(leaving), Prepare)

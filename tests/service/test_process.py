@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import onnx
 import pytest
 
 from export.artifact import GOLDEN, MANIFEST, pack_golden
@@ -113,7 +114,10 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: artifacts.write(folder, golden=b"no arrays"),
         "export the model again",
     ),
-    "a model that is none": (lambda folder: artifacts.write(folder, model=b"no model"), "no model"),
+    "a model that is none": (
+        lambda folder: artifacts.write(folder, model=onnx.ModelProto(ir_version=8).SerializeToString()),
+        "no graph",
+    ),
     "a flipped byte in the model": (flip_a_byte, "its sha256 differs"),
     "golden answers cut short": (write_bytes(GOLDEN, b"PK"), "copy it again"),
     "an empty model": (write_bytes(artifacts.MODEL, b""), "copy it again"),
