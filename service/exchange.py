@@ -3,9 +3,10 @@
 Whoever learns something notes it here, whichever protocol the request came by. Outside of requests nothing is noted.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Timings(NamedTuple):
@@ -40,13 +41,21 @@ class Exchange:
         self.key: str | None = None
         """Whose key the request came with."""
         self.route: str | None = None
-        """The path as documented, of what does not go past the router."""
+        """The path as documented, where it was noted; see `route_of`."""
         self.model: str | None = None
         self.version: int | None = None
         self.error: str | None = None
         """The code of the error that it was refused with."""
         self.answered: list[Answered] = []
         self.trace: str | None = None
+
+
+def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:
+    """The path as documented that a request was for, noted or found by the router; None of paths that clients make up."""
+    if exchange.route is not None:
+        return exchange.route
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path
 
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)

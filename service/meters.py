@@ -9,13 +9,13 @@ from bisect import bisect_left
 from collections import defaultdict
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Scope
 
-from service.exchange import Answered, Exchange
+from service.exchange import Answered, Exchange, route_of
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations."""
@@ -111,10 +111,9 @@ class Meters:
 
     def ended(self, exchange: Exchange, scope: Scope) -> None:
         """Count a request that has ended, whichever way."""
-        route: Any = scope.get("route")
         model = exchange.model, exchange.version
         status = exchange.status or CLIENT_LEFT
-        histogram = self._requests[exchange.route or (OTHER if route is None else route.path), model, status]
+        histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
         histogram.notes.append(perf_counter() - exchange.started)
         if len(histogram.notes) >= NOTES:
             histogram.settle()

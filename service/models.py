@@ -101,6 +101,10 @@ class Models:
         note_model(model.name, model.version)
         return model
 
+    def is_default(self, model: Model) -> bool:
+        """Whether ``model`` answers where its name is given without a version."""
+        return self._found.get((model.name, None)) is model
+
     def _index(self) -> dict[tuple[str | None, int | None], Model]:
         found: dict[tuple[str | None, int | None], Model] = {}
         for model in self._served:
