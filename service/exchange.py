@@ -51,7 +51,7 @@ class Exchange:
 
 
 def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:
-    """The path as documented that a request was for, noted or found by the router; None of paths that clients make up."""
+    """The documented path that a request was for, noted or found by the router; None of what clients make up."""
     if exchange.route is not None:
         return exchange.route
     path: str | None = getattr(scope.get("route"), "path", None)
