@@ -31,11 +31,12 @@ class Answered(NamedTuple):
 class Exchange:
     """A request and its answer."""
 
-    __slots__ = ("answered", "error", "id", "key", "model", "route", "started", "status", "trace", "version")
+    __slots__ = ("answered", "ended", "error", "id", "key", "model", "route", "started", "status", "trace", "version")
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
         self.started = perf_counter()
+        self.ended = self.started
         self.status = 0
         """0 while there is no answer."""
         self.key: str | None = None
@@ -48,6 +49,10 @@ class Exchange:
         """The code of the error that it was refused with."""
         self.answered: list[Answered] = []
         self.trace: str | None = None
+
+    def end(self) -> None:
+        """Its answer was sent, or nobody waits for it any more."""
+        self.ended = perf_counter()
 
 
 def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:

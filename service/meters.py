@@ -7,7 +7,7 @@ few appends. Counts are of the whole process, as logs are, and only grow: `METER
 
 from collections import defaultdict
 from http import HTTPStatus
-from time import perf_counter, time
+from time import time
 from typing import Final
 
 import numpy as np
@@ -126,7 +126,7 @@ class Meters:
         model = exchange.model, exchange.version
         status = exchange.status or CLIENT_LEFT
         histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
-        histogram.notes.append(perf_counter() - exchange.started)
+        histogram.notes.append(exchange.ended - exchange.started)
         if len(histogram.notes) >= NOTES:
             histogram.settle()
         if exchange.answered:

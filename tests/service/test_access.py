@@ -251,7 +251,8 @@ def test_nothing_of_a_picture_a_key_or_a_query_is_logged() -> None:
 def test_a_line_is_one_line_of_json_whatever_the_path(path: str) -> None:
     exchange = Exchange("1")
     exchange.model, exchange.version = 'a"b', 1
-    line = describe("GET", path, CLIENT, 404, exchange)
+    exchange.status = 404
+    line = describe("GET", path, CLIENT, exchange)
     assert line.count("\n") == 1
     assert len(line) < 1000
     found = json.loads(line)
@@ -264,7 +265,7 @@ def test_of_several_pictures_the_longest_times_are_said() -> None:
         Answered(0.0, Timings(1, 8, 3, 4), 2, 1.0),
         Answered(0.0, Timings(5, 6, 3, 0.5), 3, 1.0),
     ]
-    found = json.loads(describe("POST", "/predict/batch", None, 200, exchange))
+    found = json.loads(describe("POST", "/predict/batch", None, exchange))
     assert {name: found[name] for name in ("pictures", "batch_size", "decode_ms", "queue_ms", "encode_ms")} == {
         "pictures": 2,
         "batch_size": 3,
