@@ -146,7 +146,11 @@ def test_retry_after_is_waited_for(ask: Ask) -> None:
         assert time.monotonic() - begin >= 1
 
 
-@pytest.mark.parametrize("when", ["86400", formatdate(time.time() + 86_400, usegmt=True), "-5", "soon"])
+@pytest.mark.parametrize(
+    "when",
+    ["86400", formatdate(time.time() + 86_400, usegmt=True), "-5", "soon"],
+    ids=["a day", "tomorrow", "before", "words"],
+)
 def test_whatever_retry_after_says_patience_ends(when: str, ask: Ask) -> None:
     with scripted(failure(503, "not_ready", Retry_After=when)) as (url, seen), pytest.raises(BusyError) as refusal:
         ask(url, "predict", PICTURE, client={"patience_s": 0.3})
