@@ -47,7 +47,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """See `prometheus_client`."""
         windows = {labels((m.name, m.version)): m.window for m in self._engine.models if m.window is not None}
-        yield from families(self.figures(), self._ledger.ready, windows, self._settings.drift_window // 2)
+        yield from families(self.figures(), self._ledger.ready, windows, max(1, self._settings.drift_window // 2))
 
     def describe(self) -> Iterator[Metric]:
         """Nothing before it is asked for."""
