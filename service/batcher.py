@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -98,6 +99,7 @@ class Batcher(Generic[Value]):
         self._ticking = False
         self._closed = False
         self._meter = meter
+        self._context = Context()  # of no request: what is logged of a batch is of all
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.hangs = False
         """Whether the inference that runs has been given up; nothing is taken until it ends."""
@@ -125,10 +127,10 @@ class Batcher(Generic[Value]):
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now
-            loop.call_soon(self._next)
+            loop.call_soon(self._next, context=self._context)
         if not self._ticking:
             self._ticking = True
-            loop.call_later(TICK_S, self._tick)
+            loop.call_later(TICK_S, self._tick, context=self._context)
         return item.answer
 
     @property
