@@ -87,7 +87,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     app.include_router(create_routes(engine, repository, workers_ready))
-    app.include_router(create_open_inference_routes(engine, settings, workers_ready))
+    app.include_router(create_open_inference_routes(engine, settings, metrics, workers_ready))
     if settings.admin:
         app.include_router(create_administration(repository))
     app.include_router(create_metrics_route(metrics))

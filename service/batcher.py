@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from export.artifact import Outputs
 from service.errors import ModelFailedError, NotReadyError, TimeIsUpError
-from service.statistics import Statistics
+from service.meters import Meter
 
 IN_PLACE_MS = 2.0
 """Longest inference, as foretold by the last ones, that may hold the event loop."""
@@ -78,11 +79,13 @@ class Batcher(Generic[Value]):
         max_batch: int,
         hang_s: float,
         picture_ms: float,
+        meter: Meter,
         in_place: bool = True,
     ) -> None:
         """``run`` takes ``(N, H, W, C)`` uint8 for up to ``max_batch``, of its outputs ``read`` makes N values.
 
-        ``picture_ms`` is how long it took for one picture; ``in_place=False`` runs all in the thread.
+        ``picture_ms`` is how long it took for one picture; ``meter`` counts the inferences; ``in_place=False`` runs
+        all in the thread.
         """
         self._run = run
         self._read = read
@@ -95,10 +98,11 @@ class Batcher(Generic[Value]):
         self._busy_since: float | None = None
         self._ticking = False
         self._closed = False
+        self._meter = meter
+        self._context = Context()  # of no request: what is logged of a batch is of all
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.hangs = False
         """Whether the inference that runs has been given up; nothing is taken until it ends."""
-        self.statistics = Statistics()
 
     def submit(
         self,
@@ -123,10 +127,10 @@ class Batcher(Generic[Value]):
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now
-            loop.call_soon(self._next)
+            loop.call_soon(self._next, context=self._context)
         if not self._ticking:
             self._ticking = True
-            loop.call_later(TICK_S, self._tick)
+            loop.call_later(TICK_S, self._tick, context=self._context)
         return item.answer
 
     @property
@@ -198,14 +202,14 @@ class Batcher(Generic[Value]):
         inference_ms = (ended - started) * 1000
         # A slow one may have been interrupted; only several in a row are believed.
         self._picture_ms = min(inference_ms / size, GROWTH * self._picture_ms)
-        self.statistics.count(size, size * started - sum([item.arrived for item in batch]), ended - started)
+        self._meter.inferred(size, size * started - sum([item.arrived for item in batch]), ended - started)
         for item, value in zip(batch, values, strict=True):
             if not item.answer.done():
                 item.answer.set_result(Inference(value, size, (started - item.arrived) * 1000, inference_ms))
 
     def _fail(self, batch: list[Item[Value]], error: BaseException) -> None:
         log.error("inference_failed", batch_size=len(batch), error=repr(error))
-        self.statistics.count_failure(len(batch))
+        self._meter.failed(len(batch))
         for item in batch:
             if not item.answer.done():
                 item.answer.set_exception(

@@ -93,13 +93,13 @@ def create_demo(models: Models, folder: Path, page: Page | None = None) -> APIRo
     async def index(request: Request) -> Response:
         return send(request, page.index, ASK_AGAIN, PAGE_HEADERS)
 
-    @router.get("/page/samples/{model}")
+    @router.get("/samples/{model}")
     def samples(model: str) -> Response:
         found = models.find(model, None)
         names = list_samples(folder / model / SAMPLES) or list(golden_samples(found, folder))
         return JSONResponse({"samples": names}, headers={"Cache-Control": ASK_AGAIN})
 
-    @router.get("/page/samples/{model}/{name}")
+    @router.get("/samples/{model}/{name}")
     def sample(request: Request, model: str, name: str) -> Response:
         found = models.find(model, None)
         if not SAMPLE.fullmatch(name):

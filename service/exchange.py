@@ -3,9 +3,10 @@
 Whoever learns something notes it here, whichever protocol the request came by. Outside of requests nothing is noted.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Timings(NamedTuple):
@@ -30,23 +31,36 @@ class Answered(NamedTuple):
 class Exchange:
     """A request and its answer."""
 
-    __slots__ = ("answered", "error", "id", "key", "model", "route", "started", "status", "trace", "version")
+    __slots__ = ("answered", "ended", "error", "id", "key", "model", "route", "started", "status", "trace", "version")
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
         self.started = perf_counter()
+        self.ended = self.started
         self.status = 0
         """0 while there is no answer."""
         self.key: str | None = None
         """Whose key the request came with."""
         self.route: str | None = None
-        """The path as documented, of what does not go past the router."""
+        """The path as documented, where it was noted; see `route_of`."""
         self.model: str | None = None
         self.version: int | None = None
         self.error: str | None = None
         """The code of the error that it was refused with."""
         self.answered: list[Answered] = []
         self.trace: str | None = None
+
+    def end(self) -> None:
+        """Its answer was sent, or nobody waits for it any more."""
+        self.ended = perf_counter()
+
+
+def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:
+    """The documented path that a request was for, noted or found by the router; None of what clients make up."""
+    if exchange.route is not None:
+        return exchange.route
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path
 
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)

@@ -1,5 +1,6 @@
 """Figures under the names that docs/metrics.md describes, as families of `prometheus_client`."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -10,8 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from export.artifact import distance
 from service.drift import Window
 from service.ledger import Figures
-from service.meters import CLIENT_LEFT, PICTURES, SECONDS, Counts, Key
+from service.meters import CLIENT_LEFT, SECONDS, Counts, Key
 
+PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Upper ends of the buckets of batch sizes."""
 MODEL: Final = ("model", "version")
 DRIFT: Final = (*MODEL, "transform", "quantity")
 PREDICTIONS: Final = ("/predict", "/predict/batch", "/infer")
@@ -91,9 +94,19 @@ def pictures(counts: Counts) -> Iterator[Metric]:
         fill(whole, labels, SECONDS, vector)
     yield whole
     batch = HistogramMetricFamily("stn_batch_size", "Pictures in each inference", labels=MODEL)
-    for labels, vector in of(counts, "batch"):
+    for labels, vector in batch_sizes(counts).items():
         fill(batch, labels, PICTURES, vector)
     yield batch
+
+
+def batch_sizes(counts: Counts) -> dict[Key, list[float]]:
+    """For each model, how many inferences fell in each bucket of `PICTURES`; then their pictures."""
+    found = {labels: [0.0] * (len(PICTURES) + 2) for labels, _ in of(counts, "inferred")}
+    for (*labels, size), (inferences, _) in of(counts, "batch"):
+        vector = found[tuple(labels)]
+        vector[bisect_left(PICTURES, int(size))] += inferences
+        vector[-1] += int(size) * inferences
+    return found
 
 
 def fill(family: HistogramMetricFamily, labels: Key, bounds: Sequence[float], vector: Sequence[float]) -> None:
@@ -154,7 +167,8 @@ def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[
 def triton(figures: Figures) -> Iterator[Metric]:
     """The same under Triton's names, which do not end with ``_total``."""
     counts = figures.counts
-    success: dict[Key, float] = {labels: 0.0 for labels, _ in of(counts, "batch")}
+    batches = batch_sizes(counts)
+    success = dict.fromkeys(batches, 0.0)
     failure = {(*labels, reason): 0.0 for labels in success for reason in (*dict.fromkeys(REASONS.values()), "OTHER")}
     took = dict(success)
     for (route, name, version, status), vector in of(counts, "request"):
@@ -164,7 +178,6 @@ def triton(figures: Figures) -> Iterator[Metric]:
                 success[name, version] += sum(vector[:-1])
             else:
                 failure[name, version, REASONS.get(int(status), "OTHER")] += sum(vector[:-1])
-    batches = dict(of(counts, "batch"))
     executions = {labels: sum(vector[:-1]) for labels, vector in batches.items()}
     inferred = {labels: vector[-1] for labels, vector in batches.items()}
     pending = {labels: number for labels, (number,) in of(figures.gauges, "queue")}

@@ -5,22 +5,19 @@ few appends. Counts are of the whole process, as logs are, and only grow: `METER
 `service.ledger` adds up those of several processes, `service.exposition` gives them their names.
 """
 
-from bisect import bisect_left
 from collections import defaultdict
 from http import HTTPStatus
-from time import perf_counter
-from typing import Any, Final
+from time import time
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Scope
 
-from service.exchange import Answered, Exchange
+from service.exchange import Answered, Exchange, route_of
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations."""
-PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""Upper ends of the buckets of batch sizes."""
 NOTES: Final = 512
 """That wait to be counted together."""
 STAGES: Final = ("decode", "queue", "inference", "encode")
@@ -70,12 +67,26 @@ class Meter:
         self.notes: list[Answered] = []
         """Pictures that were answered and are still to be counted."""
         self._stages = {stage: Histogram() for stage in (*STAGES, "prediction")}
-        self._batches = [0.0] * (len(PICTURES) + 2)
+        self._batches: dict[int, list[float]] = {}
+        """By their size, how many inferences there were, and their seconds."""
+        self._queue_s = 0.0
+        self._failures = 0
+        self.last_s = 0.0
+        """When the last inference ended, in seconds since 1970; 0 before the first."""
 
-    def inferred(self, pictures: int) -> None:
-        """Count an inference. It may be called from the thread that infers, by one at a time."""
-        self._batches[bisect_left(PICTURES, pictures)] += 1
-        self._batches[-1] += pictures
+    def inferred(self, pictures: int, queue_s: float, inference_s: float) -> None:
+        """Count an inference, whose ``pictures`` together had waited for ``queue_s``."""
+        batches = self._batches.get(pictures)
+        if batches is None:
+            batches = self._batches[pictures] = [0.0, 0.0]
+        batches[0] += 1
+        batches[1] += inference_s
+        self._queue_s += queue_s
+        self.last_s = time()
+
+    def failed(self, pictures: int) -> None:
+        """Count the pictures of an inference that raised an error."""
+        self._failures += pictures
 
     def settle(self) -> None:
         """Count what was noted."""
@@ -90,7 +101,8 @@ class Meter:
         self.settle()
         found: Counts = {("stage", *self.labels, stage): self._stages[stage].vector() for stage in STAGES}
         found["prediction", *self.labels] = self._stages["prediction"].vector()
-        found["batch", *self.labels] = list(self._batches)
+        found["inferred", *self.labels] = [self._queue_s, self._failures]
+        found |= {("batch", *self.labels, str(size)): list(batches) for size, batches in self._batches.items()}
         return found
 
 
@@ -103,7 +115,7 @@ class Meters:
         self._rejections: defaultdict[tuple[ModelKey, str], float] = defaultdict(float)
 
     def of_model(self, model: ModelKey) -> Meter:
-        """The one meter of this version."""
+        """The one meter of this version; also asked for by the thread that loads it."""
         meter = self._models.get(model)
         if meter is None:
             meter = self._models[model] = Meter(labels(model))
@@ -111,11 +123,10 @@ class Meters:
 
     def ended(self, exchange: Exchange, scope: Scope) -> None:
         """Count a request that has ended, whichever way."""
-        route: Any = scope.get("route")
         model = exchange.model, exchange.version
         status = exchange.status or CLIENT_LEFT
-        histogram = self._requests[exchange.route or (OTHER if route is None else route.path), model, status]
-        histogram.notes.append(perf_counter() - exchange.started)
+        histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
+        histogram.notes.append(exchange.ended - exchange.started)
         if len(histogram.notes) >= NOTES:
             histogram.settle()
         if exchange.answered:
@@ -133,7 +144,7 @@ class Meters:
     def counts(self) -> Counts:
         """All of it."""
         found: Counts = {}
-        for meter in self._models.values():
+        for meter in tuple(self._models.values()):  # of which a thread that loads may make more meanwhile
             found |= meter.counts()
         for (route, model, status), histogram in self._requests.items():
             found["request", route, *labels(model), str(status)] = histogram.vector()

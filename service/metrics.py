@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from service.engine import Engine
 from service.exposition import families
 from service.ledger import Figures, Ledger
-from service.meters import METERS, Counts, Key
+from service.meters import METERS, Counts, labels
 from service.settings import Settings
 
 STATM = Path("/proc/self/statm")
@@ -34,16 +34,20 @@ class Metrics(Collector):
         """Write down what was counted, for the other workers and for the one that may take this one's place."""
         self._ledger.publish(Figures(METERS.counts() | {("cpu", str(self._ledger.number)): [cpu_s()]}, self._gauges()))
 
+    def figures(self) -> Figures:
+        """Of all processes: of this one as they are, of the others up to a second ago."""
+        self.publish()
+        return self._ledger.total()
+
     def expose(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the format that ``accept`` asks for, and its content type."""
-        self.publish()
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[Metric]:
         """See `prometheus_client`."""
-        windows = {key_of(m.name, m.version): m.window for m in self._engine.models if m.window is not None}
-        yield from families(self._ledger.total(), self._ledger.ready, windows, self._settings.drift_window // 2)
+        windows = {labels((m.name, m.version)): m.window for m in self._engine.models if m.window is not None}
+        yield from families(self.figures(), self._ledger.ready, windows, max(1, self._settings.drift_window // 2))
 
     def describe(self) -> Iterator[Metric]:
         """Nothing before it is asked for."""
@@ -54,12 +58,13 @@ class Metrics(Collector):
         if (resident := resident_bytes()) is not None:
             found["resident", str(self._ledger.number)] = [resident]
         for model in self._engine.models:
-            key = key_of(model.name, model.version)
+            key = labels((model.name, model.version))
             manifest = model.manifest
             found["info", *key, manifest.runtime, model.device, manifest.precision] = [1]
             found["queue", *key] = [model.batcher.waiting]
             found["under_way", *key] = [model.room.pictures]
             found["limit", *key] = [self._settings.max_queue]
+            found["last", *key, str(self._ledger.number)] = [METERS.of_model((model.name, model.version)).last_s]
             found["hangs", *key] = [model.batcher.hangs]
             if model.window is not None:
                 for position, shown in enumerate(model.window.shows()):
@@ -83,11 +88,6 @@ def create_metrics_route(metrics: Metrics) -> APIRouter:
         return Response(content, headers={"content-type": content_type})
 
     return router
-
-
-def key_of(name: str, version: int) -> Key:
-    """As labels have it."""
-    return name, str(version)
 
 
 def cpu_s() -> float:

@@ -17,7 +17,7 @@ from service.backends import Backend, Device, open_backend
 from service.batcher import Batcher
 from service.drift import Window
 from service.errors import ModelLoadError, UnknownModelError
-from service.meters import METERS, Meter
+from service.meters import METERS
 from service.readings import Reading, read
 from service.room import Room
 from service.selection import Selection
@@ -98,6 +98,10 @@ class Models:
         if model is None:
             raise self._unknown(self.default_name if name is None else name, version)
         return model
+
+    def is_default(self, model: Model) -> bool:
+        """Whether ``model`` answers where its name is given without a version."""
+        return self._found.get((model.name, None)) is model
 
     def _index(self) -> dict[tuple[str | None, int | None], Model]:
         found: dict[tuple[str | None, int | None], Model] = {}
@@ -192,10 +196,11 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
         window = Window(manifest, manifest.reference, settings.drift_window)
     batcher = Batcher(
         backend.run,
-        partial(read_and_note, manifest=manifest, meter=METERS.of_model((name, version)), window=window),
+        partial(read_and_note, manifest=manifest, window=window),
         max_batch=settings.max_batch,
         hang_s=settings.hang_s,
         picture_ms=picture_ms,
+        meter=METERS.of_model((name, version)),
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
     )
     room = Room(settings.max_queue, settings.max_queue_bytes)
@@ -212,13 +217,11 @@ def digest(artifact: Artifact) -> str:
     return hashlib.sha256(artifact.manifest.model_dump_json().encode()).hexdigest()
 
 
-def read_and_note(outputs: Outputs, manifest: Manifest, meter: Meter, window: Window | None) -> list[Reading]:
-    """`read`, and note what there is to count and compare of a batch."""
-    readings = read(outputs, manifest)
-    meter.inferred(len(readings))
+def read_and_note(outputs: Outputs, manifest: Manifest, window: Window | None) -> list[Reading]:
+    """`read`, and note what there is to compare of a batch."""
     if window is not None:
         window.observe(outputs)
-    return readings
+    return read(outputs, manifest)
 
 
 def warm_up(backend: Backend, artifact: Artifact) -> float:

@@ -91,13 +91,13 @@ class Predict:
         self._engine = engine
         self._settings = settings
 
-    async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def one(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """POST /predict."""
-        await respond(send, self._one(scope, receive), scope["path"])
+        return respond(send, self._one(scope, receive), scope["path"])
 
-    async def several(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def several(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """POST /predict/batch."""
-        await respond(send, self._several(scope, receive), scope["path"])
+        return respond(send, self._several(scope, receive), scope["path"])
 
     async def _one(self, scope: Scope, receive: Receive) -> Reply:
         options = read_options(scope["query_string"])

@@ -131,8 +131,7 @@ def create_routes(engine: Engine, repository: Repository, workers_ready: Callabl
 
     @router.get("/models", tags=["models"], summary="What is served, and what is not at present")
     async def models() -> ModelList:
-        defaults = {id(engine.models.find(model.name, None)) for model in engine.models}
-        served = [describe(model, default=id(model) in defaults) for model in engine.models]
+        served = [describe(model, default=engine.models.is_default(model)) for model in engine.models]
         known = {(model.name, model.version) for model in served}
         others = [
             ModelState(name=entry.name, version=entry.version, state=entry.state.value)

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
         rules = Rules(settings)
         rules.describe(app)
         guarded = allow_origins(Guard(app, rules), settings.cors_origins)
-        self._tracing = open_tracing(guarded, app.openapi()["paths"]) if settings.traces else None
+        self._tracing = open_tracing(guarded) if settings.traces else None
         patience = {"upload_s": settings.upload_s, "header_s": settings.header_s, "lines": self._access_log}
         config = uvicorn.Config(
             Access(self._tracing or guarded, self._access_log),
@@ -162,8 +162,8 @@ class Watchdog:
         os._exit(HANGS)
 
 
-def open_tracing(app: ASGIApp, paths: Container[str]) -> "Tracing":
-    """``app``, traced; ``paths`` are those that it has.
+def open_tracing(app: ASGIApp) -> "Tracing":
+    """``app``, traced.
 
     Raises:
         SettingsError: OpenTelemetry is not installed.
@@ -172,7 +172,7 @@ def open_tracing(app: ASGIApp, paths: Container[str]) -> "Tracing":
         from service.tracing import Tracing
     except ImportError as error:
         raise SettingsError("--traces needs OpenTelemetry; install it with: pip install 'stn-serve[otel]'") from error
-    return Tracing(app, paths)
+    return Tracing(app)
 
 
 def calm_collector() -> None:

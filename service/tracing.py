@@ -6,7 +6,7 @@ what the service is called there is said by OpenTelemetry's own variables (``OTE
 """
 
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -17,7 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.exchange import Answered, Exchange
+from service.exchange import Answered, Exchange, route_of
 
 CONTEXT = (b"traceparent", b"tracestate")
 MOST_PICTURES = 16
@@ -27,10 +27,8 @@ MOST_PICTURES = 16
 class Tracing:
     """``app``, whose requests are traced; within `service.access.Access`."""
 
-    def __init__(self, app: ASGIApp, paths: Container[str]) -> None:
-        """``paths`` are those of which the OpenAPI document speaks."""
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._paths = paths
         named = OTELResourceDetector().detect().attributes.get("service.name", "stn-serve")
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": named, "service.version": __version__})
@@ -52,8 +50,7 @@ class Tracing:
             await self._app(scope, receive, send)
         finally:
             if span.is_recording():
-                route = getattr(scope.get("route"), "path", None)  # of what does not go past the router
-                describe(span, scope, exchange, scope["path"] if scope["path"] in self._paths else route)
+                describe(span, scope, exchange)
                 for answered in exchange.answered[:MOST_PICTURES]:
                     self._trace_picture(span, answered)
             span.end()
@@ -70,8 +67,9 @@ class Tracing:
             span.end(since_epoch(ended))
 
 
-def describe(span: Span, scope: Scope, exchange: Exchange, route: str | None) -> None:
+def describe(span: Span, scope: Scope, exchange: Exchange) -> None:
     """Say on ``span`` what a request was, in OpenTelemetry's semantic conventions; nothing of its query or headers."""
+    route = route_of(exchange, scope)
     if route is not None:  # paths that clients make up would make names without number
         span.update_name(f"{scope['method']} {route}")
         span.set_attribute("http.route", route)

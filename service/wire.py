@@ -100,6 +100,7 @@ class Connection(HttpToolsProtocol):
         exchange = exchange or Exchange(new_id())
         exchange.status, exchange.error = error.status, error.code
         if not known:
+            exchange.end()
             METERS.ended(exchange, {})
             self.lines.add("", path, self.client, exchange)
         content = to_bytes(describe_error(error, path))

@@ -21,7 +21,6 @@ LEAVES = {
     "service.settings",
     "service.schemas",
     "service.open_inference.schemas",
-    "service.statistics",
 }
 CONTRACT = {
     "export.artifact",

@@ -9,6 +9,9 @@ from export.artifact import Tensor
 from service import __version__
 from service.engine import Engine
 from service.errors import NotReadyError, RequestError, UnknownEncodingError, UnknownModelError
+from service.ledger import Figures
+from service.meters import labels
+from service.metrics import Metrics
 from service.models import Model
 from service.open_inference.infer import find_model
 from service.open_inference.responses import DATATYPES
@@ -63,11 +66,13 @@ BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_open_inference_routes(engine: Engine, settings: Settings, workers_ready: Callable[[], bool]) -> APIRouter:
+def create_open_inference_routes(
+    engine: Engine, settings: Settings, metrics: Metrics, workers_ready: Callable[[], bool]
+) -> APIRouter:
     """The routes over ``engine``, and the description of the one that `service.open_inference.infer` answers."""
     router = APIRouter(tags=["Open Inference Protocol"])
 
-    def asked(request: Request) -> Model:
+    async def asked(request: Request) -> Model:
         return find_model(engine, **request.path_params)
 
     Asked = Annotated[Model, Depends(asked)]  # noqa: N806 - a type
@@ -96,7 +101,8 @@ def create_open_inference_routes(engine: Engine, settings: Settings, workers_rea
 
     @router.get("/v2/models/stats", summary="What every model has done")
     async def all_statistics() -> Statistics:
-        return Statistics(model_stats=[describe_statistics(model) for model in engine.models])
+        figures = metrics.figures()
+        return Statistics(model_stats=[describe_statistics(model, figures) for model in engine.models])
 
     for path, parameters in (MODEL, [NAME]), (MODEL_VERSION, [NAME, VERSION]):
         about: dict[str, Any] = {"openapi_extra": {"parameters": parameters}}
@@ -123,7 +129,7 @@ def create_open_inference_routes(engine: Engine, settings: Settings, workers_rea
 
         @router.get(f"{path}/stats", summary="What a model has done", responses=failures(UnknownModelError), **about)
         async def model_statistics(model: Asked) -> Statistics:
-            return Statistics(model_stats=[describe_statistics(model)])
+            return Statistics(model_stats=[describe_statistics(model, metrics.figures())])
 
         @router.post(
             f"{path}/infer",
@@ -190,25 +196,29 @@ def describe_for_config(tensor: Tensor) -> ConfigTensor:
     return ConfigTensor(name=tensor.name, data_type=f"TYPE_{DATATYPES[tensor.type]}", dims=list(tensor.shape))
 
 
-def describe_statistics(model: Model) -> ModelStatistics:
-    """What a model has done, in Triton's words."""
-    done = model.batcher.statistics
-    pictures = done.pictures
+def describe_statistics(model: Model, figures: Figures) -> ModelStatistics:
+    """What a model has done according to ``figures``, in Triton's words."""
+    key = labels((model.name, model.version))
+    queue_s, failures = figures.counts["inferred", *key]
+    counted = [(int(found[-1]), vector) for found, vector in figures.counts.items() if found[:-1] == ("batch", *key)]
+    ends_s = [vector[0] for found, vector in figures.gauges.items() if found[:-1] == ("last", *key)]
+    pictures = int(sum(size * inferences for size, (inferences, _) in counted))
+    inference_s = sum(size * seconds for size, (_, seconds) in counted)
     return ModelStatistics(
         name=model.name,
         version=str(model.version),
-        last_inference=int(done.last_s * 1000),
+        last_inference=int(max(ends_s, default=0) * 1000),
         inference_count=pictures,
-        execution_count=done.inferences,
+        execution_count=int(sum(inferences for _, (inferences, _) in counted)),
         inference_stats=InferenceStatistics(
-            success=duration(pictures, done.queue_s + done.inference_s),
-            fail=Duration(count=done.failures),
-            queue=duration(pictures, done.queue_s),
-            compute_infer=duration(pictures, done.inference_s),
+            success=duration(pictures, queue_s + inference_s),
+            fail=Duration(count=int(failures)),
+            queue=duration(pictures, queue_s),
+            compute_infer=duration(pictures, inference_s),
         ),
         batch_stats=[
-            BatchStatistics(batch_size=size, compute_infer=duration(batches.inferences, batches.seconds))
-            for size, batches in sorted(done.batches.items())
+            BatchStatistics(batch_size=size, compute_infer=duration(int(inferences), seconds))
+            for size, (inferences, seconds) in sorted(counted)
         ],
     )
 

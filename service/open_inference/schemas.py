@@ -147,7 +147,7 @@ class BatchStatistics(BaseModel):
 
 
 class ModelStatistics(BaseModel):
-    """What one version of a model has done since this process loaded it."""
+    """What one version of a model has done since the service began, in all of its workers."""
 
     name: str
     version: str
@@ -159,7 +159,7 @@ class ModelStatistics(BaseModel):
 
 
 class Statistics(BaseModel):
-    """In the form of Triton's statistics extension; of the process that answers, where there are several."""
+    """In the form of Triton's statistics extension."""
 
     model_stats: list[ModelStatistics]
 

@@ -11,7 +11,7 @@ import { path, START, within } from "./placement.js";
 import { Problems } from "./problems.js";
 import { Recorder } from "./record.js";
 import { fromDataUrl, fromHash, toHash } from "./share.js";
-import { listSamples, open, openSample, sampleUrl } from "./sources.js";
+import { listSamples, open, openSample, showSample } from "./sources.js";
 import { contextOf, Stage } from "./stage.js";
 
 /** @typedef {import("./types.js").Answer} Answer */
@@ -170,11 +170,10 @@ export class Bench {
     this.samples.replaceChildren(
       ...names.map((name) => {
         const button = document.createElement("button");
-        const image = document.createElement("img");
+        const image = showSample(model.name, name);
         button.type = "button";
         button.dataset.sample = name;
         button.title = image.alt = name.replace(/\.\w+$/, "");
-        image.src = sampleUrl(model.name, name);
         button.append(image);
         button.addEventListener("click", () => void this.take(openSample(model.name, name)));
         return button;

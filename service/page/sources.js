@@ -60,7 +60,7 @@ export function shrink(source, largest) {
  * @returns {Promise<string[]>}
  */
 export async function listSamples(model) {
-  return (await (await ask(`page/samples/${encodeURIComponent(model)}`)).json()).samples;
+  return (await (await ask(`samples/${encodeURIComponent(model)}`)).json()).samples;
 }
 
 /**
@@ -68,8 +68,26 @@ export async function listSamples(model) {
  * @param {string} model
  * @param {string} name
  */
-export function sampleUrl(model, name) {
-  return `page/samples/${encodeURIComponent(model)}/${encodeURIComponent(name)}`;
+function sampleUrl(model, name) {
+  return `samples/${encodeURIComponent(model)}/${encodeURIComponent(name)}`;
+}
+
+/**
+ * A small picture of a sample. Its element could not ask for it, as it sends no key.
+ * @param {string} model
+ * @param {string} name
+ * @returns {HTMLImageElement} empty until the sample has come
+ */
+export function showSample(model, name) {
+  const image = document.createElement("img");
+  void ask(sampleUrl(model, name)).then(
+    async (response) => {
+      image.src = URL.createObjectURL(await response.blob());
+      image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+    },
+    () => {}, // its name stands in its place
+  );
+  return image;
 }
 
 /**

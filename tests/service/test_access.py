@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from service.access import ATOMIC, SANE_ID, describe, pieces
 from service.exchange import Answered, Exchange, Timings
 from service.keys import make_key
 from tests.conftest import STOP_S, Service, start_service
+from tests.service import artifacts
 from tests.service.answers import PICTURE, connect, post, predict, receive
 from tests.service.pictures import encode, noise
 from tests.service.test_overload import EVIL, misbehaving
@@ -205,15 +207,24 @@ def test_text_for_people_says_the_same() -> None:
     assert "status=200" in line
 
 
-def test_what_is_logged_during_a_request_has_its_id() -> None:
-    with misbehaving("failing") as service:
-        answer = service.client.post("/predict", content=EVIL, headers={"x-request-id": "evil"})
-        assert answer.status_code == 500
+def test_what_is_logged_during_a_request_has_its_id(tmp_path: Path) -> None:
+    key, entry = make_key("operator")
+    artifacts.write(tmp_path / "digits" / "1")
+    with start_service("--models", tmp_path, "--admin-keys", entry) as service:
+        (tmp_path / "digits" / "2").mkdir()
+        headers = {"x-request-id": "evil", "x-api-key": key}
+        assert service.client.post("/v2/repository/models/digits/load", headers=headers).status_code == 400
         log = stopped_log(service)
-    assert {line["event"]: line["request_id"] for line in log if "request_id" in line} == {
-        "inference_failed": "evil",
-        "request": "evil",
-    }
+    ids = {line["event"]: line["request_id"] for line in log if "request_id" in line}
+    assert ids == dict.fromkeys(("load_failed", "now_served", "request"), "evil")
+
+
+def test_what_is_logged_of_a_batch_has_the_id_of_none_of_its_requests() -> None:
+    with misbehaving("failing") as service:
+        assert service.client.post("/predict", content=EVIL, headers={"x-request-id": "evil"}).status_code == 500
+        log = stopped_log(service)
+    assert {line["event"]: line.get("request_id") for line in log}["inference_failed"] is None
+    assert [(line["request_id"], line["error"]) for line in requests(log)] == [("evil", "model_failed")]
 
 
 def test_nothing_of_a_picture_a_key_or_a_query_is_logged() -> None:
@@ -251,7 +262,8 @@ def test_nothing_of_a_picture_a_key_or_a_query_is_logged() -> None:
 def test_a_line_is_one_line_of_json_whatever_the_path(path: str) -> None:
     exchange = Exchange("1")
     exchange.model, exchange.version = 'a"b', 1
-    line = describe("GET", path, CLIENT, 404, exchange)
+    exchange.status = 404
+    line = describe("GET", path, CLIENT, exchange)
     assert line.count("\n") == 1
     assert len(line) < 1000
     found = json.loads(line)
@@ -264,7 +276,7 @@ def test_of_several_pictures_the_longest_times_are_said() -> None:
         Answered(0.0, Timings(1, 8, 3, 4), 2, 1.0),
         Answered(0.0, Timings(5, 6, 3, 0.5), 3, 1.0),
     ]
-    found = json.loads(describe("POST", "/predict/batch", None, 200, exchange))
+    found = json.loads(describe("POST", "/predict/batch", None, exchange))
     assert {name: found[name] for name in ("pictures", "batch_size", "decode_ms", "queue_ms", "encode_ms")} == {
         "pictures": 2,
         "batch_size": 3,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from export.artifact import Outputs
 from service.batcher import Batcher, Inference
 from service.errors import ModelFailedError, NotReadyError
+from service.meters import Meter
 
 Run = Callable[[NDArray[np.uint8]], Outputs]
 IN_PLACE_AND_THREAD = pytest.mark.parametrize("picture_ms", [0.0, 1000.0], ids=["in place", "in a thread"])
@@ -46,7 +47,9 @@ def numbers(outputs: Outputs) -> list[float]:
 
 
 def batcher(run: Run, *, max_batch: int = 8, hang_s: float = 60, picture_ms: float = 0.0) -> Batcher[float]:
-    return Batcher(run, numbers, max_batch=max_batch, hang_s=hang_s, picture_ms=picture_ms)
+    return Batcher(
+        run, numbers, max_batch=max_batch, hang_s=hang_s, picture_ms=picture_ms, meter=Meter(("doubles", "1"))
+    )
 
 
 async def ask(batches: Batcher[float], *values: int) -> list[Inference[float] | BaseException]:

@@ -74,11 +74,11 @@ def test_who_has_the_page_already_is_told_so(server: Service, index: httpx.Respo
         "/page/VERSION/jsconfig.json",
         "/page/VERSION/..%2f..%2fapp.py",
         "/page/VERSION/%2e%2e/demo.py",
-        "/page/samples/digits/..%2f2%2fmanifest.json",
-        "/page/samples/digits/none.png",
-        "/page/samples/..%2fdigits",
-        "/page/samples/unknown",
-        "/page/samples/unknown/0.png",
+        "/samples/digits/..%2f2%2fmanifest.json",
+        "/samples/digits/none.png",
+        "/samples/..%2fdigits",
+        "/samples/unknown",
+        "/samples/unknown/0.png",
     ],
 )
 def test_nothing_else_is_there(server: Service, index: httpx.Response, path: str) -> None:
@@ -89,10 +89,10 @@ def test_nothing_else_is_there(server: Service, index: httpx.Response, path: str
 
 @pytest.mark.parametrize("model", ["digits", "signs"])
 def test_every_bundled_model_has_samples_that_it_knows(server: Service, model: str) -> None:
-    names = server.client.get(f"/page/samples/{model}").json()["samples"]
+    names = server.client.get(f"/samples/{model}").json()["samples"]
     assert len(names) >= 6
     for name in names:
-        picture = server.client.get(f"/page/samples/{model}/{name}")
+        picture = server.client.get(f"/samples/{model}/{name}")
         assert picture.headers["content-type"] == "image/png"
         answer = server.client.post("/predict", content=picture.content, params={"model": model}).json()
         label = re.sub(r"\W", "", answer["predictions"][0]["label"])
@@ -102,21 +102,21 @@ def test_every_bundled_model_has_samples_that_it_knows(server: Service, model: s
 def test_a_model_without_samples_shows_its_golden_pictures(tmp_path: Path) -> None:
     write(tmp_path / "mine" / "1")
     with start_service("--models", tmp_path) as service:
-        names = service.client.get("/page/samples/mine").json()["samples"]
+        names = service.client.get("/samples/mine").json()["samples"]
         assert names == [f"picture {number}.png" for number in range(1, len(DIGITS) + 1)]
         for name, pixels in zip(names, DIGITS, strict=True):
-            picture = service.client.get(f"/page/samples/mine/{name}")
+            picture = service.client.get(f"/samples/mine/{name}")
             with Image.open(io.BytesIO(picture.content)) as image:
                 assert np.array_equal(np.asarray(image), pixels)
         shutil.rmtree(tmp_path / "mine")
-        assert service.client.get("/page/samples/mine/picture 9.png").status_code == 404
+        assert service.client.get("/samples/mine/picture 9.png").status_code == 404
 
 
 def test_a_lone_model_file_has_them_too(tmp_path: Path) -> None:
     file = tmp_path / "mine.onnx"
     file.write_bytes(ARTIFACT.model)
     with start_service("--models", file) as service:
-        assert len(service.client.get("/page/samples/mine").json()["samples"]) == len(DIGITS)
+        assert len(service.client.get("/samples/mine").json()["samples"]) == len(DIGITS)
 
 
 def test_numbers_are_in_order_and_what_is_no_picture_is_left_out(tmp_path: Path) -> None:
@@ -128,5 +128,5 @@ def test_numbers_are_in_order_and_what_is_no_picture_is_left_out(tmp_path: Path)
 
 def test_the_page_can_be_left_out() -> None:
     with start_service(env={"STN_DEMO": "off"}) as service:
-        assert [service.client.get(path).status_code for path in ("/", "/page/samples/digits")] == [404, 404]
+        assert [service.client.get(path).status_code for path in ("/", "/samples/digits")] == [404, 404]
         assert service.client.get("/models").status_code == 200

@@ -112,6 +112,12 @@ def test_a_model_without_a_reference_has_none(tmp_path: Path) -> None:
     assert not [name for name, _ in found.samples if name.startswith("stn_drift")]
 
 
+def test_a_window_of_one_picture_tells_nothing_before_there_is_one() -> None:
+    with start_service("--drift-window", 1) as service:
+        assert scrape(service).by("quantity", "stn_drift_distance") == {}
+        assert show(service, digits()[:3])("stn_drift_pictures", **MODEL) == 1
+
+
 def test_it_can_be_switched_off() -> None:
     with start_service("--drift-window", 0) as service:
         found = show(service, digits()[:10])

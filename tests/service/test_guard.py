@@ -163,6 +163,9 @@ def closed() -> Iterator[Service]:
 def test_the_real_service_answers_who_has_a_key(closed: Service) -> None:
     assert closed.client.post("/predict", content=PICTURE, headers={"x-api-key": USER}).status_code == 200
     refused(closed.client.post("/predict", content=PICTURE), 401, "no_key", "X-API-Key")
+    for sample in ("/samples/digits", "/samples/digits/0.png", "/samples/unknown"):
+        refused(closed.client.get(sample), 401, "no_key", "X-API-Key")
+    assert closed.client.get("/samples/digits/0.png", headers={"x-api-key": USER}).status_code == 200
     assert closed.client.get("/health/ready").status_code == 200
 
 

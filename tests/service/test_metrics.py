@@ -242,6 +242,9 @@ def test_every_worker_tells_of_all_and_a_death_takes_nothing_back() -> None:
 
         counts = [answered() for _ in range(10)]
         assert counts == [20] * 10, "whichever is asked"
+        for _ in range(10):
+            (done,) = httpx.get(f"{service.url}/v2/models/digits/stats", timeout=START_S).json()["model_stats"]
+            assert done["inference_count"] == 20, "whichever is asked"
         os.kill(workers(service)[0], signal.SIGKILL)
         wait_until(lambda: not is_ready())
         while not is_ready():

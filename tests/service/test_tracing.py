@@ -134,6 +134,13 @@ def test_a_refused_request_says_why_and_a_path_that_is_not_there_is_no_name(
     assert lost.name == "GET"
 
 
+def test_every_protocol_names_its_route(traced: Service, collector: Collector) -> None:
+    traced.client.post("/v2/models/digits/infer", content=b"{}", headers={"x-request-id": "open"})
+    traced.client.get("/v2/models/digits/ready", headers={"x-request-id": "ready"})
+    spans = collector.wait_for(lambda span: attributes(span).get("stn.request_id") in ("open", "ready"), 2)
+    assert {span.name for span in spans} == {"POST /v2/models/{name}/infer", "GET /v2/models/{name}/ready"}
+
+
 def test_every_picture_of_a_batch_has_its_stages(traced: Service, collector: Collector) -> None:
     files = [("images", PICTURE)] * 3
     traced.client.post("/predict/batch", files=files, headers={"x-request-id": "three"})
