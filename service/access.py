@@ -13,6 +13,7 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import QueueFullError
 from service.exchange import Answered, Exchange, current
 from service.meters import CLIENT_LEFT, METERS
 from service.settings import Settings
@@ -60,9 +61,11 @@ log = structlog.get_logger("service.access")
 class Access:
     """``app``, with request ids, protective headers and a line in the log for every request."""
 
-    def __init__(self, app: ASGIApp, lines: "AccessLog") -> None:
+    def __init__(self, app: ASGIApp, lines: "AccessLog", no_room: Callable[[Scope, Exchange], None]) -> None:
+        """``no_room`` is told of requests that were refused because too much was waiting."""
         self._app = app
         self._lines = lines
+        self._no_room = no_room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,6 +89,8 @@ class Access:
             exchange.end()
             self._lines.add(scope["method"], scope["path"], scope["client"], exchange)
             METERS.ended(exchange, scope)
+            if exchange.error == QueueFullError.code:
+                self._no_room(scope, exchange)
 
 
 def protected(path: str, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -54,6 +54,13 @@ class Exchange:
         """Its answer was sent, or nobody waits for it any more."""
         self.ended = perf_counter()
 
+    def like(self, request_id: str) -> "Exchange":
+        """Of another request that begins now and ends in the same way."""
+        other = Exchange(request_id)
+        other.status, other.error = self.status, self.error
+        other.route, other.model, other.version = self.route, self.model, self.version
+        return other
+
 
 def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:
     """The documented path that a request was for, noted or found by the router; None of what clients make up."""

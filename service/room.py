@@ -15,6 +15,11 @@ class Room:
         self.pictures = 0
         self.bytes = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for anything."""
+        return self.pictures >= self._max_pictures or self.bytes >= self._max_bytes
+
     def take(self, pictures: int, size: int) -> None:
         """Take room for ``pictures`` of together ``size`` bytes.
 

@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.models import Models
 from service.repository import Repository
 from service.settings import Settings
+from service.turnstile import Turnstile
 from service.wire import Connection
 
 if TYPE_CHECKING:
@@ -85,10 +86,16 @@ class Server(uvicorn.Server):
         rules.describe(app)
         guarded = allow_origins(Guard(app, rules), settings.cors_origins)
         self._tracing = open_tracing(guarded) if settings.traces else None
-        patience = {"upload_s": settings.upload_s, "header_s": settings.header_s, "lines": self._access_log}
+        turnstile = Turnstile(models, self._access_log)
+        connection = {
+            "upload_s": settings.upload_s,
+            "header_s": settings.header_s,
+            "lines": self._access_log,
+            "turnstile": turnstile,
+        }
         config = uvicorn.Config(
-            Access(self._tracing or guarded, self._access_log),
-            http=type("PatientConnection", (Connection,), patience),
+            Access(self._tracing or guarded, self._access_log, turnstile.remember),
+            http=type("PatientConnection", (Connection,), connection),
             ws="none",
             access_log=False,
             log_config=None,

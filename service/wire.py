@@ -11,6 +11,7 @@ from service.answers import describe_error, to_bytes
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
 from service.meters import METERS
+from service.turnstile import Turnstile
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a head that is not whole yet, besides those of one read."""
@@ -25,6 +26,7 @@ class Connection(HttpToolsProtocol):
     header_s: float
     """Seconds that its head may take."""
     lines: AccessLog
+    turnstile: Turnstile
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -38,12 +40,28 @@ class Connection(HttpToolsProtocol):
         self._patience = self.loop.call_later(self.header_s, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
+        if self.turnstile.refused and self._is_between_requests():
+            answer = self.turnstile.refuse(data, self.client)
+            if answer is not None:
+                self._say_no(answer)
+                return
         before = self.scope
         super().data_received(data)
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self._wait_no_more()
         else:
             self._wait_for_more(len(data), before)
+
+    def _is_between_requests(self) -> bool:
+        done = self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
+        return done and (self.scope is None or "method" in self.scope)
+
+    def _say_no(self, answer: bytes) -> None:
+        """Answer a request that was not parsed, and wait for the next."""
+        self._wait_no_more()
+        self._unset_keepalive_if_required()
+        self.transport.write(answer)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _wait_no_more(self) -> None:
         """A request has arrived whole."""

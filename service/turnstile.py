@@ -1,0 +1,95 @@
+"""Says no at the wire.
+
+Under overload most requests are refused, and what refusing them costs is taken from those that could be answered. So
+what was refused for want of room is refused again, as long as there is none, before it is parsed.
+"""
+
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from service.access import AccessLog, new_id
+from service.answers import describe_error, to_bytes
+from service.errors import QueueFullError, UnknownModelError
+from service.exchange import Exchange
+from service.meters import METERS
+from service.models import Models
+from service.room import Room
+
+MOST = 256
+"""Targets that are remembered."""
+LONGEST = 300
+"""Bytes of a target."""
+START = b"POST "
+VERSION = b" HTTP/1.1\r\n"
+HEAD_END = b"\r\n\r\n"
+LENGTH = b"\r\ncontent-length:"
+SPECIAL = (b"transfer-encoding", b"expect", b"upgrade", b"connection: close", b"x-request-id", b"traceparent")
+"""What a head may not hold anywhere to be understood without a parser."""
+ANSWER = (
+    b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: %d\r\nretry-after: %s\r\n"
+    b"x-request-id: %s\r\nx-content-type-options: nosniff\r\n\r\n%s"
+)
+
+
+class Refused(NamedTuple):
+    """What is known of requests for one target that found no room."""
+
+    room: Room
+    exchange: Exchange
+    content: bytes
+
+
+class Turnstile:
+    """Lets nobody through to models whose room is full."""
+
+    def __init__(self, models: Models, lines: AccessLog) -> None:
+        self._models = models
+        self._lines = lines
+        self.refused: dict[bytes, Refused] = {}
+        """By target, as it stands in a request; empty while there is room for all."""
+
+    def remember(self, scope: Scope, exchange: Exchange) -> None:
+        """A request has found no room."""
+        try:
+            room = self._models.find(exchange.model, exchange.version).room
+        except UnknownModelError:  # it has just gone
+            return
+        target: bytes = scope["raw_path"]
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        if scope["method"] == "POST" and len(target) <= LONGEST and len(self.refused) < MOST:
+            error = QueueFullError("too many pictures are waiting already; try again a little later")
+            self.refused[target] = Refused(room, exchange, to_bytes(describe_error(error, scope["path"])))
+
+    def refuse(self, data: bytes, client: tuple[str, int] | None) -> bytes | None:
+        """The answer to the one whole request that ``data`` is; None if it is no such thing, or has room."""
+        end = data.find(VERSION, len(START), len(START) + LONGEST + 1)
+        if end < 0 or not data.startswith(START):
+            return None
+        target = data[len(START) : end]
+        refused = self.refused.get(target)
+        if refused is None:
+            return None
+        if not refused.room.full:
+            del self.refused[target]
+            return None
+        head, _, body = data.partition(HEAD_END)
+        if not is_plain(head, len(body)):
+            return None
+        exchange = refused.exchange.like(new_id())
+        exchange.end()
+        self._lines.add("POST", target.partition(b"?")[0].decode("latin-1"), client, exchange)
+        METERS.ended(exchange, {})
+        wait = QueueFullError.headers["Retry-After"].encode()
+        return ANSWER % (len(refused.content), wait, exchange.id.encode(), refused.content)
+
+
+def is_plain(head: bytes, length: int) -> bool:
+    """Whether ``head`` is of a request that ends after ``length`` bytes, and asks for nothing out of the ordinary."""
+    lowered = head.lower()
+    _, _, after = lowered.partition(LENGTH)
+    if LENGTH in after or any(word in lowered for word in SPECIAL):
+        return False
+    number = after.partition(b"\r\n")[0].strip()
+    return number.isdigit() and int(number) == length
