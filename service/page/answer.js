@@ -94,6 +94,16 @@ export function showClasses(list, predictions) {
   });
 }
 
+/**
+ * With a minus that is as wide as a plus, and none before a zero.
+ * @param {number} value
+ * @param {number} digits after the point
+ */
+export function signed(value, digits = 0) {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+}
+
 /** @param {number} share from 0 to 1 */
 export const percent = (share) => `${(share * 100).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)} %`;
 
@@ -138,7 +148,7 @@ export class AnswerView {
     const main = looks[looks.length - 1];
     this.words.textContent = sentence(wordsOf(main.look, size));
     answer.theta.flat().forEach((value, index) => {
-      this.cells[index].textContent = value.toFixed(3).replace("-", "−");
+      this.cells[index].textContent = signed(value, 3);
     });
     this.outside.textContent = percent(outsideOf(main, size));
     this.looks.hidden = looks.length === 1;

@@ -1,6 +1,6 @@
 /** The page: its controls and what they do to the workbench. @module */
 
-import { element } from "./answer.js";
+import { element, signed } from "./answer.js";
 import { Bench } from "./bench.js";
 import { camera } from "./camera.js";
 import { nameOf } from "./compare.js";
@@ -15,10 +15,10 @@ import { tabs } from "./tabs.js";
 const DRAWN_SIZE = 2 / 3;
 /** A drawing fills its pad; the digits of the samples fill two thirds of the stage's side. */
 const UNITS = {
-  turn: (/** @type {number} */ value) => `${Math.round(value)}°`,
+  turn: (/** @type {number} */ value) => `${signed(value)}°`,
   size: (/** @type {number} */ value) => `${value.toFixed(2)}×`,
-  x: (/** @type {number} */ value) => `${Math.round(value * 100)} %`,
-  y: (/** @type {number} */ value) => `${Math.round(value * 100)} %`,
+  x: (/** @type {number} */ value) => `${signed(value * 100)} %`,
+  y: (/** @type {number} */ value) => `${signed(value * 100)} %`,
   clutter: (/** @type {number} */ value) => `${value}`,
   noise: (/** @type {number} */ value) => `${Math.round(value)} %`,
 };

@@ -119,6 +119,14 @@ def test_theta_in_words(call: Call, theta: list[list[float]], words: str) -> Non
     assert call("looking", "m.inWords(m.takeApart(given, {width: 40, height: 40}))", theta) == words
 
 
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(-0.1118, 3, "−0.112"), (-0.0004, 3, "0.000"), (-0.4, 0, "0"), (-8, 0, "−8"), (8, 0, "8")],  # noqa: RUF001
+)
+def test_numbers_have_a_minus_only_below_zero(call: Call, value: float, digits: int, text: str) -> None:
+    assert call("answer", f"m.signed(given, {digits})", value) == text
+
+
 @pytest.mark.parametrize(("shift", "share"), [(0, 0), (5, 0.5), (10, 1), (-2.5, 0.25)])
 def test_the_share_outside_is_one_of_area(call: Call, shift: float, share: float) -> None:
     moved = [[x + shift, y] for x, y in SQUARE]

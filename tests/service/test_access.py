@@ -83,6 +83,7 @@ def test_every_request_has_a_line_that_says_what_became_of_it() -> None:
         client.post("/predict?model=x", content=PICTURE, headers={"x-request-id": "unknown"})
         service.client.post("/predict", content=PICTURE, headers={"x-request-id": "stranger"})
         client.get('/no"where%0A', headers={"x-request-id": "nowhere"})
+        client.get("/models", headers={"x-request-id": "models"})
         with connect(service) as connection:
             connection.sendall(b"nonsense\r\n\r\n")
             malformed = receive(connection).headers["x-request-id"]
@@ -92,7 +93,7 @@ def test_every_request_has_a_line_that_says_what_became_of_it() -> None:
         after = datetime.now(UTC)
         log = stopped_log(service)
     lines = {line["request_id"]: line for line in requests(log)}
-    assert len(lines) == len(requests(log)) == 8
+    assert len(lines) == len(requests(log)) == 9
 
     good = lines["good"]
     assert before - timedelta(milliseconds=1) <= datetime.fromisoformat(good["timestamp"]) <= after
@@ -109,6 +110,7 @@ def test_every_request_has_a_line_that_says_what_became_of_it() -> None:
 
     assert ended("none") == (415, "not_a_picture")
     assert lines["none"]["model"] == "digits"
+    assert "model" not in lines["models"]
     assert ended("unknown") == (404, "unknown_model")
     assert ended("stranger") == (401, "no_key")
     assert "key" not in lines["stranger"]
