@@ -178,7 +178,7 @@ def open_tracing(app: ASGIApp) -> "Tracing":
     try:
         from service.tracing import Tracing
     except ImportError as error:
-        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install 'stn-serve[otel]'") from error
+        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install -e '.[otel]'") from error
     return Tracing(app)
 
 
