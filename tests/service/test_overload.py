@@ -286,3 +286,4 @@ def test_a_second_signal_ends_it_at_once() -> None:
             service.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
         assert service.process.wait(STOP_S) == 0
+        assert "Traceback" not in service.log()

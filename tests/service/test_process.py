@@ -285,6 +285,7 @@ def test_a_second_ctrl_c_stops_it_with_a_request_under_way(patient: Service) -> 
         wait_until_it_takes_no_connections(patient)
         patient.process.send_signal(signal.SIGINT)
         assert stopped(patient) == 0
+    assert "Traceback" not in patient.log()
 
 
 def test_its_patience_with_requests_under_way_ends_after_the_grace_time() -> None:
