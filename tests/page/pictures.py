@@ -51,10 +51,10 @@ def settle(page: Page) -> None:
 
 
 def save(page: Page, name: str) -> None:
-    """A screenshot with few enough colours to be small."""
+    """A screenshot of the page's upper end."""
     page.evaluate("() => scrollTo(0, 0)")
     with Image.open(BytesIO(page.screenshot())) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(FOLDER / f"{name}.png", optimize=True)
+        image.convert("RGB").save(FOLDER / f"{name}.png", optimize=True)
 
 
 def take_screenshots(browser: Browser, url: str) -> None:
