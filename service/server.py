@@ -125,7 +125,7 @@ class Server(uvicorn.Server):
             return  # Ctrl+C reaches the whole group; the supervisor says what it means
         if self.should_exit:
             self.force_exit = True
-            logging.getLogger("uvicorn.error").disabled = True  # it would write a traceback of all that is now cancelled
+            logging.getLogger("uvicorn.error").disabled = True  # it would write tracebacks of what is now cancelled
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
