@@ -88,10 +88,6 @@ class Models:
         """The model that answers where none is named: the first of ``defaults``, else the first by name."""
         return next(iter(self._defaults), self._served[0].name if self._served else None)
 
-    def is_default(self, model: Model) -> bool:
-        """Whether it answers where its name is given without a version."""
-        return self._found.get((model.name, None)) is model
-
     def find(self, name: str | None, version: int | None) -> Model:
         """The model asked for; left out, the default model's or the model's default version.
 
