@@ -13,7 +13,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -48,9 +48,13 @@ class Connection(asyncio.Protocol):
         self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._idle.append(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Servers close those that are idle for long."""
+        with suppress(ValueError):
+            self._idle.remove(self)
 
     def send(self, request: bytes, due: float) -> None:
         """Send ``request``, which should have left at ``due``."""
@@ -111,10 +115,10 @@ async def offer(url: str, body: bytes, rate: float, seconds: float, connections:
     total = int(rate * seconds)
     sent = 0
     started = perf_counter()
-    while sent < total:
+    while sent < total and perf_counter() < started + 2 * seconds:
         due = min(total, int((perf_counter() - started) * rate) + 1)
         while sent < due and idle:
-            idle.popleft().send(request, started + sent / rate)
+            idle.pop().send(request, started + sent / rate)  # the one last used: others may be closed while idle
             sent += 1
         await asyncio.sleep(TICK_S)
     with suppress(TimeoutError):

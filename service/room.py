@@ -16,9 +16,14 @@ class Room:
         self.bytes = 0
 
     @property
-    def full(self) -> bool:
-        """Whether there is no room for anything."""
-        return self.pictures >= self._max_pictures or self.bytes >= self._max_bytes
+    def left(self) -> int:
+        """Pictures that there is room for."""
+        return self._max_pictures - self.pictures if self.bytes < self._max_bytes else 0
+
+    @property
+    def calm(self) -> bool:
+        """Whether it is no more than half full."""
+        return 2 * self.pictures <= self._max_pictures and 2 * self.bytes <= self._max_bytes
 
     def take(self, pictures: int, size: int) -> None:
         """Take room for ``pictures`` of together ``size`` bytes.

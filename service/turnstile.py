@@ -4,7 +4,7 @@ Under overload most requests are refused, and what refusing them costs is taken 
 what was refused for want of room is refused again, as long as there is none, before it is parsed.
 """
 
-from typing import NamedTuple
+import asyncio
 
 from starlette.types import Scope
 
@@ -32,22 +32,37 @@ ANSWER = (
 )
 
 
-class Refused(NamedTuple):
+class Refused:
     """What is known of requests for one target that found no room."""
 
-    room: Room
-    exchange: Exchange
-    content: bytes
+    def __init__(self, room: Room, exchange: Exchange, content: bytes) -> None:
+        self.room = room
+        self.exchange = exchange
+        self.content = content
+        self._let_through = 0
+        """Requests that were read in this turn of the event loop and have not taken their room yet."""
+
+    def lets_through(self) -> bool:
+        """Whether there is room for one more, which then counts."""
+        if self._let_through >= self.room.left:
+            return False
+        if not self._let_through:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._let_through += 1
+        return True
+
+    def _next_turn(self) -> None:
+        self._let_through = 0
 
 
 class Turnstile:
-    """Lets nobody through to models whose room is full."""
+    """Lets no more through than there is room for. All methods are called on the event loop."""
 
     def __init__(self, models: Models, lines: AccessLog) -> None:
         self._models = models
         self._lines = lines
         self.refused: dict[bytes, Refused] = {}
-        """By target, as it stands in a request; empty while there is room for all."""
+        """By target, as it stands in a request; a target is forgotten when its model's room is half empty again."""
 
     def remember(self, scope: Scope, exchange: Exchange) -> None:
         """A request has found no room."""
@@ -71,11 +86,11 @@ class Turnstile:
         refused = self.refused.get(target)
         if refused is None:
             return None
-        if not refused.room.full:
+        if refused.room.calm:
             del self.refused[target]
             return None
         head, _, body = data.partition(HEAD_END)
-        if not is_plain(head, len(body)):
+        if not is_plain(head, len(body)) or refused.lets_through():
             return None
         exchange = refused.exchange.like(new_id())
         exchange.end()
