@@ -3,8 +3,7 @@
     python -m benchmarks.load [--seconds 5] [--requests 1000000]
 
 Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. The server has the first
-core, the load the second. Only ratios within one run mean anything. Takes some five minutes, and more with
-``--requests``.
+core, the load the second. Only ratios within one run mean anything.
 """
 
 import argparse
@@ -12,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,13 +35,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=0, help="also watch memory over so many requests")
     options = parser.parse_args()
     artifacts.main(MODELS)
-    script = write_script(MODELS, "raw", PICTURE)
-    start()
-    saturated = closed_loop(script, options.seconds)
-    open_loop(saturated, options.seconds)
-    if options.requests:
-        memory(script, options.requests)
-    workers(script, options.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        script = write_script(Path(folder), "raw", PICTURE)
+        start()
+        saturated = closed_loop(script, options.seconds)
+        open_loop(saturated, options.seconds)
+        if options.requests:
+            memory(script, options.requests)
+        workers(script, options.seconds)
 
 
 def start() -> None:

@@ -73,6 +73,9 @@ class Turnstile:
         target: bytes = scope["raw_path"]
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
+        known = self.refused.get(target)
+        if known is not None and known.room is room:
+            return
         if scope["method"] == "POST" and len(target) <= LONGEST and len(self.refused) < MOST:
             error = QueueFullError("too many pictures are waiting already; try again a little later")
             self.refused[target] = Refused(room, exchange, to_bytes(describe_error(error, scope["path"])))
