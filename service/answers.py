@@ -4,6 +4,8 @@ Written by hand, as plain dictionaries: validating what we made ourselves costs 
 """
 
 import base64
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -92,3 +94,14 @@ def describe_problem(code: str, message: str, path: str) -> Json:
 def to_bytes(description: Json) -> bytes:
     """The JSON of a description."""
     return orjson.dumps(description)
+
+
+def to_http(error: RequestError, content: bytes, request_id: str, headers: Mapping[str, str]) -> bytes:
+    """``error`` as it goes over the wire, of requests that the application never sees; ``content`` describes it."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
+        f"x-request-id: {request_id}\r\nx-content-type-options: nosniff\r\n{more}\r\n"
+    )
+    return head.encode() + content

@@ -9,7 +9,7 @@ import asyncio
 from starlette.types import Scope
 
 from service.access import AccessLog, new_id
-from service.answers import describe_error, to_bytes
+from service.answers import describe_error, to_bytes, to_http
 from service.errors import QueueFullError, UnknownModelError
 from service.exchange import Exchange
 from service.meters import METERS
@@ -26,10 +26,7 @@ HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
 SPECIAL = (b"transfer-encoding", b"expect", b"upgrade", b"connection: close", b"x-request-id", b"traceparent")
 """What a head may not hold anywhere to be understood without a parser."""
-ANSWER = (
-    b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\ncontent-length: %d\r\nretry-after: %s\r\n"
-    b"x-request-id: %s\r\nx-content-type-options: nosniff\r\n\r\n%s"
-)
+NO_ROOM = QueueFullError("too many pictures are waiting already; try again a little later")
 
 
 class Refused:
@@ -77,8 +74,7 @@ class Turnstile:
         if known is not None and known.room is room:
             return
         if scope["method"] == "POST" and len(target) <= LONGEST and len(self.refused) < MOST:
-            error = QueueFullError("too many pictures are waiting already; try again a little later")
-            self.refused[target] = Refused(room, exchange, to_bytes(describe_error(error, scope["path"])))
+            self.refused[target] = Refused(room, exchange, to_bytes(describe_error(NO_ROOM, scope["path"])))
 
     def refuse(self, data: bytes, client: tuple[str, int] | None) -> bytes | None:
         """The answer to the one whole request that ``data`` is; None if it is no such thing, or has room."""
@@ -99,8 +95,7 @@ class Turnstile:
         exchange.end()
         self._lines.add("POST", target.partition(b"?")[0].decode("latin-1"), client, exchange)
         METERS.ended(exchange, {})
-        wait = QueueFullError.headers["Retry-After"].encode()
-        return ANSWER % (len(refused.content), wait, exchange.id.encode(), refused.content)
+        return to_http(NO_ROOM, refused.content, exchange.id, NO_ROOM.headers)
 
 
 def is_plain(head: bytes, length: int) -> bool:

@@ -1,13 +1,12 @@
 """HTTP on the wire: uvicorn's, which also has no patience with clients that never finish, and speaks JSON about it."""
 
 import asyncio
-from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.access import AccessLog, new_id
-from service.answers import describe_error, to_bytes
+from service.answers import describe_error, to_bytes, to_http
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
 from service.meters import METERS
@@ -122,12 +121,7 @@ class Connection(HttpToolsProtocol):
             METERS.ended(exchange, {})
             self.lines.add("", path, self.client, exchange)
         content = to_bytes(describe_error(error, path))
-        head = (
-            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
-            f"x-request-id: {exchange.id}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + content)
+        self.transport.write(to_http(error, content, exchange.id, {"connection": "close"}))
         self.transport.close()
 
 

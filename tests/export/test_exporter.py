@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.artifact import read_artifact
 from export.errors import ArtifactError, ParityError
-from export.exporter import Destination, Runtime, export_run
+from export.exporter import Destination, Runtime, export_run, name_pictures
 from export.golden import Outputs
 from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
@@ -185,3 +185,8 @@ def test_onnx_takes_uint8_pictures_in_batches_of_any_size(onnx_model: onnx.Model
         "theta": ("tensor(float)", [2, 3]),
         "rectified": ("tensor(uint8)", [28, 28, 1]),
     }
+
+
+def test_what_a_model_was_tested_on_is_named_with_the_distortion_if_there_was_one() -> None:
+    assert name_pictures("mnist", "rts") == "mnist test, rts"
+    assert name_pictures("gtsrb", "none") == "gtsrb test"

@@ -91,6 +91,13 @@ def test_all_else_is_parsed_as_always(turnstile: Turnstile, request_bytes: bytes
     assert turnstile.refuse(request_bytes, None) is None
 
 
+def test_being_refused_again_keeps_the_count(turnstile: Turnstile) -> None:
+    (before,) = turnstile.refused.values()
+    scope = {"method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"model=digits"}
+    turnstile.remember(scope, Exchange("2"))
+    assert list(turnstile.refused.values()) == [before]
+
+
 def test_what_it_remembers_has_an_end(turnstile: Turnstile) -> None:
     exchange = Exchange("1")
     for number in range(10_000):
