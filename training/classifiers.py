@@ -40,6 +40,47 @@ def conv_classifier(channels: int, classes: int, width: int, depth: int = 3) -> 
     return Classifier(stages, widths, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, added to what goes into them (He et al. 2016, section 3); ``stride`` 2 halves the size."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if inputs != outputs or stride > 1:  # averaged first: a 1x1 convolution that strides would leave pixels out
+            mix = nn.Conv2d(inputs, outputs, 1, bias=False)
+            self.shortcut = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), mix, nn.BatchNorm2d(outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` -> ``(N, outputs, H / stride, W / stride)``, rounded up."""
+        return nn.functional.relu(self.body(images) + self.shortcut(images))
+
+
+def residual_classifier(channels: int, classes: int, width: int, blocks: Sequence[int]) -> Classifier:
+    """As many stages as numbers of ``blocks`` in them (He et al. 2016, section 4.2); the last one is averaged.
+
+    ``width`` filters in the first stage, and twice as many as before in each of the next, at half the size.
+    """
+    widths = [width << stage for stage in range(len(blocks))]
+    stages: list[nn.Module] = []
+    inputs = width
+    for outputs, count in zip(widths, blocks, strict=True):
+        layers: list[nn.Module] = []
+        if not stages:
+            layers = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        for number in range(count):
+            layers.append(ResidualBlock(inputs, outputs, stride=2 if stages and number == 0 else 1))
+            inputs = outputs
+        stages.append(nn.Sequential(*layers))
+    return Classifier(stages, widths, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
+
+
 def tutorial_classifier(channels: int, classes: int, size: tuple[int, int]) -> Classifier:
     """PyTorch's tutorial network: 5x5 convolutions with 10 and 20 filters, 50 hidden units, dropout.
 

@@ -6,7 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.classifiers import Classifier, cifar_classifier, conv_classifier, tutorial_classifier
+from training.classifiers import (
+    Classifier,
+    cifar_classifier,
+    conv_classifier,
+    residual_classifier,
+    tutorial_classifier,
+)
 from training.geometry import affine_fit
 from training.localisation import localisation_network
 from training.recipes import Recipe
@@ -121,6 +127,8 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
         return tutorial_classifier(channels, classes, recipe.read_size)
     if recipe.classifier == "cifar":
         return cifar_classifier(channels, classes)
+    if recipe.classifier == "residual":
+        return residual_classifier(channels, classes, recipe.classifier_width, recipe.classifier_blocks)
     return conv_classifier(channels, classes, recipe.classifier_width, recipe.classifier_stages)
 
 

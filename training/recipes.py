@@ -87,9 +87,14 @@ class Recipe(BaseModel):
     shared_stage: bool = Field(False, description="localisation sees the classifier's first stage, not the picture")
     coordinates: bool = Field(False, description="show localisation each pixel's x and y (CoordConv)")
     slope: float = Field(0.0, ge=0, lt=1, description="of localisation's activation below zero; 0 is ReLU")
-    classifier: Literal["conv", "tutorial", "cifar"] = Field("conv", description="what reads the rectified image")
-    classifier_width: int = Field(24, gt=0, description="filters in the conv classifier's first stage")
+    classifier: Literal["conv", "residual", "tutorial", "cifar"] = Field(
+        "conv", description="what reads the rectified image"
+    )
+    classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="of the conv classifier, each at half the size")
+    classifier_blocks: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
+        (2, 2, 2), min_length=1, max_length=6, description="in each stage of the residual classifier"
+    )
 
     epochs: int = Field(gt=0, description="passes over the training set")
     batch_size: int = Field(128, gt=1, description="pictures in a step")

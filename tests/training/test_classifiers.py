@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.classifiers import Classifier, conv_classifier, tutorial_classifier
+from training.classifiers import Classifier, ResidualBlock, conv_classifier, residual_classifier, tutorial_classifier
 
-SMALLEST = {"conv": 4, "tutorial": 16}
+SMALLEST = {"conv": 4, "residual": 1, "tutorial": 16}
 every_classifier = pytest.mark.parametrize("kind", SMALLEST)
 
 
@@ -12,6 +12,8 @@ def classifier(kind: str, size: tuple[int, int] = (28, 28), channels: int = 2) -
     torch.manual_seed(0)
     if kind == "tutorial":
         return tutorial_classifier(channels, 7, size)
+    if kind == "residual":
+        return residual_classifier(channels, 7, 4, (1, 2, 1))
     return conv_classifier(channels, 7, 4)
 
 
@@ -36,13 +38,30 @@ def test_stages_keep_the_shape_of_a_picture_and_have_the_stated_widths(kind: str
         assert features.dim() == 4
 
 
-def test_each_stage_of_the_conv_classifier_halves_the_picture_and_doubles_the_width() -> None:
-    network = classifier("conv")
+@pytest.mark.parametrize("kind", ["conv", "residual"])
+def test_each_stage_halves_the_picture_and_doubles_the_width(kind: str) -> None:
+    network = classifier(kind)
     features, shapes = pictures((28, 20)), []
     for stage in network.stages:
         features = stage(features)
         shapes.append(tuple(features.shape[1:]))
     assert shapes == [(4, 28, 20), (8, 14, 10), (16, 7, 5)]
+
+
+def test_a_residual_block_that_adds_nothing_lets_features_through() -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(4, 4, stride=1).eval()
+    features = torch.rand(2, 4, 5, 6)
+    assert not torch.equal(block(features), features)
+    last = block.body[-1]
+    assert isinstance(last, nn.BatchNorm2d)
+    nn.init.zeros_(last.weight)
+    torch.testing.assert_close(block(features), features)
+
+
+def test_the_residual_classifier_has_the_stated_number_of_blocks_in_each_stage() -> None:
+    blocks = [sum(isinstance(layer, ResidualBlock) for layer in stage) for stage in classifier("residual").stages]
+    assert blocks == [1, 2, 1]
 
 
 @every_classifier
