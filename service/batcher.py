@@ -4,8 +4,10 @@ An item carries its own future. While an inference runs, items gather; when it e
 make the next batch. So the batch grows with the load, and an idle server waits for nobody. Short inferences run in
 place on the event loop; longer ones in a thread, one at a time.
 
-While anything waits or runs, a clock ticks: it answers what is overdue, has those who wait long looked after, and gives
-up an inference that hangs.
+What holds the event loop lets nobody gather. Where pictures come together, a batch therefore begins with the first turn
+of the loop that brings no more of them: no time passes idle, and no batch is small for having begun too soon.
+
+While anything waits or runs, a clock ticks: it answers what is overdue and gives up an inference that hangs.
 """
 
 import asyncio
@@ -14,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import structlog
@@ -45,13 +47,10 @@ class Inference(NamedTuple, Generic[Value]):
     inference_ms: float
 
 
-OnWait = Callable[[asyncio.Future[Any]], None]
-
-
 class Item(Generic[Value]):
     """A picture that waits, and the future of its answer."""
 
-    __slots__ = ("answer", "arrived", "deadline", "on_wait", "pixels")
+    __slots__ = ("answer", "arrived", "deadline", "pixels")
 
     def __init__(
         self,
@@ -59,13 +58,11 @@ class Item(Generic[Value]):
         answer: asyncio.Future[Inference[Value]],
         arrived: float,
         deadline: float,
-        on_wait: OnWait | None,
     ) -> None:
         self.pixels = pixels
         self.answer = answer
         self.arrived = arrived
         self.deadline = deadline
-        self.on_wait = on_wait
 
 
 class Batcher(Generic[Value]):
@@ -97,6 +94,8 @@ class Batcher(Generic[Value]):
         self._running: list[Item[Value]] = []
         self._busy_since: float | None = None
         self._ticking = False
+        self._together = False
+        """Whether the last batch was of several."""
         self._closed = False
         self._meter = meter
         self._context = Context()  # of no request: what is logged of a batch is of all
@@ -104,15 +103,10 @@ class Batcher(Generic[Value]):
         self.hangs = False
         """Whether the inference that runs has been given up; nothing is taken until it ends."""
 
-    def submit(
-        self,
-        pixels: NDArray[np.uint8],
-        deadline: float = float("inf"),
-        on_wait: OnWait | None = None,
-    ) -> asyncio.Future[Inference[Value]]:
+    def submit(self, pixels: NDArray[np.uint8], deadline: float = float("inf")) -> asyncio.Future[Inference[Value]]:
         """Queue ``pixels`` ``(H, W, C)``; ``deadline`` is as `time.perf_counter` gives it.
 
-        ``on_wait`` is called once with the future if the answer is not there at the next tick.
+        Who does not want the answer any more fails the future.
 
         Raises:
             NotReadyError: the batcher is closed, or its model hangs.
@@ -123,11 +117,11 @@ class Batcher(Generic[Value]):
             raise NotReadyError("the model does not answer any more; send the request to another instance")
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        item = Item(pixels, loop.create_future(), now, deadline, on_wait)
+        item = Item(pixels, loop.create_future(), now, deadline)
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now
-            loop.call_soon(self._next, context=self._context)
+            loop.call_soon(self._gather, 0 if self._together else 1, context=self._context)
         if not self._ticking:
             self._ticking = True
             loop.call_later(TICK_S, self._tick, context=self._context)
@@ -148,6 +142,14 @@ class Batcher(Generic[Value]):
         else:
             await asyncio.to_thread(self._thread.shutdown)
 
+    def _gather(self, before: int) -> None:
+        """Begin, unless more wait now than ``before`` this turn of the event loop."""
+        count = len(self._waiting)
+        if before < count < self._max_batch:
+            asyncio.get_running_loop().call_soon(self._gather, count)
+        else:
+            self._next()
+
     def _next(self) -> None:
         """Start the inference of what waits now, or go idle."""
         batch: list[Item[Value]] = []
@@ -165,6 +167,7 @@ class Batcher(Generic[Value]):
             self._busy_since = None
             return
         self._busy_since = now
+        self._together = len(batch) > 1
         loop = asyncio.get_running_loop()
         images = np.stack([item.pixels for item in batch])
         if len(batch) * self._picture_ms <= self._in_place_ms:
@@ -172,7 +175,7 @@ class Batcher(Generic[Value]):
                 self._resolve(batch, *self._timed(images))
             except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the answer to this batch
                 self._fail(batch, error)
-            loop.call_soon(self._next)
+            loop.call_soon(self._gather, 0)
         else:
             task = loop.run_in_executor(self._thread, self._timed, images)
             task.add_done_callback(lambda done: self._finish(batch, done))
@@ -217,20 +220,15 @@ class Batcher(Generic[Value]):
                 )
 
     def _tick(self) -> None:
-        """Look after those who have to wait."""
+        """Look after those who have to wait, and after the model."""
         now = time.perf_counter()
         if self._busy_since is None:
             self._ticking = False
             return
         asyncio.get_running_loop().call_later(TICK_S, self._tick)
         for item in (*self._running, *self._waiting):
-            if item.answer.done():
-                continue
-            if now >= item.deadline:
+            if now >= item.deadline and not item.answer.done():
                 expire(item)
-            elif item.on_wait:
-                item.on_wait(item.answer)
-                item.on_wait = None
         if now - self._busy_since > self._hang_s and not self.hangs:
             self.hangs = True
             log.error("model_hangs", seconds=round(now - self._busy_since, 1), given_up=len(self._waiting))

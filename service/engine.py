@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import ImageInput
-from service.batcher import OnWait
 from service.errors import ModelFailedError, RequestError, TimeIsUpError
-from service.exchange import Timings, note_answer, note_model
+from service.exchange import Timings, note_answer, note_model, note_wait
 from service.images import Format, Picture, Upload, encode, open_picture, prepare
 from service.models import Model, Models
 from service.readings import Reading
@@ -84,12 +83,8 @@ class Engine:
         """Whether ``model`` can answer."""
         return not self._closing and not model.batcher.hangs
 
-    async def predict(
-        self, model: Model, upload: Upload, rectified: Format | None, timeout_ms: int, on_wait: OnWait | None = None
-    ) -> Answer:
+    async def predict(self, model: Model, upload: Upload, rectified: Format | None, timeout_ms: int) -> Answer:
         """Answer for one picture within ``timeout_ms``; ``rectified`` is how to encode the rectified images.
-
-        ``on_wait`` is called with the future that is waited for once that takes long; to fail it ends the waiting.
 
         Raises:
             RequestError: the picture cannot be used, its time is up, or the model failed.
@@ -98,7 +93,7 @@ class Engine:
         deadline = started + timeout_ms / 1000
         picture = await self._read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
-        inference = await model.batcher.submit(picture.pixels, deadline, on_wait)
+        inference = await note_wait(model.batcher.submit(picture.pixels, deadline))
         inferred = time.perf_counter()
         reading = sound_reading(inference.value)
         files = await self._encode(reading, rectified) if rectified else None
@@ -109,15 +104,11 @@ class Engine:
         return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
 
     async def infer(
-        self,
-        model: Model,
-        pictures: Sequence[Upload] | NDArray[np.uint8],
-        deadline: float,
-        on_wait: OnWait | None = None,
+        self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
     ) -> list[Reading]:
         """What ``model`` says of ``pictures``, all of which must be good: files, or ``(N, H, W, C)`` of its input.
 
-        ``deadline`` is as `time.perf_counter` gives it; for ``on_wait`` see `predict`.
+        ``deadline`` is as `time.perf_counter` gives it.
 
         Raises:
             RequestError: a picture cannot be used, their time is up, or the model failed.
@@ -128,7 +119,7 @@ class Engine:
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
         decode_ms = (time.perf_counter() - started) * 1000
-        answers = [model.batcher.submit(picture, deadline, on_wait) for picture in pixels]
+        answers = [note_wait(model.batcher.submit(picture, deadline)) for picture in pixels]
         # Exceptions are taken as results, since several may come and each must be looked at.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
         readings = []

@@ -1,12 +1,17 @@
-"""What is learned about a request on its way through the service: for its line in the log and for its trace.
+"""What is learned about a request on its way through the service: for its line in the log, for its trace, for others.
 
 Whoever learns something notes it here, whichever protocol the request came by. Outside of requests nothing is noted.
 """
 
+import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from starlette.requests import ClientDisconnect
+
+Value = TypeVar("Value")
 
 
 class Timings(NamedTuple):
@@ -31,7 +36,20 @@ class Answered(NamedTuple):
 class Exchange:
     """A request and its answer."""
 
-    __slots__ = ("answered", "ended", "error", "id", "key", "model", "route", "started", "status", "trace", "version")
+    __slots__ = (
+        "answered",
+        "awaited",
+        "ended",
+        "error",
+        "id",
+        "key",
+        "model",
+        "route",
+        "started",
+        "status",
+        "trace",
+        "version",
+    )
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
@@ -48,11 +66,20 @@ class Exchange:
         self.error: str | None = None
         """The code of the error that it was refused with."""
         self.answered: list[Answered] = []
+        self.awaited: list[asyncio.Future[Any]] = []
+        """What it waits for; nothing any more once it has ended."""
         self.trace: str | None = None
 
     def end(self) -> None:
         """Its answer was sent, or nobody waits for it any more."""
         self.ended = perf_counter()
+        self.awaited.clear()  # an exception in one leads back here, and would keep whole batches in memory for long
+
+    def leave(self) -> None:
+        """Its client has gone away."""
+        for answer in self.awaited:
+            if not answer.done():
+                answer.set_exception(ClientDisconnect())
 
     def like(self, request_id: str) -> "Exchange":
         """Of another request that begins now and ends in the same way."""
@@ -107,3 +134,14 @@ def note_answer(started: float, timings: Timings, batch_size: int, ended: float)
     exchange = current.get()
     if exchange is not None:
         exchange.answered.append(Answered(started, timings, batch_size, ended))
+
+
+def note_wait(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
+    """The request waits for ``answer``, which is returned, and fails if its client goes away.
+
+    Who waits for it should give it no name: an exception in it leads back to whoever waits, and so to the name.
+    """
+    exchange = current.get()
+    if exchange is not None:
+        exchange.awaited.append(answer)
+    return answer

@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Awaitable
 from functools import lru_cache
 from time import perf_counter
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import structlog
@@ -44,46 +43,6 @@ class Reply(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = (JSON,)
 
 
-class Client:
-    """Who waits for the answers of a request.
-
-    It is watched for going away only once an answer keeps it waiting: from the start that would cost more than most
-    answers do.
-    """
-
-    __slots__ = ("_answers", "_receive", "_watching")
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._answers: list[asyncio.Future[Any]] = []
-        self._watching: asyncio.Task[None] | None = None
-
-    def waits(self, answer: asyncio.Future[Any]) -> None:
-        """Give ``answer`` up when the client goes away."""
-        self._answers.append(answer)
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        for answer in self._answers:
-            if not answer.done():
-                answer.set_exception(ClientDisconnect())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            # Its traceback leads back here: the circle would keep the answers, and whole batches, in memory for long.
-            self._watching = None
-            self._answers.clear()
-
-
 class Predict:
     """Both routes over ``engine``."""
 
@@ -104,10 +63,10 @@ class Predict:
         model = self._engine.find(options.model, options.version)
         body = Body(scope["headers"], receive)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
-        with Seat(model.room) as seat, Client(receive) as client:
+        with Seat(model.room) as seat:
             upload = await read_one(body, self._settings.max_bytes, seat)
             seat.take(pictures=1)
-            return Reply(to_bytes(await self._answer(model, upload, options, timeout_ms, client)))
+            return Reply(to_bytes(await self._answer(model, upload, options, timeout_ms)))
 
     async def _several(self, scope: Scope, receive: Receive) -> Reply:
         options = read_options(scope["query_string"])
@@ -115,32 +74,30 @@ class Predict:
         body = Body(scope["headers"], receive)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
 
-        async def answer_or_error(upload: Upload, seat: Seat, client: Client) -> Json:
+        async def answer_or_error(upload: Upload, seat: Seat) -> Json:
             try:
                 if len(upload.data) > self._settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {self._settings.max_bytes} bytes; scale it down")
                 seat.take(pictures=1)
-                return await self._answer(model, upload, options, timeout_ms, client)
+                return await self._answer(model, upload, options, timeout_ms)
             except RequestError as error:
                 METERS.rejected(error.code, (model.name, model.version))
                 return describe_error(error, scope["path"])
 
-        with Seat(model.room) as seat, Client(receive) as client:
+        with Seat(model.room) as seat:
             uploads = await read_several(body, self._settings.max_batch_bytes, self._settings.max_pictures, seat)
             answers: list[asyncio.Task[Json]] = []
             async with asyncio.TaskGroup() as group:
                 for position, upload in enumerate(uploads, start=1):
-                    answers.append(group.create_task(answer_or_error(upload, seat, client)))
+                    answers.append(group.create_task(answer_or_error(upload, seat)))
                     if position % PICTURES_A_TURN == 0:
                         await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
             return Reply(to_bytes({"results": [answer.result() for answer in answers]}))
 
-    async def _answer(
-        self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int, client: Client
-    ) -> Json:
+    async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
         started = perf_counter()
         rectified: Format | None = None if options.rectified == "none" else options.rectified
-        answer = await self._engine.predict(model, upload, rectified, timeout_ms, client.waits)
+        answer = await self._engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
         if options.points:
             add_points(description, answer, options.points)

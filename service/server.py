@@ -26,7 +26,7 @@ from service.models import Models
 from service.repository import Repository
 from service.settings import Settings
 from service.turnstile import Turnstile
-from service.wire import Connection
+from service.wire import Connection, Outbox
 
 if TYPE_CHECKING:
     from service.tracing import Tracing
@@ -93,6 +93,7 @@ class Server(uvicorn.Server):
             "header_s": settings.header_s,
             "lines": self._access_log,
             "turnstile": turnstile,
+            "outbox": Outbox(),
         }
         config = uvicorn.Config(
             Access(self._tracing or guarded, self._access_log, turnstile.remember),

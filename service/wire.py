@@ -1,6 +1,7 @@
 """HTTP on the wire: uvicorn's, which also has no patience with clients that never finish, and speaks JSON about it."""
 
 import asyncio
+from collections.abc import Sized
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,6 +27,7 @@ class Connection(HttpToolsProtocol):
     """Seconds that its head may take."""
     lines: AccessLog
     turnstile: Turnstile
+    outbox: "Outbox"
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -35,7 +37,7 @@ class Connection(HttpToolsProtocol):
         self.url = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Corked(transport))  # type: ignore[arg-type]
+        super().connection_made(Corked(transport, self.outbox, self.tasks))  # type: ignore[arg-type]
         self._patience = self.loop.call_later(self.header_s, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +88,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._patience is not None:
             self._patience.cancel()
+        if self.cycle is not None and not self.cycle.response_complete and (exchange := self._exchange()):
+            exchange.leave()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -106,9 +110,13 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self._patient_with_head:
             self._refuse(error)
             return
-        self._refuse(error, cast(dict[str, Any], self.scope).get("exchange"))
+        self._refuse(error, self._exchange())
         self.cycle.disconnected = True  # whoever still reads its body learns that nobody is there
         self.cycle.message_event.set()
+
+    def _exchange(self) -> Exchange | None:
+        """Of the request that is under way, if the application has it already."""
+        return cast(dict[str, Any], self.scope).get("exchange")
 
     def _refuse(self, error: RequestError, exchange: Exchange | None = None) -> None:
         """Answer with ``error``; what has not got as far as to have an ``exchange`` is logged here."""
@@ -125,32 +133,56 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-class Corked:
-    """A transport that sends the head of an answer together with the beginning of its body: one packet, not two."""
+class Outbox:
+    """What is to be sent, all of a turn of the event loop together.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    Sending may wake the client, which costs more than the sending itself. A client that gets several answers in a row
+    is woken for the first only.
+    """
+
+    def __init__(self) -> None:
+        self._corked: list[Corked] = []
+
+    def add(self, corked: "Corked") -> None:
+        """In the next turn have it send what it holds."""
+        if not self._corked:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._corked.append(corked)
+
+    def _send(self) -> None:
+        corked, self._corked = self._corked, []
+        for transport in corked:
+            transport.send()
+
+
+class Corked:
+    """A transport that holds what is written until the next turn of the event loop: one packet, not several."""
+
+    def __init__(self, transport: asyncio.Transport, outbox: Outbox, under_way: Sized) -> None:
+        """``under_way`` are the requests that are: with one alone nobody gains by waiting longer than for a head."""
         self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._head = b""
+        self._outbox = outbox
+        self._under_way = under_way
+        self._held: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send ``data``, a head alone only when nothing follows in this turn of the event loop."""
-        if not self._head and data.endswith(HEAD_END):
-            self._head = data
-            self._loop.call_soon(self._send)
-        else:
-            self._transport.write(self._head + data)
-            self._head = b""
+        """Send ``data``, in the next turn at the latest."""
+        if not self._held:
+            self._outbox.add(self)
+        self._held.append(data)
+        if len(self._under_way) <= 1 and not data.endswith(HEAD_END):
+            self.send()
 
     def close(self) -> None:
         """Send what is held, then close."""
-        self._send()
+        self.send()
         self._transport.close()
 
-    def _send(self) -> None:
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
+    def send(self) -> None:
+        """Send what is held."""
+        if self._held:
+            self._transport.write(b"".join(self._held))
+            self._held.clear()

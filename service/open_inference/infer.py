@@ -12,7 +12,7 @@ from service.models import Model
 from service.open_inference.compression import inflate
 from service.open_inference.requests import read_request
 from service.open_inference.responses import JSON_LENGTH, write_response
-from service.predict import Client, Reply, read_timeout, respond
+from service.predict import Reply, read_timeout, respond
 from service.room import Seat
 from service.settings import Settings
 from service.uploads import Body
@@ -44,7 +44,7 @@ class Infer:
         headers = dict(body.headers)
         json_length = headers.get(JSON_LENGTH)
         max_bytes = settings.max_bytes if json_length is None else settings.max_batch_bytes
-        with Seat(model.room) as seat, Client(receive) as client:
+        with Seat(model.room) as seat:
             content = await body.read(max_bytes, seat)
             arrived = perf_counter()
             if ENCODING in headers:
@@ -52,7 +52,7 @@ class Infer:
             question = read_request(content, json_length, model.manifest, settings)
             seat.take(pictures=len(question.pictures))
             deadline = arrived + min(patience_ms, question.timeout_ms or patience_ms) / 1000
-            readings = await self._engine.infer(model, question.pictures, deadline, client.waits)
+            readings = await self._engine.infer(model, question.pictures, deadline)
             return write_response(model, question, readings)
 
 

@@ -74,6 +74,27 @@ def test_what_waits_together_shares_an_inference_up_to_the_maximum(picture_ms: f
     assert [answer.batch_size for answer in answers] == [8] * 16 + [4] * 4
 
 
+def test_where_pictures_come_together_a_batch_begins_when_no_more_come() -> None:
+    async def come(batches: Batcher[float], first: int) -> list[Inference[float]]:
+        """The first together, then one in each turn of the event loop, and none for a while."""
+        answers = [batches.submit(picture(0)) for _ in range(first)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            answers.append(batches.submit(picture(0)))
+        return await asyncio.gather(*answers)
+
+    async def sizes(first: int, model: Recorder) -> list[int]:
+        batches = batcher(model)
+        for _ in range(2):
+            await come(batches, first)
+        return model.sizes
+
+    assert asyncio.run(sizes(2, Recorder())) == [5, 5]
+    assert asyncio.run(sizes(7, Recorder()))[0] == 8, "never more than the maximum"
+    alone, *_ = asyncio.run(sizes(1, Recorder()))
+    assert alone == 1, "one alone waits for nobody"
+
+
 def test_one_that_waits_alone_starts_at_once() -> None:
     (answer,) = answered(asyncio.run(ask(batcher(double), 1)))
     assert answer.batch_size == 1

@@ -17,7 +17,8 @@ from service.models import load_models
 from service.repository import State, standings
 from service.settings import Settings
 from tests.service import artifacts
-from tests.service.test_repository import folder, on_a_loop, until
+from tests.service.loops import on_a_loop
+from tests.service.test_repository import folder, until
 
 __all__ = ["folder"]  # a fixture
 

@@ -1,14 +1,9 @@
-import asyncio
 import base64
-import gc
-import weakref
 from typing import Any
 
 import numpy as np
 import pytest
-from starlette.types import Message
 
-from service.predict import Client
 from tests.conftest import Service
 from tests.service.answers import PICTURE, predict, prediction, without_time
 from tests.service.pictures import (
@@ -133,33 +128,3 @@ def test_the_timings_add_up(server: Service) -> None:
 
 def test_the_same_picture_gets_the_same_answer_twice(server: Service) -> None:
     assert without_time(predict(server)) == without_time(predict(server))
-
-
-def test_a_client_that_was_watched_leaves_nothing_behind_for_the_garbage_collector() -> None:
-    class Batch:
-        """What an answer keeps in memory."""
-
-    async def never() -> Message:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def answer_one() -> weakref.ref[Batch]:
-        batch = Batch()
-        answer = asyncio.get_running_loop().create_future()
-        with Client(never) as client:
-            client.waits(answer)
-            await asyncio.sleep(0)
-            answer.set_result(batch)
-        return weakref.ref(batch)
-
-    async def kept() -> bool:
-        reference = await answer_one()
-        for _ in range(3):
-            await asyncio.sleep(0)  # the task that watched ends
-        return reference() is not None
-
-    gc.disable()
-    try:
-        assert not asyncio.run(kept())
-    finally:
-        gc.enable()

@@ -4,11 +4,10 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import wraps
 from pathlib import Path
-from typing import NamedTuple, ParamSpec
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -23,9 +22,9 @@ from service.repository import NOT_LOADED, Entry, Repository, State
 from service.selection import Policy
 from service.settings import Settings
 from tests.service import artifacts
+from tests.service.loops import on_a_loop
 from tests.service.pictures import HEIGHT, WIDTH
 
-P = ParamSpec("P")
 PIXELS = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
 
 
@@ -63,16 +62,6 @@ def folder(tmp_path: Path) -> Path:
     """Of one model in one version, whose labels begin with "one-"."""
     artifacts.write_labelled(tmp_path / "digits" / "1", "one-")
     return tmp_path
-
-
-def on_a_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """``test`` as one that pytest runs."""
-
-    @wraps(test)
-    def run(*arguments: P.args, **options: P.kwargs) -> None:
-        asyncio.run(test(*arguments, **options))
-
-    return run
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -60,7 +60,9 @@ def test_a_residual_block_that_adds_nothing_lets_features_through() -> None:
 
 
 def test_the_residual_classifier_has_the_stated_number_of_blocks_in_each_stage() -> None:
-    blocks = [sum(isinstance(layer, ResidualBlock) for layer in stage) for stage in classifier("residual").stages]
+    blocks = [
+        sum(isinstance(layer, ResidualBlock) for layer in stage.children()) for stage in classifier("residual").stages
+    ]
     assert blocks == [1, 2, 1]
 
 

@@ -1,0 +1,78 @@
+import asyncio
+from typing import cast
+
+from service.wire import HEAD_END, Corked, Outbox
+from tests.service.loops import on_a_loop
+
+HEAD = b"HTTP/1.1 200 OK" + HEAD_END
+
+
+class Recorder(asyncio.Transport):
+    """Writes down what is sent, in a list that others may share."""
+
+    def __init__(self, sent: list[bytes]) -> None:
+        super().__init__()
+        self._sent = sent
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed
+        self._sent.append(bytes(data))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def corked(sent: list[bytes], under_way: int, outbox: Outbox | None = None) -> Corked:
+    return Corked(Recorder(sent), outbox or Outbox(), range(under_way))
+
+
+@on_a_loop
+async def test_a_head_and_its_body_leave_together() -> None:
+    sent: list[bytes] = []
+    transport = corked(sent, under_way=1)
+    transport.write(HEAD)
+    assert not sent
+    transport.write(b"body")
+    assert sent == [HEAD + b"body"], "nobody waits longer when one request alone is under way"
+    await asyncio.sleep(0)
+    assert len(sent) == 1
+
+
+@on_a_loop
+async def test_a_head_alone_leaves_in_the_next_turn() -> None:
+    sent: list[bytes] = []
+    transport = corked(sent, under_way=1)
+    transport.write(HEAD)
+    await asyncio.sleep(0)
+    assert sent == [HEAD]
+    transport.write(b"body")
+    assert sent == [HEAD, b"body"]
+
+
+@on_a_loop
+async def test_answers_of_a_turn_leave_one_after_the_other() -> None:
+    sent: list[bytes] = []
+    outbox = Outbox()
+    transports = [corked(sent, 3, outbox) for _ in range(3)]
+    for number, transport in enumerate(transports):
+        transport.write(HEAD)
+        transport.write(b"%d" % number)
+        assert not sent
+    await asyncio.sleep(0)
+    assert sent == [HEAD + b"%d" % number for number in range(3)]
+    transports[0].write(b"more")
+    await asyncio.sleep(0)
+    assert sent[3:] == [b"more"]
+
+
+@on_a_loop
+async def test_what_is_held_leaves_before_the_connection_closes() -> None:
+    sent: list[bytes] = []
+    transport = corked(sent, under_way=2)
+    transport.write(HEAD)
+    transport.close()
+    assert sent == [HEAD]
+    assert cast(Recorder, transport._transport).closed
+    await asyncio.sleep(0)
+    assert sent == [HEAD]
