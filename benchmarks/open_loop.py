@@ -9,7 +9,7 @@ server that stalls cannot hide it ("coordinated omission"; Tene, How NOT to Meas
 import argparse
 import asyncio
 import json
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import uvloop
+from numpy.typing import NDArray
 
 TICK_S = 0.0005
 PATIENCE_S = 10.0
@@ -33,7 +34,9 @@ class Result(NamedTuple):
     seconds: float
     p50_ms: float
     p99_ms: float
-    """Of the answers with status 200."""
+    """Of the answers with status 200: the median of those of each second, so that a pause of the machine spoils one."""
+    worst_p99_ms: float
+    """Of the second with the highest."""
     health_ms: float
     """The slowest answer of ``/health/live``, asked ten times a second on a connection of its own."""
 
@@ -69,7 +72,7 @@ class Connection(asyncio.Protocol):
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         if len(body) >= length:
             self._received = b""
-            self._answered.note(head[9:12].decode(), perf_counter() - self._due)
+            self._answered.note(head[9:12].decode(), self._due, perf_counter())
             self._idle.append(self)
 
 
@@ -78,15 +81,16 @@ class Answered:
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
-        self.times: list[float] = []
+        self.times: list[tuple[float, float]] = []
+        """When an answer with status 200 was due to be asked for, and the seconds until it came."""
         self._expected = float("inf")
         self._complete = asyncio.Event()
 
-    def note(self, status: str, seconds: float) -> None:
-        """An answer after so long."""
+    def note(self, status: str, due: float, came: float) -> None:
+        """An answer."""
         self.statuses[status] += 1
         if status == "200":
-            self.times.append(seconds)
+            self.times.append((due, came - due))
         if self.statuses.total() >= self._expected:
             self._complete.set()
 
@@ -125,9 +129,26 @@ async def offer(url: str, body: bytes, rate: float, seconds: float, connections:
         await asyncio.wait_for(answered.all_of(sent), PATIENCE_S)
     took = perf_counter() - started
     watch.cancel()
-    p50, p99 = np.percentile(answered.times or [float("nan")], [50, 99]) * 1000
-    slowest = max(healthy.times, default=float("nan")) * 1000
-    return Result(sent, dict(answered.statuses), took, float(p50), float(p99), slowest)
+    p50, p99 = percentiles(answered.times, started)
+    slowest = max((seconds for _, seconds in healthy.times), default=float("nan"))
+    return Result(
+        sent,
+        dict(answered.statuses),
+        took,
+        float(np.median(p50)) * 1000,
+        float(np.median(p99)) * 1000,
+        float(np.max(p99)) * 1000,
+        slowest * 1000,
+    )
+
+
+def percentiles(times: list[tuple[float, float]], started: float) -> NDArray[np.float64]:
+    """``(2, S)``: the 50th and 99th percentile of the times of those that were due in each second."""
+    seconds: dict[int, list[float]] = defaultdict(list)
+    for due, took in times:
+        seconds[int(due - started)].append(took)
+    rows = [np.percentile(found, [50, 99]) for found in seconds.values()]
+    return np.array(rows).T if rows else np.full((2, 1), np.nan)
 
 
 async def watch_health(address: tuple[str, int], netloc: str, healthy: Answered) -> None:

@@ -9,6 +9,7 @@ answers of all have been compared. Only ratios within one run mean anything.
 """
 
 import argparse
+import mimetypes
 import os
 import platform
 import re
@@ -126,7 +127,7 @@ def make_peers() -> None:
 
 def write_script(folder: Path, body: str, picture: Path) -> Path:
     """A wrk script that posts ``picture``, with its body beside it."""
-    content, content_type = picture.read_bytes(), "image/png"
+    content, content_type = picture.read_bytes(), media_type(picture)
     if body != "raw":
         file = (picture.name, content, content_type)
         files = [("image", file)] if body == "multipart" else [("images", file)] * BATCH
@@ -136,6 +137,11 @@ def write_script(folder: Path, body: str, picture: Path) -> Path:
     script = folder / f"{body}.lua"
     script.write_text(LUA.format(content_type=content_type, body=folder / f"{body}.bin"))
     return script
+
+
+def media_type(picture: Path) -> str:
+    """By its suffix."""
+    return mimetypes.guess_type(picture.name)[0] or "application/octet-stream"
 
 
 @contextmanager
@@ -168,7 +174,7 @@ def ask(case: Case, picture: Path, model: str) -> dict[str, Any]:
     """A server's answer, once it is ready to give one."""
     content = picture.read_bytes()
     kinds: dict[str, dict[str, Any]] = {
-        "raw": {"content": content, "headers": {"content-type": "image/png"}},
+        "raw": {"content": content, "headers": {"content-type": media_type(picture)}},
         "multipart": {"files": {"image": content}},
         "batch": {"files": {"images": content}},
     }

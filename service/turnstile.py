@@ -5,6 +5,7 @@ what was refused for want of room is refused again, as long as there is none, be
 """
 
 import asyncio
+from functools import lru_cache
 
 from starlette.types import Scope
 
@@ -20,12 +21,13 @@ MOST = 256
 """Targets that are remembered."""
 LONGEST = 300
 """Bytes of a target."""
+LONGEST_HEAD = 2000
 START = b"POST "
 VERSION = b" HTTP/1.1\r\n"
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
 SPECIAL = (b"transfer-encoding", b"expect", b"upgrade", b"connection: close", b"x-request-id", b"traceparent")
-"""What a head may not hold anywhere to be understood without a parser."""
+"""What headers may not hold anywhere to be understood without a parser."""
 NO_ROOM = QueueFullError("too many pictures are waiting already; try again a little later")
 
 
@@ -88,8 +90,8 @@ class Turnstile:
         if refused.room.calm:
             del self.refused[target]
             return None
-        head, _, body = data.partition(HEAD_END)
-        if not is_plain(head, len(body)) or refused.lets_through():
+        body = data.find(HEAD_END, end, LONGEST_HEAD) + len(HEAD_END)
+        if body < end or plain_length(data[end:body]) != len(data) - body or refused.lets_through():
             return None
         exchange = refused.exchange.like(new_id())
         exchange.end()
@@ -98,11 +100,12 @@ class Turnstile:
         return to_http(NO_ROOM, refused.content, exchange.id, NO_ROOM.headers)
 
 
-def is_plain(head: bytes, length: int) -> bool:
-    """Whether ``head`` is of a request that ends after ``length`` bytes, and asks for nothing out of the ordinary."""
-    lowered = head.lower()
+@lru_cache(maxsize=256)
+def plain_length(headers: bytes) -> int | None:
+    """How many bytes follow ``headers``; None where they ask for anything out of the ordinary."""
+    lowered = headers.lower()
     _, _, after = lowered.partition(LENGTH)
     if LENGTH in after or any(word in lowered for word in SPECIAL):
-        return False
+        return None
     number = after.partition(b"\r\n")[0].strip()
-    return number.isdigit() and int(number) == length
+    return int(number) if number.isdigit() else None
