@@ -2,7 +2,8 @@
 
 An item carries its own future. While an inference runs, items gather; when it ends, all of them (up to a maximum)
 make the next batch. So the batch grows with the load, and an idle server waits for nobody. Short inferences run in
-place on the event loop; longer ones in a thread, one at a time.
+place on the event loop; longer ones in a thread, one at a time, if there is a core that could run it meanwhile. Else
+batches are cut so that they are short: two threads on one core only take turns, and larger batches are no cheaper.
 
 What holds the event loop lets nobody gather. Where pictures come together, a batch therefore begins with the first turn
 of the loop that brings no more of them: no time passes idle, and no batch is small for having begun too soon.
@@ -28,6 +29,10 @@ from service.meters import Meter
 
 IN_PLACE_MS = 2.0
 """Longest inference, as foretold by the last ones, that may hold the event loop."""
+CUT_MS = 8.0
+"""The same, where batches are cut to it."""
+MIN_MS = 1e-3
+"""A picture takes at least so long."""
 GROWTH = 1.1
 """By how much what is foretold grows from one inference to the next."""
 TICK_S = 0.02
@@ -78,18 +83,20 @@ class Batcher(Generic[Value]):
         picture_ms: float,
         meter: Meter,
         in_place: bool = True,
+        spare_core: bool = True,
     ) -> None:
         """``run`` takes ``(N, H, W, C)`` uint8 for up to ``max_batch``, of its outputs ``read`` makes N values.
 
         ``picture_ms`` is how long it took for one picture; ``meter`` counts the inferences; ``in_place=False`` runs
-        all in the thread.
+        all in the thread; ``spare_core`` says whether that can run while the event loop does.
         """
         self._run = run
         self._read = read
         self._max_batch = max_batch
         self._hang_s = hang_s
         self._picture_ms = picture_ms
-        self._in_place_ms = IN_PLACE_MS if in_place else 0.0
+        self._cut = in_place and not spare_core
+        self._in_place_ms = (CUT_MS if self._cut else IN_PLACE_MS) if in_place else 0.0
         self._waiting: deque[Item[Value]] = deque()
         self._running: list[Item[Value]] = []
         self._busy_since: float | None = None
@@ -143,9 +150,12 @@ class Batcher(Generic[Value]):
             await asyncio.to_thread(self._thread.shutdown)
 
     def _gather(self, before: int) -> None:
-        """Begin, unless more wait now than ``before`` this turn of the event loop."""
+        """Begin, unless more wait now than ``before`` this turn of the event loop, and a batch is not full.
+
+        From 0 it takes a turn at least: answers that were just written leave before the loop is held again.
+        """
         count = len(self._waiting)
-        if before < count < self._max_batch:
+        if before < count and (count < self._most() or not before):
             asyncio.get_running_loop().call_soon(self._gather, count)
         else:
             self._next()
@@ -154,7 +164,8 @@ class Batcher(Generic[Value]):
         """Start the inference of what waits now, or go idle."""
         batch: list[Item[Value]] = []
         now = time.perf_counter()
-        while self._waiting and len(batch) < self._max_batch:
+        most = self._most()
+        while self._waiting and len(batch) < most:
             item = self._waiting.popleft()
             if item.answer.done():  # it was given up
                 continue
@@ -179,6 +190,12 @@ class Batcher(Generic[Value]):
         else:
             task = loop.run_in_executor(self._thread, self._timed, images)
             task.add_done_callback(lambda done: self._finish(batch, done))
+
+    def _most(self) -> int:
+        """Pictures in the next batch at most."""
+        if not self._cut:
+            return self._max_batch
+        return max(1, min(self._max_batch, int(CUT_MS / max(self._picture_ms, MIN_MS))))
 
     def _timed(self, images: NDArray[np.uint8]) -> tuple[Sequence[Value], float, float]:
         started = time.perf_counter()

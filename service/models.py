@@ -1,6 +1,7 @@
 """The models that are served: loaded, warmed up and found by name and version."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -202,9 +203,15 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
         picture_ms=picture_ms,
         meter=METERS.of_model((name, version)),
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
+        spare_core=cores() > settings.workers,
     )
     room = Room(settings.max_queue, settings.max_queue_bytes)
     return Model(name, version, manifest, backend.device, batcher, room, digest(artifact), window)
+
+
+def cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_opener(settings: Settings) -> Opener:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from service.tracing import Tracing
 
 BACKLOG = 2048
+ACCEPTED_A_TURN = 8
+"""New connections, for each turn of the event loop; one would take seconds for hundreds while inferences hold it."""
 COLLECT_AFTER = 50_000
 """New objects, less those that are gone, after which cyclic garbage is looked for."""
 TICKS = 10
@@ -111,7 +113,7 @@ class Server(uvicorn.Server):
     def serve_on(self, listener: socket.socket) -> int:
         """Serve until told to stop; the exit status."""
         calm_collector()
-        self.run([listener])
+        self.run(several(listener))
         self._access_log.flush()
         self._metrics.publish()
         if self._tracing is not None:
@@ -170,6 +172,11 @@ class Watchdog:
         log.critical("event_loop_hangs", seconds=missed_s)
         self._before_end()
         os._exit(HANGS)
+
+
+def several(listener: socket.socket) -> list[socket.socket]:
+    """``listener`` as many times as connections are to be accepted in a turn: uvloop accepts one from each socket."""
+    return [listener, *(listener.dup() for _ in range(ACCEPTED_A_TURN - 1))]
 
 
 def open_tracing(app: ASGIApp) -> "Tracing":

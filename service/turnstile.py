@@ -28,7 +28,7 @@ HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
 SPECIAL = (b"transfer-encoding", b"expect", b"upgrade", b"connection: close", b"x-request-id", b"traceparent")
 """What headers may not hold anywhere to be understood without a parser."""
-NO_ROOM = QueueFullError("too many pictures are waiting already; try again a little later")
+NO_ROOM = QueueFullError("too much is waiting already; try again a little later")
 
 
 class Refused:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.artifact import Outputs
-from service.batcher import Batcher, Inference
+from service.batcher import CUT_MS, Batcher, Inference
 from service.errors import ModelFailedError, NotReadyError
 from service.meters import Meter
 
@@ -93,6 +93,34 @@ def test_where_pictures_come_together_a_batch_begins_when_no_more_come() -> None
     assert asyncio.run(sizes(7, Recorder()))[0] == 8, "never more than the maximum"
     alone, *_ = asyncio.run(sizes(1, Recorder()))
     assert alone == 1, "one alone waits for nobody"
+
+
+@pytest.mark.parametrize(("spare_core", "one_ms"), [(False, 4), (False, 20), (True, 4)])
+def test_without_a_spare_core_batches_are_cut_to_what_may_hold_the_loop(spare_core: bool, one_ms: int) -> None:
+    sizes: list[int] = []
+    threads: set[int] = set()
+
+    def run(images: NDArray[np.uint8]) -> Outputs:
+        time.sleep(len(images) * one_ms / 1000)
+        sizes.append(len(images))
+        threads.add(threading.get_ident())
+        return double(images)
+
+    batches = Batcher(
+        run, numbers, max_batch=8, hang_s=60, picture_ms=one_ms, meter=Meter(("doubles", "1")), spare_core=spare_core
+    )
+    answers = answered(asyncio.run(ask(batches, *range(9))))
+    assert [answer.value for answer in answers] == [2 * value for value in range(9)]
+    in_place = threads == {threading.get_ident()}
+    if spare_core:
+        assert sizes == [8, 1]
+        assert not in_place
+    elif one_ms < CUT_MS:
+        assert max(sizes) <= CUT_MS / one_ms
+        assert in_place
+    else:
+        assert set(sizes) == {1}, "one that alone takes too long has the thread"
+        assert not in_place
 
 
 def test_one_that_waits_alone_starts_at_once() -> None:

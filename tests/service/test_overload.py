@@ -83,7 +83,8 @@ def test_the_queue_is_full_of_bytes_too() -> None:
         statuses = sorted(response.status_code for response in ask_many(service, 8))
         assert statuses.count(200) >= 3
         assert set(statuses) == {200, 429}
-        assert "bytes of pictures are waiting" in next(r for r in ask_many(service, 8) if r.status_code == 429).text
+        texts = [response.text for response in ask_many(service, 8) if response.status_code == 429]
+        assert any("bytes of pictures are waiting" in text for text in texts), "those after the first may say less"
         prediction(ask(service))
 
 
