@@ -180,7 +180,7 @@ class Batcher(Generic[Value]):
         self._busy_since = now
         self._together = len(batch) > 1
         loop = asyncio.get_running_loop()
-        images = np.stack([item.pixels for item in batch])
+        images = np.stack([item.pixels for item in batch]) if self._together else batch[0].pixels[np.newaxis]
         if len(batch) * self._picture_ms <= self._in_place_ms:
             try:
                 self._resolve(batch, *self._timed(images))
