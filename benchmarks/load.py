@@ -21,6 +21,7 @@ import httpx
 
 from benchmarks import artifacts
 from benchmarks.open_loop import Result
+from benchmarks.pauses import Pauses
 from benchmarks.serving import ADDRESS, MODELS, PORT, STN_SERVE, Case, running, usage, write_script, wrk
 
 CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -54,6 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         script = write_script(Path(folder), "raw", PICTURE)
         start(target)
+        pauses(options.seconds)
         saturated = closed_loop(target, script, options.seconds)
         open_loop(target, saturated, options.seconds)
         if options.requests:
@@ -67,6 +69,18 @@ def start(target: Target) -> None:
     with running(target.command):
         httpx.get(f"{ADDRESS}/health/ready").raise_for_status()
         print(f"ready {time.monotonic() - before:.2f} s after the start\n")
+
+
+def pauses(seconds: int) -> None:
+    """What the machine takes of the server's core while the other core is busy too."""
+    look = [sys.executable, "-m", "benchmarks.pauses", f"--seconds={seconds}"]
+    with subprocess.Popen(["taskset", "-c", "1", *look], stdout=subprocess.DEVNULL):
+        output = subprocess.run(["taskset", "-c", "0", *look], capture_output=True, check=True).stdout
+    found = Pauses(**json.loads(output))
+    print(
+        f"without a server, its core was taken away {found.count} times in {found.seconds:.0f} s for over 1 ms, "
+        f"{found.lost_ms:.1f} ms together, {found.longest_ms:.1f} ms at most\n"
+    )
 
 
 def closed_loop(target: Target, script: Path, seconds: int) -> float:

@@ -1,7 +1,7 @@
 """The web application: routes, and the one place where errors become HTTP."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service import __version__
 from service.administration import create_administration
@@ -30,27 +30,29 @@ from service.repository import Repository
 from service.routes import create_routes
 from service.settings import Settings
 
+Route = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+
 log = structlog.get_logger(__name__)
 
 
 class Application(FastAPI):
     """FastAPI, with POST routes that its middlewares and router have no part in."""
 
-    def __init__(self, direct: Mapping[str, ASGIApp], patterns: Mapping[re.Pattern[str], ASGIApp], **options: Any):
+    def __init__(self, direct: Mapping[str, Route], patterns: Mapping[re.Pattern[str], Route], **options: Any):
         """``direct`` routes are found by their path, others by the pattern that all of their path has."""
         super().__init__(**options)
         self._direct = direct
         self._patterns = patterns
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "http" and scope["method"] == "POST":
             if route := self._direct.get(scope["path"]):
                 note_route(scope["path"])
-                return await route(scope, receive, send)
+                return route(scope, receive, send)
             for pattern, route in self._patterns.items():
                 if found := pattern.fullmatch(scope["path"]):
-                    return await route({**scope, "path_params": found.groupdict()}, receive, send)
-        return await super().__call__(scope, receive, send)
+                    return route({**scope, "path_params": found.groupdict()}, receive, send)
+        return super().__call__(scope, receive, send)
 
 
 def create_app(

@@ -5,10 +5,10 @@ request goes straight from the server to the engine and back. `service.routes` d
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from functools import lru_cache
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import structlog
@@ -50,11 +50,11 @@ class Predict:
         self._engine = engine
         self._settings = settings
 
-    def one(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def one(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """POST /predict."""
         return respond(send, self._one(scope, receive), scope["path"])
 
-    def several(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def several(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """POST /predict/batch."""
         return respond(send, self._several(scope, receive), scope["path"])
 

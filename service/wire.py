@@ -161,6 +161,8 @@ class Corked:
     def __init__(self, transport: asyncio.Transport, outbox: Outbox, under_way: Sized) -> None:
         """``under_way`` are the requests that are: with one alone nobody gains by waiting longer than for a head."""
         self._transport = transport
+        self.is_closing = transport.is_closing
+        """Asked for with every answer; what is asked for seldom is found by `__getattr__`."""
         self._outbox = outbox
         self._under_way = under_way
         self._held: list[bytes] = []
