@@ -78,7 +78,7 @@ def pauses(seconds: int) -> None:
         output = subprocess.run(["taskset", "-c", "0", *look], capture_output=True, check=True).stdout
     found = Pauses(**json.loads(output))
     print(
-        f"without a server, its core was taken away {found.count} times in {found.seconds:.0f} s for over 1 ms, "
+        f"without a server, its core was taken away {found.number} times in {found.seconds:.0f} s for over 1 ms, "
         f"{found.lost_ms:.1f} ms together, {found.longest_ms:.1f} ms at most\n"
     )
 

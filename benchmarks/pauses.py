@@ -17,7 +17,7 @@ class Pauses(NamedTuple):
     """Of one core."""
 
     seconds: float
-    count: int
+    number: int
     lost_ms: float
     longest_ms: float
 

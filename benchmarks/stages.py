@@ -1,0 +1,150 @@
+"""Where the time of a request goes: each stage by itself, then all of them in the application, without a network.
+
+    taskset -c 0 python -m benchmarks.stages [--models models --model digits] [--picture docs/pictures/digit.png]
+
+Every stage is run thousands of times in a row on the same picture, in a processor that knows it by heart: in a request
+it takes up to twice as long. Best of several rounds. The rest, up to what `benchmarks.serving` says a request costs, is
+HTTP, the event loop and the kernel.
+"""
+
+import argparse
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+import structlog
+import uvloop
+from starlette.types import ASGIApp, Message, Scope
+
+from benchmarks import artifacts
+from benchmarks.serving import MODELS, media_type
+from export.artifact import read_artifact
+from service.answers import describe_answer, to_bytes
+from service.backends import open_backend
+from service.engine import Answer
+from service.exchange import Timings
+from service.images import Upload, encode, open_picture, prepare
+from service.models import Model, load_models
+from service.readings import read
+from service.server import Server, calm_collector
+from service.settings import Settings
+
+BATCH = 32
+ROUNDS = 7
+STAGE_S = 0.05
+"""Roughly how long a round of a stage takes."""
+REQUESTS = 256
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=MODELS)
+    parser.add_argument("--model", default="light")
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/digit.png"))
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    if options.models == MODELS:
+        artifacts.main(MODELS)
+    settings = Settings(models=options.models, device="cpu", threads=1, access_log="none")
+    models = load_models(settings)
+    print(f"model {options.model}, {options.picture}\n\n| stage | us a picture |\n|---|---|")
+    upload = Upload(options.picture.read_bytes(), media_type(options.picture))
+    stages(models.find(options.model, None), options.models, upload)
+    app = Server(settings, models, lambda: None).config.app
+    alone, together = uvloop.run(requests(app, options.model, upload))
+    print(f"| all of the application, a request after the other | {alone:.1f} |")
+    print(f"| all of the application, {BATCH} requests at once | {together:.1f} |")
+
+
+def stages(model: Model, models: Path, upload: Upload) -> None:
+    """What each takes by itself."""
+    backend = open_backend(read_artifact(models / model.name / str(model.version)), "cpu", 1)
+    manifest = model.manifest
+    opened = open_picture(upload, max_pixels=10**7)
+    picture = prepare(opened, manifest.input)
+    one, many = picture.pixels[np.newaxis], np.stack([picture.pixels] * BATCH)
+    outputs, all_outputs = backend.run(one), backend.run(many)
+    reading = read(outputs, manifest)[0]
+    files = [encode(look.rectified, "png") for look in reading.looks]
+    answer = Answer(model, reading, picture.width, picture.height, files, 1, Timings(0.1, 0.2, 0.3, 0.4))
+    description = describe_answer(answer, 5, "png", 1.0)
+    show("the header of the picture", lambda: open_picture(upload, max_pixels=10**7))
+    show("its pixels, as the model takes them", lambda: prepare(opened, manifest.input))
+    show("inference of one", lambda: backend.run(one))
+    show(f"inference of {BATCH}, each", lambda: backend.run(many), BATCH)
+    show("reading the outputs of one", lambda: read(outputs, manifest))
+    show(f"reading the outputs of {BATCH}, each", lambda: read(all_outputs, manifest), BATCH)
+    show("the rectified image as PNG", lambda: [encode(look.rectified, "png") for look in reading.looks])
+    show("the description of the answer", lambda: describe_answer(answer, 5, "png", 1.0))
+    show("its JSON", lambda: to_bytes(description))
+
+
+def show(stage: str, work: Callable[[], object], pictures: int = 1) -> None:
+    """Print a row."""
+    started = perf_counter()
+    work()
+    times = max(1, int(STAGE_S / (perf_counter() - started)))
+    best = float("inf")
+    for _ in range(ROUNDS):
+        started = perf_counter()
+        for _ in range(times):
+            work()
+        best = min(best, (perf_counter() - started) / times)
+    print(f"| {stage} | {best / pictures * 1e6:.1f} |")
+
+
+async def requests(app: ASGIApp, model: str, upload: Upload) -> tuple[float, float]:
+    """Microseconds of processor time for a request: one after the other, and together."""
+    statuses: set[int] = set()
+
+    async def send(message: Message) -> None:
+        if "status" in message:
+            statuses.add(message["status"])
+
+    async def ask() -> None:
+        body: Message = {"type": "http.request", "body": upload.data, "more_body": False}
+
+        async def receive() -> Message:
+            return body
+
+        await app(scope(model, upload), receive, send)
+
+    calm_collector()
+    alone = together = float("inf")
+    for _ in range(ROUNDS):
+        started = process_time()
+        for _ in range(REQUESTS):
+            await ask()
+        alone = min(alone, process_time() - started)
+        started = process_time()
+        for _ in range(REQUESTS // BATCH):
+            await asyncio.gather(*(ask() for _ in range(BATCH)))
+        together = min(together, process_time() - started)
+    assert statuses == {200}, statuses
+    return alone / REQUESTS * 1e6, together / REQUESTS * 1e6
+
+
+def scope(model: str, upload: Upload) -> Scope:
+    """Of a request as uvicorn makes it."""
+    headers = {
+        b"host": b"127.0.0.1:8000",
+        b"content-type": (upload.content_type or "").encode(),
+        b"content-length": b"%d" % len(upload.data),
+    }
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "raw_path": b"/predict",
+        "query_string": f"model={model}".encode(),
+        "client": ("127.0.0.1", 1),
+        "headers": list(headers.items()),
+    }
+
+
+if __name__ == "__main__":
+    main()
