@@ -13,7 +13,6 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import QueueFullError
 from service.exchange import Answered, Exchange, current
 from service.meters import CLIENT_LEFT, METERS
 from service.settings import Settings
@@ -61,17 +60,17 @@ log = structlog.get_logger("service.access")
 class Access:
     """``app``, with request ids, protective headers and a line in the log for every request."""
 
-    def __init__(self, app: ASGIApp, lines: "AccessLog", no_room: Callable[[Scope, Exchange], None]) -> None:
-        """``no_room`` is told of requests that were refused because too much was waiting."""
+    def __init__(self, app: ASGIApp, lines: "AccessLog", ended: Callable[[Scope, Exchange], None]) -> None:
+        """``ended`` is told of POST requests that have ended."""
         self._app = app
         self._lines = lines
-        self._no_room = no_room
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(request_id(scope["headers"]))
+        exchange = Exchange(request_id(scope["headers"]), scope.get("held_s", 0.0))
         current.set(exchange)
         scope["exchange"] = exchange
         is_post = scope["method"] == "POST"
@@ -89,8 +88,8 @@ class Access:
             exchange.end()
             self._lines.add(scope["method"], scope["path"], scope["client"], exchange)
             METERS.ended(exchange, scope)
-            if exchange.error == QueueFullError.code:
-                self._no_room(scope, exchange)
+            if is_post:
+                self._ended(scope, exchange)
 
 
 def protected(path: str, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

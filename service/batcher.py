@@ -110,10 +110,12 @@ class Batcher(Generic[Value]):
         self.hangs = False
         """Whether the inference that runs has been given up; nothing is taken until it ends."""
 
-    def submit(self, pixels: NDArray[np.uint8], deadline: float = float("inf")) -> asyncio.Future[Inference[Value]]:
+    def submit(
+        self, pixels: NDArray[np.uint8], deadline: float = float("inf"), held_s: float = 0.0
+    ) -> asyncio.Future[Inference[Value]]:
         """Queue ``pixels`` ``(H, W, C)``; ``deadline`` is as `time.perf_counter` gives it.
 
-        Who does not want the answer any more fails the future.
+        Their request has waited for ``held_s`` already. Who does not want the answer any more fails the future.
 
         Raises:
             NotReadyError: the batcher is closed, or its model hangs.
@@ -124,7 +126,7 @@ class Batcher(Generic[Value]):
             raise NotReadyError("the model does not answer any more; send the request to another instance")
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        item = Item(pixels, loop.create_future(), now, deadline)
+        item = Item(pixels, loop.create_future(), now - held_s, deadline)
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now

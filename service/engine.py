@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from export.artifact import ImageInput
 from service.errors import ModelFailedError, RequestError, TimeIsUpError
-from service.exchange import Timings, note_answer, note_model, note_wait
+from service.exchange import Timings, held_s, note_answer, note_model, note_wait
 from service.images import Format, Picture, Upload, encode, open_picture, prepare
 from service.models import Model, Models
 from service.readings import Reading
@@ -86,21 +86,24 @@ class Engine:
     async def predict(self, model: Model, upload: Upload, rectified: Format | None, timeout_ms: int) -> Answer:
         """Answer for one picture within ``timeout_ms``; ``rectified`` is how to encode the rectified images.
 
+        Time that its request has waited at the wire counts.
+
         Raises:
             RequestError: the picture cannot be used, its time is up, or the model failed.
         """
         started = time.perf_counter()
-        deadline = started + timeout_ms / 1000
+        held = held_s()
+        deadline = started - held + timeout_ms / 1000
         picture = await self._read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
-        inference = await note_wait(model.batcher.submit(picture.pixels, deadline))
+        inference = await note_wait(model.batcher.submit(picture.pixels, deadline, held))
         inferred = time.perf_counter()
         reading = sound_reading(inference.value)
         files = await self._encode(reading, rectified) if rectified else None
         ended = time.perf_counter()
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
-        note_answer(started, timings, inference.batch_size, ended)
+        note_answer(started - held, timings, inference.batch_size, ended)
         return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
 
     async def infer(
@@ -114,12 +117,13 @@ class Engine:
             RequestError: a picture cannot be used, their time is up, or the model failed.
         """
         started = time.perf_counter()
+        held = held_s()
         if isinstance(pictures, np.ndarray):
             pixels = list(pictures)
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
         decode_ms = (time.perf_counter() - started) * 1000
-        answers = [note_wait(model.batcher.submit(picture, deadline)) for picture in pixels]
+        answers = [note_wait(model.batcher.submit(picture, deadline, held)) for picture in pixels]
         # Exceptions are taken as results, since several may come and each must be looked at.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
         readings = []
@@ -129,7 +133,7 @@ class Engine:
                     raise inference
                 readings.append(sound_reading(inference.value))
                 timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
-                note_answer(started, timings, inference.batch_size, time.perf_counter())
+                note_answer(started - held, timings, inference.batch_size, time.perf_counter())
         finally:
             del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
         return readings

@@ -41,6 +41,7 @@ class Exchange:
         "awaited",
         "ended",
         "error",
+        "held_s",
         "id",
         "key",
         "model",
@@ -51,9 +52,11 @@ class Exchange:
         "version",
     )
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, held_s: float = 0.0) -> None:
+        """Of one that has waited for ``held_s`` already."""
         self.id = request_id
-        self.started = perf_counter()
+        self.held_s = held_s
+        self.started = perf_counter() - held_s
         self.ended = self.started
         self.status = 0
         """0 while there is no answer."""
@@ -98,6 +101,12 @@ def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:
 
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+
+
+def held_s() -> float:
+    """How long the request has waited at the wire."""
+    exchange = current.get()
+    return 0.0 if exchange is None else exchange.held_s
 
 
 def note_key(name: str) -> None:

@@ -94,6 +94,17 @@ class Rules:
         if self._rate is not None:
             self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
 
+    def may_wait(self, headers: bytes) -> bool:
+        """Whether a request with these headers, as they came, has a key where it needs one."""
+        if not self._users:
+            return True
+        lines = [line.partition(b":") for line in headers.split(b"\r\n")]
+        try:
+            self._user([(name.strip().lower(), value.strip()) for name, _, value in lines])
+        except RequestError:
+            return False
+        return True
+
     def describe(self, app: FastAPI) -> None:
         """Say in the OpenAPI document of ``app`` which routes ask for a key, and how it is sent."""
         if not (self._users or self._admins):

@@ -61,7 +61,7 @@ class Metrics(Collector):
             key = labels((model.name, model.version))
             manifest = model.manifest
             found["info", *key, manifest.runtime, model.device, manifest.precision] = [1]
-            found["queue", *key] = [model.batcher.waiting]
+            found["queue", *key] = [model.batcher.waiting + model.room.held]
             found["under_way", *key] = [model.room.pictures]
             found["limit", *key] = [self._settings.max_queue]
             found["last", *key, str(self._ledger.number)] = [METERS.of_model((model.name, model.version)).last_s]

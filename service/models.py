@@ -27,6 +27,9 @@ from service.settings import Settings
 WARM_UPS = 3
 """Runs before the one that is timed: runtimes compile and allocate in their first ones."""
 
+BATCHES_AT_ONCE = 2
+"""One that is inferred and one that gathers meanwhile."""
+
 Opener = Callable[[Artifact, Device, int], Backend]
 
 log = structlog.get_logger(__name__)
@@ -195,6 +198,7 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
     window = None
     if manifest.reference is not None and settings.drift_window:
         window = Window(manifest, manifest.reference, settings.drift_window)
+    spare_core = cores() > settings.workers
     batcher = Batcher(
         backend.run,
         partial(read_and_note, manifest=manifest, window=window),
@@ -203,9 +207,11 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
         picture_ms=picture_ms,
         meter=METERS.of_model((name, version)),
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
-        spare_core=cores() > settings.workers,
+        spare_core=spare_core,
     )
-    room = Room(settings.max_queue, settings.max_queue_bytes)
+    in_turns = backend.device == "cpu" and not spare_core
+    at_once = settings.max_batch * (1 if in_turns else BATCHES_AT_ONCE)
+    room = Room(settings.max_queue, settings.max_queue_bytes, at_once)
     return Model(name, version, manifest, backend.device, batcher, room, digest(artifact), window)
 
 

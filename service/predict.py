@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from service.answers import Json, add_points, describe_answer, describe_error, to_bytes
 from service.engine import PICTURES_A_TURN, Engine
 from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
-from service.exchange import note_error
+from service.exchange import held_s, note_error
 from service.images import Format, Upload
 from service.meters import METERS
 from service.models import Model
@@ -95,7 +95,7 @@ class Predict:
             return Reply(to_bytes({"results": [answer.result() for answer in answers]}))
 
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
-        started = perf_counter()
+        started = perf_counter() - held_s()
         rectified: Format | None = None if options.rectified == "none" else options.rectified
         answer = await self._engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)

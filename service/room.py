@@ -9,21 +9,19 @@ from service.errors import QueueFullError
 class Room:
     """Room for pictures, from the arrival of their bytes to their answers."""
 
-    def __init__(self, max_pictures: int, max_bytes: int) -> None:
+    def __init__(self, max_pictures: int, max_bytes: int, at_once: int) -> None:
+        """``at_once`` is how many should be worked on while others wait at the wire (`service.turnstile`)."""
+        self.at_once = at_once
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
         self.pictures = 0
         self.bytes = 0
+        self.held = 0
+        """Of the pictures, those that wait at the wire."""
 
-    @property
-    def left(self) -> int:
-        """Pictures that there is room for."""
-        return self._max_pictures - self.pictures if self.bytes < self._max_bytes else 0
-
-    @property
-    def calm(self) -> bool:
-        """Whether it is no more than half full."""
-        return 2 * self.pictures <= self._max_pictures and 2 * self.bytes <= self._max_bytes
+    def fits(self, pictures: int, size: int) -> bool:
+        """Whether there is room for so much."""
+        return self.pictures + pictures <= self._max_pictures and self.bytes + size <= self._max_bytes
 
     def take(self, pictures: int, size: int) -> None:
         """Take room for ``pictures`` of together ``size`` bytes.

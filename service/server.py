@@ -89,7 +89,13 @@ class Server(uvicorn.Server):
         rules.describe(app)
         guarded = allow_origins(Guard(app, rules), settings.cors_origins)
         self._tracing = open_tracing(guarded) if settings.traces else None
-        turnstile = Turnstile(models, self._access_log)
+        turnstile = Turnstile(
+            models,
+            self._access_log,
+            rules.may_wait,
+            open_below=min(settings.max_batch, settings.max_queue),
+            patience_s=settings.timeout_ms / 1000,
+        )
         connection = {
             "upload_s": settings.upload_s,
             "header_s": settings.header_s,
@@ -98,7 +104,7 @@ class Server(uvicorn.Server):
             "outbox": Outbox(),
         }
         config = uvicorn.Config(
-            Access(self._tracing or guarded, self._access_log, turnstile.remember),
+            Access(self._tracing or guarded, self._access_log, turnstile.ended),
             http=type("PatientConnection", (Connection,), connection),
             ws="none",
             access_log=False,

@@ -11,7 +11,7 @@ from service.answers import describe_error, to_bytes, to_http
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
 from service.meters import METERS
-from service.turnstile import Turnstile
+from service.turnstile import Held, Turnstile
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a head that is not whole yet, besides those of one read."""
@@ -34,18 +34,32 @@ class Connection(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._patient_with_head = True
         self._head_bytes = 0
+        self._is_last = False
         self.url = b""
+        self.held: Held | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Corked(transport, self.outbox, self.tasks))  # type: ignore[arg-type]
         self._patience = self.loop.call_later(self.header_s, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
-        if self.turnstile.refused and self._is_between_requests():
-            answer = self.turnstile.refuse(data, self.client)
-            if answer is not None:
-                self._say_no(answer)
-                return
+        if self.held is not None:  # a client that does not wait for its answer must not fill the memory
+            self.turnstile.let_in(self)
+        if self._may_be_parsed(data):
+            self._parse(data)
+
+    def _may_be_parsed(self, data: bytes) -> bool:
+        """Whether ``data`` has not been refused, and is not held, unparsed."""
+        if self.turnstile.is_open(len(self.tasks)) or not self._is_between_requests():
+            return True
+        if self.turnstile.admits(self, data):
+            return True
+        self._wait_no_more()
+        if self.held is not None:
+            self._unset_keepalive_if_required()
+        return False
+
+    def _parse(self, data: bytes) -> None:
         before = self.scope
         super().data_received(data)
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
@@ -57,12 +71,24 @@ class Connection(HttpToolsProtocol):
         done = self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
         return done and (self.scope is None or "method" in self.scope)
 
-    def _say_no(self, answer: bytes) -> None:
+    def say_no(self, answer: bytes) -> None:
         """Answer a request that was not parsed, and wait for the next."""
-        self._wait_no_more()
         self._unset_keepalive_if_required()
         self.transport.write(answer)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def go_on(self, data: bytes, held_s: float) -> None:
+        """Parse a request that has waited for so long."""
+        self._parse(data)
+        cast(dict[str, Any], self.scope)["held_s"] = held_s  # its task begins in the next turn of the event loop
+        if self._is_last:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Answer what has come, then close."""
+        if self.held is None:
+            super().shutdown()
+        self._is_last = True
 
     def _wait_no_more(self) -> None:
         """A request has arrived whole."""
@@ -90,6 +116,7 @@ class Connection(HttpToolsProtocol):
             self._patience.cancel()
         if self.cycle is not None and not self.cycle.response_complete and (exchange := self._exchange()):
             exchange.leave()
+        self.turnstile.leave(self)
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

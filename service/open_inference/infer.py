@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.engine import Engine
 from service.errors import UnknownModelError
-from service.exchange import note_route
+from service.exchange import held_s, note_route
 from service.models import Model
 from service.open_inference.compression import inflate
 from service.open_inference.requests import read_request
@@ -46,7 +46,7 @@ class Infer:
         max_bytes = settings.max_bytes if json_length is None else settings.max_batch_bytes
         with Seat(model.room) as seat:
             content = await body.read(max_bytes, seat)
-            arrived = perf_counter()
+            arrived = perf_counter() - held_s()
             if ENCODING in headers:
                 content = await inflate(content, headers[ENCODING].decode("latin-1"), max_bytes, seat)
             question = read_request(content, json_length, model.manifest, settings)

@@ -1,73 +1,213 @@
-"""What is refused before it is parsed, and what is not."""
+"""What waits or is refused before it is parsed, and what does not."""
 
+import asyncio
 import json
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from service.access import AccessLog
-from service.errors import QueueFullError
+from service.errors import UnknownModelError
 from service.exchange import Exchange
 from service.models import Models
 from service.room import Room
 from service.settings import Settings
-from service.turnstile import Turnstile
+from service.turnstile import Held, Turnstile
 from tests.conftest import STOP_S, Service
-from tests.service.answers import connect
+from tests.service.answers import connect, post, prediction, receive
+from tests.service.loops import on_a_loop
 from tests.service.test_overload import GOOD, SLOW_S, ask, misbehaving
 
+TARGET = {"method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"model=digits"}
 PLAIN = b"POST /predict?model=digits HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd"
+KEPT = post(GOOD).replace(b"Connection: close\r\n", b"")
+"""A request on a connection that stays open."""
+AT_ONCE = 2
+MOST = 4
+PATIENCE_S = 0.1
 
 
 class Served(Models):
     """One model, of which only the room matters."""
 
     def __init__(self, room: Room) -> None:
-        self._room = room
+        self._room: Room | None = room
 
     def find(self, name: str | None, version: int | None) -> Any:
+        if self._room is None:
+            raise UnknownModelError("it has gone")
         return self
+
+    def go(self) -> None:
+        """From now on there is no model."""
+        self._room = None
 
     @property
     def room(self) -> Room:
+        assert self._room is not None
         return self._room
 
 
-@pytest.fixture
-def room() -> Room:
-    room = Room(1, 1000)
-    room.take(1, 10)
-    return room
+class Connection:
+    """A connection on which requests come; those that are let in take room for themselves."""
+
+    def __init__(self, turnstile: Turnstile, room: Room) -> None:
+        self.held: Held | None = None
+        self.client: tuple[str, int] | None = ("127.0.0.1", 1)
+        self.answers: list[bytes] = []
+        self.held_s: float | None = None
+        self._turnstile = turnstile
+        self._room = room
+
+    def send(self, data: bytes = PLAIN) -> bool:
+        """Whether it is to be parsed at once."""
+        return self._turnstile.admits(self, data)
+
+    def say_no(self, answer: bytes) -> None:
+        self.answers.append(answer)
+
+    def go_on(self, data: bytes, held_s: float) -> None:
+        assert data == PLAIN
+        self.held_s = held_s
+        asyncio.get_running_loop().call_soon(self._room.take, 1, 4)  # as a request does, whose task then begins
+
+    def answer(self) -> None:
+        """Its request has been answered."""
+        self._room.give_back(1, 4)
+        self._turnstile.ended(TARGET, answered())
 
 
-@pytest.fixture
-def turnstile(room: Room) -> Turnstile:
-    turnstile = Turnstile(Served(room), AccessLog(Settings(access_log="none")))
+def answered() -> Exchange:
     exchange = Exchange("1")
-    exchange.status, exchange.error = QueueFullError.status, QueueFullError.code
-    scope = {"method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"model=digits"}
-    turnstile.remember(scope, exchange)
-    return turnstile
+    exchange.status, exchange.model, exchange.version = 200, "digits", 1
+    return exchange
 
 
-def test_what_was_refused_is_refused_again(turnstile: Turnstile) -> None:
-    answer = turnstile.refuse(PLAIN, None)
-    assert answer is not None
+class Entrance:
+    """A turnstile before the room of a model that answers, on which several requests are worked already."""
+
+    def __init__(self, worked_on: int, may_wait: bool = True) -> None:
+        self.room = Room(MOST, 1000, AT_ONCE)
+        self.room.take(worked_on, 4 * worked_on)
+        self.models = Served(self.room)
+        lines = AccessLog(Settings(access_log="none"))
+        self.turnstile = Turnstile(self.models, lines, lambda _: may_wait, open_below=AT_ONCE, patience_s=PATIENCE_S)
+        self.turnstile.ended(TARGET, answered())
+
+    def connections(self, count: int) -> list[Connection]:
+        return [Connection(self.turnstile, self.room) for _ in range(count)]
+
+
+async def turns() -> None:
+    """Of the event loop, enough for all that is to happen at once."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_with_little_under_way_everybody_is_let_in() -> None:
+    entrance = Entrance(0)
+    assert entrance.turnstile.is_open(AT_ONCE - 1)
+    assert not entrance.turnstile.is_open(AT_ONCE)
+
+
+@on_a_loop
+async def test_what_there_is_room_for_waits_and_is_let_in_by_turns() -> None:
+    entrance = Entrance(AT_ONCE)
+    first, second = entrance.connections(2)
+    assert not first.send()
+    assert not second.send()
+    await turns()
+    assert (first.held_s, second.held_s, entrance.room.held) == (None, None, 2)
+    assert not entrance.turnstile.is_open(0), "nobody overtakes those who wait"
+    Connection(entrance.turnstile, entrance.room).answer()
+    await turns()
+    assert first.held_s is not None
+    assert first.held_s > 0
+    assert second.held_s is None
+    first.answer()
+    await turns()
+    assert second.held_s is not None
+    assert entrance.room.pictures == AT_ONCE
+    assert entrance.turnstile.is_open(0)
+    assert not first.answers + second.answers
+
+
+@on_a_loop
+async def test_those_that_come_in_one_turn_are_not_let_in_all_at_once() -> None:
+    entrance = Entrance(0)
+    many = entrance.connections(MOST)
+    for connection in many:
+        connection.send()
+    for _ in range(10):
+        await asyncio.sleep(0)
+        assert entrance.room.pictures - entrance.room.held <= AT_ONCE
+    assert [connection.held_s is not None for connection in many] == [True] * AT_ONCE + [False] * (MOST - AT_ONCE)
+
+
+@on_a_loop
+async def test_for_whom_there_is_no_room_is_refused() -> None:
+    entrance = Entrance(MOST)
+    (connection,) = entrance.connections(1)
+    assert not connection.send()
+    (answer,) = connection.answers
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 429 ")
     assert f"content-length: {len(body)}".encode() in head
     assert json.loads(body)["error"]["code"] == "queue_full"
+    assert entrance.room.pictures == MOST
 
 
-def test_with_room_again_nothing_is_held_against_anybody(turnstile: Turnstile, room: Room) -> None:
-    room.give_back(1, 10)
-    assert turnstile.refuse(PLAIN, None) is None
-    assert not turnstile.refused
+@on_a_loop
+async def test_nobody_takes_the_room_of_those_that_have_just_been_let_in() -> None:
+    entrance = Entrance(AT_ONCE)
+    waiting = entrance.connections(MOST - AT_ONCE)
+    for connection in waiting:
+        assert not connection.send()
+    (late,) = entrance.connections(1)
+    Connection(entrance.turnstile, entrance.room).answer()
+    await asyncio.sleep(0)
+    assert waiting[0].held_s is not None
+    late.send()
+    late.send()
+    assert len(late.answers) >= 1, "one has ended, so there is room for one"
+    await turns()
+    assert entrance.room.pictures <= MOST
 
 
+@on_a_loop
+async def test_who_has_gone_takes_no_room() -> None:
+    entrance = Entrance(AT_ONCE)
+    gone, other = entrance.connections(2)
+    gone.send()
+    other.send()
+    entrance.turnstile.leave(gone)
+    assert entrance.room.pictures == AT_ONCE + 1
+    Connection(entrance.turnstile, entrance.room).answer()
+    await turns()
+    assert gone.held_s is None
+    assert other.held_s is not None
+    entrance.turnstile.leave(other)
+    assert entrance.room.pictures == AT_ONCE, "it does not wait any more"
+
+
+@on_a_loop
+async def test_nobody_waits_longer_than_is_allowed() -> None:
+    entrance = Entrance(AT_ONCE)
+    (connection,) = entrance.connections(1)
+    connection.send()
+    await asyncio.sleep(PATIENCE_S / 2)
+    assert connection.held_s is None
+    await asyncio.sleep(PATIENCE_S)
+    assert connection.held_s is not None
+    assert connection.held_s >= PATIENCE_S
+
+
+@pytest.mark.parametrize("worked_on", [AT_ONCE, MOST])
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -81,29 +221,59 @@ def test_with_room_again_nothing_is_held_against_anybody(turnstile: Turnstile, r
         PLAIN.replace(b"Content-Length: 4", b"Content-Length: 4\r\ncontent-length: 4"),
         PLAIN.replace(b"Content-Length: 4", b"Content-Length: +4"),
         PLAIN.replace(b"Host: h", b"Host: h\r\nTransfer-Encoding: chunked"),
-        PLAIN.replace(b"Host: h", b"Host: h\r\nConnection: close"),
-        PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-Id: mine"),
+        PLAIN.replace(b"Host: h", b"Host: h\r\nExpect: 100-continue"),
+        PLAIN.replace(b"Host: h", b"Host: h\r\nX-Timeout-Ms: 5"),
         PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0"),
     ],
     ids=range(13),
 )
-def test_all_else_is_parsed_as_always(turnstile: Turnstile, request_bytes: bytes) -> None:
-    assert turnstile.refuse(request_bytes, None) is None
+def test_all_else_is_parsed_as_always(worked_on: int, request_bytes: bytes) -> None:
+    (connection,) = Entrance(worked_on).connections(1)
+    assert connection.send(request_bytes)
+    assert not connection.answers
 
 
-def test_being_refused_again_keeps_the_count(turnstile: Turnstile) -> None:
-    (before,) = turnstile.refused.values()
-    scope = {"method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"model=digits"}
-    turnstile.remember(scope, Exchange("2"))
-    assert list(turnstile.refused.values()) == [before]
+@on_a_loop
+async def test_what_an_answer_has_to_regard_may_wait_and_is_not_refused_unread() -> None:
+    for header in (b"Connection: close", b"X-Request-Id: mine", b"traceparent: 00-1-2-01"):
+        request = PLAIN.replace(b"Host: h", b"Host: h\r\n" + header)
+        (connection,) = Entrance(MOST).connections(1)
+        assert connection.send(request)
+        (connection,) = Entrance(AT_ONCE).connections(1)
+        assert not connection.send(request)
+        assert connection.held is not None
 
 
-def test_what_it_remembers_has_an_end(turnstile: Turnstile) -> None:
-    exchange = Exchange("1")
+def test_who_lacks_a_key_neither_waits_nor_is_told_how_busy_it_is() -> None:
+    for worked_on in (AT_ONCE, MOST):
+        (connection,) = Entrance(worked_on, may_wait=False).connections(1)
+        assert connection.send()
+
+
+def test_a_model_that_has_gone_is_asked_for_as_always() -> None:
+    entrance = Entrance(MOST)
+    entrance.models.go()
+    (connection,) = entrance.connections(1)
+    assert connection.send()
+
+
+def test_what_it_remembers_has_an_end() -> None:
+    entrance = Entrance(MOST)
     for number in range(10_000):
-        scope = {"method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"top_k=%d" % number}
-        turnstile.remember(scope, exchange)
-    assert len(turnstile.refused) < 1000
+        entrance.turnstile.ended({**TARGET, "query_string": b"top_k=%d" % number}, answered())
+    (connection,) = entrance.connections(1)
+    assert connection.send(), "it is long forgotten"
+    assert not connection.send(PLAIN.replace(b"model=digits", b"top_k=9999"))
+
+
+def test_only_what_was_answered_is_remembered() -> None:
+    entrance = Entrance(MOST)
+    for status, model in ((404, "digits"), (200, None)):
+        exchange = answered()
+        exchange.status, exchange.model = status, model
+        entrance.turnstile.ended({**TARGET, "query_string": b"top_k=2"}, exchange)
+    (connection,) = entrance.connections(1)
+    assert connection.send(PLAIN.replace(b"model=digits", b"top_k=2"))
 
 
 def test_refused_on_one_connection_again_and_again_then_answered() -> None:
@@ -151,3 +321,76 @@ def exchange(connection: socket.socket, request: bytes) -> tuple[int, dict[str, 
     while len(body) < int(headers["content-length"]):
         body += connection.recv(65536)
     return int(status.split()[1]), headers, json.loads(body)
+
+
+@contextmanager
+def one_at_a_time(*flags: object) -> Iterator[Service]:
+    """A slow service of one picture a batch, which has answered one: whoever comes now while it is busy waits."""
+    with misbehaving("slow", "--max-batch", 1, *flags) as service:
+        prediction(ask(service))
+        yield service
+
+
+@contextmanager
+def several(service: Service, count: int, request: bytes) -> Iterator[list[socket.socket]]:
+    """Connections on which a request came, one after the other."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(service)) for _ in range(count)]
+        for connection in connections:
+            connection.sendall(request)
+            time.sleep(SLOW_S / 50)
+        yield connections
+
+
+def test_those_that_wait_at_the_wire_are_answered_and_their_times_are_true() -> None:
+    with one_at_a_time() as service, several(service, 6, post(GOOD)) as connections:
+        started = time.perf_counter()
+        answers = [receive(connection) for connection in connections]
+        took_ms = (time.perf_counter() - started) * 1000
+        assert [answer.status for answer in answers] == [200] * 6
+        times = [json.loads(answer.content)["timings_ms"] for answer in answers]
+        queues = [each["queue"] for each in times]
+        assert queues == sorted(queues), "in the order in which they came"
+        assert 4 * SLOW_S * 1000 <= queues[-1] <= took_ms
+        for each in times:
+            assert each["total"] >= each["decode"] + each["queue"] + each["inference"] + each["encode"] - 0.01
+        page = service.client.get("/metrics").text
+    (stage,) = [
+        line for line in page.splitlines() if line.startswith("stn_stage_duration_seconds_sum") and "queue" in line
+    ]
+    assert float(stage.rpartition(" ")[2]) * 1000 >= sum(queues)
+
+
+def test_those_that_leave_while_they_wait_at_the_wire_are_not_computed() -> None:
+    with one_at_a_time() as service:
+        with several(service, 10, post(GOOD)):
+            time.sleep(SLOW_S / 2)
+        assert prediction(ask(service))["timings_ms"]["queue"] < 4 * SLOW_S * 1000
+
+
+def test_those_that_wait_at_the_wire_are_answered_before_the_end() -> None:
+    with one_at_a_time() as service, several(service, 6, KEPT) as connections:
+        service.process.terminate()
+        assert [receive(connection).status for connection in connections] == [200] * 6
+        assert service.process.wait(STOP_S) == 0
+
+
+def test_those_whose_time_is_up_while_they_wait_at_the_wire_are_told() -> None:
+    with one_at_a_time("--timeout-ms", int(3000 * SLOW_S)) as service, several(service, 20, post(GOOD)) as connections:
+        started = time.perf_counter()
+        statuses = [receive(connection).status for connection in connections]
+        assert set(statuses) == {200, 504}
+        assert statuses.count(200) <= 6
+        assert time.perf_counter() - started < 10 * SLOW_S, "to compute all would take twice as long"
+        prediction(ask(service))
+
+
+def test_a_client_that_sends_more_while_it_waits_is_answered_in_order() -> None:
+    with one_at_a_time() as service, several(service, 5, KEPT) as connections:
+        connections[-1].sendall(post(GOOD, target="/predict?top_k=1"))
+        connections[-1].settimeout(STOP_S)
+        received = b""
+        while piece := connections[-1].recv(65536):
+            received += piece
+    first, second = (json.loads(part.partition(b"\r\n\r\n")[2]) for part in received.split(b"HTTP/1.1 200 OK")[1:])
+    assert (len(first["predictions"]), len(second["predictions"])) == (5, 1)

@@ -99,7 +99,7 @@ def test_a_bomb_is_refused_without_being_inflated(own: Service, encoding: str) -
 
 
 def test_what_is_inflated_takes_room_and_stops_where_there_is_none() -> None:
-    room = Room(1, LIMIT)
+    room = Room(1, LIMIT, 1)
 
     def inflated(content: bytes, seat: Seat) -> bytes:
         return asyncio.run(inflate(zlib.compress(content), "deflate", LIMIT, seat))
