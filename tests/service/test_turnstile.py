@@ -371,7 +371,9 @@ def test_those_that_leave_while_they_wait_at_the_wire_are_not_computed() -> None
 def test_those_that_wait_at_the_wire_are_answered_before_the_end() -> None:
     with one_at_a_time() as service, several(service, 6, KEPT) as connections:
         service.process.terminate()
-        assert [receive(connection).status for connection in connections] == [200] * 6
+        answers = [receive(connection) for connection in connections]
+        assert [answer.status for answer in answers] == [200] * 6
+        assert {answer.headers["connection"] for answer in answers} == {"close"}
         assert service.process.wait(STOP_S) == 0
 
 
