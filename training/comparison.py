@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy.stats import ttest_ind
 
 from training.catalogue import KINDS
+from training.confusions import confusion_figures
 from training.files import write_text
 from training.recipes import Recipe
 from training.runs import Evaluation, Run
@@ -16,6 +18,9 @@ from training.visualise import read_metrics, save
 
 TABLE = "study.md"
 CURVES = "curves.png"
+CONFUSIONS = "confusions.png"
+SIDE_BY_SIDE = 6
+"""Recipes whose classes are compared, at most."""
 NOT_RUN = "not run"
 CERTAINTY = 0.95
 PROBLEMS = ("r", "rts", "tc", "p", "e", "addition")
@@ -24,7 +29,10 @@ PUBLISHED = {"r": 0.7, "rts": 0.5, "p": 0.8, "e": 1.1, "tc": 1.7, "addition": 5.
 
 
 def write_table(name: str, folder: Path) -> Path:
-    """Write ``study.md`` and ``curves.png``; what was not run says so. Returns the table."""
+    """Write ``study.md``, ``curves.png`` and, of few recipes, ``confusions.png``; returns the first.
+
+    What was not run says so.
+    """
     recipes = STUDIES[name]
     runs = {recipe.name: [Run(found) for found in sorted(folder.glob(f"{recipe.name}-seed*"))] for recipe in recipes}
     found = {recipe: [e for run in of if (e := result(run)) is not None] for recipe, of in runs.items()}
@@ -40,11 +48,16 @@ def write_table(name: str, folder: Path) -> Path:
     compared = [line for other in others if (line := comparison(first, other, found)) is not None]
     if compared:
         lines += ["", "| against | accuracy is higher by | so sure can one be that it is |", "|---|---|---|", *compared]
+    done = {recipe: [run for run in of if result(run) is not None] for recipe, of in runs.items()}
+    done = {recipe: of for recipe, of in done.items() if of}
+    classes = shared_classes(done)
+    if classes is not None:
+        lines += classes_table({recipe: found[recipe] for recipe in done}, classes)
+        save(confusion_figures(confusions({recipe: found[recipe] for recipe in done}), classes), folder / CONFUSIONS)
     file = folder / TABLE
     write_text(file, "\n".join(lines) + "\n")
-    done = {recipe: [run for run in of if result(run) is not None] for recipe, of in runs.items()}
-    if any(done.values()):
-        save(curves_figure({recipe: of for recipe, of in done.items() if of}), folder / CURVES)
+    if done:
+        save(curves_figure(done), folder / CURVES)
     return file
 
 
@@ -93,6 +106,28 @@ def comparison(first: Recipe, other: Recipe, found: dict[str, list[Evaluation]])
         f"| `{other.name}` against `{first.name}` | {statistics.mean(ours) - statistics.mean(theirs):+.2f} points "
         f"({interval.low:+.2f} to {interval.high:+.2f}) | {1 - test.pvalue:.0%} |"
     )
+
+
+def shared_classes(runs: dict[str, list[Run]]) -> tuple[str, ...] | None:
+    """The classes of all ``runs``, if they are the same and the recipes are no more than can be shown side by side."""
+    classes = {run.info().classes for of in runs.values() for run in of}
+    return classes.pop() if len(classes) == 1 and len(runs) <= SIDE_BY_SIDE else None
+
+
+def classes_table(found: dict[str, list[Evaluation]], classes: tuple[str, ...]) -> list[str]:
+    """Accuracy of each class in percent, averaged over the seeds."""
+    lines = ["", f"| class | {' | '.join(f'`{name}`' for name in found)} |", "|---|" + "---|" * len(found)]
+    for name in classes:
+        if not all(name in e.class_accuracy for of in found.values() for e in of):  # it has no test pictures
+            continue
+        cells = [f"{100 * statistics.mean(e.class_accuracy[name] for e in of):.2f}" for of in found.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def confusions(found: dict[str, list[Evaluation]]) -> dict[str, NDArray[np.int64]]:
+    """The confusion matrix of each recipe, summed over the seeds."""
+    return {name: np.sum([evaluation.confusion for evaluation in of], axis=0) for name, of in found.items()}
 
 
 def curves_figure(runs: dict[str, list[Run]]) -> Figure:

@@ -1,11 +1,12 @@
 """What is taken for what: the confusion matrix, and pictures of the commonest mistakes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -78,12 +79,25 @@ def confused_figure(
 
 def confusion_figure(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
     """Counts of true (rows) against predicted classes (columns), the right answers left out of the shading."""
+    return confusion_figures({"": confusion}, classes)
+
+
+def confusion_figures(confusions: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Figure:
+    """See `confusion_figure`; several side by side, with their titles."""
+    side = 5 if len(classes) <= LEGIBLE else 0.24 * len(classes)
+    figure = Figure(figsize=(side * len(confusions), side), layout="constrained")
+    panels = figure.subplots(1, len(confusions), squeeze=False)[0]
+    for axes, (title, confusion) in zip(panels, confusions.items(), strict=True):
+        axes.set_title(title)
+        draw_confusion(axes, confusion, classes)
+    return figure
+
+
+def draw_confusion(axes: Axes, confusion: NDArray[np.int64], classes: tuple[str, ...]) -> None:
+    """See `confusion_figure`."""
     mistakes = confusion.copy()
     np.fill_diagonal(mistakes, 0)
     few = len(classes) <= LEGIBLE
-    side = 5 if few else 0.24 * len(classes)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
     axes.imshow(mistakes, cmap="Oranges")
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
     longest = max(map(len, classes))
@@ -92,4 +106,3 @@ def confusion_figure(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> 
     for (row, column), count in np.ndenumerate(confusion):
         if count and (few or row != column):
             axes.text(column, row, str(count), ha="center", va="center", fontsize=7 if few else 5)
-    return figure

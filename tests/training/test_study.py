@@ -4,7 +4,7 @@ import pytest
 
 from tests.small_runs import begin
 from training.catalogue import DISTORTED_MNIST, KINDS, RECIPES
-from training.comparison import CURVES, NOT_RUN, comparison, write_table
+from training.comparison import CONFUSIONS, CURVES, NOT_RUN, comparison, confusions, write_table
 from training.errors import RecipeError, RunError
 from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
@@ -86,6 +86,13 @@ def test_seeds_are_averaged_with_their_spread(tiny: list[Recipe], data_root: Pat
     errors = [100 * (1 - Run(tmp_path / f"mnist-rts-cnn-seed{seed}").evaluation().accuracy) for seed in (0, 1)]
     text = write_table("distorted-mnist", tmp_path).read_text()
     assert f"| `mnist-rts-cnn` | 2 | {sum(errors) / 2:.2f} ± " in text
+    evaluations = [Run(tmp_path / f"mnist-rts-cnn-seed{seed}").evaluation() for seed in (0, 1)]
+    for name in evaluations[0].class_accuracy:
+        assert f"| {name} | {50 * sum(e.class_accuracy[name] for e in evaluations):.2f} |" in text
+    (sums,) = confusions({"mnist-rts-cnn": evaluations}).values()
+    assert sums.sum() == sum(e.pictures for e in evaluations)
+    assert sums[0, 0] == sum(e.confusion[0][0] for e in evaluations)
+    assert (tmp_path / CONFUSIONS).stat().st_size > 1000
 
 
 def test_a_cell_that_collapses_does_not_stop_the_others_and_is_not_tried_again(
