@@ -103,7 +103,7 @@ class Engine:
         ended = time.perf_counter()
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
-        note_answer(started - held, timings, inference.batch_size, ended)
+        note_answer(started, timings, inference.batch_size, ended)
         return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
 
     async def infer(
@@ -133,7 +133,7 @@ class Engine:
                     raise inference
                 readings.append(sound_reading(inference.value))
                 timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
-                note_answer(started - held, timings, inference.batch_size, time.perf_counter())
+                note_answer(started, timings, inference.batch_size, time.perf_counter())
         finally:
             del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
         return readings

@@ -31,6 +31,8 @@ class Answered(NamedTuple):
     timings: Timings
     batch_size: int
     ended: float
+    held_s: float = 0.0
+    """How long its request had waited at the wire before that."""
 
 
 class Exchange:
@@ -142,7 +144,7 @@ def note_answer(started: float, timings: Timings, batch_size: int, ended: float)
     """One of the pictures of the request was answered."""
     exchange = current.get()
     if exchange is not None:
-        exchange.answered.append(Answered(started, timings, batch_size, ended))
+        exchange.answered.append(Answered(started, timings, batch_size, ended, exchange.held_s))
 
 
 def note_wait(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:

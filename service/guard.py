@@ -95,9 +95,14 @@ class Rules:
             self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
 
     def may_wait(self, headers: bytes) -> bool:
-        """Whether a request with these headers, as they came, has a key where it needs one."""
-        if not self._users:
+        """Whether a request with these headers, as they came, has a key where it needs one.
+
+        Where there are rates it would have to be counted first, so none may wait.
+        """
+        if self._all_open:
             return True
+        if self._rate is not None:
+            return False
         lines = [line.partition(b":") for line in headers.split(b"\r\n")]
         try:
             self._user([(name.strip().lower(), value.strip()) for name, _, value in lines])

@@ -91,7 +91,7 @@ class Meter:
     def settle(self) -> None:
         """Count what was noted."""
         if self.notes:
-            rows = [(*note.timings, (note.ended - note.started) * 1000) for note in self.notes]
+            rows = [(*note.timings, (note.ended - note.started + note.held_s) * 1000) for note in self.notes]
             self.notes.clear()
             for histogram, milliseconds in zip(self._stages.values(), np.array(rows).T, strict=True):
                 histogram.add(milliseconds / 1000)

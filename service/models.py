@@ -58,6 +58,8 @@ class Models:
         self._defaults = defaults or {}
         self._served: tuple[Model, ...] = ()
         self._found: dict[tuple[str | None, int | None], Model] = {}
+        self.changes = 0
+        """How often there have been others."""
         self._leaving: WeakKeyDictionary[Batcher[Reading], tuple[str, int]] = WeakKeyDictionary()
         self.serve(models)
 
@@ -72,6 +74,7 @@ class Models:
         """
         before, self._served = self._served, tuple(sorted(models, key=lambda model: (model.name, model.version)))
         self._found = self._index()
+        self.changes += 1
         batchers = set(self.batchers)
         for model in before:
             if model.batcher not in batchers:

@@ -87,11 +87,16 @@ class Predict:
         with Seat(model.room) as seat:
             uploads = await read_several(body, self._settings.max_batch_bytes, self._settings.max_pictures, seat)
             answers: list[asyncio.Task[Json]] = []
-            async with asyncio.TaskGroup() as group:
-                for position, upload in enumerate(uploads, start=1):
-                    answers.append(group.create_task(answer_or_error(upload, seat)))
-                    if position % PICTURES_A_TURN == 0:
-                        await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for position, upload in enumerate(uploads, start=1):
+                        answers.append(group.create_task(answer_or_error(upload, seat)))
+                        if position % PICTURES_A_TURN == 0:
+                            await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
+            except BaseExceptionGroup as group_error:
+                if group_error.subgroup(ClientDisconnect) is not None:
+                    raise ClientDisconnect from None
+                raise
             return Reply(to_bytes({"results": [answer.result() for answer in answers]}))
 
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:

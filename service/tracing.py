@@ -95,7 +95,10 @@ def describe(span: Span, scope: Scope, exchange: Exchange) -> None:
 def stages(answered: Answered) -> Iterator[tuple[str, float, float]]:
     """Name, beginning and end of all that was done for a picture, in the seconds of `time.perf_counter`."""
     decode, queue, inference, encode = (milliseconds / 1000 for milliseconds in answered.timings)
-    decoded = answered.started + decode
+    decoded, held = answered.started + decode, answered.held_s
+    if held:
+        yield "queue", answered.started - held, answered.started
+    queue -= held
     yield "decode", answered.started, decoded
     yield "queue", decoded, decoded + queue
     yield "inference", decoded + queue, decoded + queue + inference

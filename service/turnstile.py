@@ -5,7 +5,7 @@ caches: then all take longer, and a service that once fell behind never catches 
 good batches. Others wait as the bytes that came, and are let in one after the other; for whom there is no room left is
 refused. Both happen before anything is parsed, since under overload what they cost is taken from the answers.
 
-Only plain requests that came whole, for what was answered before, are treated so. All others are let in.
+Only plain requests that came whole, for a picture that was answered before, are treated so. All others are let in.
 """
 
 import asyncio
@@ -18,25 +18,25 @@ from typing import NamedTuple, Protocol
 
 from starlette.types import Scope
 
-from service.access import AccessLog, new_id
-from service.access import Client as Address
-from service.answers import describe_error, to_bytes, to_http
+from service.access import AccessLog, Client, new_id
+from service.answers import OPEN_INFERENCE, describe_error, to_bytes, to_http
 from service.errors import QueueFullError, UnknownModelError
 from service.exchange import Exchange
 from service.meters import METERS
 from service.models import Models
 from service.room import Room
 
-MOST = 256
-"""Targets that are remembered."""
-LONGEST = 300
-"""Bytes of a target."""
+MOST_TARGETS = 256
+LONGEST_TARGET = 300
+"""Bytes of one that is remembered."""
 LONGEST_HEAD = 2000
+"""Bytes of the head of a request that may wait."""
 TICK_S = 0.02
 START = b"POST "
 VERSION = b" HTTP/1.1\r\n"
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
+FOLDED = (b"\r\n ", b"\r\n\t", b"\0")
 SPECIAL = (b"transfer-encoding", b"expect", b"upgrade", b"x-timeout-ms")
 """What headers may not hold anywhere if their request is to wait unparsed."""
 PERSONAL = (b"connection: close", b"x-request-id", b"traceparent")
@@ -59,7 +59,7 @@ class Caller(Protocol):
 
     held: Held | None
     """Its request, while that waits here."""
-    client: Address
+    client: Client
 
     def say_no(self, answer: bytes) -> None:
         """Its request is answered already."""
@@ -102,8 +102,10 @@ class Turnstile:
         self._held: dict[Room, dict[Caller, Held]] = {}
         """By model, in the order in which they came."""
         self._let_in: Counter[Room] = Counter()
-        """In this turn of the event loop: they have not taken room for themselves yet."""
+        """Those that have not taken room for themselves yet, which they do in the next turn of the event loop."""
         self._advancing = False
+        self._ticking = False
+        self._changes = models.changes
 
     def is_open(self, under_way: int) -> bool:
         """Whether everybody is let in, when so many requests are under way."""
@@ -113,16 +115,20 @@ class Turnstile:
         """A request has ended, somehow."""
         if self._held:
             self._advance_soon()
-        if exchange.status == 200 and exchange.model is not None:
+        if exchange.status == 200 and exchange.model is not None and not scope["path"].startswith(OPEN_INFERENCE):
             target: bytes = scope["raw_path"]
             if scope["query_string"]:
                 target += b"?" + scope["query_string"]
-            if target not in self._known and len(target) <= LONGEST:
+            known = self._known.get(target)
+            if known is None or (known.refusal.model, known.refusal.version) != (exchange.model, exchange.version):
                 self._learn(target, scope["path"], exchange)
 
     def admits(self, caller: Caller, data: bytes) -> bool:
         """Whether the request that ``data`` is, or begins, is to be parsed now. If not, it waits or was refused."""
-        end = data.find(VERSION, len(START), len(START) + LONGEST + 1)
+        if self._changes != self._models.changes:  # targets may mean other models
+            self._changes = self._models.changes
+            self._known.clear()
+        end = data.find(VERSION, len(START), len(START) + LONGEST_TARGET + 1)
         if end < 0 or not data.startswith(START):
             return True
         target = data[len(START) : end]
@@ -155,12 +161,27 @@ class Turnstile:
     def let_in(self, caller: Caller) -> None:
         """Do not let the request of ``caller`` wait any longer."""
         held = caller.held
-        if held is not None:
-            self._take_out(caller, held)
+        if held is None:
+            return
+        self._take_out(caller, held)
+        self._let_in[held.room] += 1
+        try:
             caller.go_on(held.data, perf_counter() - held.since)
+        finally:  # behind the first step of its task, if it became one
+            asyncio.get_running_loop().call_soon(self._has_begun, held.room)
+
+    def _has_begun(self, room: Room) -> None:
+        """A request that was let in has taken its room, or was none."""
+        self._let_in[room] -= 1
+        if not self._let_in[room]:
+            del self._let_in[room]
+        if self._held:
+            self._advance_soon()
 
     def _learn(self, target: bytes, path: str, exchange: Exchange) -> None:
-        if len(self._known) >= MOST:
+        if len(target) > LONGEST_TARGET:
+            return
+        if len(self._known) >= MOST_TARGETS:
             del self._known[next(iter(self._known))]
         refusal = exchange.like("")
         refusal.status, refusal.error = NO_ROOM.status, NO_ROOM.code
@@ -174,7 +195,8 @@ class Turnstile:
         caller.say_no(to_http(NO_ROOM, known.content, exchange.id, NO_ROOM.headers))
 
     def _hold(self, caller: Caller, held: Held) -> None:
-        if not self._held:
+        if not self._ticking:
+            self._ticking = True
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
         caller.held = held
         held.room.held += 1
@@ -203,20 +225,18 @@ class Turnstile:
             worked_on = room.pictures - room.held + self._let_in[room]
             for caller in list(islice(callers, max(0, room.at_once - worked_on))):
                 self.let_in(caller)
-                self._let_in[room] += 1
-        if self._let_in:
-            asyncio.get_running_loop().call_soon(self._let_in.clear)
 
     def _tick(self) -> None:
         """Nobody waits for a model that does not answer."""
+        self._ticking = bool(self._held)
+        if self._ticking:
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
         latest = perf_counter() - self._patience_s
         for callers in list(self._held.values()):
             for caller, held in list(callers.items()):
                 if held.since > latest:
                     break
                 self.let_in(caller)
-        if self._held:
-            asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
 
 @lru_cache(maxsize=256)
@@ -230,8 +250,10 @@ def is_personal(headers: bytes) -> bool:
 def plain_length(headers: bytes) -> int | None:
     """How many bytes follow ``headers``; None where they ask for anything out of the ordinary."""
     lowered = headers.lower()
-    _, _, after = lowered.partition(LENGTH)
-    if LENGTH in after or any(word in lowered for word in SPECIAL):
+    lines = lowered.count(b"\r\n")
+    if lowered.count(b"content-length") != 1 or lines != lowered.count(b"\n") or lines != lowered.count(b"\r"):
         return None
-    number = after.partition(b"\r\n")[0].strip()
+    if any(word in lowered for word in SPECIAL + FOLDED):
+        return None
+    number = lowered.partition(LENGTH)[2].partition(b"\r\n")[0].strip(b" \t")
     return int(number) if number.isdigit() else None

@@ -35,6 +35,8 @@ class Connection(HttpToolsProtocol):
         self._patient_with_head = True
         self._head_bytes = 0
         self._is_last = False
+        self._more = b""
+        """What came while its request was held."""
         self.url = b""
         self.held: Held | None = None
 
@@ -43,14 +45,15 @@ class Connection(HttpToolsProtocol):
         self._patience = self.loop.call_later(self.header_s, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
-        if self.held is not None:  # a client that does not wait for its answer must not fill the memory
-            self.turnstile.let_in(self)
-        if self._may_be_parsed(data):
+        if self.held is not None:
+            self._more += data
+            self.flow.pause_reading()
+        elif self._may_be_parsed(data):
             self._parse(data)
 
     def _may_be_parsed(self, data: bytes) -> bool:
         """Whether ``data`` has not been refused, and is not held, unparsed."""
-        if self.turnstile.is_open(len(self.tasks)) or not self._is_between_requests():
+        if self.turnstile.is_open(len(self.tasks)) or not self._is_between_requests() or self.flow.write_paused:
             return True
         if self.turnstile.admits(self, data):
             return True
@@ -80,9 +83,15 @@ class Connection(HttpToolsProtocol):
     def go_on(self, data: bytes, held_s: float) -> None:
         """Parse a request that has waited for so long."""
         self._parse(data)
-        cast(dict[str, Any], self.scope)["held_s"] = held_s  # its task begins in the next turn of the event loop
+        if self.cycle is None or self.transport.is_closing():
+            return
+        cast(dict[str, Any], self.cycle.scope)["held_s"] = held_s  # its task begins in the next turn of the event loop
         if self._is_last:
             self.cycle.keep_alive = False
+        if self._more:
+            more, self._more = self._more, b""
+            self.flow.resume_reading()
+            self._parse(more)
 
     def shutdown(self) -> None:
         """Answer what has come, then close."""
@@ -114,7 +123,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._patience is not None:
             self._patience.cancel()
-        if self.cycle is not None and not self.cycle.response_complete and (exchange := self._exchange()):
+        exchange = self._exchange()
+        if exchange is not None and not self.cycle.response_complete:
             exchange.leave()
         self.turnstile.leave(self)
         super().connection_lost(exc)
@@ -143,7 +153,7 @@ class Connection(HttpToolsProtocol):
 
     def _exchange(self) -> Exchange | None:
         """Of the request that is under way, if the application has it already."""
-        return cast(dict[str, Any], self.scope).get("exchange")
+        return None if self.cycle is None else cast(dict[str, Any], self.cycle.scope).get("exchange")
 
     def _refuse(self, error: RequestError, exchange: Exchange | None = None) -> None:
         """Answer with ``error``; what has not got as far as to have an ``exchange`` is logged here."""
@@ -192,16 +202,16 @@ class Corked:
         """Asked for with every answer; what is asked for seldom is found by `__getattr__`."""
         self._outbox = outbox
         self._under_way = under_way
-        self._held: list[bytes] = []
+        self._written: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         """Send ``data``, in the next turn at the latest."""
-        if not self._held:
+        if not self._written:
             self._outbox.add(self)
-        self._held.append(data)
+        self._written.append(data)
         if len(self._under_way) <= 1 and not data.endswith(HEAD_END):
             self.send()
 
@@ -212,6 +222,6 @@ class Corked:
 
     def send(self) -> None:
         """Send what is held."""
-        if self._held:
-            self._transport.write(b"".join(self._held))
-            self._held.clear()
+        written, self._written = self._written, []
+        if written and not self.is_closing():  # else nobody is there any more
+            self._transport.write(b"".join(written))

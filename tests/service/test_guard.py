@@ -131,6 +131,26 @@ def test_without_keys_every_address_has_a_rate_that_recovers() -> None:
     assert ask(app, "/predict").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("flags", "without", "wrong", "right"),
+    [
+        ((), True, True, True),
+        (KEYS, False, False, True),
+        (("--rate-limit", "5/second"), False, False, False),
+        ((*KEYS, "--rate-limit", "5/second"), False, False, False),
+    ],
+)
+def test_who_may_wait_unparsed_has_a_key_and_need_not_be_counted(
+    flags: tuple[str, ...], without: bool, wrong: bool, right: bool
+) -> None:
+    rules = Rules(load_settings(flags))
+    plain = b" HTTP/1.1\r\nHost: h\r\n"
+    assert rules.may_wait(plain) == without
+    assert rules.may_wait(plain + b"X-API-Key: nonsense\r\n") == wrong
+    assert rules.may_wait(plain + b"x-api-key:  " + USER.encode() + b" \r\n") == right
+    assert rules.may_wait(plain + b"Authorization: Bearer " + USER.encode() + b"\r\n") == right
+
+
 def test_a_rate_that_cannot_be_read_is_refused_with_an_example() -> None:
     with pytest.raises(SettingsError, match="100/second"):
         guarded("--rate-limit", "many")

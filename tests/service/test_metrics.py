@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY, START_S, Service, start_service
 from tests.service.answers import PICTURE, connect, predict, prediction, receive
 from tests.service.exposed import Exposed, scrape
 from tests.service.pictures import DIGITS, VERSION, Answer, encode
-from tests.service.test_overload import GOOD, ask, misbehaving
+from tests.service.test_overload import GOOD, ask, log_events, misbehaving
 
 MODEL = {"model": "digits", "version": VERSION}
 HALF = PICTURE[: len(PICTURE) // 2]
@@ -118,13 +118,19 @@ def test_refusals_are_counted_by_their_cause(service: Service) -> None:
     assert grown(rejected) == 6
 
 
-def test_a_client_that_leaves_is_counted_but_not_refused() -> None:
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_a_client_that_leaves_is_counted_but_not_refused(pictures: int) -> None:
     with misbehaving("crawling", "--max-batch", 1) as service:
+        files = [("images", GOOD)] * pictures
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{service.url}/predict", content=GOOD, timeout=0.2)
+            if pictures == 1:
+                httpx.post(f"{service.url}/predict", content=GOOD, timeout=0.2)
+            else:
+                httpx.post(f"{service.url}/predict/batch", files=files, timeout=0.2)
         wait_until(lambda: scrape(service)("stn_requests_total", status=499) == 1)
         assert scrape(service)("stn_rejections_total") == 0
         assert scrape(service)("nv_inference_request_failure", reason="CANCELED") == 1
+        assert "bug" not in log_events(service)
 
 
 def test_what_waits_and_what_is_under_way_is_told() -> None:

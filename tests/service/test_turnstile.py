@@ -17,7 +17,7 @@ from service.exchange import Exchange
 from service.models import Models
 from service.room import Room
 from service.settings import Settings
-from service.turnstile import Held, Turnstile
+from service.turnstile import TICK_S, Held, Turnstile
 from tests.conftest import STOP_S, Service
 from tests.service.answers import connect, post, prediction, receive
 from tests.service.loops import on_a_loop
@@ -37,6 +37,7 @@ class Served(Models):
 
     def __init__(self, room: Room) -> None:
         self._room: Room | None = room
+        self.changes = 1
 
     def find(self, name: str | None, version: int | None) -> Any:
         if self._room is None:
@@ -95,8 +96,10 @@ class Entrance:
         self.room = Room(MOST, 1000, AT_ONCE)
         self.room.take(worked_on, 4 * worked_on)
         self.models = Served(self.room)
-        lines = AccessLog(Settings(access_log="none"))
-        self.turnstile = Turnstile(self.models, lines, lambda _: may_wait, open_below=AT_ONCE, patience_s=PATIENCE_S)
+        self.lines = AccessLog(Settings(access_log="none"))
+        self.turnstile = Turnstile(
+            self.models, self.lines, lambda _: may_wait, open_below=AT_ONCE, patience_s=PATIENCE_S
+        )
         self.turnstile.ended(TARGET, answered())
 
     def connections(self, count: int) -> list[Connection]:
@@ -172,9 +175,11 @@ async def test_nobody_takes_the_room_of_those_that_have_just_been_let_in() -> No
     Connection(entrance.turnstile, entrance.room).answer()
     await asyncio.sleep(0)
     assert waiting[0].held_s is not None
-    late.send()
-    late.send()
-    assert len(late.answers) >= 1, "one has ended, so there is room for one"
+    assert not late.send()
+    assert late.held is not None, "one has ended, so there is room for one"
+    (later,) = entrance.connections(1)
+    later.send()
+    assert len(later.answers) == 1
     await turns()
     assert entrance.room.pictures <= MOST
 
@@ -207,6 +212,56 @@ async def test_nobody_waits_longer_than_is_allowed() -> None:
     assert connection.held_s >= PATIENCE_S
 
 
+@on_a_loop
+async def test_a_request_that_comes_to_nothing_is_followed_by_the_next() -> None:
+    class Nonsense(Connection):
+        def go_on(self, data: bytes, held_s: float) -> None:
+            raise ValueError("this is not HTTP")
+
+    entrance = Entrance(AT_ONCE)
+    nonsense = Nonsense(entrance.turnstile, entrance.room)
+    (good,) = entrance.connections(1)
+    nonsense.send()
+    good.send()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    Connection(entrance.turnstile, entrance.room).answer()
+    await turns()
+    assert good.held_s is not None
+    assert (entrance.room.pictures, entrance.room.held) == (AT_ONCE, 0)
+
+
+@on_a_loop
+async def test_however_often_somebody_waits_there_is_one_clock() -> None:
+    class Ticking(Turnstile):
+        ticks = 0
+
+        def _tick(self) -> None:
+            self.ticks += 1
+            super()._tick()
+
+    entrance = Entrance(AT_ONCE)
+    entrance.turnstile = Ticking(entrance.models, entrance.lines, lambda _: True, open_below=1, patience_s=60)
+    entrance.turnstile.ended(TARGET, answered())
+    (connection,) = entrance.connections(1)
+    until = time.perf_counter() + 5 * TICK_S
+    while time.perf_counter() < until:
+        assert not connection.send()
+        await asyncio.sleep(0)
+        entrance.turnstile.leave(connection)
+    assert entrance.turnstile.ticks <= 5
+
+
+def test_when_other_models_are_served_targets_may_mean_others() -> None:
+    entrance = Entrance(MOST)
+    (connection,) = entrance.connections(1)
+    entrance.models.changes += 1
+    assert connection.send()
+    exchange = answered()
+    exchange.version = 2
+    entrance.turnstile.ended(TARGET, exchange)
+    assert not connection.send()
+
+
 @pytest.mark.parametrize("worked_on", [AT_ONCE, MOST])
 @pytest.mark.parametrize(
     "request_bytes",
@@ -220,12 +275,18 @@ async def test_nobody_waits_longer_than_is_allowed() -> None:
         PLAIN.replace(b"Content-Length: 4\r\n", b""),
         PLAIN.replace(b"Content-Length: 4", b"Content-Length: 4\r\ncontent-length: 4"),
         PLAIN.replace(b"Content-Length: 4", b"Content-Length: +4"),
+        PLAIN.replace(b"Content-Length: 4", b"Content-Length: 4\r\nContent-Length : 40"),
+        PLAIN.replace(b"Content-Length: 4", b"X: a\nContent-Length: 40\r\nContent-Length: 4"),
+        PLAIN.replace(b"Content-Length: 4", b"X: a\rContent-Length: 4"),
+        PLAIN.replace(b"Content-Length: 4", b"Content-Length: 4\r\n 0"),
+        PLAIN.replace(b"Content-Length: 4", b"Content-Length: \x0b4"),
+        PLAIN.replace(b"Host: h", b"Host: h\0"),
         PLAIN.replace(b"Host: h", b"Host: h\r\nTransfer-Encoding: chunked"),
         PLAIN.replace(b"Host: h", b"Host: h\r\nExpect: 100-continue"),
         PLAIN.replace(b"Host: h", b"Host: h\r\nX-Timeout-Ms: 5"),
         PLAIN.replace(b"HTTP/1.1", b"HTTP/1.0"),
     ],
-    ids=range(13),
+    ids=str,
 )
 def test_all_else_is_parsed_as_always(worked_on: int, request_bytes: bytes) -> None:
     (connection,) = Entrance(worked_on).connections(1)
@@ -361,9 +422,10 @@ def test_those_that_wait_at_the_wire_are_answered_and_their_times_are_true() -> 
     assert float(stage.rpartition(" ")[2]) * 1000 >= sum(queues)
 
 
-def test_those_that_leave_while_they_wait_at_the_wire_are_not_computed() -> None:
+@pytest.mark.parametrize("more", [b"", b"POST /pre"], ids=["", "with more to say"])
+def test_those_that_leave_while_they_wait_at_the_wire_are_not_computed(more: bytes) -> None:
     with one_at_a_time() as service:
-        with several(service, 10, post(GOOD)):
+        with several(service, 10, KEPT + more):
             time.sleep(SLOW_S / 2)
         assert prediction(ask(service))["timings_ms"]["queue"] < 4 * SLOW_S * 1000
 
@@ -374,6 +436,17 @@ def test_those_that_wait_at_the_wire_are_answered_before_the_end() -> None:
         answers = [receive(connection) for connection in connections]
         assert [answer.status for answer in answers] == [200] * 6
         assert {answer.headers["connection"] for answer in answers} == {"close"}
+        assert service.process.wait(STOP_S) == 0
+
+
+def test_what_is_not_http_does_not_hold_up_those_behind_it() -> None:
+    bad = KEPT.replace(b"Host: test", b"Bad Header : x")
+    with one_at_a_time() as service, several(service, 3, KEPT) as first, several(service, 3, bad) as bad_ones:
+        with several(service, 1, KEPT) as last:
+            service.process.terminate()
+            assert [receive(connection).status for connection in (*first, *bad_ones, *last)] == [200] * 3 + [
+                400
+            ] * 3 + [200]
         assert service.process.wait(STOP_S) == 0
 
 

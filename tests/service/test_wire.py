@@ -16,11 +16,15 @@ class Recorder(asyncio.Transport):
         self.closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self.closed
+        if self.closed:
+            raise RuntimeError("the handler is closed")
         self._sent.append(bytes(data))
 
     def close(self) -> None:
         self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
 
 
 def corked(sent: list[bytes], under_way: int, outbox: Outbox | None = None) -> Corked:
@@ -76,3 +80,18 @@ async def test_what_is_held_leaves_before_the_connection_closes() -> None:
     assert cast(Recorder, transport._transport).closed
     await asyncio.sleep(0)
     assert sent == [HEAD]
+
+
+@on_a_loop
+async def test_a_connection_that_is_lost_holds_up_no_other() -> None:
+    sent: list[bytes] = []
+    outbox = Outbox()
+    lost, other = (corked(sent, 2, outbox) for _ in range(2))
+    lost.write(HEAD)
+    other.write(HEAD + b"other")
+    cast(Recorder, lost._transport).closed = True
+    await asyncio.sleep(0)
+    assert sent == [HEAD + b"other"]
+    other.write(b"next")
+    await asyncio.sleep(0)
+    assert sent[1:] == [b"next"]
