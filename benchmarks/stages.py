@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import cast
 
 import numpy as np
 import structlog
@@ -54,7 +55,7 @@ def main() -> None:
     print(f"model {options.model}, {options.picture}\n\n| stage | us a picture |\n|---|---|")
     upload = Upload(options.picture.read_bytes(), media_type(options.picture))
     stages(models.find(options.model, None), options.models, upload)
-    app = Server(settings, models, lambda: None).config.app
+    app = cast(ASGIApp, Server(settings, models, lambda: None).config.app)
     alone, together = uvloop.run(requests(app, options.model, upload))
     print(f"| all of the application, a request after the other | {alone:.1f} |")
     print(f"| all of the application, {BATCH} requests at once | {together:.1f} |")
