@@ -12,7 +12,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter, process_time
+from statistics import median
+from time import perf_counter, process_time, sleep
 from typing import cast
 
 import numpy as np
@@ -38,6 +39,7 @@ ROUNDS = 7
 STAGE_S = 0.05
 """Roughly how long a round of a stage takes."""
 REQUESTS = 256
+PAUSE_S = 1e-4
 
 
 def main() -> None:
@@ -56,8 +58,9 @@ def main() -> None:
     upload = Upload(options.picture.read_bytes(), media_type(options.picture))
     stages(models.find(options.model, None), options.models, upload)
     app = cast(ASGIApp, Server(settings, models, lambda: None).config.app)
-    alone, together = uvloop.run(requests(app, options.model, upload))
+    alone, together, rested = uvloop.run(requests(app, options.model, upload))
     print(f"| all of the application, a request after the other | {alone:.1f} |")
+    print(f"| the same, after pauses of {PAUSE_S * 1e6:.0f} us | {rested:.1f} |")
     print(f"| all of the application, {BATCH} requests at once | {together:.1f} |")
 
 
@@ -98,8 +101,8 @@ def show(stage: str, work: Callable[[], object], pictures: int = 1) -> None:
     print(f"| {stage} | {best / pictures * 1e6:.1f} |")
 
 
-async def requests(app: ASGIApp, model: str, upload: Upload) -> tuple[float, float]:
-    """Microseconds of processor time for a request: one after the other, and together."""
+async def requests(app: ASGIApp, model: str, upload: Upload) -> tuple[float, float, float]:
+    """Microseconds of a request: one after the other and together, of the processor; after a pause, by the clock."""
     statuses: set[int] = set()
 
     async def send(message: Message) -> None:
@@ -125,8 +128,14 @@ async def requests(app: ASGIApp, model: str, upload: Upload) -> tuple[float, flo
         for _ in range(REQUESTS // BATCH):
             await asyncio.gather(*(ask() for _ in range(BATCH)))
         together = min(together, process_time() - started)
+    rested = []
+    for _ in range(REQUESTS):
+        sleep(PAUSE_S)  # noqa: ASYNC251 - the processor is to sleep too, as it does between requests of one client
+        started = perf_counter()
+        await ask()
+        rested.append(perf_counter() - started)
     assert statuses == {200}, statuses
-    return alone / REQUESTS * 1e6, together / REQUESTS * 1e6
+    return alone / REQUESTS * 1e6, together / REQUESTS * 1e6, median(rested) * 1e6
 
 
 def scope(model: str, upload: Upload) -> Scope:
