@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
@@ -203,7 +204,7 @@ class Manifest(Document):
         """Name of the file that holds the model."""
         return MODEL_FILES[self.runtime]
 
-    @property
+    @cached_property
     def main(self) -> int:
         """Position in `transforms` of the one whose image the classifier reads: the last look of the first branch."""
         looks = [t.step if (t.branch, t.reads) == (1, "picture") else 0 for t in self.transforms]
