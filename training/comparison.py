@@ -48,12 +48,12 @@ def write_table(name: str, folder: Path) -> Path:
     compared = [line for other in others if (line := comparison(first, other, found)) is not None]
     if compared:
         lines += ["", "| against | accuracy is higher by | so sure can one be that it is |", "|---|---|---|", *compared]
-    done = {recipe: [run for run in of if result(run) is not None] for recipe, of in runs.items()}
-    done = {recipe: of for recipe, of in done.items() if of}
+    evaluated = {recipe: of for recipe, of in found.items() if of}
+    done = {recipe: [run for run in runs[recipe] if result(run) is not None] for recipe in evaluated}
     classes = shared_classes(done)
     if classes is not None:
-        lines += classes_table({recipe: found[recipe] for recipe in done}, classes)
-        save(confusion_figures(confusions({recipe: found[recipe] for recipe in done}), classes), folder / CONFUSIONS)
+        lines += classes_table(evaluated, classes)
+        save(confusion_figures(confusions(evaluated), classes), folder / CONFUSIONS)
     file = folder / TABLE
     write_text(file, "\n".join(lines) + "\n")
     if done:
