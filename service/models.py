@@ -1,6 +1,7 @@
 """The models that are served: loaded, warmed up and found by name and version."""
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ from service.room import Room
 from service.selection import Selection
 from service.settings import Settings
 
-WARM_UPS = 3
+WARM_UPS = 4
 """Runs before the one that is timed: runtimes compile and allocate in their first ones."""
 
 BATCHES_AT_ONCE = 2
@@ -248,12 +249,12 @@ def warm_up(backend: Backend, artifact: Artifact) -> float:
     """
     try:
         images, expected = artifact.golden()
+        picture_ms = math.inf  # the shortest: nothing that held the process up once is the model's
         for _ in range(WARM_UPS):
             found = backend.run(images)
+            started = time.perf_counter()
             backend.run(images[:1])
-        started = time.perf_counter()
-        backend.run(images[:1])
-        picture_ms = (time.perf_counter() - started) * 1000
+            picture_ms = min(picture_ms, (time.perf_counter() - started) * 1000)
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
     except Exception as error:

@@ -1,13 +1,17 @@
 """Both runtimes answer alike, behind one contract."""
 
+import time
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
-from export.artifact import Artifact, read_artifact
+from export.artifact import Artifact, Outputs, read_artifact
 from export.exporter import Destination, Runtime, export_run
 from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
-from service.backends import cuda_obstacle, open_backend
+from service.backends import Backend, cuda_obstacle, open_backend
 from service.errors import DeviceError, ModelLoadError
 from service.models import load_models
 from service.settings import Settings
@@ -60,6 +64,28 @@ def test_a_file_that_is_no_model_is_refused(artifact: Artifact) -> None:
 def test_models_of_either_runtime_are_loaded_and_warmed_up(artifact: Artifact) -> None:
     (model,) = load_models(Settings(models=artifact.folder.parent.parent, device="cpu", torchscript=True))
     assert (model.name, model.version, model.device) == ("digits", 1, "cpu")
+
+
+def test_a_pause_while_it_warms_up_is_not_taken_for_the_models_own_time(artifact: Artifact) -> None:
+    pause_s, pauses = 0.3, iter([True, False, True])
+
+    class Interrupted:
+        def __init__(self, backend: Backend) -> None:
+            self.device = backend.device
+            self._backend = backend
+
+        def run(self, images: NDArray[np.uint8]) -> Outputs:
+            if len(images) == 1 and next(pauses, True):
+                time.sleep(pause_s)
+            return self._backend.run(images)
+
+    with capture_logs() as log:
+        load_models(
+            Settings(models=artifact.folder.parent.parent, device="cpu", torchscript=True),
+            lambda *how: Interrupted(open_backend(*how)),
+        )
+    (ready,) = (line for line in log if line["event"] == "model_ready")
+    assert ready["picture_ms"] < pause_s * 1000
 
 
 @pytest.mark.parametrize("change", [{"height": 40}, {"name": "picture"}])
