@@ -15,7 +15,8 @@ class Jittered:
     """Pictures turned, zoomed, stretched, sheared, moved, mirrored and lit at random, as far as ``limits`` allow.
 
     Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; factors of contrast and brightness ``(N, 2)``. What
-    lies outside the picture repeats its border.
+    lies outside the picture repeats its border. They are moved by whole pixels: between them, a network would learn
+    from pictures that are less sharp than those it will meet.
     """
 
     def __init__(self, canvas: Size, limits: Augmentation) -> None:
@@ -38,7 +39,8 @@ class Jittered:
         linear = torch.stack([x_axis, y_axis], dim=-1)  # (N, 2, 2): canvas -> picture, in pixels
         half_canvas = torch.tensor([self.canvas[1] / 2, self.canvas[0] / 2])
         half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])  # (2,): x, y
-        offset = 2 * limits.shift * torch.stack([right, down], dim=-1) * half_picture
+        farthest = (2 * limits.shift * half_picture).floor()
+        offset = ((farthest + 0.5) * torch.stack([right, down], dim=-1)).round()
         maps = torch.cat([linear * half_canvas, offset[:, :, None]], dim=-1) / half_picture[:, None]
         return maps, torch.exp(limits.light * torch.stack([contrast, brightness], dim=-1))
 

@@ -59,10 +59,19 @@ def test_stretch_keeps_the_area() -> None:
 
 
 def test_shift_and_shear_stay_within_their_limits() -> None:
-    shifts = drawn(Augmentation(shift=0.1))[0][:, :, 2].abs().amax(dim=0)
-    assert shifts.tolist() == pytest.approx([3.6, 2.4], rel=0.05)
+    shifts = drawn(Augmentation(shift=0.1))[0][:, :, 2]
+    assert shifts.amin(dim=0).tolist() == pytest.approx([-3, -2])
+    assert shifts.amax(dim=0).tolist() == pytest.approx([3, 2])
     shears = drawn(Augmentation(shear=10))[0][:, 0, 1].abs()
     assert float(shears.max()) == pytest.approx(math.tan(math.radians(10)), rel=0.05)
+
+
+def test_what_is_only_moved_and_mirrored_stays_sharp() -> None:
+    jittered = Jittered(SIZE, Augmentation(shift=0.1, flip=True))
+    images = torch.randint(0, 256, (50, 3, *SIZE)).float()
+    moved = jittered.apply(images, torch.zeros(50), jittered.draw(50, SIZE, seeded(Stream.DISTORTION))).images
+    torch.testing.assert_close(moved, moved.round(), atol=1e-2, rtol=0)
+    assert not torch.equal(moved.round(), images)
 
 
 def test_half_of_the_pictures_are_mirrored() -> None:
