@@ -70,6 +70,9 @@ CASES = {
     "mosec": Case([PYTHON, "benchmarks/peers/mosec_server.py", str(PORT)], "raw"),
     "LitServe": Case([PYTHON, "benchmarks/peers/litserve_server.py", str(PORT)], "multipart"),
     "FastAPI, ORT call in an async route": Case([PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "raw"),
+    "FastAPI, the same from an UploadFile": Case(
+        [PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "multipart", "/upload"
+    ),
     "bare FastAPI echo": Case([*ECHO, "--port", str(PORT)], "raw"),
 }
 LOOP = "no server: a plain Python loop, batches of 64"
