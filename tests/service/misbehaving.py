@@ -58,7 +58,8 @@ class Misbehaving:
         self._backend = backend
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        time.sleep(self._seconds)
+        if self._seconds:  # to sleep for no time is to let others go first
+            time.sleep(self._seconds)
         if (images[:, 0, 0, 0] >= BAD).any():
             self._misbehave()
         return self._backend.run(images)

