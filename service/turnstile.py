@@ -5,14 +5,15 @@ caches: then all take longer, and a service that once fell behind never catches 
 good batches. Others wait as the bytes that came, and are let in one after the other; for whom there is no room left is
 refused. Both happen before anything is parsed, since under overload what they cost is taken from the answers.
 
-Only plain requests that came whole, for a picture that was answered before, are treated so. All others are let in.
+Only plain requests that come whole, or whose body is a moment behind its head, for a picture that was answered before,
+are treated so. All others are let in.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
@@ -66,6 +67,9 @@ class Caller(Protocol):
 
     def go_on(self, data: bytes, held_s: float) -> None:
         """Its request has waited for so long and is to be parsed now."""
+
+    def await_body(self, head: bytes) -> None:
+        """Its request has begun; more can be said when its body is there too, which may be a moment behind."""
 
 
 class Known(NamedTuple):
@@ -124,7 +128,10 @@ class Turnstile:
                 self._learn(target, scope["path"], exchange)
 
     def admits(self, caller: Caller, data: bytes) -> bool:
-        """Whether the request that ``data`` is, or begins, is to be parsed now. If not, it waits or was refused."""
+        """Whether the request that ``data`` is, or begins, is to be parsed now.
+
+        If not, it waits, or was refused, or is to be shown again with its body.
+        """
         if self._changes != self._models.changes:  # targets may mean other models
             self._changes = self._models.changes
             self._known.clear()
@@ -137,7 +144,13 @@ class Turnstile:
         if known is None or body < end:
             return True
         headers, size = data[end:body], len(data) - body
-        if plain_length(headers) != size or not self._may_wait(headers):
+        length = plain_length(headers)
+        if length is None or not self._may_wait(headers):
+            return True
+        if size == 0 < length:
+            caller.await_body(data)
+            return False
+        if size != length:
             return True
         try:
             room = self._models.find(known.refusal.model, known.refusal.version).room
@@ -233,9 +246,7 @@ class Turnstile:
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
         latest = perf_counter() - self._patience_s
         for callers in list(self._held.values()):
-            for caller, held in list(callers.items()):
-                if held.since > latest:
-                    break
+            for caller, _ in list(takewhile(lambda entry: entry[1].since <= latest, callers.items())):
                 self.let_in(caller)
 
 

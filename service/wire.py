@@ -16,6 +16,8 @@ from service.turnstile import Held, Turnstile
 MAX_HEAD = 64 * 2**10
 """Bytes of a head that is not whole yet, besides those of one read."""
 HEAD_END = b"\r\n\r\n"
+MOMENT_S = 0.02
+"""How far a body may be behind its head, for both to be looked at together."""
 
 
 class Connection(HttpToolsProtocol):
@@ -37,6 +39,9 @@ class Connection(HttpToolsProtocol):
         self._is_last = False
         self._more = b""
         """What came while its request was held."""
+        self._head = b""
+        """Of a request that is not parsed yet, since its body may be a moment behind."""
+        self._moment: asyncio.TimerHandle | None = None
         self.url = b""
         self.held: Held | None = None
 
@@ -48,7 +53,9 @@ class Connection(HttpToolsProtocol):
         if self.held is not None:
             self._more += data
             self.flow.pause_reading()
-        elif self._may_be_parsed(data):
+            return
+        data = self._take_head() + data
+        if self._may_be_parsed(data):
             self._parse(data)
 
     def _may_be_parsed(self, data: bytes) -> bool:
@@ -58,7 +65,7 @@ class Connection(HttpToolsProtocol):
         if self.turnstile.admits(self, data):
             return True
         self._wait_no_more()
-        if self.held is not None:
+        if self.held is not None or self._head:
             self._unset_keepalive_if_required()
         return False
 
@@ -93,8 +100,25 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
             self._parse(more)
 
+    def await_body(self, head: bytes) -> None:
+        """Wait a moment for the body behind ``head``, before either is parsed."""
+        self._head = head
+        self._moment = self.loop.call_later(MOMENT_S, self._await_no_longer)
+
+    def _await_no_longer(self) -> None:
+        if self._head:
+            self._parse(self._take_head())
+
+    def _take_head(self) -> bytes:
+        head, self._head = self._head, b""
+        if self._moment is not None:
+            self._moment.cancel()
+            self._moment = None
+        return head
+
     def shutdown(self) -> None:
         """Answer what has come, then close."""
+        self._await_no_longer()
         if self.held is None:
             super().shutdown()
         self._is_last = True
@@ -127,6 +151,7 @@ class Connection(HttpToolsProtocol):
         if exchange is not None and not self.cycle.response_complete:
             exchange.leave()
         self.turnstile.leave(self)
+        self._take_head()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

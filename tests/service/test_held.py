@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from service.turnstile import NO_ROOM
+from service.wire import MOMENT_S
 from tests.conftest import STOP_S, Service
 from tests.service.answers import connect, post, prediction, receive
 from tests.service.exposed import scrape
@@ -42,6 +44,43 @@ def test_refused_on_one_connection_again_and_again_then_answered() -> None:
     counted = [line for line in page.splitlines() if line.startswith("stn_rejections_total") and "queue_full" in line]
     logged = sum(line.get("error") == "queue_full" for line in log)
     assert logged == sum(float(line.rpartition(" ")[2]) for line in counted) >= len(refusals)
+
+
+def test_a_head_and_a_body_that_come_apart_are_refused_as_if_they_were_one() -> None:
+    head, body = KEPT.removesuffix(GOOD), GOOD
+    with misbehaving("crawling", "--max-queue", 1, "--max-batch", 1) as service:
+        prediction(ask(service))
+        with several(service, 1, KEPT) as busy, connect(service) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as HTTP clients do
+            messages = []
+            for _ in range(5):
+                connection.sendall(head)
+                time.sleep(MOMENT_S / 10)
+                status, _, answer = exchange(connection, body)
+                assert status == 429
+                messages.append(answer["error"]["message"])
+            assert str(NO_ROOM) in messages, "nothing of it was parsed, unless the machine made them wait longer"
+            assert receive(busy[0]).status == 200
+
+
+def test_a_body_that_is_far_behind_its_head_has_the_time_that_bodies_have() -> None:
+    head, body = KEPT.removesuffix(GOOD), GOOD
+    with one_at_a_time("--upload-s", 1) as service, several(service, 5, KEPT), several(service, 2, head) as behind:
+        late, never = behind
+        time.sleep(5 * MOMENT_S)
+        assert exchange(late, body)[0] == 200
+        answer = receive(never)
+        assert (answer.status, answer.json()["error"]["code"]) == (408, "too_slow")
+
+
+def test_a_head_that_came_before_the_end_is_answered() -> None:
+    head, body = KEPT.removesuffix(GOOD), GOOD
+    with one_at_a_time() as service, several(service, 5, KEPT), connect(service) as connection:
+        connection.sendall(head)
+        time.sleep(MOMENT_S / 4)
+        service.process.terminate()
+        status, headers, _ = exchange(connection, body)
+        assert (status, headers["connection"]) == (200, "close")
 
 
 def ask_until_answered(service: Service) -> None:

@@ -53,6 +53,7 @@ class Connection:
         self.client: tuple[str, int] | None = ("127.0.0.1", 1)
         self.answers: list[bytes] = []
         self.held_s: float | None = None
+        self.head = b""
         self._turnstile = turnstile
         self._room = room
 
@@ -67,6 +68,9 @@ class Connection:
         assert data == PLAIN
         self.held_s = held_s
         asyncio.get_running_loop().call_soon(self._room.take, 1, 4)  # as a request does, whose task then begins
+
+    def await_body(self, head: bytes) -> None:
+        self.head = head
 
     def answer(self) -> None:
         """Its request has been answered."""
@@ -129,6 +133,21 @@ async def test_what_there_is_room_for_waits_and_is_let_in_by_turns() -> None:
     assert entrance.room.pictures == AT_ONCE
     assert entrance.turnstile.is_open(0)
     assert not first.answers + second.answers
+
+
+@on_a_loop
+async def test_a_head_alone_is_shown_again_with_its_body() -> None:
+    entrance = Entrance(AT_ONCE)
+    (connection,) = entrance.connections(1)
+    head, body = PLAIN[:-4], PLAIN[-4:]
+    assert not connection.send(head)
+    assert (connection.head, connection.held) == (head, None)
+    assert not connection.send(head + body)
+    assert connection.held is not None
+    assert entrance.connections(1)[0].send(head + body[:2]), "who is not whole then is let in"
+    bodiless = head.replace(b"Length: 4", b"Length: 0")
+    assert not entrance.connections(1)[0].send(bodiless), "there is nothing to wait for"
+    assert entrance.room.held == 2
 
 
 @on_a_loop
