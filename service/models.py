@@ -26,7 +26,7 @@ from service.selection import Selection
 from service.settings import Settings
 
 WARM_UPS = 4
-"""Runs before the one that is timed: runtimes compile and allocate in their first ones."""
+"""Rounds, of which the shortest tells how long a picture takes: in the first ones runtimes compile and allocate."""
 
 BATCHES_AT_ONCE = 2
 """One that is inferred and one that gathers meanwhile."""

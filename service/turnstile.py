@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from starlette.types import Scope
 
-from service.access import AccessLog, Client, new_id
+from service.access import AccessLog, Client, new_id, request_id
 from service.answers import OPEN_INFERENCE, describe_error, to_bytes, to_http
 from service.errors import QueueFullError, UnknownModelError
 from service.exchange import Exchange
@@ -166,10 +166,20 @@ class Turnstile:
             self._refuse(caller, target, known)
         return False
 
-    def leave(self, caller: Caller) -> None:
-        """``caller`` has gone."""
-        if caller.held is not None:
-            self._take_out(caller, caller.held)
+    def leave(self, caller: Caller, head: bytes = b"") -> None:
+        """``caller`` has gone; ``head`` is what came of a request that was neither parsed nor held, if any."""
+        held, request, held_s = caller.held, head, 0.0
+        if held is not None:
+            self._take_out(caller, held)
+            request, held_s = held.data, perf_counter() - held.since
+        if request:
+            exchange = Exchange(request_id(headers_of(request)), held_s)
+            target = request[len(START) : request.find(VERSION)]
+            known = self._known.get(target)
+            if known is not None:
+                refusal = known.refusal
+                exchange.route, exchange.model, exchange.version = refusal.route, refusal.model, refusal.version
+            self._note(caller, target, exchange)
 
     def let_in(self, caller: Caller) -> None:
         """Do not let the request of ``caller`` wait any longer."""
@@ -202,10 +212,14 @@ class Turnstile:
 
     def _refuse(self, caller: Caller, target: bytes, known: Known) -> None:
         exchange = known.refusal.like(new_id())
+        self._note(caller, target, exchange)
+        caller.say_no(to_http(NO_ROOM, known.content, exchange.id, NO_ROOM.headers))
+
+    def _note(self, caller: Caller, target: bytes, exchange: Exchange) -> None:
+        """Log and count a request that ends unparsed."""
         exchange.end()
         self._lines.add("POST", target.partition(b"?")[0].decode("latin-1"), caller.client, exchange)
         METERS.ended(exchange, {})
-        caller.say_no(to_http(NO_ROOM, known.content, exchange.id, NO_ROOM.headers))
 
     def _hold(self, caller: Caller, held: Held) -> None:
         if not self._ticking:
@@ -248,6 +262,13 @@ class Turnstile:
         for callers in list(self._held.values()):
             for caller, _ in list(takewhile(lambda entry: entry[1].since <= latest, callers.items())):
                 self.let_in(caller)
+
+
+def headers_of(request: bytes) -> list[tuple[bytes, bytes]]:
+    """Names in lower case and values, of a request that came with its whole head."""
+    lines = request.partition(HEAD_END)[0].split(b"\r\n")[1:]
+    pairs = (line.partition(b":") for line in lines)
+    return [(name.strip().lower(), value.strip()) for name, _, value in pairs]
 
 
 @lru_cache(maxsize=256)

@@ -150,8 +150,7 @@ class Connection(HttpToolsProtocol):
         exchange = self._exchange()
         if exchange is not None and not self.cycle.response_complete:
             exchange.leave()
-        self.turnstile.leave(self)
-        self._take_head()
+        self.turnstile.leave(self, self._take_head())
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -41,6 +42,14 @@ class Service(NamedTuple):
         """For raw sockets."""
         url = httpx.URL(self.url)
         return url.host, url.port or 80
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Fail if ``condition`` does not come true in a generous time."""
+    deadline = time.monotonic() + START_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
 
 
 def command(flags: Sequence[object], python: Sequence[str] = (), module: Sequence[str] = ("service",)) -> list[str]:

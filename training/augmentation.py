@@ -40,7 +40,7 @@ class Jittered:
         half_canvas = torch.tensor([self.canvas[1] / 2, self.canvas[0] / 2])
         half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])  # (2,): x, y
         farthest = (2 * limits.shift * half_picture).floor()
-        offset = ((farthest + 0.5) * torch.stack([right, down], dim=-1)).round()
+        offset = ((farthest + 0.5) * torch.stack([right, down], dim=-1)).round().clamp(-farthest, farthest)
         maps = torch.cat([linear * half_canvas, offset[:, :, None]], dim=-1) / half_picture[:, None]
         return maps, torch.exp(limits.light * torch.stack([contrast, brightness], dim=-1))
 

@@ -34,7 +34,7 @@ class Augmentation(BaseModel):
     zoom: float = Field(1.0, ge=1, le=4, description="up to so many times as large, or as small")
     stretch: float = Field(1.0, ge=1, le=4, description="up to so many times as wide for its height, or as high")
     shear: float = Field(0.0, ge=0, le=45, description="degrees either way")
-    shift: float = Field(0.0, ge=0, le=1, description="share of the picture's sides, either way, in whole pixels")
+    shift: float = Field(0.0, ge=0, le=1, description="share of the picture's sides, either way; cut to whole pixels")
     flip: bool = Field(False, description="mirrored left to right, half of the time")
     light: float = Field(0.0, ge=0, le=2, description="contrast and brightness change by up to this factor's logarithm")
 

@@ -73,14 +73,25 @@ def test_a_body_that_is_far_behind_its_head_has_the_time_that_bodies_have() -> N
         assert (answer.status, answer.json()["error"]["code"]) == (408, "too_slow")
 
 
-def test_a_head_that_came_before_the_end_is_answered() -> None:
-    head, body = KEPT.removesuffix(GOOD), GOOD
-    with one_at_a_time() as service, several(service, 5, KEPT), connect(service) as connection:
-        connection.sendall(head)
-        time.sleep(MOMENT_S / 4)
+def test_those_that_leave_unparsed_have_a_line_each() -> None:
+    def named(name: str) -> bytes:
+        return KEPT.replace(b"Host: test", b"Host: test\r\nX-Request-ID: " + name.encode())
+
+    with one_at_a_time() as service:
+        head = named("head").removesuffix(GOOD)
+        with several(service, 5, KEPT), several(service, 1, named("held")), several(service, 1, head):
+            pass
+        prediction(ask(service))
         service.process.terminate()
-        status, headers, _ = exchange(connection, body)
-        assert (status, headers["connection"]) == (200, "close")
+        service.process.wait(STOP_S)
+        log = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
+        assert "Traceback" not in service.log()
+    ended = [line for line in log if line["event"] == "request"]
+    assert len(ended) == 1 + 5 + 1 + 1 + 1
+    (held,) = [line for line in ended if line["request_id"] == "held"]
+    (head,) = [line for line in ended if line["request_id"] == "head"]
+    assert (held["status"], held["path"], held["model"]) == (499, "/predict", "digits")
+    assert (head["status"], head["path"]) == (499, "/predict")
 
 
 def ask_until_answered(service: Service) -> None:
@@ -94,13 +105,19 @@ def exchange(connection: socket.socket, request: bytes) -> tuple[int, dict[str, 
     connection.sendall(request)
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(65536)
+        received += some_of(connection)
     head, _, body = received.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     while len(body) < int(headers["content-length"]):
-        body += connection.recv(65536)
+        body += some_of(connection)
     return int(status.split()[1]), headers, json.loads(body)
+
+
+def some_of(connection: socket.socket) -> bytes:
+    piece = connection.recv(65536)
+    assert piece, "closed in the middle of an answer"
+    return piece
 
 
 @contextmanager

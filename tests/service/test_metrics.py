@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from service.settings import Settings
-from tests.conftest import REPOSITORY, START_S, Service, start_service
+from tests.conftest import REPOSITORY, START_S, Service, start_service, wait_until
 from tests.service.answers import PICTURE, connect, predict, prediction, receive
 from tests.service.exposed import Exposed, scrape
 from tests.service.pictures import DIGITS, VERSION, Answer, encode
@@ -208,13 +208,6 @@ def test_the_documentation_names_all_of_them_and_no_others(service: Service) -> 
     predict(service)
     text = service.client.get("/metrics").text
     assert set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)) == DOCUMENTED
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from service.server import HANGS
-from tests.conftest import START_S, STOP_S, Service, start_service
+from tests.conftest import START_S, STOP_S, Service, start_service, wait_until
 from tests.service import artifacts
 from tests.service.answers import PICTURE, connect, post, predict, prediction, receive, refused
 from tests.service.broken import DAMAGED
@@ -70,7 +70,7 @@ def wait_for(service: Service, event: str) -> None:
 def test_a_full_queue_refuses_at_once_and_undecoded() -> None:
     with misbehaving("crawling", "--max-queue", 2, "--max-batch", 1) as service, ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(ask, service) for _ in range(2)]
-        time.sleep(SLOW_S)
+        wait_until(lambda: scrape(service)("stn_queue_depth") == 1)  # behind the one that is computed
         response = ask(service, DAMAGED["PNG cut in half"])
         assert not all(answer.done() for answer in waiting), "it did not wait for its turn"
         refused(response, 429, "queue_full", "try again a little later")
@@ -80,7 +80,7 @@ def test_a_full_queue_refuses_at_once_and_undecoded() -> None:
 
 
 def test_the_queue_is_full_of_bytes_too() -> None:
-    with misbehaving("slow", "--max-queue-bytes", 3 * len(GOOD), "--max-batch", 1) as service:
+    with misbehaving("crawling", "--max-queue-bytes", 3 * len(GOOD), "--max-batch", 1) as service:
         statuses = sorted(response.status_code for response in ask_many(service, 8))
         assert statuses.count(200) >= 3
         assert set(statuses) == {200, 429}

@@ -1,8 +1,13 @@
 import asyncio
 from typing import cast
 
-from service.wire import HEAD_END, Corked, Outbox
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from service.wire import HEAD_END, Connection, Corked, Outbox
 from tests.service.loops import on_a_loop
+from tests.service.test_turnstile import AT_ONCE, PLAIN, Entrance
 
 HEAD = b"HTTP/1.1 200 OK" + HEAD_END
 
@@ -95,3 +100,33 @@ async def test_a_connection_that_is_lost_holds_up_no_other() -> None:
     other.write(b"next")
     await asyncio.sleep(0)
     assert sent[1:] == [b"next"]
+
+
+@on_a_loop
+async def test_a_head_that_came_before_the_end_is_answered_when_its_body_comes() -> None:
+    bodies: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        bodies.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, log_config=None)
+    config.load()
+    entrance = Entrance(AT_ONCE)
+    wires = {"upload_s": 60.0, "header_s": 60.0, "lines": entrance.lines, "turnstile": entrance.turnstile}
+    kind = type("Wired", (Connection,), wires | {"outbox": Outbox()})
+    connection = kind(config=config, server_state=ServerState(), app_state={})
+    sent: list[bytes] = []
+    transport = Recorder(sent)
+    connection.connection_made(transport)
+    connection.await_body(PLAIN[:-4])
+    connection.shutdown()
+    assert not transport.closed
+    connection.data_received(PLAIN[-4:])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert bodies == [PLAIN[-4:]]
+    assert b"200 OK" in b"".join(sent)
+    assert b"connection: close" in b"".join(sent)
+    assert transport.closed
