@@ -181,7 +181,12 @@ class Watchdog:
 
 
 def several(listener: socket.socket) -> list[socket.socket]:
-    """``listener`` as many times as connections are to be accepted in a turn: uvloop accepts one from each socket."""
+    """``listener`` as many times as connections are to be accepted in a turn: uvloop accepts one from each socket.
+
+    It belongs to all workers, and so does whether it blocks: a copy of one that does not say so would make it block for
+    those who accept from it already.
+    """
+    listener.setblocking(False)
     return [listener, *(listener.dup() for _ in range(ACCEPTED_A_TURN - 1))]
 
 
