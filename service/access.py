@@ -111,6 +111,12 @@ def make_ids() -> Callable[[], str]:
 new_id = make_ids()
 
 
+def headers_of(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Names in lower case and values, of the lines of ``head`` as they came."""
+    lines = (line.partition(b":") for line in head.split(b"\r\n"))
+    return [(name.strip().lower(), value.strip()) for name, _, value in lines]
+
+
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """What the client calls its request, if that is sane, else a new id."""
     for name, value in headers:

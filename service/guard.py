@@ -17,6 +17,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access import headers_of
 from service.errors import ForbiddenError, HeadTooLargeError, NoKeyError, RequestError, SettingsError, TooOftenError
 from service.exchange import note_key
 from service.keys import hash_key, load_keys
@@ -103,9 +104,8 @@ class Rules:
             return True
         if self._rate is not None:
             return False
-        lines = [line.partition(b":") for line in headers.split(b"\r\n")]
         try:
-            self._user([(name.strip().lower(), value.strip()) for name, _, value in lines])
+            self._user(headers_of(headers))
         except RequestError:
             return False
         return True

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from starlette.types import Scope
 
-from service.access import AccessLog, Client, new_id, request_id
+from service.access import AccessLog, Client, headers_of, new_id, request_id
 from service.answers import OPEN_INFERENCE, describe_error, to_bytes, to_http
 from service.errors import QueueFullError, UnknownModelError
 from service.exchange import Exchange
@@ -173,7 +173,7 @@ class Turnstile:
             self._take_out(caller, held)
             request, held_s = held.data, perf_counter() - held.since
         if request:
-            exchange = Exchange(request_id(headers_of(request)), held_s)
+            exchange = Exchange(request_id(headers_of(request.partition(HEAD_END)[0])), held_s)
             target = request[len(START) : request.find(VERSION)]
             known = self._known.get(target)
             if known is not None:
@@ -262,13 +262,6 @@ class Turnstile:
         for callers in list(self._held.values()):
             for caller, _ in list(takewhile(lambda entry: entry[1].since <= latest, callers.items())):
                 self.let_in(caller)
-
-
-def headers_of(request: bytes) -> list[tuple[bytes, bytes]]:
-    """Names in lower case and values, of a request that came with its whole head."""
-    lines = request.partition(HEAD_END)[0].split(b"\r\n")[1:]
-    pairs = (line.partition(b":") for line in lines)
-    return [(name.strip().lower(), value.strip()) for name, _, value in pairs]
 
 
 @lru_cache(maxsize=256)
