@@ -46,6 +46,7 @@ class Exchange:
         "held_s",
         "id",
         "key",
+        "left",
         "model",
         "route",
         "started",
@@ -62,6 +63,8 @@ class Exchange:
         self.ended = self.started
         self.status = 0
         """0 while there is no answer."""
+        self.left = False
+        """Whether its client has gone away."""
         self.key: str | None = None
         """Whose key the request came with."""
         self.route: str | None = None
@@ -82,6 +85,7 @@ class Exchange:
 
     def leave(self) -> None:
         """Its client has gone away."""
+        self.left = True
         for answer in self.awaited:
             if not answer.done():
                 answer.set_exception(ClientDisconnect())
@@ -155,4 +159,6 @@ def note_wait(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
     exchange = current.get()
     if exchange is not None:
         exchange.awaited.append(answer)
+        if exchange.left:
+            exchange.leave()
     return answer

@@ -9,6 +9,7 @@ keyed     all the rest: whoever has a key; everybody if there is none
 import math
 import time
 from collections.abc import Awaitable, Iterable
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from limits import RateLimitItem, parse_many
@@ -38,6 +39,16 @@ SCHEMES = {
 MAX_HEADERS = 100
 BEARER = b"bearer "
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Pass(NamedTuple):
+    """Says that a request may be answered."""
+
+    key: str | None
+    """Whose key it has, where keys are needed."""
+
+
+EVERYBODY = Pass(None)
 
 
 class Guard:
@@ -95,20 +106,19 @@ class Rules:
         if self._rate is not None:
             self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
 
-    def may_wait(self, headers: bytes) -> bool:
-        """Whether a request with these headers, as they came, has a key where it needs one.
+    def may_wait(self, headers: bytes) -> Pass | None:
+        """Whose a request with these headers, as they came, is; None if it lacks a key.
 
         Where there are rates it would have to be counted first, so none may wait.
         """
         if self._all_open:
-            return True
+            return EVERYBODY
         if self._rate is not None:
-            return False
+            return None
         try:
-            self._user(headers_of(headers))
+            return Pass(self._user(headers_of(headers)))
         except RequestError:
-            return False
-        return True
+            return None
 
     def describe(self, app: FastAPI) -> None:
         """Say in the OpenAPI document of ``app`` which routes ask for a key, and how it is sent."""

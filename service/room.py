@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Self
 
-from service.errors import QueueFullError
+from service.errors import QueueFullError, TooLargeError
 
 
 class Room:
@@ -22,6 +22,10 @@ class Room:
     def fits(self, pictures: int, size: int) -> bool:
         """Whether there is room for so much."""
         return self.pictures + pictures <= self._max_pictures and self.bytes + size <= self._max_bytes
+
+    def could_fit(self, pictures: int, size: int) -> bool:
+        """Whether there would be room for so much if there were nothing else."""
+        return pictures <= self._max_pictures and size <= self._max_bytes
 
     def take(self, pictures: int, size: int) -> None:
         """Take room for ``pictures`` of together ``size`` bytes.
@@ -53,7 +57,15 @@ class Seat:
         self._bytes = 0
 
     def take(self, *, pictures: int = 0, size: int = 0) -> None:
-        """See `Room.take`."""
+        """See `Room.take`.
+
+        Raises:
+            TooLargeError: there will never be room for all that the request takes.
+        """
+        if not self._room.could_fit(self._pictures + pictures, self._bytes + size):
+            raise TooLargeError(
+                "this is more than may wait at all; send fewer pictures, or smaller ones, in one request"
+            )
         self._room.take(pictures, size)
         self._pictures += pictures
         self._bytes += size

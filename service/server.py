@@ -23,10 +23,11 @@ from service.guard import Guard, Rules, allow_origins
 from service.ledger import Ledger, Place
 from service.metrics import Metrics
 from service.models import Models
+from service.outbox import Outbox
 from service.repository import Repository
 from service.settings import Settings
 from service.turnstile import Turnstile
-from service.wire import Connection, Outbox
+from service.wire import Connection
 
 if TYPE_CHECKING:
     from service.tracing import Tracing

@@ -23,6 +23,7 @@ from service.access import AccessLog, Client, headers_of, new_id, request_id
 from service.answers import OPEN_INFERENCE, describe_error, to_bytes, to_http
 from service.errors import QueueFullError, UnknownModelError
 from service.exchange import Exchange
+from service.guard import Pass
 from service.meters import METERS
 from service.models import Models
 from service.room import Room
@@ -40,7 +41,7 @@ LENGTH = b"\r\ncontent-length:"
 FOLDED = (b"\r\n ", b"\r\n\t", b"\0")
 SPECIAL = (b"transfer-encoding", b"expect", b"upgrade", b"x-timeout-ms")
 """What headers may not hold anywhere if their request is to wait unparsed."""
-PERSONAL = (b"connection: close", b"x-request-id", b"traceparent")
+PERSONAL = (b"connection: close", b"x-request-id", b"traceparent", b"\r\norigin:")
 """What headers may not hold anywhere if their request is to be refused unparsed."""
 NO_ROOM = QueueFullError("too much is waiting already; try again a little later")
 
@@ -53,6 +54,8 @@ class Held(NamedTuple):
     size: int
     """Bytes of its body, for which it has taken room."""
     since: float
+    key: str | None
+    """Whose key the request has."""
 
 
 class Caller(Protocol):
@@ -87,14 +90,14 @@ class Turnstile:
         self,
         models: Models,
         lines: AccessLog,
-        may_wait: Callable[[bytes], bool],
+        may_wait: Callable[[bytes], Pass | None],
         *,
         open_below: int,
         patience_s: float,
     ) -> None:
         """With less than ``open_below`` requests under way nobody waits, and nobody waits longer than ``patience_s``.
 
-        ``may_wait`` says by its headers whether a request may take room.
+        ``may_wait`` says by its headers whose a request is, if it may take room.
         """
         self._models = models
         self._lines = lines
@@ -106,6 +109,7 @@ class Turnstile:
         self._held: dict[Room, dict[Caller, Held]] = {}
         """By model, in the order in which they came."""
         self._let_in: Counter[Room] = Counter()
+        self._let_in_bytes: Counter[Room] = Counter()
         """Those that have not taken room for themselves yet, which they do in the next turn of the event loop."""
         self._advancing = False
         self._ticking = False
@@ -145,7 +149,7 @@ class Turnstile:
             return True
         headers, size = data[end:body], len(data) - body
         length = plain_length(headers)
-        if length is None or not self._may_wait(headers):
+        if length is None or (owner := self._may_wait(headers)) is None:
             return True
         if size == 0 < length:
             caller.await_body(data)
@@ -157,23 +161,24 @@ class Turnstile:
         except UnknownModelError:  # it has gone
             del self._known[target]
             return True
-        if room.fits(1 + self._let_in[room], size):
+        if room.fits(1 + self._let_in[room], size + self._let_in_bytes[room]):
             room.take(1, size)
-            self._hold(caller, Held(data, room, size, perf_counter()))
-        elif is_personal(headers):
+            self._hold(caller, Held(data, room, size, perf_counter(), owner.key))
+        elif is_personal(headers) or not room.could_fit(1, size):
             return True
         else:
-            self._refuse(caller, target, known)
+            self._refuse(caller, target, known, owner)
         return False
 
     def leave(self, caller: Caller, head: bytes = b"") -> None:
         """``caller`` has gone; ``head`` is what came of a request that was neither parsed nor held, if any."""
-        held, request, held_s = caller.held, head, 0.0
+        held, request, held_s, key = caller.held, head, 0.0, None
         if held is not None:
             self._take_out(caller, held)
-            request, held_s = held.data, perf_counter() - held.since
+            request, held_s, key = held.data, perf_counter() - held.since, held.key
         if request:
             exchange = Exchange(request_id(headers_of(request.partition(HEAD_END)[0])), held_s)
+            exchange.key = key
             target = request[len(START) : request.find(VERSION)]
             known = self._known.get(target)
             if known is not None:
@@ -188,16 +193,18 @@ class Turnstile:
             return
         self._take_out(caller, held)
         self._let_in[held.room] += 1
+        self._let_in_bytes[held.room] += held.size
         try:
             caller.go_on(held.data, perf_counter() - held.since)
         finally:  # behind the first step of its task, if it became one
-            asyncio.get_running_loop().call_soon(self._has_begun, held.room)
+            asyncio.get_running_loop().call_soon(self._has_begun, held.room, held.size)
 
-    def _has_begun(self, room: Room) -> None:
+    def _has_begun(self, room: Room, size: int) -> None:
         """A request that was let in has taken its room, or was none."""
         self._let_in[room] -= 1
+        self._let_in_bytes[room] -= size
         if not self._let_in[room]:
-            del self._let_in[room]
+            del self._let_in[room], self._let_in_bytes[room]
         if self._held:
             self._advance_soon()
 
@@ -210,8 +217,9 @@ class Turnstile:
         refusal.status, refusal.error = NO_ROOM.status, NO_ROOM.code
         self._known[target] = Known(refusal, to_bytes(describe_error(NO_ROOM, path)))
 
-    def _refuse(self, caller: Caller, target: bytes, known: Known) -> None:
+    def _refuse(self, caller: Caller, target: bytes, known: Known, owner: Pass) -> None:
         exchange = known.refusal.like(new_id())
+        exchange.key = owner.key
         self._note(caller, target, exchange)
         caller.say_no(to_http(NO_ROOM, known.content, exchange.id, NO_ROOM.headers))
 
@@ -254,7 +262,7 @@ class Turnstile:
                 self.let_in(caller)
 
     def _tick(self) -> None:
-        """Nobody waits for a model that does not answer."""
+        """Nobody waits for a model that does not answer, or because an answer could not be sent."""
         self._ticking = bool(self._held)
         if self._ticking:
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
@@ -262,6 +270,7 @@ class Turnstile:
         for callers in list(self._held.values()):
             for caller, _ in list(takewhile(lambda entry: entry[1].since <= latest, callers.items())):
                 self.let_in(caller)
+        self._advance()
 
 
 @lru_cache(maxsize=256)

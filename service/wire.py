@@ -1,68 +1,93 @@
-"""HTTP on the wire: uvicorn's, which also has no patience with clients that never finish, and speaks JSON about it."""
+"""HTTP on the wire: uvicorn's, which also has no patience with clients that never finish, and speaks JSON about it.
+
+A connection's requests are answered one after the other. What comes while one is answered is kept as it came, and
+reading goes on, so that a client that leaves is noticed; only what came in the same packet is parsed ahead.
+"""
 
 import asyncio
-from collections.abc import Sized
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.access import AccessLog, new_id
 from service.answers import describe_error, to_bytes, to_http
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
 from service.meters import METERS
+from service.outbox import HEAD_END, Corked, Outbox
 from service.turnstile import Held, Turnstile
 
 MAX_HEAD = 64 * 2**10
-"""Bytes of a head that is not whole yet, besides those of one read."""
-HEAD_END = b"\r\n\r\n"
+"""Bytes of a head, or behind a body's last chunk, that is not whole yet, besides those of one read."""
+MAX_KEPT = 64 * 2**10
+"""Bytes that are kept while a request is answered, besides those of one read."""
 MOMENT_S = 0.02
 """How far a body may be behind its head, for both to be looked at together."""
+UPGRADE, IGNORED = b"\r\nupgrade", b"\r\nx-grade"
 
 
 class Connection(HttpToolsProtocol):
     """A connection to a client."""
 
     upload_s: float
-    """Seconds that a request may take to arrive whole."""
+    """Seconds that a request may take to arrive whole, and an answer to be read on."""
     header_s: float
     """Seconds that its head may take."""
     lines: AccessLog
     turnstile: Turnstile
-    outbox: "Outbox"
+    outbox: Outbox
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.held: Held | None = None
+        self.url = b""
+        self._answered: RequestResponseCycle | None = None
+        """The request that is being answered."""
+        self._in_message = False
+        """Whether a request has begun to arrive, and is not whole."""
+        self._in_head = False
+        self._got_on = False
+        """Whether a head, a piece of a body or a request ended in what was parsed last."""
+        self._head_bytes = 0
+        """Since then."""
         self._patience: asyncio.TimerHandle | None = None
         self._patient_with_head = True
-        self._head_bytes = 0
         self._is_last = False
+        self._is_deaf = False
+        """Whether something came that cannot be read; nothing behind it counts."""
         self._more = b""
-        """What came while its request was held."""
+        """What came while a request was held or answered."""
         self._head = b""
         """Of a request that is not parsed yet, since its body may be a moment behind."""
         self._moment: asyncio.TimerHandle | None = None
-        self.url = b""
-        self.held: Held | None = None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Corked(transport, self.outbox, self.tasks))  # type: ignore[arg-type]
         self._patience = self.loop.call_later(self.header_s, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
-        if self.held is not None:
+        if self._is_deaf:
+            return
+        if self._is_busy():
             self._more += data
-            self.flow.pause_reading()
+            if len(self._more) > MAX_KEPT:
+                self.flow.pause_reading()
             return
         data = self._take_head() + data
         if self._may_be_parsed(data):
             self._parse(data)
 
+    def _is_busy(self) -> bool:
+        """Whether what comes now has to wait until a request is answered, or its answer read."""
+        if self.held is not None or self.flow.write_paused or self._is_deaf:
+            return True
+        return self._answered is not None and (bool(self.pipeline) or not self._in_message)
+
     def _may_be_parsed(self, data: bytes) -> bool:
         """Whether ``data`` has not been refused, and is not held, unparsed."""
-        if self.turnstile.is_open(len(self.tasks)) or not self._is_between_requests() or self.flow.write_paused:
-            return True
-        if self.turnstile.admits(self, data):
+        if self._in_message or self.turnstile.is_open(len(self.tasks)) or self.turnstile.admits(self, data):
             return True
         self._wait_no_more()
         if self.held is not None or self._head:
@@ -70,22 +95,65 @@ class Connection(HttpToolsProtocol):
         return False
 
     def _parse(self, data: bytes) -> None:
-        before = self.scope
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
-            self._wait_no_more()
-        else:
-            self._wait_for_more(len(data), before)
+        self._got_on = False
+        super().data_received(data if self._in_message and not self._in_head else without_upgrade(data))
+        self._head_bytes = 0 if self._got_on else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+            self._refuse(HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less"))
+        if self._is_busy():
+            self.flow.resume_reading()  # to notice who leaves
+        self._mind_the_time()
 
-    def _is_between_requests(self) -> bool:
-        done = self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
-        return done and (self.scope is None or "method" in self.scope)
+    def on_message_begin(self) -> None:
+        self._in_message = self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._got_on = True
+        super().on_headers_complete()
+        self.headers = []  # those behind the body are nobody's
+
+    def on_body(self, body: bytes) -> None:
+        self._got_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        self._got_on = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._answered = None
+        super().on_response_complete()
+        self._go_on()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """The parser has ended a request at its head, since it asks for another protocol in more than one piece."""
+        if self.scope["method"] != "CONNECT":
+            self.cycle.more_body = True  # whatever the parser says
+            self.send_400_response("only HTTP/1.1 is spoken here, leave out the header Upgrade")
+
+    def _go_on(self) -> None:
+        """With what came meanwhile."""
+        if self.transport.is_closing():
+            return
+        if self._more and not self._is_busy():
+            more, self._more = self._more, b""
+            self.flow.resume_reading()
+            self.data_received(more)
+        else:
+            self._mind_the_time()
 
     def say_no(self, answer: bytes) -> None:
         """Answer a request that was not parsed, and wait for the next."""
         self._unset_keepalive_if_required()
         self.transport.write(answer)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._mind_the_time()
 
     def go_on(self, data: bytes, held_s: float) -> None:
         """Parse a request that has waited for so long."""
@@ -95,10 +163,6 @@ class Connection(HttpToolsProtocol):
         cast(dict[str, Any], self.cycle.scope)["held_s"] = held_s  # its task begins in the next turn of the event loop
         if self._is_last:
             self.cycle.keep_alive = False
-        if self._more:
-            more, self._more = self._more, b""
-            self.flow.resume_reading()
-            self._parse(more)
 
     def await_body(self, head: bytes) -> None:
         """Wait a moment for the body behind ``head``, before either is parsed."""
@@ -123,33 +187,61 @@ class Connection(HttpToolsProtocol):
             super().shutdown()
         self._is_last = True
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+        self._go_on()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if not self.flow.write_paused and (size := self.transport.get_write_buffer_size()):
+            self._watch_reader(size)
+
+    def _watch_reader(self, size: int) -> None:
+        """Let a client go that reads nothing of the ``size`` bytes that wait for it."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left < size:
+                self._watch_reader(left)
+            else:
+                self.transport.abort()
+
+        self._unread = self.loop.call_later(self.upload_s, look)
+
     def _wait_no_more(self) -> None:
-        """A request has arrived whole."""
-        self._head_bytes = 0
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
-    def _wait_for_more(self, size: int, before: Any) -> None:
-        """After ``size`` bytes a request has not arrived whole; ``before`` them its scope was the same or another."""
-        in_head = self.scope is None or "method" not in self.scope
-        if self._patience is not None and self._patient_with_head and not in_head:
+    def _mind_the_time(self) -> None:
+        """Give what is to arrive now its time: the rest of a head, the rest of a body, another request."""
+        if self._is_busy() or not self._in_message:
             self._wait_no_more()
-        if self._patience is None:
-            self._patient_with_head = in_head
-            wait_s = self.header_s if in_head else self.upload_s
+            if self._answered is None and self.held is None and self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
+        elif self._patience is None or self._patient_with_head != self._in_head:
+            self._wait_no_more()
+            self._patient_with_head = self._in_head
+            wait_s = self.header_s if self._in_head else self.upload_s
             self._patience = self.loop.call_later(wait_s, self._lose_patience)
-        if in_head and self.scope is before:  # else they may be the end of another request's body
-            self._head_bytes += size
-            if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
-                self._refuse(HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        exchange = self._exchange()
-        if exchange is not None and not self.cycle.response_complete:
-            exchange.leave()
+        for timer in (self._patience, self._unread):
+            if timer is not None:
+                timer.cancel()
+        if self._answered is not None:
+            self._disconnect(self._answered)
+            exchange = exchange_of(self._answered)
+            if exchange is not None:
+                exchange.leave()
         self.turnstile.leave(self, self._take_head())
         super().connection_lost(exc)
 
@@ -161,91 +253,56 @@ class Connection(HttpToolsProtocol):
         """Refuse a request that does not arrive; one that never began is let go without a word."""
         if self.transport.is_closing():
             return
-        never_began = self.cycle is None and not self.url
-        refused_already = self.cycle is not None and self.cycle.response_complete and self.cycle.more_body
-        if never_began or refused_already:
+        refused_already = not self._in_head and self._answered is None
+        if not self._in_message or refused_already:
             self.transport.close()
             return
-        waited_s = self.header_s if self._patient_with_head else self.upload_s
-        error = TooSlowError(f"the request did not arrive whole within {waited_s:g} s; send it again")
-        if self.cycle is None or self._patient_with_head:
-            self._refuse(error)
+        waited_s = self.header_s if self._in_head else self.upload_s
+        self._refuse(TooSlowError(f"the request did not arrive whole within {waited_s:g} s; send it again"))
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer what arrives with ``error`` and close; not before what came ahead of it is answered."""
+        under_way = self._answered
+        if under_way is not None and not under_way.more_body:
+            self._answer_no_more(under_way)
             return
-        self._refuse(error, self._exchange())
-        self.cycle.disconnected = True  # whoever still reads its body learns that nobody is there
-        self.cycle.message_event.set()
-
-    def _exchange(self) -> Exchange | None:
-        """Of the request that is under way, if the application has it already."""
-        return None if self.cycle is None else cast(dict[str, Any], self.cycle.scope).get("exchange")
-
-    def _refuse(self, error: RequestError, exchange: Exchange | None = None) -> None:
-        """Answer with ``error``; what has not got as far as to have an ``exchange`` is logged here."""
         path = self.url.partition(b"?")[0].decode("latin-1")
-        known = exchange is not None
-        exchange = exchange or Exchange(new_id())
+        known = None if under_way is None else exchange_of(under_way)
+        exchange = known or Exchange(new_id())
         exchange.status, exchange.error = error.status, error.code
-        if not known:
+        if known is None:
             exchange.end()
             METERS.ended(exchange, {})
             self.lines.add("", path, self.client, exchange)
         content = to_bytes(describe_error(error, path))
         self.transport.write(to_http(error, content, exchange.id, {"connection": "close"}))
         self.transport.close()
+        if under_way is not None:
+            self._disconnect(under_way)
+
+    def _answer_no_more(self, under_way: RequestResponseCycle) -> None:
+        """Than what has arrived whole, up to a request that cannot be read."""
+        if self.pipeline and self.pipeline[0][0].more_body:
+            self.pipeline.popleft()
+        last = self.pipeline[0][0] if self.pipeline else under_way
+        last.keep_alive = False
+        self._is_deaf = True
+
+    def _disconnect(self, cycle: RequestResponseCycle) -> None:
+        """Whoever still reads its body, or has an answer to it, learns that nobody is there."""
+        cycle.disconnected = True
+        cycle.message_event.set()
 
 
-class Outbox:
-    """What is to be sent, all of a turn of the event loop together.
-
-    Sending may wake the client, which costs more than the sending itself. A client that gets several answers in a row
-    is woken for the first only.
-    """
-
-    def __init__(self) -> None:
-        self._corked: list[Corked] = []
-
-    def add(self, corked: "Corked") -> None:
-        """In the next turn have it send what it holds."""
-        if not self._corked:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._corked.append(corked)
-
-    def _send(self) -> None:
-        corked, self._corked = self._corked, []
-        for transport in corked:
-            transport.send()
+def exchange_of(cycle: RequestResponseCycle) -> Exchange | None:
+    """Of a request, if the application has it already."""
+    exchange: Exchange | None = cast(dict[str, Any], cycle.scope).get("exchange")
+    return exchange
 
 
-class Corked:
-    """A transport that holds what is written until the next turn of the event loop: one packet, not several."""
-
-    def __init__(self, transport: asyncio.Transport, outbox: Outbox, under_way: Sized) -> None:
-        """``under_way`` are the requests that are: with one alone nobody gains by waiting longer than for a head."""
-        self._transport = transport
-        self.is_closing = transport.is_closing
-        """Asked for with every answer; what is asked for seldom is found by `__getattr__`."""
-        self._outbox = outbox
-        self._under_way = under_way
-        self._written: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send ``data``, in the next turn at the latest."""
-        if not self._written:
-            self._outbox.add(self)
-        self._written.append(data)
-        if len(self._under_way) <= 1 and not data.endswith(HEAD_END):
-            self.send()
-
-    def close(self) -> None:
-        """Send what is held, then close."""
-        self.send()
-        self._transport.close()
-
-    def send(self) -> None:
-        """Send what is held."""
-        written, self._written = self._written, []
-        if written and not self.is_closing():  # else nobody is there any more
-            self._transport.write(b"".join(written))
+def without_upgrade(data: bytes) -> bytes:
+    """``data``, in whose head another protocol is not asked for: a server may ignore that (RFC 9110, section 7.8)."""
+    end = data.find(HEAD_END)
+    head = data[: end if end >= 0 else len(data)].lower()
+    start = head.find(UPGRADE)
+    return data if start < 0 else data[:start] + IGNORED + data[start + len(UPGRADE) :]

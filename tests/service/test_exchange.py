@@ -30,6 +30,15 @@ async def test_who_waits_learns_that_the_client_has_gone() -> None:
 
 
 @on_a_loop
+async def test_who_begins_to_wait_after_the_client_has_gone_waits_in_vain() -> None:
+    exchange = Exchange("1")
+    current.set(exchange)
+    exchange.leave()
+    with pytest.raises(ClientDisconnect):
+        await note_wait(asyncio.get_running_loop().create_future())
+
+
+@on_a_loop
 async def test_outside_of_requests_nobody_is_noted() -> None:
     current.set(None)
     answer = asyncio.get_running_loop().create_future()

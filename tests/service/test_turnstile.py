@@ -10,6 +10,7 @@ import pytest
 from service.access import AccessLog
 from service.errors import UnknownModelError
 from service.exchange import Exchange
+from service.guard import EVERYBODY, Pass
 from service.models import Models
 from service.room import Room
 from service.settings import Settings
@@ -87,14 +88,12 @@ def answered() -> Exchange:
 class Entrance:
     """A turnstile before the room of a model that answers, on which several requests are worked already."""
 
-    def __init__(self, worked_on: int, may_wait: bool = True) -> None:
-        self.room = Room(MOST, 1000, AT_ONCE)
-        self.room.take(worked_on, 4 * worked_on)
+    def __init__(self, worked_on: int, owner: Pass | None = EVERYBODY, max_bytes: int = 1000) -> None:
+        self.room = Room(MOST, max_bytes, AT_ONCE)
+        self.room.take(worked_on, min(max_bytes, 4 * worked_on))
         self.models = Served(self.room)
         self.lines = AccessLog(Settings(access_log="none"))
-        self.turnstile = Turnstile(
-            self.models, self.lines, lambda _: may_wait, open_below=AT_ONCE, patience_s=PATIENCE_S
-        )
+        self.turnstile = Turnstile(self.models, self.lines, lambda _: owner, open_below=AT_ONCE, patience_s=PATIENCE_S)
         self.turnstile.ended(TARGET, answered())
 
     def connections(self, count: int) -> list[Connection]:
@@ -195,6 +194,41 @@ async def test_nobody_takes_the_room_of_those_that_have_just_been_let_in() -> No
 
 
 @on_a_loop
+async def test_nobody_takes_their_bytes_either() -> None:
+    entrance = Entrance(AT_ONCE, max_bytes=4 * AT_ONCE + 4)
+    (waiting,) = entrance.connections(1)
+    assert not waiting.send()
+    (late,) = entrance.connections(1)
+    entrance.room.give_back(1, 4)
+    entrance.room.take(0, 4)  # by another, whose picture comes later
+    entrance.turnstile.ended(TARGET, answered())
+    await asyncio.sleep(0)
+    assert waiting.held_s is not None
+    late.send()
+    assert len(late.answers) == 1
+    await turns()
+
+
+@on_a_loop
+async def test_room_that_was_given_back_without_a_word_is_found() -> None:
+    entrance = Entrance(AT_ONCE)
+    (connection,) = entrance.connections(1)
+    connection.send()
+    await turns()
+    entrance.room.give_back(1, 4)  # and its answer cannot be sent
+    await asyncio.sleep(2 * TICK_S)
+    assert connection.held_s is not None
+    assert connection.held_s < PATIENCE_S
+
+
+@on_a_loop
+async def test_what_will_never_fit_is_not_told_to_come_again() -> None:
+    entrance = Entrance(AT_ONCE, max_bytes=3)
+    (connection,) = entrance.connections(1)
+    assert connection.send(), "the application says what is wrong"
+
+
+@on_a_loop
 async def test_who_has_gone_takes_no_room() -> None:
     entrance = Entrance(AT_ONCE)
     gone, other = entrance.connections(2)
@@ -250,7 +284,7 @@ async def test_however_often_somebody_waits_there_is_one_clock() -> None:
             super()._tick()
 
     entrance = Entrance(AT_ONCE)
-    entrance.turnstile = Ticking(entrance.models, entrance.lines, lambda _: True, open_below=1, patience_s=60)
+    entrance.turnstile = Ticking(entrance.models, entrance.lines, lambda _: EVERYBODY, open_below=1, patience_s=60)
     entrance.turnstile.ended(TARGET, answered())
     (connection,) = entrance.connections(1)
     until = time.perf_counter() + 5 * TICK_S
@@ -306,7 +340,12 @@ def test_all_else_is_parsed_as_always(worked_on: int, request_bytes: bytes) -> N
 
 @on_a_loop
 async def test_what_an_answer_has_to_regard_may_wait_and_is_not_refused_unread() -> None:
-    for header in (b"Connection: close", b"X-Request-Id: mine", b"traceparent: 00-1-2-01"):
+    for header in (
+        b"Connection: close",
+        b"X-Request-Id: mine",
+        b"traceparent: 00-1-2-01",
+        b"Origin: https://a.example",
+    ):
         request = PLAIN.replace(b"Host: h", b"Host: h\r\n" + header)
         (connection,) = Entrance(MOST).connections(1)
         assert connection.send(request)
@@ -317,7 +356,7 @@ async def test_what_an_answer_has_to_regard_may_wait_and_is_not_refused_unread()
 
 def test_who_lacks_a_key_neither_waits_nor_is_told_how_busy_it_is() -> None:
     for worked_on in (AT_ONCE, MOST):
-        (connection,) = Entrance(worked_on, may_wait=False).connections(1)
+        (connection,) = Entrance(worked_on, owner=None).connections(1)
         assert connection.send()
 
 

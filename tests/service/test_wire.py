@@ -5,7 +5,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.wire import HEAD_END, Connection, Corked, Outbox
+from service.outbox import HEAD_END, Corked, Outbox
+from service.wire import Connection
 from tests.service.loops import on_a_loop
 from tests.service.test_turnstile import AT_ONCE, PLAIN, Entrance
 
