@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from training.dropout import Dropout
+
 
 class Classifier(nn.Module):
     """Stages that keep the shape of a picture, and a head that reads it."""
@@ -89,10 +91,10 @@ def tutorial_classifier(channels: int, classes: int, size: tuple[int, int]) -> C
     left = [((side - 4) // 2 - 4) // 2 for side in size]
     stages = [
         nn.Sequential(nn.Conv2d(channels, 10, 5), nn.MaxPool2d(2), nn.ReLU()),
-        nn.Sequential(nn.Conv2d(10, 20, 5), nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(10, 20, 5), Dropout(channels=True), nn.MaxPool2d(2), nn.ReLU()),
     ]
     head = nn.Sequential(
-        nn.Flatten(), nn.Linear(20 * left[0] * left[1], 50), nn.ReLU(), nn.Dropout(), nn.Linear(50, classes)
+        nn.Flatten(), nn.Linear(20 * left[0] * left[1], 50), nn.ReLU(), Dropout(), nn.Linear(50, classes)
     )
     return Classifier(stages, [10, 20], head)
 
@@ -108,7 +110,7 @@ def cifar_classifier(channels: int, classes: int, dropout: float = 0.1) -> Class
             nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, groups, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         ]
 
     def mix(inputs: int, outputs: int) -> nn.Module:

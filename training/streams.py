@@ -18,9 +18,14 @@ class Stream(IntEnum):
     DISTORTION = 4
     UPRIGHTNESS = 5
     PATH = 6
+    DROPOUT = 7
+
+
+def seed_of(stream: Stream, seed: int = 0, position: int = 0) -> int:
+    """What seeds a generator for one place of a run (a step, an epoch)."""
+    return int(np.random.SeedSequence((stream, seed, position)).generate_state(1)[0])  # torch heeds only 32 bits
 
 
 def seeded(stream: Stream, seed: int = 0, position: int = 0) -> Generator:
-    """A generator for one place of a run (a step, an epoch): no state to lose when the run is interrupted."""
-    mixed = np.random.SeedSequence((stream, seed, position)).generate_state(1)  # torch heeds only 32 bits of a seed
-    return Generator().manual_seed(int(mixed[0]))
+    """A generator for one place of a run: no state to lose when the run is interrupted."""
+    return Generator().manual_seed(seed_of(stream, seed, position))

@@ -24,6 +24,7 @@ from training.data import (
 )
 from training.distortions import Distorted
 from training.distributed import processes, share_of, share_statistics
+from training.dropout import Dropout
 from training.errors import CollapseError, RecipeError, RunError
 from training.geometry import compose
 from training.losses import area_loss, upright_loss
@@ -35,7 +36,7 @@ from training.rectification import ink_areas
 from training.runs import Run, RunInfo
 from training.samplers import outside_share
 from training.spatial import Warp
-from training.streams import Stream, seeded
+from training.streams import Stream, seed_of, seeded
 
 EVALUATION_BATCH = 500
 SNAPSHOTS = 10
@@ -44,8 +45,8 @@ SNAPSHOTS = 10
 class Training(lightning.LightningModule):
     """One network in training: its loss, its metrics and its optimiser.
 
-    The distortions of a step are drawn from the run's seed and the step's number alone, so a resumed run sees what
-    an unbroken one would have seen.
+    The distortions of a step, and the units it drops, are drawn from the run's seed and the step's number alone, so a
+    resumed run sees and does what an unbroken one would have.
     """
 
     def __init__(self, network: SpatialTransformerClassifier, recipe: Recipe, seed: int, classes: int) -> None:
@@ -53,6 +54,8 @@ class Training(lightning.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.seed = seed
+        self.versions = 2 if recipe.upright else 1
+        """How many times a step shows each picture."""
         self.distortion = training_distortion(recipe)
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.theta_spread = Spread(6)
@@ -62,6 +65,9 @@ class Training(lightning.LightningModule):
         """Called in each process that trains."""
         if processes() > 1:
             share_statistics(self.network)
+        for module in self.network.modules():
+            if isinstance(module, Dropout):
+                module.versions = self.versions
         if self.recipe.precision == "bf16":
             for module in (*self.network.classifier.stages, self.network.classifier.head):
                 run_in_bf16(module)
@@ -72,10 +78,10 @@ class Training(lightning.LightningModule):
         return output
 
     def training_step(self, batch: Split, batch_index: int) -> Tensor:
+        torch.manual_seed(seed_of(Stream.DROPOUT, self.seed, self.global_step))
         generator = seeded(Stream.DISTORTION, self.seed, self.global_step)
-        versions = 2 if self.recipe.upright else 1
         # Every process distorts the whole batch and takes its share: what one process alone would see.
-        distorted = [shared(distort(self.distortion, batch, generator)) for _ in range(versions)]
+        distorted = [shared(distort(self.distortion, batch, generator)) for _ in range(self.versions)]
         originals = share_of(batch.images)
         labels = torch.cat([version.labels for version in distorted])
         output = self(torch.cat([version.images for version in distorted]))

@@ -29,8 +29,11 @@ def flat(state: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([value.double().flatten() for value in state.values()])
 
 
-def test_two_processes_end_with_the_weights_of_one(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
-    recipe = change_recipe(small_recipe, CHANGES)
+@pytest.mark.parametrize("classifier", ["conv", "tutorial"])
+def test_two_processes_end_with_the_weights_of_one(
+    classifier: str, small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    recipe = change_recipe(small_recipe, {**CHANGES, "classifier": classifier})
     lightning.seed_everything(0, verbose=False)
     begun = flat(begin(tmp_path / "1", recipe).info().network().state_dict())
     begin(tmp_path / "2", recipe)

@@ -14,19 +14,23 @@ from training.__main__ import main
 from training.runs import Run
 
 KILLS = 2
-CHANGES = ("validation_size=160", "batch_size=32", "classifier_width=4", "epochs=3")
+CHANGES = ("validation_size=160", "batch_size=32", "epochs=3")
+CLASSIFIERS = {"conv": "classifier_width=4", "tutorial, which drops units": "classifier=tutorial"}
 
 
-def command(data_root: Path, out: Path) -> list[str]:
-    changes = [argument for change in CHANGES for argument in ("--set", change)]
+def command(data_root: Path, out: Path, classifier: str) -> list[str]:
+    changes = [argument for change in (*CHANGES, CLASSIFIERS[classifier]) for argument in ("--set", change)]
     return ["run", "mnist-rts", "--data-root", str(data_root), "--out", str(out), *changes]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX does")
-def test_a_run_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(data_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_a_run_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(
+    classifier: str, data_root: Path, tmp_path: Path
+) -> None:
     unbroken, killed = Run(tmp_path / "unbroken"), Run(tmp_path / "killed")
-    assert main(command(data_root, unbroken.folder)) == 0
-    arguments = command(data_root, killed.folder)
+    assert main(command(data_root, unbroken.folder, classifier)) == 0
+    arguments = command(data_root, killed.folder, classifier)
     for kill in range(KILLS):
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process; sums depend on it
         process = subprocess.Popen(

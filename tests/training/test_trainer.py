@@ -79,6 +79,22 @@ def test_a_run_interrupted_between_epochs_ends_with_the_weights_of_an_unbroken_o
     assert run.metrics_file.read_text() == trained_run.metrics_file.read_text()
 
 
+@pytest.mark.parametrize("classifier", ["tutorial", "cifar"])
+def test_a_run_that_drops_units_and_is_interrupted_within_an_epoch_ends_with_the_weights_of_an_unbroken_one(
+    classifier: str, small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = change_recipe(small_recipe, {"classifier": classifier})
+    unbroken, broken = (begin(tmp_path / name, recipe) for name in ("unbroken", "broken"))
+    fit(unbroken, data_root, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.trainer.Training.on_train_batch_end", stop_within_the_second_epoch, raising=False)
+        with pytest.raises(PowerCutError):
+            fit(broken, data_root, progress=False)
+    fit(broken, data_root, progress=False)
+    ends = [weights(run) for run in (unbroken, broken)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
 def test_a_guarded_run_keeps_its_snapshots_when_it_is_resumed(trained_run: Run) -> None:
     with np.load(trained_run.snapshots_file) as arrays:
         assert arrays["images"].shape == (10, 1, 42, 42)
@@ -224,4 +240,9 @@ class PowerCutError(Exception):
 
 def stop_in_the_second_epoch(training: torch.nn.Module) -> None:
     if training.current_epoch == 1:
+        raise PowerCutError
+
+
+def stop_within_the_second_epoch(training: torch.nn.Module, outputs: object, batch: Split, batch_index: int) -> None:
+    if training.current_epoch == 1 and batch_index == 3:
         raise PowerCutError
