@@ -1,7 +1,9 @@
 """What a study found: a table, curves, and whether differences are more than chance."""
 
 import statistics
+from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,10 +46,7 @@ def write_table(name: str, folder: Path) -> Path:
         "|---|---|---|---|---|---|---|",
         *(row(r, found[r.name], sum(failure_file(run).exists() for run in runs[r.name])) for r in recipes),
     ]
-    first, *others = recipes
-    compared = [line for other in others if (line := comparison(first, other, found)) is not None]
-    if compared:
-        lines += ["", "| against | accuracy is higher by | so sure can one be that it is |", "|---|---|---|", *compared]
+    lines += differences_table(recipes, found)
     evaluated = {recipe: of for recipe, of in found.items() if of}
     done = {recipe: [run for run in runs[recipe] if result(run) is not None] for recipe in evaluated}
     classes = shared_classes(done)
@@ -95,17 +94,60 @@ def row(recipe: Recipe, evaluations: list[Evaluation], failed: int) -> str:
     return f"| `{recipe.name}` | {seeds} | {error_text(evaluations)} | {loss} | {measured} |"
 
 
-def comparison(first: Recipe, other: Recipe, found: dict[str, list[Evaluation]]) -> str | None:
-    """How far ``other`` lies from ``first``, where both have several seeds and solve the same problem (Welch 1947)."""
-    ours, theirs = ([100 * e.accuracy for e in found[recipe.name]] for recipe in (other, first))
-    if min(len(ours), len(theirs)) < 2 or other.distortion != first.distortion:
-        return None
+class Difference(NamedTuple):
+    """How much more accurate one recipe is than another, in points."""
+
+    recipe: str
+    other: str
+    points: float
+    interval: tuple[float, float]
+    """Where the difference lies with a certainty of 95 %, looked at alone (Welch 1947)."""
+    chance: float
+    """How probable differences as large are between recipes that are equally good (Welch's test)."""
+
+
+def differences_table(recipes: list[Recipe], found: dict[str, list[Evaluation]]) -> list[str]:
+    """All that `differences` finds, with probabilities that allow for how many there are."""
+    pairs = differences(recipes, found)
+    if not pairs:
+        return []
+    lines = [
+        f"| of {len(pairs)} pair(s) | accuracy is higher by (95 % interval) | p, corrected for all pairs (Holm) |",
+        "|---|---|---|",
+    ]
+    for pair, chance in zip(pairs, holm([pair.chance for pair in pairs]), strict=True):
+        low, high = pair.interval
+        difference = f"{pair.points:+.2f} points ({low:+.2f} to {high:+.2f})"
+        lines.append(f"| `{pair.recipe}` against `{pair.other}` | {difference} | {chance:.3f} |")
+    return ["", *lines]
+
+
+def differences(recipes: list[Recipe], found: dict[str, list[Evaluation]]) -> list[Difference]:
+    """Between every two recipes that solve the same problem and have several seeds each."""
+    several = [recipe for recipe in recipes if len(found[recipe.name]) > 1]
+    return [
+        difference(recipe.name, other.name, found)
+        for other, recipe in combinations(several, 2)
+        if recipe.distortion == other.distortion
+    ]
+
+
+def difference(recipe: str, other: str, found: dict[str, list[Evaluation]]) -> Difference:
+    """How far ``recipe`` lies above ``other``."""
+    ours, theirs = ([100 * evaluation.accuracy for evaluation in found[name]] for name in (recipe, other))
     test = ttest_ind(ours, theirs, equal_var=False)
     interval = test.confidence_interval(CERTAINTY)
-    return (
-        f"| `{other.name}` against `{first.name}` | {statistics.mean(ours) - statistics.mean(theirs):+.2f} points "
-        f"({interval.low:+.2f} to {interval.high:+.2f}) | {1 - test.pvalue:.0%} |"
-    )
+    points = statistics.mean(ours) - statistics.mean(theirs)
+    return Difference(recipe, other, points, (float(interval.low), float(interval.high)), float(test.pvalue))
+
+
+def holm(chances: list[float]) -> list[float]:
+    """p-values of several tests, corrected so that any below 0.05 is rare where nothing is to be found (Holm 1979)."""
+    order = np.argsort(chances)
+    left = np.arange(len(chances), 0, -1)
+    corrected = np.empty(len(chances))
+    corrected[order] = np.maximum.accumulate(np.array(chances)[order] * left).clip(max=1)
+    return [float(chance) for chance in corrected]
 
 
 def shared_classes(runs: dict[str, list[Run]]) -> tuple[str, ...] | None:

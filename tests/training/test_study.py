@@ -4,7 +4,7 @@ import pytest
 
 from tests.small_runs import begin
 from training.catalogue import DISTORTED_MNIST, KINDS, RECIPES
-from training.comparison import CONFUSIONS, CURVES, NOT_RUN, comparison, confusions, write_table
+from training.comparison import CONFUSIONS, CURVES, NOT_RUN, confusions, differences_table, holm, write_table
 from training.errors import RecipeError, RunError
 from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
@@ -128,16 +128,40 @@ def with_accuracy(evaluation: Evaluation, accuracy: float) -> Evaluation:
     return evaluation.model_copy(update={"accuracy": accuracy})
 
 
-def test_differences_are_told_with_their_interval_where_there_are_seeds(tiny: list[Recipe], trained_run: Run) -> None:
+def test_differences_of_all_pairs_are_told_with_their_interval_and_a_corrected_probability(
+    tiny: list[Recipe], trained_run: Run
+) -> None:
     basis = trained_run.evaluation()
-    found = {
-        tiny[0].name: [with_accuracy(basis, accuracy) for accuracy in (0.90, 0.91, 0.92)],
-        tiny[1].name: [with_accuracy(basis, accuracy) for accuracy in (0.95, 0.96, 0.97)],
+    third = change_recipe(tiny[1], {"name": "mnist-rts-third"})
+    accuracies = {
+        tiny[0]: (0.90, 0.91, 0.92),
+        tiny[1]: (0.95, 0.96, 0.97),
+        third: (0.95, 0.96, 0.98),
     }
-    line = comparison(tiny[0], tiny[1], found)
-    assert line is not None
-    assert "+5.00 points (+2.73 to +7.27)" in line
-    assert comparison(tiny[0], tiny[1], {**found, tiny[1].name: found[tiny[1].name][:1]}) is None
+    found = {recipe.name: [with_accuracy(basis, one) for one in of] for recipe, of in accuracies.items()}
+    table = differences_table(list(accuracies), found)
+    assert table[3:] == [
+        "| `mnist-rts-cnn` against `mnist-rts-affine` | +5.00 points (+2.73 to +7.27) | 0.011 |",
+        "| `mnist-rts-third` against `mnist-rts-affine` | +5.33 points (+2.21 to +8.45) | 0.021 |",
+        "| `mnist-rts-third` against `mnist-rts-cnn` | +0.33 points (-2.79 to +3.45) | 0.770 |",
+    ]
+    assert "of 3 pair(s)" in table[1]
+
+
+def test_only_recipes_with_several_seeds_and_the_same_problem_are_compared(
+    tiny: list[Recipe], trained_run: Run
+) -> None:
+    turned = change_recipe(tiny[1], {"distortion": "r"})
+    several = [with_accuracy(trained_run.evaluation(), accuracy) for accuracy in (0.9, 0.91)]
+    for recipes, seeds in ((tiny, 1), ([tiny[0], turned], 2)):
+        found = {tiny[0].name: several, tiny[1].name: several[:seeds]}
+        assert differences_table(recipes, found) == []
+
+
+def test_probabilities_are_corrected_as_holm_did() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1, 1]
+    assert holm([0.2]) == [0.2]
 
 
 def test_a_study_draws_the_curves_of_what_was_run(tiny: list[Recipe], data_root: Path, tmp_path: Path) -> None:
