@@ -38,6 +38,11 @@ def total(value: Tensor) -> Tensor:
     return answer
 
 
+def sum_of(value: Tensor) -> Tensor:
+    """The sum of a number over all processes, without a gradient."""
+    return total(value.detach()) if processes() > 1 else value.detach()
+
+
 class SharedBatchNorm(_BatchNorm):
     """Batch normalisation with the mean and variance of all processes' batches together, on any device.
 

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
@@ -96,3 +97,14 @@ class Checkpoints(ModelCheckpoint):
         moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's, which writes aside in the folder of temporary files: on another disk that is copied, not renamed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, content.getvalue())

@@ -1,15 +1,18 @@
 """Fit a network, on Lightning's Trainer."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
@@ -23,7 +26,7 @@ from training.data import (
     training_splits,
 )
 from training.distortions import Distorted
-from training.distributed import processes, share_of, share_statistics
+from training.distributed import processes, share_of, share_statistics, sum_of
 from training.dropout import Dropout
 from training.errors import CollapseError, RecipeError, RunError
 from training.geometry import compose
@@ -31,12 +34,15 @@ from training.losses import area_loss, upright_loss
 from training.metrics import Spread
 from training.network import Output, SpatialTransformerClassifier
 from training.recipes import Recipe
-from training.records import Checkpoints, MetricsTable, Snapshots
+from training.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.rectification import ink_areas
 from training.runs import Run, RunInfo
 from training.samplers import outside_share
 from training.spatial import Warp
 from training.streams import Stream, seed_of, seeded
+
+for chatter in ("lightning.pytorch", "lightning.fabric"):  # both ask for INFO when they are imported
+    logging.getLogger(chatter).setLevel(logging.WARNING)
 
 EVALUATION_BATCH = 500
 SNAPSHOTS = 10
@@ -91,9 +97,10 @@ class Training(lightning.LightningModule):
         self.record("train_accuracy", self.train_accuracy, len(labels))
         if output.warps:
             loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted], originals)
-        if not torch.isfinite(loss):
+        whole = sum_of(loss)  # so that all processes end, and none waits for one that has
+        if not torch.isfinite(whole):
             raise CollapseError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch}; the checkpoints before it are kept; "
+                f"the loss is {whole.item()} in epoch {self.current_epoch}; the checkpoints before it are kept; "
                 "lower learning_rate or localisation_rate, or set clip"
             )
         return loss
@@ -230,7 +237,8 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
 
     Raises:
         DataError: the data set cannot be read.
-        RecipeError: a batch cannot be shared evenly among the devices.
+        RecipeError: a batch cannot be shared evenly among the devices, or there are not so many.
+        CollapseError: training went wrong for good.
         RunError: the last checkpoint cannot be read, or Ctrl+C stopped the training.
     """
     info = run.info()
@@ -243,19 +251,23 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
     train, validation = training_splits(recipe, run.source(data_root))
     lightning.seed_everything(info.seed, verbose=False)
     training = Training(info.network(), recipe, info.seed, len(info.classes))
-    trainer = lightning.Trainer(
-        max_epochs=recipe.epochs,
-        devices=devices,
-        strategy="auto" if devices == 1 else "ddp_spawn",
-        use_distributed_sampler=False,
-        deterministic="warn",
-        gradient_clip_val=recipe.clip,
-        logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-        callbacks=callbacks(run, info, validation.images[:SNAPSHOTS], progress=progress),
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        default_root_dir=run.folder,
-    )
+    try:
+        trainer = lightning.Trainer(
+            max_epochs=recipe.epochs,
+            devices=devices,
+            strategy="auto" if devices == 1 else "ddp_spawn",
+            use_distributed_sampler=False,
+            deterministic="warn",
+            gradient_clip_val=recipe.clip,
+            plugins=[CheckpointFiles()],
+            logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+            callbacks=callbacks(run, info, validation.images[:SNAPSHOTS], progress=progress),
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            default_root_dir=run.folder,
+        )
+    except MisconfigurationException as error:
+        raise RecipeError(f"{devices} devices cannot train: {' '.join(str(error).split())}; lower --devices") from error
     try:
         trainer.fit(
             training,
@@ -266,3 +278,8 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
         )
     except SystemExit as stop:  # how Lightning ends on Ctrl+C
         raise RunError(f"stopped before the last epoch; continue with --resume {run.folder}") from stop
+    except ProcessRaisedException as error:  # what ended one of several processes is known by its last line alone
+        kind, _, message = str(error).rstrip().rpartition("\n")[2].partition(": ")
+        if kind != f"{CollapseError.__module__}.{CollapseError.__name__}":
+            raise
+        raise CollapseError(message) from error

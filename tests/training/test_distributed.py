@@ -8,7 +8,7 @@ import torch
 
 from tests.small_runs import begin
 from training.distributed import share_statistics
-from training.errors import RecipeError
+from training.errors import CollapseError, RecipeError
 from training.network import SpatialTransformerClassifier
 from training.recipes import Recipe, change_recipe
 from training.runs import Run
@@ -51,6 +51,24 @@ def test_two_processes_end_with_the_weights_of_one(
 def test_a_batch_that_cannot_be_shared_is_refused(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:
     run = begin(tmp_path / "run", change_recipe(small_recipe, {"batch_size": 81}))
     with pytest.raises(RecipeError, match="multiple of 2"):
+        fit(run, data_root, devices=2, progress=False)
+
+
+def test_more_devices_than_there_are_is_refused(
+    small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    run = begin(tmp_path / "run", small_recipe)
+    with pytest.raises(RecipeError, match=r"2 devices cannot train: .*; lower --devices"):
+        fit(run, data_root, devices=2, progress=False)
+
+
+def test_a_collapse_in_several_processes_is_told_as_that_of_one(
+    small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    hopeless = {"optimiser": "sgd", "learning_rate": 1e30, "clip": None, "warmup": 0.0}
+    run = begin(tmp_path / "run", change_recipe(small_recipe, hopeless))
+    with pytest.raises(CollapseError, match=r"^the loss is \w+ in epoch 0; .* or set clip$"):
         fit(run, data_root, devices=2, progress=False)
 
 
