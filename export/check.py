@@ -90,6 +90,7 @@ def check(
     """Make a session on PROVIDER; say which node runs where, how answers differ from the CPU's, and how fast they are.
 
     Examples:
+
       python -m export.check models/digits/2 --provider cuda
 
       python -m export.check model.onnx --provider tensorrt --json

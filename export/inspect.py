@@ -28,6 +28,7 @@ def inspect(
     Checksums, format and golden pictures are checked first. A model file is enough: the manifest is inside.
 
     Examples:
+
       python -m export.inspect models/digits/2
 
       python -m export.inspect model.onnx --json

@@ -35,6 +35,7 @@ def reference(
     the manifest changes, which stands in the model file too: weights and answers stay the same, or nothing is written.
 
     Examples:
+
       python -m export.reference models/digits/2 runs/digits
 
     Exit codes: 0 written, 1 cannot be done, 2 wrong command, 3 the model would answer otherwise.

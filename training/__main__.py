@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from training.catalogue import RECIPES, find_recipe
@@ -51,6 +52,7 @@ def run(
     """Train RECIPE, evaluate it on its test set and draw what it learned.
 
     Examples:
+
       python -m training run mnist-rts
 
       python -m training run mnist-rts --epochs 5 --set learning_rate=0.001 --out runs/short
@@ -102,6 +104,7 @@ def summary(
     """Print RECIPE's network: layers, shapes of what they make of one picture, parameters and operations.
 
     Example:
+
       python -m training summary cifar10-145k
     """
     from training.sources import open_source
@@ -140,6 +143,7 @@ def report(
     """Write a report with pictures: RUN/report.md, or the table of STUDY and the reports of all its runs.
 
     Examples:
+
       python -m training report runs/mnist-rts
 
       python -m training report runs/distorted-mnist
@@ -169,6 +173,7 @@ def study(
     """Train every recipe of a study and write one table; call it again to go on after an interruption.
 
     Examples:
+
       python -m training study distorted-mnist --seeds 3
 
       python -m training study distorted-mnist --only mnist-r-affine --only mnist-rts-affine
@@ -225,7 +230,7 @@ def show_split(run: Run) -> None:
     recipe = run.info().recipe
     table = Table("class", *PARTS)
     for label, parts in counts(read_split(run.split_file)).items():
-        table.add_row(label, *(f"{parts[part]:,}" for part in PARTS))
+        table.add_row(escape(label), *(f"{parts[part]:,}" for part in PARTS))
     Console().print(table)
     height, width = recipe.canvas
     typer.echo(f"pictures are brought to {width}x{height}, {len(recipe.mean)} channel(s); {recipe.epochs} epochs")
@@ -244,7 +249,7 @@ def export(run: Run, model: str) -> None:
 
 def show(evaluation: Evaluation, run: Run) -> None:
     """Print an evaluation as a table."""
-    table = Table("measured", "value", title=str(run.folder))
+    table = Table("measured", "value", title=escape(str(run.folder)))
     table.add_row("test accuracy", accuracy_text(evaluation))
     table.add_row("negative log-likelihood", before_and_after(evaluation, "loss"))
     table.add_row("calibration error", before_and_after(evaluation, "error"))

@@ -1,6 +1,7 @@
 """A folder of one's own pictures, from the command line to an exported model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.small_runs import begin
-from training.__main__ import main
+from training.__main__ import main, show_split
 from training.begin import begin_run
 from training.catalogue import MY_IMAGES
 from training.recipes import Recipe, change_recipe
@@ -48,6 +49,18 @@ def test_a_folder_becomes_a_trained_evaluated_and_exported_model(
     assert (run.folder / "report.md").is_file()
     manifest = json.loads((tmp_path / "models" / "my-images" / "1" / "manifest.json").read_text())
     assert manifest["classes"] == ["left", "right"]
+
+
+def test_classes_are_told_by_the_names_that_they_have(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, label in (("left", "[red]"), ("right", "[bold]right")):
+        shutil.copytree(pictures / name, tmp_path / "pictures" / label)
+    run = begin_run(tmp_path / "run", change_recipe(MY_IMAGES, SMALL), 0, tmp_path / "pictures", SMALL)
+    show_split(run)
+    printed = capsys.readouterr().out
+    assert "[red]" in printed
+    assert "[bold]right" in printed
 
 
 def test_a_run_keeps_its_split_when_pictures_are_added(pictures: Path, tmp_path: Path) -> None:
