@@ -70,7 +70,7 @@ def main(models: Path) -> None:
         if not (models / name / "1").exists():
             classes = tuple(str(number) for number in range(10 if name == "light" else 43))
             with tempfile.TemporaryDirectory() as folder:
-                run = Untrained.create(Path(folder) / name, recipe, 0, classes)
+                run = Untrained.create(Path(folder) / name, recipe, 0, classes, Path(folder))
                 export_run(run, OnnxRuntime(), Destination(models, name, 1))
 
 

@@ -74,15 +74,22 @@ def main(runtime: Runtime) -> None:
             float, typer.Option(min=0, max=1, help="Most test accuracy that fp16 or int8 may lose: 0.01 is a point.")
         ] = 0.005,
         data_root: Annotated[
-            Path, typer.Option(help="Folder of the data sets, to calibrate int8 and measure what fp16 and int8 cost.")
-        ] = Path("data"),
+            Path | None,
+            typer.Option(
+                help="Folder of the data sets, to calibrate int8 and measure what fp16 and int8 cost.  "
+                "[default: where the run was begun with]"
+            ),
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="Print folder and manifest as JSON.")] = False,
     ) -> None:
         notes = Console(stderr=True)
         smaller = None
         if precision is not PrecisionName.fp32:
             smaller = Smaller(
-                PRECISIONS[precision], data_root, max_drop, lambda *price: notes.print(price_table(*price))
+                PRECISIONS[precision],
+                Run(run).data_root(data_root),
+                max_drop,
+                lambda *price: notes.print(price_table(*price)),
             )
         destination = Destination(out, name, version, force, triton=layout is Layout.triton)
         with notes.status("starting") as status:

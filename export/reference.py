@@ -27,7 +27,9 @@ RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), TorchScriptRuntime(), ProgramRun
 def reference(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact's folder.")],
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run that it was exported from.")],
-    data_root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("data"),
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets.  [default: where the run was begun with]")
+    ] = None,
 ) -> None:
     """Let an exported model answer the validation pictures of its run, and write down what it says of them.
 
@@ -40,7 +42,8 @@ def reference(
 
     Exit codes: 0 written, 1 cannot be done, 2 wrong command, 3 the model would answer otherwise.
     """
-    show(add_reference(artifact, Run(run), data_root))
+    source = Run(run)
+    show(add_reference(artifact, source, source.data_root(data_root)))
 
 
 def add_reference(place: Path, run: Run, data_root: Path) -> Reference:

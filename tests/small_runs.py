@@ -13,7 +13,7 @@ from training.begin import begin_run
 from training.catalogue import MNIST_RTS
 from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
-from training.runs import Run
+from training.runs import DATA_ROOT, Run
 from training.trainer import fit
 
 torch.set_num_threads(1)  # the tests already run in as many processes as there are cores
@@ -47,15 +47,15 @@ def small_recipe() -> Recipe:
     return change_recipe(MNIST_RTS, changes)
 
 
-def begin(folder: Path, recipe: Recipe, seed: int = 0) -> Run:
+def begin(folder: Path, recipe: Recipe, seed: int = 0, data_root: Path = DATA_ROOT) -> Run:
     """A new run of ``recipe``."""
-    return begin_run(folder, recipe, seed, folder)
+    return begin_run(folder, recipe, seed, data_root)
 
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe, data_root: Path) -> Run:
     """A run of the small recipe, trained and evaluated."""
-    run = begin(tmp_path_factory.mktemp("runs") / "small", small_recipe)
+    run = begin(tmp_path_factory.mktemp("runs") / "small", small_recipe, data_root=data_root)
     fit(run, data_root, progress=False)
     evaluate(run, data_root)
     return run

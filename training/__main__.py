@@ -1,7 +1,6 @@
 """The command line: ``python -m training run | recipes | summary | evaluate | report | study``."""
 
 import json
-import logging
 import subprocess
 import sys
 from datetime import datetime
@@ -14,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.catalogue import RECIPES, find_recipe
-from training.errors import RecipeError, RunError, TrainingError
+from training.errors import DataError, RecipeError, RunError, TrainingError
 from training.recipes import change_recipe
-from training.runs import Evaluation, Run
+from training.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run
 from training.wording import accuracy_text, before_and_after, boxes_text
 
 app = typer.Typer(
@@ -29,14 +28,29 @@ app = typer.Typer(
 )
 
 DataRoot = Annotated[
-    Path, typer.Option(help="Folder of the data sets, as torchvision lays them out; what is missing is downloaded.")
+    Path | None,
+    typer.Option(
+        help="Folder of the data sets, as torchvision lays them out (what is missing is downloaded); for my-images, "
+        "that of the pictures.  [default: where the run was begun with, or data]"
+    ),
 ]
+
+
+def model_name(name: str | None) -> str | None:
+    """See early that a model can be called so.
+
+    Raises:
+        RunError: it cannot.
+    """
+    if name is not None and not MODEL_NAME.fullmatch(name):
+        raise RunError(f"{name!r} cannot name a model; use letters, digits, '.', '_' and '-', 64 at most")
+    return name
 
 
 @app.command()
 def run(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe; see: python -m training recipes.")] = None,
-    data_root: DataRoot = Path("data"),
+    data_root: DataRoot = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set epochs=N.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
     seed: Annotated[
@@ -46,7 +60,10 @@ def run(
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run as it was begun.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Train on so many GPUs, or processes on the CPU.")] = 1,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Export it to models/NAME.  [default for my-images: my-images]")
+        str | None,
+        typer.Option(
+            metavar="NAME", callback=model_name, help="Export it to models/NAME.  [default for my-images: my-images]"
+        ),
     ] = None,
 ) -> None:
     """Train RECIPE, evaluate it on its test set and draw what it learned.
@@ -71,19 +88,31 @@ def run(
         if recipe is None:
             raise RecipeError(f"name a recipe; there are: {', '.join(RECIPES)}")
         all_changes = (changes or []) + ([f"epochs={epochs}"] if epochs is not None else [])
-        current = begin(recipe, all_changes, seed or 0, out, data_root)
+        current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model)
     from training.evaluation import evaluate
     from training.report import write_report
     from training.trainer import fit
 
     typer.echo(f"run folder: {current.folder}")
     show_split(current)
-    fit(current, data_root, devices=devices)
-    show(evaluate(current, data_root), current)
-    typer.echo(f"report: {write_report(current, data_root)}")
-    trained = current.info().recipe
-    if model or trained.dataset == "folder":
-        export(current, model or trained.name)
+    root = current.data_root(data_root)
+    if finished := current.finished():
+        typer.echo("it was trained and evaluated before; it is evaluated again")
+    else:
+        try:
+            fit(current, root, devices=devices)
+        except (DataError, RecipeError):
+            if resume is None:
+                current.take_back()
+            raise
+    show(evaluate(current, root), current)
+    typer.echo(f"report: {write_report(current, root)}")
+    info = current.info()
+    name = model or info.model or (info.recipe.name if info.recipe.dataset == "folder" else None)
+    if finished and name and not model:
+        typer.echo(f"not exported again; for another version add: --model {name}")
+    elif name:
+        export(current, name)
 
 
 @app.command()
@@ -124,21 +153,22 @@ def summary(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = Path("data")
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = None
 ) -> None:
     """Measure RUN's best checkpoint on the test set, and write its report again."""
     from training.evaluation import evaluate as evaluate_run
     from training.report import write_report
 
     current = Run(run)
-    show(evaluate_run(current, data_root), current)
-    typer.echo(f"report: {write_report(current, data_root)}")
+    root = current.data_root(data_root)
+    show(evaluate_run(current, root), current)
+    typer.echo(f"report: {write_report(current, root)}")
 
 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="The folder of a run, or of a study.")],
-    data_root: DataRoot = Path("data"),
+    data_root: DataRoot = None,
 ) -> None:
     """Write a report with pictures: RUN/report.md, or the table of STUDY and the reports of all its runs.
 
@@ -153,10 +183,11 @@ def report(
     from training.study import finished_runs, is_study
 
     if not is_study(folder):
-        typer.echo(f"report: {write_report(Run(folder), data_root)}")
+        run = Run(folder)
+        typer.echo(f"report: {write_report(run, run.data_root(data_root))}")
         return
     for done in finished_runs(folder):
-        typer.echo(f"report: {write_report(done, data_root)}")
+        typer.echo(f"report: {write_report(done, done.data_root(data_root))}")
     typer.echo(f"table: {write_table(folder.name, folder)}")
 
 
@@ -167,7 +198,7 @@ def study(
     ],
     only: Annotated[list[str] | None, typer.Option(metavar="RECIPE", help="Only this recipe; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each recipe.")] = 1,
-    data_root: DataRoot = Path("data"),
+    data_root: DataRoot = None,
     out: Annotated[Path | None, typer.Option(help="Its folder; its name must be NAME.  [default: runs/NAME]")] = None,
 ) -> None:
     """Train every recipe of a study and write one table; call it again to go on after an interruption.
@@ -179,7 +210,7 @@ def study(
       python -m training study distorted-mnist --only mnist-r-affine --only mnist-rts-affine
     """
     from training.comparison import write_table
-    from training.study import cells, work
+    from training.study import cells, root_of, work
 
     folder = out or Path("runs") / name
     todo = cells(name, folder, seeds, only or [])
@@ -189,18 +220,19 @@ def study(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write the study to {folder}: {error.strerror}; choose another --out") from error
-    for cell in work(todo, data_root, lambda: write_table(name, folder)):
+    for cell in work(todo, root_of(folder, data_root), lambda: write_table(name, folder)):
         typer.echo(f"run folder: {cell.run.folder}")
     typer.echo(f"table: {write_table(name, folder)}")
 
 
-def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path) -> Run:
+def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path, model: str | None) -> Run:
     """Make the folder of a new run."""
     from training.begin import begin_run
 
     chosen = parse_changes(changes)
     recipe = change_recipe(find_recipe(name), chosen)
-    return begin_run(out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}", recipe, seed, data_root, chosen)
+    folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return begin_run(folder, recipe, seed, data_root, chosen, model)
 
 
 def parse_changes(pairs: list[str]) -> dict[str, object]:
@@ -270,7 +302,6 @@ def show(evaluation: Evaluation, run: Run) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; an error its user can mend becomes one line and exit code 1."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         app(arguments, standalone_mode=arguments is None)
     except TrainingError as error:

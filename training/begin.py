@@ -10,8 +10,15 @@ from training.sizing import fit_to_pictures
 from training.sources import open_source
 
 
-def begin_run(folder: Path, recipe: Recipe, seed: int, data_root: Path, chosen: Collection[str] = ()) -> Run:
-    """Make the ``folder`` of a new run of ``recipe`` on the data under ``data_root``.
+def begin_run(
+    folder: Path,
+    recipe: Recipe,
+    seed: int,
+    data_root: Path,
+    chosen: Collection[str] = (),
+    model: str | None = None,
+) -> Run:
+    """Make the ``folder`` of a new run of ``recipe`` on the data under ``data_root``, to be exported as ``model``.
 
     A folder of own pictures is split, and the recipe fitted to it in all fields but ``chosen``.
 
@@ -21,8 +28,8 @@ def begin_run(folder: Path, recipe: Recipe, seed: int, data_root: Path, chosen: 
         RecipeError: what was chosen does not go with the pictures.
     """
     if recipe.dataset != "folder":
-        return Run.create(folder, recipe, seed, open_source(recipe, data_root).classes)
+        return Run.create(folder, recipe, seed, open_source(recipe, data_root).classes, data_root, model=model)
     entries = split_folder(data_root, recipe)
     fitted = fit_to_pictures(recipe, data_root, entries, chosen)
     classes = Folder(data_root, entries, fitted.canvas, len(fitted.mean)).classes
-    return Run.create(folder, fitted, seed, classes, split_text(entries))
+    return Run.create(folder, fitted, seed, classes, data_root, model=model, split=split_text(entries))

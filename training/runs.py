@@ -1,7 +1,7 @@
 """A run folder: everything about one training run, complete in itself.
 
 RUN/
-  run.json            recipe, seed, classes, size of the network, versions of the libraries
+  run.json            recipe, seed, classes, size of the network, versions of the libraries, where the data set was
   split.csv           own images: which picture is for what
   metrics.csv         one row an epoch
   checkpoints/        best.ckpt (by validation accuracy), last.ckpt (to resume from)
@@ -16,12 +16,13 @@ RUN/
 
 import pickle
 import platform
+import re
 import zipfile
 import zlib
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,11 @@ from training.rectification import BoxScores, Uprightness
 from training.sources import open_source
 
 LIBRARIES = ("torch", "torchvision", "lightning")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What export accepts as the name of a model."""
+DATA_ROOT = Path("data")
+"""Where data sets are looked for when nobody says."""
+TRAIN_AGAIN = "delete it to train from the start"
 NETWORK_PREFIX = "network."
 """Where the network's weights stand in a checkpoint of the trainer."""
 
@@ -56,6 +62,10 @@ class RunInfo(BaseModel):
     network_parameters: int
     created: datetime
     versions: dict[str, str]
+    data_root: Path | None = None
+    """Where the data set was when the run was begun; None in a run of an older version."""
+    model: str | None = None
+    """What the run is exported as when it is done."""
 
     def network(self) -> SpatialTransformerClassifier:
         """The run's network, freshly initialised."""
@@ -96,6 +106,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.made_folder = False
         self.info_file = folder / "run.json"
         self.metrics_file = folder / "metrics.csv"
         self.evaluation_file = folder / "evaluation.json"
@@ -111,7 +122,15 @@ class Run:
 
     @classmethod
     def create(
-        cls, folder: Path, recipe: Recipe, seed: int, classes: tuple[str, ...], split: str | None = None
+        cls,
+        folder: Path,
+        recipe: Recipe,
+        seed: int,
+        classes: tuple[str, ...],
+        data_root: Path,
+        *,
+        split: str | None = None,
+        model: str | None = None,
     ) -> Self:
         """Make the folder and write ``run.json``, and before it ``split`` into ``split.csv``.
 
@@ -131,9 +150,12 @@ class Run:
             network_parameters=sum(p.numel() for p in network.parameters()),
             created=datetime.now(UTC).replace(microsecond=0),
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+            data_root=data_root.absolute(),
+            model=model,
         )
         run = cls(folder)
         try:
+            run.made_folder = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             if split is not None:
                 write_text(run.split_file, split)
@@ -141,6 +163,14 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot write the run to {folder}: {error.strerror}; choose another --out") from error
         return run
+
+    def take_back(self) -> None:
+        """Undo `create`, unless training has left something in the folder since."""
+        if {file.name for file in self.folder.iterdir()} <= {self.info_file.name, self.split_file.name}:
+            self.split_file.unlink(missing_ok=True)
+            self.info_file.unlink(missing_ok=True)
+            if self.made_folder:
+                self.folder.rmdir()
 
     def info(self) -> RunInfo:
         """What ``run.json`` says.
@@ -165,7 +195,7 @@ class Run:
             RunError: there is no such checkpoint, or it does not fit the recipe.
         """
         network = self.info().network()
-        state = read_weights(self.best_checkpoint, f"continue the run with --resume {self.folder}")
+        state = read_checkpoint(self.best_checkpoint, "state_dict", f"continue the run with --resume {self.folder}")
         try:
             network.load_state_dict({name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()})
         except RuntimeError as error:
@@ -182,8 +212,27 @@ class Run:
         """
         if not self.last_checkpoint.exists():
             return None
-        read_weights(self.last_checkpoint, "delete it to train from the start")
+        read_checkpoint(self.last_checkpoint, "state_dict", TRAIN_AGAIN)
         return self.last_checkpoint
+
+    def finished(self) -> bool:
+        """Whether the run was trained to its last epoch and evaluated.
+
+        Raises:
+            RunError: the folder holds no run, or its last checkpoint cannot be read.
+        """
+        if not (self.evaluation_file.exists() and self.last_checkpoint.exists()):
+            return False
+        last: int = read_checkpoint(self.last_checkpoint, "epoch", TRAIN_AGAIN)
+        return last + 1 == self.info().recipe.epochs
+
+    def data_root(self, chosen: Path | None = None) -> Path:
+        """Where the run's data set lies: the ``chosen`` folder, or else the one that it was begun with.
+
+        Raises:
+            RunError: the folder holds no run.
+        """
+        return chosen or self.info().data_root or DATA_ROOT
 
     def source(self, data_root: Path) -> Source:
         """The data set of the run, under ``data_root``.
@@ -250,14 +299,13 @@ class Run:
             raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
 
 
-def read_weights(checkpoint: Path, cure: str) -> dict[str, torch.Tensor]:
-    """The weights in ``checkpoint``, by name.
+def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:
+    """What ``checkpoint`` holds under the name ``part``: the weights in ``state_dict``, the last whole ``epoch``.
 
     Raises:
         RunError: it cannot be read; the message ends with ``cure``.
     """
     try:
-        weights: dict[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)[part]
     except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
         raise RunError(f"cannot read {checkpoint} ({error}); {cure}") from error
-    return weights

@@ -9,7 +9,7 @@ from training.catalogue import CONVOLUTIONS, DISTORTED_MNIST, MOVED_DIGITS, NORM
 from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
 from training.recipes import Recipe
-from training.runs import Evaluation, Run
+from training.runs import DATA_ROOT, Evaluation, Run
 
 STUDIES: dict[str, list[Recipe]] = {
     "distorted-mnist": DISTORTED_MNIST,
@@ -64,6 +64,12 @@ def work(todo: Iterable[Cell], data_root: Path, report: Callable[[], object]) ->
         except CollapseError as error:  # it would fail again in the same way; the others may do better
             write_text(failure_file(cell.run), f"{error}\n")
         report()
+
+
+def root_of(folder: Path, chosen: Path | None) -> Path:
+    """Where the data set of the study in ``folder`` lies: ``chosen``, or else where its first run was begun with it."""
+    begun = (Run(file.parent) for file in sorted(folder.glob("*/run.json")))
+    return chosen or next((run.data_root() for run in begun), DATA_ROOT)
 
 
 def begin(cell: Cell, data_root: Path) -> None:

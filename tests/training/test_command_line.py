@@ -1,16 +1,18 @@
 """``python -m training`` as its users run it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from export.artifact import NAME
 from training.__main__ import main, parse_changes
 from training.catalogue import RECIPES
-from training.errors import RecipeError
-from training.runs import Run
+from training.errors import RecipeError, RunError
+from training.runs import MODEL_NAME, Run
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,7 @@ def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([*command, *places], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout
+    assert not [said for said in ("TPU available", "Tip:", "Loading") if said in done.stderr], "Lightning is quiet"
     return folder
 
 
@@ -56,26 +59,84 @@ def test_run_records_the_changes_and_the_seed(finished: Path) -> None:
     assert (info.recipe.epochs, info.recipe.classifier_width, info.seed) == (1, 4, 3)
 
 
-def test_resuming_a_finished_run_changes_nothing_but_the_reports(finished: Path, data_root: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing_but_the_reports(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     metrics, evaluation = (finished / "metrics.csv").read_text(), (finished / "evaluation.json").read_text()
-    assert main(["run", "--resume", str(finished), "--data-root", str(data_root)]) == 0
+    assert main(["run", "--resume", str(finished)]) == 0
+    assert "was trained and evaluated before" in capsys.readouterr().out
     assert (finished / "metrics.csv").read_text() == metrics
     assert (finished / "evaluation.json").read_text() == evaluation
 
 
-def test_evaluate_measures_again(finished: Path, data_root: Path) -> None:
+def test_evaluate_measures_again_with_the_data_that_the_run_was_begun_with(finished: Path) -> None:
     before = json.loads((finished / "evaluation.json").read_text())
     (finished / "evaluation.json").unlink()
-    assert main(["evaluate", str(finished), "--data-root", str(data_root)]) == 0
+    assert main(["evaluate", str(finished)]) == 0
     assert json.loads((finished / "evaluation.json").read_text()) == before
 
 
-def test_report_draws_again(finished: Path, data_root: Path) -> None:
+def test_report_draws_again(finished: Path) -> None:
     (finished / "report.md").unlink()
     (finished / "pictures" / "moving.gif").unlink()
-    assert main(["report", str(finished), "--data-root", str(data_root)]) == 0
+    assert main(["report", str(finished)]) == 0
     assert (finished / "report.md").is_file()
     assert (finished / "pictures" / "moving.gif").is_file()
+
+
+def test_a_resumed_run_is_exported_under_the_name_that_it_was_begun_with(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr("training.__main__.export", lambda run, name: names.append(name))
+    resume = ["run", "--resume", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr("training.trainer.fit", interrupted)
+        assert main([*small(data_root, tmp_path / "run"), "--model", "mine"]) == 1
+    assert main(resume) == 0
+    assert names == ["mine"]
+    assert main(resume) == 0
+    assert names == ["mine"], "what is finished is not exported again"
+    assert main([*resume, "--model", "other"]) == 0
+    assert names == ["mine", "other"]
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise RunError("stopped")
+
+
+def small(data_root: Path, out: Path) -> list[str]:
+    """A run of a second."""
+    options = ["--set", "validation_size=160", "--set", "classifier_width=4", "--epochs", "1"]
+    return ["run", "mnist-rts", "--data-root", str(data_root), "--out", str(out), *options]
+
+
+@pytest.mark.parametrize("mistake", [["--devices", "3"], ["--set", "batch_size=641"]])
+def test_a_run_that_cannot_begin_leaves_its_folder_free_for_one_that_can(
+    mistake: list[str], data_root: Path, tmp_path: Path
+) -> None:
+    assert main([*small(data_root, tmp_path / "run"), *mistake]) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_begun_before_stays_when_it_cannot_go_on(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("training.trainer.fit", interrupted)
+        assert main(small(data_root, tmp_path / "run")) == 1
+    assert main(["run", "--resume", str(tmp_path / "run"), "--devices", "3"]) == 1
+    assert Run(tmp_path / "run").info().seed == 0
+
+
+def test_names_of_models_are_those_that_export_takes() -> None:
+    assert MODEL_NAME.pattern == NAME.pattern
+
+
+@pytest.mark.parametrize("command", ["run", "summary", "report", "study"])
+def test_help_gives_each_example_a_line_of_its_own(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert re.search(rf"Examples?:\n\n +python -m training {command}", capsys.readouterr().out)
 
 
 def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +154,7 @@ def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> N
         (["run", "mnist-rts", "--epochs", "0"], "epochs"),
         (["run", "--resume", "nowhere"], "is this a run folder"),
         (["run", "--resume", "nowhere", "--seed", "1"], "leave out"),
+        (["run", "mnist-rts", "--model", "a/b"], "'a/b' cannot name a model"),
         (["evaluate", "nowhere"], "is this a run folder"),
         (["report", "nowhere"], "is this a run folder"),
         (["study", "mnist"], "there are: distorted-mnist"),

@@ -45,7 +45,7 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(
         time.sleep(0.04 * kill)  # from the writing of the checkpoint into the next epoch
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        arguments = ["run", "--resume", str(killed.folder), "--data-root", str(data_root)]
+        arguments = ["run", "--resume", str(killed.folder)]
     assert main(arguments) == 0
     ends = [run.trained_network().state_dict() for run in (unbroken, killed)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())

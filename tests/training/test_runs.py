@@ -15,11 +15,41 @@ def test_a_run_remembers_what_it_was_begun_with(small_recipe: Recipe, tmp_path: 
     assert info.network_parameters == sum(p.numel() for p in info.network().parameters())
 
 
+def test_a_run_knows_where_its_data_set_was_unless_told_otherwise(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = begin(tmp_path / "run", small_recipe, data_root=Path("here"))
+    assert run.data_root() == tmp_path / "here"
+    assert run.data_root(Path("there")) == Path("there")
+
+
+def test_runs_of_older_versions_are_read() -> None:
+    for file in (Path(__file__).parents[2] / "docs" / "results").rglob("run.json"):
+        assert Run(file.parent).data_root() == Path("data")
+        assert Run(file.parent).info().model is None
+
+
 def test_a_folder_in_use_is_never_written_to(small_recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(RunError, match="--out"):
         begin(tmp_path, small_recipe)
     assert [entry.name for entry in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_what_was_begun_can_be_taken_back(small_recipe: Recipe, tmp_path: Path) -> None:
+    begin(tmp_path / "made" / "run", small_recipe).take_back()
+    assert not (tmp_path / "made" / "run").exists()
+    (tmp_path / "found").mkdir()
+    begin(tmp_path / "found", small_recipe).take_back()
+    assert list((tmp_path / "found").iterdir()) == []
+
+
+def test_nothing_is_taken_back_where_there_is_more(small_recipe: Recipe, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run", small_recipe)
+    (run.folder / "notes.txt").write_text("mine")
+    run.take_back()
+    assert {file.name for file in run.folder.iterdir()} == {"notes.txt", "run.json"}
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(small_recipe: Recipe, tmp_path: Path) -> None:

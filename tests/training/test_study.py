@@ -9,7 +9,7 @@ from training.errors import RecipeError, RunError
 from training.evaluation import evaluate
 from training.recipes import Recipe, change_recipe
 from training.runs import Evaluation, Run
-from training.study import STUDIES, cells, finished_runs, is_study, work
+from training.study import STUDIES, cells, finished_runs, is_study, root_of, work
 
 
 @pytest.fixture
@@ -79,6 +79,13 @@ def test_a_run_that_was_begun_is_gone_on_with(tiny: list[Recipe], data_root: Pat
     assert len(list(work(todo, data_root, lambda: None))) == 1
     assert run.last_checkpoint.read_bytes() == trained
     assert run.evaluation() == evaluate(run, data_root)
+
+
+def test_a_study_goes_on_with_the_data_that_it_was_begun_with(tiny: list[Recipe], tmp_path: Path) -> None:
+    assert root_of(tmp_path, None) == Path("data")
+    begin(tmp_path / "mnist-rts-cnn-seed0", tiny[1], data_root=tmp_path / "digits")
+    assert root_of(tmp_path, None) == tmp_path / "digits"
+    assert root_of(tmp_path, Path("elsewhere")) == Path("elsewhere")
 
 
 def test_seeds_are_averaged_with_their_spread(tiny: list[Recipe], data_root: Path, tmp_path: Path) -> None:
