@@ -1,7 +1,8 @@
 """Picture files, brought to one size in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +10,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from training.errors import DataError
 from training.recipes import Size
 
 WHITE_16_BIT = 65535
-SIDEWAYS = 5
-"""EXIF orientations from this one on exchange width and height."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of each EXIF orientation upright."""
+SIDEWAYS = {5, 6, 7, 8}
+"""EXIF orientations that exchange width and height."""
 
 
 def read_pictures(files: Sequence[Path], size: Size, channels: int) -> Tensor:
@@ -27,7 +38,7 @@ def read_pictures(files: Sequence[Path], size: Size, channels: int) -> Tensor:
         ``(N, C, H, W)`` uint8 with 1 (grey) or 3 (RGB) channels.
 
     Raises:
-        DataError: one of them is not a picture, is damaged or cannot be read; the message names it.
+        DataError: one of them is not there, is no picture or is damaged; the message names it.
     """
     read = partial(read_picture, size=size, channels=channels)
     pixels = np.empty((len(files), channels, *size), np.uint8)
@@ -41,22 +52,51 @@ def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
     """One picture as ``(C, H, W)`` uint8, turned as its EXIF orientation says, on black where it is transparent.
 
     Raises:
-        DataError: it is not a picture, is damaged or cannot be read.
+        DataError: it is not there, is no picture or is damaged.
     """
     height, width = size
+    with opened(file) as stored:
+        stored.load()
+        picture = eight_bits(turn_upright(stored))
+        if picture.has_transparency_data:
+            coloured = picture.convert("RGBA")
+            picture = Image.new("RGBA", coloured.size, "black")
+            picture.alpha_composite(coloured)
+        picture = picture.convert("L" if channels == 1 else "RGB")
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """``file`` as Pillow opens it; damage is told by whatever Pillow raises while it is open.
+
+    Raises:
+        DataError: it is not there, is no picture or is damaged.
+    """
     try:
-        with Image.open(file) as opened:
-            picture = eight_bits(ImageOps.exif_transpose(opened))
-            if picture.has_transparency_data:
-                coloured = picture.convert("RGBA")
-                picture = Image.new("RGBA", coloured.size, "black")
-                picture.alpha_composite(coloured)
-            picture = picture.convert("L" if channels == 1 else "RGB")
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with Image.open(file) as picture:
+            yield picture
+    except FileNotFoundError as error:
+        raise DataError(f"{file} is not there; name the folder of the pictures with --data-root") from error
+    except Exception as error:
         raise DataError(f"{file} cannot be read as a picture ({error}); repair or remove it") from error
+
+
+def orientation(picture: Image.Image) -> int | None:
+    """As EXIF data has it, if it turns the picture; EXIF data that cannot be read says nothing."""
+    try:
+        said = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001 - Pillow raises whatever parsing garbage leads to
+        return None
+    return said if said in UPRIGHT else None
+
+
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says it is to be seen."""
+    said = orientation(picture)
+    return picture if said is None else picture.transpose(UPRIGHT[said])
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
@@ -99,12 +139,8 @@ def shape(file: Path) -> Shape:
     """Of the picture as it is looked at, after its EXIF orientation.
 
     Raises:
-        DataError: it is not a picture or cannot be read.
+        DataError: it is not there, or is no picture.
     """
-    try:
-        with Image.open(file) as opened:
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= SIDEWAYS
-            width, height = opened.size[::-1] if turned else opened.size
-            return Shape(width, height, opened.mode not in ("1", "L", "LA", "I", "I;16", "F"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as a picture ({error}); repair or remove it") from error
+    with opened(file) as picture:
+        width, height = picture.size[::-1] if orientation(picture) in SIDEWAYS else picture.size
+        return Shape(width, height, picture.mode not in ("1", "L", "LA", "I", "I;16", "F"))
