@@ -7,6 +7,7 @@ in the folder itself decides it instead of chance.
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ from training.streams import Stream, seeded
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 SPLIT_TABLE = "split.csv"
+EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
+"""Of the picture files that are taken."""
+UNWRITABLE = {"Cc", "Cs"}
+"""Kinds of characters that names in a table cannot have: control characters, and what is no UTF-8."""
 SHOWN = 5
 """Files that an error names; of the others it says how many there are."""
 
@@ -73,9 +78,15 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     Pictures in which ``recipe.scene`` finds the same text are of one scene, and stay together.
 
     Raises:
-        DataError: there are no two classes, a class has too few pictures, or some cannot be read and the recipe refuses
-            such; the message names them.
+        DataError: there are no two classes, a class has too few pictures, some cannot be read and the recipe refuses
+            such, or there are both scenes and a table; the message names them.
     """
+    table = root / SPLIT_TABLE
+    if table.exists() and recipe.scene is not None:
+        raise DataError(
+            f"{table} says which picture is for what, which leaves nothing to do for scene={recipe.scene}; leave out "
+            "scene, or remove the table"
+        )
     files = find_pictures(root)
     unreadable = damage([root / file for file in files])
     if unreadable and recipe.unreadable == "refuse":
@@ -86,17 +97,42 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     for file, reason in unreadable.items():
         log.warning("picture_skipped", file=str(file), reason=reason)
     readable = [file for file in files if root / file not in unreadable]
-    table = root / SPLIT_TABLE
     entries = listed(root, readable, files) if table.exists() else drawn(readable, recipe)
     check(root, entries, {Path(file).parts[0] for file in files})
     return entries
 
 
 def find_pictures(root: Path) -> list[str]:
-    """All picture files in the directories of ``root``, as paths relative to it, in order.
+    """All picture files in the directories of ``root``, as paths relative to it, in order; hidden ones are none.
 
     Raises:
-        DataError: ``root`` is no such folder.
+        DataError: ``root`` is no such folder, or has names that a table cannot hold.
+    """
+    found, others = [], []
+    for folder in find_classes(root):
+        visible = find_visible(folder)
+        inside = [file for file in visible if is_picture(file)]
+        if not inside:
+            raise DataError(f"{folder} has no pictures ({', '.join(EXTENSIONS)}); add some, or remove the directory")
+        found += [file.relative_to(root).as_posix() for file in inside]
+        others += [file for file in visible if not is_picture(file)]
+    if wrong := [file for file in found if any(unicodedata.category(letter) in UNWRITABLE for letter in file)]:
+        raise DataError(
+            f"{root} has {named(map(repr, wrong))}, which {SPLIT_TABLE} cannot name; rename what has control "
+            "characters in its name, or bytes that are no UTF-8"
+        )
+    loose = [file for file in sorted(root.iterdir()) if is_picture(file) and not file.name.startswith(".")]
+    tell_left_out(loose, "beside the directories of the classes")
+    tell_left_out([file for file in others if file.is_dir() and file.is_symlink()], "links to directories")
+    tell_left_out([file for file in others if not file.is_dir()], "no pictures of a format that is taken")
+    return found
+
+
+def find_classes(root: Path) -> list[Path]:
+    """The directories of the classes, in order.
+
+    Raises:
+        DataError: ``root`` is no folder of such.
     """
     cure = "--data-root must name a folder with one directory for each class"
     if not root.is_dir():
@@ -109,15 +145,24 @@ def find_pictures(root: Path) -> list[str]:
             f"{root} is split into {named(entry.name for entry in classes)} already; {cure}, "
             f"with all its pictures in it, and {SPLIT_TABLE} with the columns path and split to keep that split"
         )
-    found = []
-    for folder in classes:
-        inside = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMG_EXTENSIONS and f.is_file())
-        if not inside:
-            raise DataError(
-                f"{folder} has no pictures ({', '.join(IMG_EXTENSIONS)}); add some, or remove the directory"
-            )
-        found += [file.relative_to(root).as_posix() for file in inside]
-    return found
+    return classes
+
+
+def find_visible(folder: Path) -> list[Path]:
+    """Everything in ``folder`` and the directories in it, in order, but nothing hidden."""
+    found = sorted(folder.rglob("*"))
+    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+def is_picture(file: Path) -> bool:
+    """Whether ``file`` is one by its name."""
+    return file.suffix.lower() in EXTENSIONS and file.is_file()
+
+
+def tell_left_out(files: Sequence[Path | str], reason: str) -> None:
+    """Warn of ``files``, if there are any."""
+    if files:
+        log.warning("files_left_out", reason=reason, count=len(files), example=repr(str(files[0])))
 
 
 def listed(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
@@ -127,10 +172,13 @@ def listed(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[En
         DataError: it cannot be read, or names a picture that is not among ``files``, or one twice.
     """
     entries = read_split(root / SPLIT_TABLE)
-    if missing := [entry.path for entry in entries if entry.path not in set(files)]:
+    there = set(files)
+    if missing := [entry.path for entry in entries if entry.path not in there]:
         raise DataError(f"{root / SPLIT_TABLE} names {named(missing)}, which {root} has not; mend its column path")
     if twice := [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]:
         raise DataError(f"{root / SPLIT_TABLE} names {named(twice)} more than once; leave one row of each")
+    named_there = {entry.path for entry in entries}
+    tell_left_out([file for file in files if file not in named_there], f"not in {SPLIT_TABLE}")
     can_be_read = set(readable)
     return [entry for entry in entries if entry.path in can_be_read]
 
@@ -164,13 +212,18 @@ def scene(file: str, pattern: str | None) -> str:
     """What tells the scene of ``file``: its whole path, or the part of it that ``pattern`` (its group) finds.
 
     Raises:
-        DataError: the pattern finds nothing in the path.
+        DataError: the pattern, or its group, finds nothing in the path.
     """
     if pattern is None:
         return file
-    if (match := re.search(pattern, file)) is None:
-        raise DataError(f"scene={pattern} finds nothing in {file}; mend the pattern with --set scene=PATTERN")
-    return str(match[1] if match.re.groups else match[0])
+    match = re.search(pattern, file)
+    found = match and match[1 if match.re.groups else 0]
+    if not found:
+        raise DataError(
+            f"scene={pattern} finds nothing in {file}; mend the pattern with --set scene=PATTERN, or leave scene "
+            "out if every picture stands for itself"
+        )
+    return found
 
 
 def check(root: Path, entries: Sequence[Entry], classes: set[str]) -> None:
@@ -198,13 +251,15 @@ def read_split(file: Path) -> list[Entry]:
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = list(csv.DictReader(text))
-        entries = [(row["path"], row["split"]) for row in rows]
+            reader = csv.DictReader(text)
+            rows = [(reader.line_num, row["path"], row["split"]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(f"{file} cannot be read as a table with the columns path and split ({error})") from error
-    if wrong := sorted({str(part) for _, part in entries if part not in PARTS}):
+    if short := [str(line) for line, path, said in rows if not (path and said)]:
+        raise DataError(f"{file} lacks path or split in line {named(short)}; write both, or remove the line")
+    if wrong := sorted({said for _, _, said in rows if said not in PARTS}):
         raise DataError(f"{file} has {named(wrong)} in its column split; write {', '.join(PARTS)}")
-    return [Entry(path, next(part for part in PARTS if part == said)) for path, said in entries]
+    return [Entry(path, next(part for part in PARTS if part == said)) for _, path, said in rows]
 
 
 def split_text(entries: Sequence[Entry]) -> str:

@@ -1,3 +1,5 @@
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from structlog.testing import capture_logs
 
 from training.catalogue import MY_IMAGES
 from training.errors import DataError
@@ -50,9 +53,16 @@ def test_pictures_of_one_scene_stay_together(root: Path) -> None:
     assert counts(entries)["red"] == {"train": 12, "validation": 4, "test": 4}
 
 
-def test_a_pattern_that_does_not_fit_is_refused(root: Path) -> None:
-    with pytest.raises(DataError, match=r"finds nothing in amber/0_00.png"):
-        split_folder(root, changed(scene="frame"))
+@pytest.mark.parametrize("pattern", ["frame", "(frame)?", "x*", ""])
+def test_a_pattern_that_does_not_fit_is_refused(root: Path, pattern: str) -> None:
+    with pytest.raises(DataError, match=r"finds nothing in amber/0_00.png; mend the pattern"):
+        split_folder(root, changed(scene=pattern))
+
+
+def test_scenes_and_a_split_table_are_not_taken_together(root: Path) -> None:
+    (root / "split.csv").write_text("path,split\n")
+    with pytest.raises(DataError, match=r"leave out scene, or remove the table"):
+        split_folder(root, changed(scene=r"(\d)_"))
 
 
 def test_a_split_table_of_the_users_own_is_kept_to_and_what_it_leaves_out_is_left_out(root: Path) -> None:
@@ -69,6 +79,8 @@ def test_a_split_table_of_the_users_own_is_kept_to_and_what_it_leaves_out_is_lef
         ("path,split\nred/0_00.png,train\nred/0_00.png,test\n", "more than once"),
         ("path,split\nred/0_00.png,holdout\n", "holdout in its column split"),
         ("file,part\nred/0_00.png,train\n", "columns path and split"),
+        ("path,split\nred/0_00.png,train\nred/0_01.png\n", "path or split in line 3"),
+        ("split,path\ntrain\n", "path or split in line 2"),
         ("path,split\nred/0_00.png,train\n", "nothing is left for train of amber"),
     ],
 )
@@ -120,11 +132,61 @@ def test_a_folder_that_is_split_already_is_not_taken_for_classes(tmp_path: Path)
         split_folder(tmp_path, changed())
 
 
-def test_hidden_directories_and_other_files_are_no_classes_and_no_pictures(root: Path) -> None:
+def test_what_is_hidden_is_no_class_and_no_picture(root: Path) -> None:
     (root / ".cache").mkdir()
-    (root / "red" / "notes.txt").write_text("hello")
+    (root / "red" / ".ipynb_checkpoints").mkdir()
+    shutil.copy(root / "red" / "0_00.png", root / "red" / ".ipynb_checkpoints" / "0_00-checkpoint.png")
+    (root / "red" / "._0_00.png").write_bytes(b"\x00\x05\x16\x07")
+    with capture_logs() as logs:
+        assert len(split_folder(root, changed())) == 60
+    assert not logs
+
+
+def test_other_files_are_no_pictures_but_those_among_pictures_are_told(root: Path) -> None:
     (root / "readme.md").write_text("hello")
-    assert len(split_folder(root, changed())) == 60
+    for name in ("a.heic", "b.heic"):
+        (root / "red" / name).write_text("a format that is not known")
+    with capture_logs() as logs:
+        assert len(split_folder(root, changed())) == 60
+    assert [(entry["count"], entry["example"]) for entry in logs] == [(2, repr(str(root / "red" / "a.heic")))]
+
+
+def test_pictures_that_are_not_taken_are_told(root: Path) -> None:
+    shutil.copy(root / "red" / "0_00.png", root / "loose.png")
+    (root / "red" / "more").symlink_to(root / "blue")
+    table = split_text([entry for entry in split_folder(root, changed()) if entry.path != "red/0_00.png"])
+    (root / "split.csv").write_text(table)
+    with capture_logs() as logs:
+        assert len(split_folder(root, changed())) == 59
+    told = {entry["reason"]: entry["example"] for entry in logs}
+    assert told == {
+        "beside the directories of the classes": repr(str(root / "loose.png")),
+        "links to directories": repr(str(root / "red" / "more")),
+        "not in split.csv": "'red/0_00.png'",
+    }
+
+
+def test_pictures_of_every_format_of_the_service_are_taken(root: Path) -> None:
+    for name in ("a.GIF", "b.webp", "c.bmp", "d.tiff", "e.jpeg"):
+        Image.new("RGB", (9, 9)).save(root / "red" / name)
+    assert len(split_folder(root, changed())) == 65
+
+
+@pytest.mark.parametrize("name", [b"a\r.png", b"a\n.png", b"\xff.png"])
+def test_a_name_that_a_table_cannot_hold_is_refused_printably(root: Path, name: bytes) -> None:
+    (root / "red" / "0_00.png").rename(root / "red" / os.fsdecode(name))
+    with pytest.raises(DataError, match=r"'red/\S+', which split\.csv cannot name") as refusal:
+        split_folder(root, changed())
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["Bild\u202f1.png", 'bild, "1".png', "\u5199\u771f.png", " .png"])
+def test_an_unusual_name_survives_the_table(root: Path, name: str) -> None:
+    (root / "red" / "0_00.png").rename(root / "red" / name)
+    entries = split_folder(root, changed())
+    (root / "split.csv").write_text(split_text(entries), encoding="utf-8")
+    assert split_folder(root, changed()) == entries
+    assert f"red/{name}" in {entry.path for entry in entries}
 
 
 def test_a_split_survives_being_written(root: Path) -> None:
