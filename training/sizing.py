@@ -12,6 +12,8 @@ from training.recipes import Recipe, Size, change_recipe
 
 SIDES = (32, 48, 64, 96, 128)
 """Of the network's input."""
+LONGEST = SIDES[-1] ** 2 // SIDES[0]
+"""Of a long input's sides: at the shortest other side it has the pixels of the largest square."""
 SQUARE = 4 / 3
 """Ratio of the sides below which a square is taken."""
 STEP = 8
@@ -44,7 +46,8 @@ def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen
     channels = len(recipe.mean) if "mean" in chosen else 3 if any(s.coloured for s in shapes) else 1
     some = files[:: -(-len(files) // MEASURED)]
     mean, std = mean_and_spread(read_pictures(some, canvas, channels))
-    batch = min(max(len(files) // STEPS_IN_AN_EPOCH, BATCHES[0]), BATCHES[1])
+    fitting = min(max(len(files) // STEPS_IN_AN_EPOCH, BATCHES[0]), BATCHES[1])
+    batch = recipe.batch_size if "batch_size" in chosen else fitting
     found: dict[str, object] = {
         "canvas": canvas,
         "rectified": rectified_for(canvas),
@@ -57,13 +60,16 @@ def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen
 
 
 def canvas_for(sizes: Sequence[Size]) -> Size:
-    """The network's input for pictures of such (height, width): no larger than most of them, and about their shape."""
+    """The network's input for pictures of such (height, width): no larger than most of them, and about their shape.
+
+    The longer side of very long ones is cut to `LONGEST`.
+    """
     height, width = (statistics.median(sides) for sides in zip(*sizes, strict=True))
     side = max([s for s in SIDES if s <= (height * width) ** 0.5], default=SIDES[0])
     if max(height, width) <= SQUARE * min(height, width):
         return side, side
     stretch = (height / width) ** 0.5
-    tall, wide = (max(SIDES[0], STEP * round(s / STEP)) for s in (side * stretch, side / stretch))
+    tall, wide = (min(max(SIDES[0], STEP * round(s / STEP)), LONGEST) for s in (side * stretch, side / stretch))
     return tall, wide
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from training.catalogue import MY_IMAGES
 from training.folders import Entry
-from training.recipes import Size
+from training.recipes import Size, change_recipe
 from training.sizing import canvas_for, fit_to_pictures, rectified_for
 
 
@@ -32,6 +32,8 @@ def entries(root: Path, count: int, size: Size, mode: str) -> list[Entry]:
         ((1000, 900), (128, 128)),
         ((64, 256), (64, 256)),
         ((480, 120), (256, 64)),
+        ((2, 4000), (32, 512)),
+        ((90000, 10), (512, 32)),
     ],
 )
 def test_the_canvas_is_no_larger_than_the_pictures_and_of_their_shape(size: Size, canvas: Size) -> None:
@@ -64,6 +66,12 @@ def test_few_pictures_are_seen_more_often_in_smaller_batches(tmp_path: Path) -> 
     assert few.batch_size == 8
     assert few.batch_size < more.batch_size <= 128
     assert more.epochs == few.epochs == 60
+
+
+def test_epochs_are_counted_in_batches_of_the_size_that_was_chosen(tmp_path: Path) -> None:
+    few = entries(tmp_path, 400, (8, 8), "RGB")
+    recipe = fit_to_pictures(change_recipe(MY_IMAGES, {"batch_size": 2}), tmp_path, few, {"batch_size"})
+    assert (recipe.batch_size, recipe.epochs) == (2, 20)
 
 
 def test_what_was_chosen_stays(tmp_path: Path) -> None:
