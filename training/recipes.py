@@ -4,11 +4,13 @@ A recipe is typed and frozen, and refuses contradictions when it is made. Change
 ``--set field=value``; the run folder records the result.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from training.errors import RecipeError
 
@@ -207,6 +209,8 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
             yield "feature_stage follows one transformer, not several side by side; leave parallel at 1"
         if recipe.classifier != "conv":
             yield "feature_stage needs classifier=conv"
+        elif recipe.feature_stage > recipe.classifier_stages:
+            yield f"there is no stage {recipe.feature_stage}; lower feature_stage or raise classifier_stages"
         if min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
             yield f"behind stage {recipe.feature_stage} too little is left for localisation={recipe.localisation}"
     if recipe.shared_stage and (recipe.classifier != "conv" or recipe.parallel > 1):
@@ -235,10 +239,19 @@ def change_recipe(recipe: Recipe, changes: dict[str, object]) -> Recipe:
     try:
         return Recipe.model_validate(merged(recipe.model_dump(), changes))
     except ValidationError as error:
-        problems = [
-            ": ".join([*map(str, e["loc"][:1]), e["msg"].removeprefix("Value error, ")]) for e in error.errors()
-        ]
+        problems = dict.fromkeys(told(problem, recipe) for problem in error.errors())
         raise RecipeError(f"recipe {recipe.name}: {'; '.join(problems)}") from None
+
+
+def told(problem: ErrorDetails, recipe: Recipe) -> str:
+    """A problem that pydantic found, with the field that it is in; fields of several numbers with their form."""
+    name = next(map(str, problem["loc"]), "")
+    said = ": ".join(filter(None, (name, problem["msg"].removeprefix("Value error, "))))
+    value = getattr(recipe, name, None)
+    if not isinstance(value, tuple):
+        return said
+    form = json.dumps(value, separators=(",", ":"))
+    return f"{said}; write it as in {name}={form} ({Recipe.model_fields[name].description})"
 
 
 def merged(fields: dict[str, Any], changes: dict[str, object]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """GTSRB: photographs of German traffic signs, 30 of each physical sign (Stallkamp et al. 2012)."""
 
 import csv
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,32 +130,37 @@ def file_signs(root: Path, split: str) -> list[Sign]:
             GTSRB(root, "train", download=True)
             folder = base / "GTSRB" / "Training"
         tables = [(file, file.parent) for file in sorted(folder.glob("*/GT-*.csv"))]
-    signs = []
-    for file, folder in tables:
-        for row in rows(file, delimiter=";"):
-            track = int(row["Filename"].split("_")[0]) if split == "train" else 0
-            box = outline(row, ("Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2"))
-            signs.append(Sign(folder / row["Filename"], int(row["ClassId"]), track, box))
-    return signs
+    columns = ("Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
+
+    def sign(folder: Path, row: dict[str, str]) -> Sign:
+        track = int(row["Filename"].split("_")[0]) if split == "train" else 0
+        return Sign(folder / row["Filename"], int(row["ClassId"]), track, outline(row, columns))
+
+    return [found for file, folder in tables for found in read_table(file, ";", partial(sign, folder))]
 
 
 def sheet_signs(folder: Path, split: str) -> list[Sign]:
     """The rows of a table beside sheets of tiles."""
-    return [
-        Sign(
-            folder,
-            int(row["class_id"]),
-            int(row["track"]) if split == "train" else 0,
-            outline(row, ("width", "height", "roi_x1", "roi_y1", "roi_x2", "roi_y2")),
-        )
-        for row in rows(folder / f"{split}.csv", delimiter=",")
-    ]
+    columns = ("width", "height", "roi_x1", "roi_y1", "roi_x2", "roi_y2")
+
+    def sign(row: dict[str, str]) -> Sign:
+        return Sign(folder, int(row["class_id"]), int(row["track"]) if split == "train" else 0, outline(row, columns))
+
+    return read_table(folder / f"{split}.csv", ",", sign)
 
 
-def rows(file: Path, delimiter: str) -> list[dict[str, str]]:
-    """A table with a header."""
+def read_table(file: Path, delimiter: str, sign: Callable[[dict[str, str]], Sign]) -> list[Sign]:
+    """What ``sign`` makes of each row of a table with a header.
+
+    Raises:
+        DataError: a row is damaged.
+    """
     with file.open(newline="") as text:
-        return list(csv.DictReader(text, delimiter=delimiter))
+        reader = csv.DictReader(text, delimiter=delimiter)
+        try:
+            return list(map(sign, reader))
+        except (csv.Error, AttributeError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise DataError(f"{file} is damaged in line {reader.line_num} ({error}); copy it again") from error
 
 
 def outline(row: dict[str, str], names: tuple[str, ...]) -> tuple[float, float, float, float]:

@@ -45,6 +45,13 @@ def test_a_wrong_value_or_contradiction_is_refused_by_name(field: str, value: ob
         change_recipe(MNIST_RTS, {field: value})
 
 
+@pytest.mark.parametrize("value", ["64x64", 64, [64], [64, 64, 3], ["a", "b"]])
+def test_a_size_in_another_form_is_refused_with_the_form(value: object) -> None:
+    with pytest.raises(RecipeError, match=r"canvas: .*; write it as in canvas=\[42,42\] \(height and width") as refusal:
+        change_recipe(MNIST_RTS, {"canvas": value})
+    assert str(refusal.value).count("canvas=") == 1
+
+
 @pytest.mark.parametrize("numbers", [[], [0.1, 0.2, 0.3]])
 def test_numbers_for_channels_that_the_data_set_does_not_have_are_refused(numbers: list[float]) -> None:
     with pytest.raises(RecipeError, match="channels: 1"):
@@ -74,6 +81,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"feature_stage": 1, "parallel": 2}, "leave parallel at 1"),
         ({"feature_stage": 1, "classifier": "tutorial"}, "classifier=conv"),
         ({"feature_stage": 2, "localisation": "tutorial"}, "too little is left"),
+        ({"feature_stage": 2, "classifier_stages": 1}, "no stage 2; lower feature_stage or raise classifier_stages"),
         ({"shared_stage": True, "parallel": 2}, "parallel=1"),
         ({"localisation": "tutorial", "canvas": [16, 42]}, "18x18"),
         ({"classifier": "tutorial", "rectified": [12, 12]}, "16x16"),

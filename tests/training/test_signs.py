@@ -115,3 +115,21 @@ def test_sheets_with_too_few_tiles_are_refused(tmp_path: Path) -> None:
     table.write_text(table.read_text() + "".join(f"{i},0,50,40,5,10,39,29\n" for i in range(4, 60)))
     with pytest.raises(DataError, match=r"40 tiles for 60 rows"):
         Signs(tmp_path, 3, (48, 48)).test()
+
+
+@pytest.mark.parametrize("row", ["0,1", "0,stop,0,0,50,40,5,10,39,29", "0,0,0,0,0,40,5,10,39,29"])
+def test_a_damaged_table_is_named_with_its_line(tmp_path: Path, row: str) -> None:
+    write_sheets(tmp_path / SHEETS)
+    table = tmp_path / SHEETS / "train.csv"
+    table.write_text(table.read_text() + f"{row}\n")
+    with pytest.raises(DataError, match=r"train\.csv is damaged in line 14 .*copy it again"):
+        Signs(tmp_path, 3, (48, 48)).training()
+
+
+def test_a_damaged_table_of_single_files_is_named_with_its_line(tmp_path: Path) -> None:
+    base = tmp_path / "gtsrb"
+    write_files(tmp_path / FULL_TRAINING_SET, base / "GTSRB" / "Final_Test" / "Images", base / "GT-final_test.csv")
+    table = tmp_path / FULL_TRAINING_SET / "00001" / "GT-00001.csv"
+    table.write_text(HEADER + "00000_00000.ppm;50\n")
+    with pytest.raises(DataError, match=r"GT-00001\.csv is damaged in line 2 "):
+        Signs(tmp_path, 3, (48, 48)).training()
