@@ -11,7 +11,7 @@ from training.wording import accuracy_text, before_and_after, boxes_text
 REPORT = "report.md"
 CAPTIONS = {
     "rectified.png": "Test pictures with what the network looks at (upper edge in blue), what it made of them, answers",
-    "moving.gif": "One test digit as the distortion moves it, and its (last) rectified image",
+    "moving.gif": "One test picture, moved as in training, and its (last) rectified image",
     "epochs.gif": "The same validation pictures after each epoch, with the last transformer",
     "theta.png": "Theta (of the last transformer) on test pictures, by class",
     "curves.png": "Loss and error over the epochs, and what the collapse guard watches",

@@ -57,7 +57,6 @@ class Objects:
         """``validation_size`` of the training pictures are held out."""
         self.root = root
         self.validation_size = validation_size
-        self.classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     def training(self) -> tuple[Collection, Collection]:
         return hold_out(self._read(train=True), self.validation_size, "cifar10")
