@@ -73,7 +73,7 @@ def confused_figure(
                 made.set_axis_off()
         count = len(mistake.pictures)
         title = f"{classes[mistake.true]} taken for {classes[mistake.predicted]}: {count}"
-        row.suptitle(title, fontsize=8, x=0.01, ha="left")
+        row.suptitle(title, fontsize=8, x=0.01, ha="left", parse_math=False)
     return figure
 
 
@@ -101,8 +101,9 @@ def draw_confusion(axes: Axes, confusion: NDArray[np.int64], classes: tuple[str,
     axes.imshow(mistakes, cmap="Oranges")
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
     longest = max(map(len, classes))
-    axes.set_xticklabels(classes, rotation=90 if longest > 2 else 0, fontsize=8 if few else 6)
-    axes.set_yticklabels(classes, fontsize=8 if few else 6)
+    size = 8 if few else 6
+    axes.set_xticklabels(classes, rotation=90 if longest > 2 else 0, fontsize=size, parse_math=False)
+    axes.set_yticklabels(classes, fontsize=size, parse_math=False)
     for (row, column), count in np.ndenumerate(confusion):
         if count and (few or row != column):
             axes.text(column, row, str(count), ha="center", va="center", fontsize=7 if few else 5)

@@ -25,6 +25,8 @@ BATCH = 500
 SAMPLES = 64
 UPRIGHT_DIGITS = 1000
 CERTAINTY = 0.95
+METRICS = {"epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
+"""Columns that every ``metrics.csv`` has."""
 
 
 def evaluate(run: Run, data_root: Path) -> Evaluation:
@@ -136,9 +138,20 @@ def best_epoch(run: Run) -> dict[str, float]:
     Raises:
         RunError: there is no such table.
     """
+    return max(read_epochs(run.metrics_file), key=lambda row: row["validation_accuracy"])
+
+
+def read_epochs(metrics_file: Path) -> list[dict[str, float]]:
+    """The rows of a ``metrics.csv``, one at least.
+
+    Raises:
+        RunError: there is no such table.
+    """
     try:
-        with run.metrics_file.open(newline="") as table:
+        with metrics_file.open(newline="") as table:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(table)]
-        return max(rows, key=lambda row: row["validation_accuracy"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{run.metrics_file} has no metrics; continue the run with --resume {run.folder}") from error
+    except (OSError, ValueError, TypeError, csv.Error):
+        rows = []
+    if not rows or not rows[0].keys() >= METRICS:
+        raise RunError(f"{metrics_file} has no metrics; continue the run with --resume {metrics_file.parent}")
+    return rows

@@ -21,17 +21,20 @@ TOP = "#00bfff"
 """Of the edge that becomes the rectified image's upper one."""
 
 
-def rectified_figure(images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...]) -> Figure:
+def rectified_figure(
+    images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...], temperature: float
+) -> Figure:
     """One column a picture: the input with what is looked at, what each transformer made of it, and the answer.
 
     Args:
         images: ``(N, C, H, W)`` uint8.
         network: in evaluation mode.
         classes: their names.
+        temperature: by what logits are divided, as the service does.
     """
     with torch.inference_mode():
         output: Output = network(images.float() / 255)
-    best = output.logits.softmax(dim=1).max(dim=1)
+    best = (output.logits / temperature).softmax(dim=1).max(dim=1)
     told = [f"{classes[i]}  {p:.1%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
     labels = ["\n".join(textwrap.wrap(text, LINE)) for text in told]
     rows = 1 + len(output.warps)
@@ -42,7 +45,8 @@ def rectified_figure(images: Tensor, network: SpatialTransformerClassifier, clas
         for row, warp in enumerate(output.warps, start=1):
             outline(axes[0, column], warp, column, COLOURS[(row - 1) % len(COLOURS)])
             show(axes[row, column], network.as_picture(warp.rectified[column]).clamp(0, 1))
-        axes[-1, column].set_xlabel(labels[column], fontsize=9 if len(labels[column]) <= LINE else 6)
+        size = 9 if len(labels[column]) <= LINE else 6
+        axes[-1, column].set_xlabel(labels[column], fontsize=size, parse_math=False)
     return figure
 
 

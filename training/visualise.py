@@ -1,6 +1,5 @@
 """Pictures of what was learned, drawn into the run folder."""
 
-import csv
 import io
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from training.confusions import confused_figure, confusion_figure, most_confused
 from training.data import test_split
+from training.evaluation import read_epochs
 from training.files import write_bytes
 from training.outlines import rectified_figure
 from training.runs import Run
@@ -32,14 +32,15 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     """
     info = run.info()
     network = run.trained_network()
+    evaluation = run.evaluation()
     test = test_split(info.recipe, run.source(data_root))
     images = test.images[:SCATTERED]
     with torch.inference_mode():
         output = network(images.float() / 255)
     figures = {
-        "rectified.png": rectified_figure(images[:EXAMPLES], network, info.classes),
+        "rectified.png": rectified_figure(images[:EXAMPLES], network, info.classes, evaluation.temperature),
         "curves.png": curves_figure(run.metrics_file),
-        "confusion.png": confusion_figure(np.array(run.evaluation().confusion), info.classes),
+        "confusion.png": confusion_figure(np.array(evaluation.confusion), info.classes),
     }
     if mistakes := most_confused(*run.answers()):
         figures["confused.png"] = confused_figure(mistakes, test.images, network, info.classes)
@@ -50,10 +51,13 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
 
 
 def read_metrics(file: Path) -> dict[str, list[float]]:
-    """The columns of a ``metrics.csv``."""
-    with file.open(newline="") as table:
-        rows = list(csv.DictReader(table))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    """The columns of a ``metrics.csv``.
+
+    Raises:
+        RunError: there is no such table.
+    """
+    rows = read_epochs(file)
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def curves_figure(metrics_file: Path) -> Figure:

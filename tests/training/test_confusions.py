@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import torch
 
 from tests.networks import CANVAS, build, small
 from training.confusions import confused_figure, confusion_figure, most_confused
+from training.outlines import rectified_figure
 
 
 def test_the_commonest_mistakes_come_first_with_all_their_pictures() -> None:
@@ -23,6 +26,18 @@ def test_a_row_is_drawn_for_each_mistake_with_its_count() -> None:
     figure = confused_figure(mistakes, images, build(small()).eval(), tuple("abcdefghij"))
     titles = [row.get_suptitle() for row in figure.subfigs]
     assert titles == ["a taken for b: 5", "b taken for a: 1"]
+
+
+def test_class_names_are_drawn_as_they_are_written_not_as_mathematics() -> None:
+    names = ("$5_$", *"bcdefghij")
+    images = torch.randint(0, 256, (1, 1, *CANVAS), dtype=torch.uint8)
+    network = build(small()).eval()
+    for figure in (
+        confused_figure(most_confused(torch.eye(10)[[1]], torch.tensor([0])), images, network, names),
+        confusion_figure(np.eye(10, dtype=np.int64), names),
+        rectified_figure(images, network, ("$5_$",) * 10, 1.0),
+    ):
+        figure.savefig(io.BytesIO())
 
 
 def test_many_classes_leave_room_for_their_names() -> None:

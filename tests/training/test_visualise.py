@@ -8,19 +8,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tests.networks import CANVAS, build, small
 from tests.small_runs import begin
 from training.animate import FRAMES, SIDE, animate_run, path
 from training.data import distortion
 from training.errors import RunError
 from training.evaluation import evaluate
 from training.geometry import affine_points
-from training.outlines import EDGE_POINTS, border
+from training.outlines import EDGE_POINTS, border, rectified_figure
 from training.recipes import Recipe, change_recipe
 from training.report import write_report
 from training.runs import Run
 from training.spatial import Warp
 from training.trainer import fit
-from training.visualise import draw_run
+from training.visualise import draw_run, read_metrics
 
 
 def corners(theta: list[list[float]], height: int, width: int) -> NDArray[np.float32]:
@@ -61,6 +62,25 @@ def test_a_run_gets_its_pictures(trained_run: Run, data_root: Path) -> None:
         with Image.open(file) as picture:
             assert picture.width > 300
             assert picture.convert("L").getextrema() != (255, 255)
+
+
+def test_answers_below_pictures_are_as_sure_as_those_of_the_service() -> None:
+    images = torch.randint(0, 256, (3, 1, *CANVAS), dtype=torch.uint8)
+    network = build(small()).eval()
+    with torch.inference_mode():
+        sure = (network(images.float() / 255).logits / 0.25).softmax(dim=1).max(dim=1).values
+    figure = rectified_figure(images, network, tuple("abcdefghij"), temperature=0.25)
+    told = [axes.get_xlabel().split()[-1] for axes in figure.axes[-3:]]
+    assert told == [f"{share:.1%}" for share in sure.tolist()]
+
+
+@pytest.mark.parametrize("table", [None, "", "epoch,train_loss\n", "epoch,train_loss\n0,0.5\n", "epoch\nfirst\n"])
+def test_a_table_of_metrics_that_is_damaged_or_missing_is_named(table: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    if table is not None:
+        file.write_text(table)
+    with pytest.raises(RunError, match=r"metrics\.csv has no metrics; continue the run with --resume"):
+        read_metrics(file)
 
 
 def test_a_run_gets_its_moving_pictures(trained_run: Run, data_root: Path) -> None:
