@@ -142,14 +142,11 @@ class Batcher(Generic[Value]):
         return len(self._waiting)
 
     async def close(self) -> None:
-        """Take nothing new, answer everything that waits, and end the thread."""
+        """Take nothing new, answer everything that waits, and end the thread when what it does is done."""
         self._closed = True
         if pending := [item.answer for item in (*self._running, *self._waiting)]:
             await asyncio.wait(pending)
-        if self.hangs:  # a thread that never ends cannot be waited for
-            self._thread.shutdown(wait=False)
-        else:
-            await asyncio.to_thread(self._thread.shutdown)
+        self._thread.shutdown(wait=False)  # nobody waits for what it still computes, which may never end
 
     def _gather(self, before: int) -> None:
         """Begin, unless more wait now than ``before`` this turn of the event loop, and a batch is not full.

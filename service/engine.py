@@ -139,10 +139,10 @@ class Engine:
         return readings
 
     async def close(self) -> None:
-        """Answer everything that was accepted, then end the threads."""
+        """Answer everything that was accepted, and end the threads when what they do is done."""
         self._closing = True
         await asyncio.gather(*(batcher.close() for batcher in (*self.models.batchers, *self.models.leaving)))
-        await asyncio.to_thread(self._threads.shutdown)
+        self._threads.shutdown(wait=False)
 
     async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
         async def read(number: int, upload: Upload) -> Picture:

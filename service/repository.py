@@ -8,11 +8,11 @@ processes between the two.
 import asyncio
 import ctypes
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -68,7 +68,6 @@ class Repository:
         self._loading: set[tuple[str, int]] = set()
         self._there: set[tuple[str, int]] = set()
         self._thread = one_thread()
-        self._jobs: set[Future[Any]] = set()
         self._turn = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
         self._seeing_off: asyncio.Task[None] | None = None
@@ -86,11 +85,6 @@ class Repository:
             if task is not None:
                 task.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a thread still loads something, perhaps for ever."""
-        return bool(self._jobs)
 
     def index(self, ready_only: bool = False) -> list[Entry]:
         """All versions that are served, come, go, failed, or were in the folder at the last look, sorted."""
@@ -219,11 +213,9 @@ class Repository:
         Raises:
             TimeoutError: it does not end; its thread is left to itself.
         """
-        job = self._thread.submit(work)
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(job), self._settings.load_s)
+            return await asyncio.wait_for(job, self._settings.load_s)
         except TimeoutError:
             self._thread.shutdown(wait=False, cancel_futures=True)
             self._thread = one_thread()

@@ -1,7 +1,9 @@
 """The HTTP server: uvicorn, as this service wants it."""
 
+import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -9,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 import uvicorn
+import uvicorn.server
 from starlette.types import ASGIApp
 
 from service.access import Access, AccessLog
@@ -39,7 +42,11 @@ COLLECT_AFTER = 50_000
 """New objects, less those that are gone, after which cyclic garbage is looked for."""
 TICKS = 10
 """Of uvicorn, after which counts are shared: a second."""
-BEAT_S = 1.0
+BEAT_S = 0.1
+LOOK_S = 1.0
+"""Between looks at whether the event loop has beaten."""
+LAST_S = 2.0
+"""For the last words of a process whose time is over, to those that it leaves without an answer."""
 HANGS = 70
 """Exit status of a process that ends because it hangs; EX_SOFTWARE of sysexits.h."""
 
@@ -84,7 +91,8 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
         self._access_log = AccessLog(settings)
-        self._watchdog = Watchdog(settings.hang_s, self._access_log.flush)
+        self._grace_s = settings.grace_s
+        self._watchdog = Watchdog(settings.hang_s, self._end)
         app = create_app(self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True))
         rules = Rules(settings)
         rules.describe(app)
@@ -117,17 +125,21 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
 
-    def serve_on(self, listener: socket.socket) -> int:
-        """Serve until told to stop; the exit status."""
+    def serve_on(self, listener: socket.socket) -> NoReturn:
+        """Serve until told to stop, and end the process."""
+        for sig in uvicorn.server.HANDLED_SIGNALS:  # uvicorn does so too, but not to the end
+            signal.signal(sig, self.handle_exit)
         calm_collector()
         self.run(several(listener))
-        self._access_log.flush()
         self._metrics.publish()
         if self._tracing is not None:
             self._tracing.close()
-        if self._engine.stuck or self._repository.busy:
-            os._exit(HANGS if self._engine.stuck else 0)  # Python would wait for threads that may never end
-        return 0
+        self._end()
+
+    def _end(self, status: int = 0) -> NoReturn:
+        """End the process as it is: Python would wait for threads that may never end."""
+        self._access_log.flush()
+        os._exit(HANGS if self._engine.stuck else status)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Answer what is under way and end, on a second signal at once. Uvicorn's own would end as if killed."""
@@ -136,6 +148,7 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
             logging.getLogger("uvicorn.error").disabled = True  # it would write tracebacks of what is now cancelled
+            self._watchdog.end_within(LAST_S)
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -144,9 +157,13 @@ class Server(uvicorn.Server):
         self._watchdog.start()
         self._on_ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way and take nothing new."""
+        self._watchdog.end_within(self._grace_s + LAST_S)
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; whether to stop."""
-        self._watchdog.beat()
         if self._is_worker and counter % TICKS == 0:
             self._metrics.publish()
         if self._is_worker and self._engine.hangs:
@@ -155,30 +172,42 @@ class Server(uvicorn.Server):
 
 
 class Watchdog:
-    """Ends a process whose event loop stands still: it can answer nobody, and somebody else may start it again."""
+    """Ends a process that does not do so itself, so that somebody else may start it again.
 
-    def __init__(self, limit_s: float, before_end: Callable[[], None]) -> None:
+    Its event loop stands still, and it can answer nobody; or it should have ended by now, and something holds it.
+    """
+
+    def __init__(self, limit_s: float, end: Callable[[int], NoReturn]) -> None:
+        """An event loop may stand still for ``limit_s``; ``end`` ends the process with a status."""
         self._limit_s = limit_s
-        self._before_end = before_end
+        self._end = end
         self._beats = 0
-
-    def beat(self) -> None:
-        """The event loop runs."""
-        self._beats += 1
+        self._latest = math.inf
 
     def start(self) -> None:
-        """Begin to watch."""
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        """Begin to watch the event loop that runs."""
+        loop = asyncio.get_running_loop()
+        self._beat(loop)
+        threading.Thread(target=self._watch, args=(loop,), name="watchdog", daemon=True).start()
 
-    def _watch(self) -> None:
+    def end_within(self, seconds: float) -> None:
+        """The process is to have ended by then."""
+        self._latest = min(self._latest, time.monotonic() + seconds)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._beats += 1
+        loop.call_later(BEAT_S, self._beat, loop)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         seen, missed_s = self._beats, 0.0
         while missed_s < self._limit_s:
-            time.sleep(BEAT_S)  # while the whole process is suspended nothing is missed
-            missed_s = missed_s + BEAT_S if self._beats == seen else 0.0
+            time.sleep(LOOK_S)  # while the whole process is suspended nothing is missed
+            missed_s = missed_s + LOOK_S if self._beats == seen and loop.is_running() else 0.0
             seen = self._beats
+            if time.monotonic() > self._latest:
+                self._end(0)
         log.critical("event_loop_hangs", seconds=missed_s)
-        self._before_end()
-        os._exit(HANGS)
+        self._end(HANGS)
 
 
 def several(listener: socket.socket) -> list[socket.socket]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class Misbehaving:
         return self._backend.run(images)
 
 
-def main(kind: str, flags: list[str]) -> int:
+def main(kind: str, flags: list[str]) -> NoReturn:
     settings = load_settings(flags)
     configure_logs(settings)
 
@@ -75,8 +76,8 @@ def main(kind: str, flags: list[str]) -> int:
     models = load_models(settings, opener)
     listener = listen(settings)
     line = announcement(settings, models, listener)
-    return Server(settings, models, partial(print, line, flush=True)).serve_on(listener)
+    Server(settings, models, partial(print, line, flush=True)).serve_on(listener)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    main(sys.argv[1], sys.argv[2:])
