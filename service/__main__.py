@@ -2,6 +2,9 @@
 
 import sys
 
+INTERRUPTED = 130
+"""Exit status after Ctrl+C, as shells have it; a service that answers already ends in order, with 0."""
+
 
 def main() -> int:
     """Each command imports what it needs: asking takes no runtime."""
@@ -20,4 +23,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

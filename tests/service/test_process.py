@@ -1,12 +1,14 @@
 """The process as its operator sees it: how it starts, what it says when it cannot, and how it stops."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -16,7 +18,18 @@ from export.artifact import GOLDEN, MANIFEST, pack_golden
 from service import __version__
 from service.backends import cuda_obstacle
 from service.settings import Settings
-from tests.conftest import START_S, STOP_S, Service, fail_to_start, start_service
+from tests.conftest import (
+    REPOSITORY,
+    START_S,
+    STOP_S,
+    Service,
+    clean_environment,
+    command,
+    end,
+    fail_to_start,
+    start_service,
+    wait_until,
+)
 from tests.service import artifacts
 from tests.service.answers import PICTURE, connect, post, predict, receive, refused, well
 from tests.service.broken import png, rows
@@ -167,6 +180,33 @@ def test_it_does_not_start_without_models(missing: bool, tmp_path: Path) -> None
 )
 def test_it_does_not_start_with_a_wrong_setting(flags: list[str], env: dict[str, str], says: str) -> None:
     assert says in one_line(fail_to_start(*flags, env=env))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes in folders")
+def test_ctrl_c_ends_the_start_without_a_traceback(tmp_path: Path) -> None:
+    model = artifacts.write(tmp_path / "digits" / "1") / artifacts.MODEL
+    model.unlink()
+    os.mkfifo(model)  # whoever reads it waits for ever
+
+    writing: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(OSError):  # nobody reads it yet
+            writing.append(os.open(model, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writing)
+
+    process = subprocess.Popen(
+        command(["--models", tmp_path]), env=clean_environment({}), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(is_read)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=STOP_S)
+    finally:
+        end(process)
+        for pipe in writing:
+            os.close(pipe)
+    assert (process.returncode, stderr) == (130, "")
 
 
 def test_it_does_not_start_on_a_port_that_is_taken(server: Service) -> None:
