@@ -91,6 +91,7 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
         self._access_log = AccessLog(settings)
+        self._place = place
         self._grace_s = settings.grace_s
         self._watchdog = Watchdog(settings.hang_s, self._end)
         app = create_app(self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True))
@@ -142,14 +143,19 @@ class Server(uvicorn.Server):
         os._exit(HANGS if self._engine.stuck else status)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Answer what is under way and end, on a second signal at once. Uvicorn's own would end as if killed."""
-        if self._is_worker and sig == signal.SIGINT:
-            return  # Ctrl+C reaches the whole group; the supervisor says what it means
-        if self.should_exit:
-            self.force_exit = True
-            logging.getLogger("uvicorn.error").disabled = True  # it would write tracebacks of what is now cancelled
-            self._watchdog.end_within(LAST_S)
+        """Answer what is under way and end, on a second signal at once. Uvicorn's own would end as if killed.
+
+        A worker may get one from its process group and one from the supervisor, which has a signal of its own for that.
+        """
+        if self.should_exit and not self._is_worker:
+            self.end_at_once()
         self.should_exit = True
+
+    def end_at_once(self) -> None:
+        """Answer nothing more."""
+        self.should_exit = self.force_exit = True
+        logging.getLogger("uvicorn.error").disabled = True  # it would write tracebacks of what is now cancelled
+        self._watchdog.end_within(LAST_S)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer, and say so."""
@@ -159,6 +165,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is under way and take nothing new."""
+        if self._place is not None:
+            self._place.ready[self._place.number] = 0
         self._watchdog.end_within(self._grace_s + LAST_S)
         await super().shutdown(sockets)
 

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,7 +27,8 @@ from service.settings import Settings
 CANNOT_START = 3
 """Exit status of a worker that has said why in its log."""
 SHORT_LIFE_S = 5.0
-"""A worker that dies sooner is started again only after a while."""
+"""A worker that dies sooner is replaced only after `PAUSE_S`."""
+PAUSE_S = 1.0
 MEMORY = "/dev/shm"  # noqa: S108 - the folder made in it is nobody else's
 """Where Linux keeps files that are never on a disk."""
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
@@ -51,18 +53,21 @@ class Supervisor:
         )
         self._workers: dict[int, BaseProcess] = {}
         self._started: dict[int, float] = {}
-        self._stopping = False
+        self._due = dict.fromkeys(range(settings.workers), 0.0)
+        """When each that does not run is to start."""
+        self._signals = 0
         self._announced = False
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, self._stop)
-        for index in range(self._settings.workers):
-            self._start(index)
+        resource_tracker.ensure_running()  # started with the first worker, it would undo what `_start` does to signals
         self._leader.start()
-        status = 0
-        while self._workers:
+        status = told = 0
+        while self._workers or not self._signals:
+            if not self._signals:
+                self._start_due()
             wait([worker.sentinel for worker in self._workers.values()], timeout=0.1)
             for index, worker in list(self._workers.items()):
                 if not worker.is_alive():
@@ -70,8 +75,17 @@ class Supervisor:
             if not self._announced and all(self._ready):
                 self._announced = True
                 self._on_ready()
+            if told < self._signals:  # here and not in the handler: those that were just started are told too
+                self._tell(at_once=told > 0)
+                told += 1
         self._shared.cleanup()
         return status
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for index in [index for index, due in self._due.items() if due <= now]:
+            del self._due[index]
+            self._start(index)
 
     def _start(self, index: int) -> None:
         ours, theirs = SPAWN.Pipe()
@@ -79,33 +93,38 @@ class Supervisor:
         worker = SPAWN.Process(
             target=work, args=(self._settings, self._listener, place, theirs, self._leader.standings)
         )
+        # Ctrl+C reaches the whole group. The supervisor says what it means; workers, which inherit this, get none.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         worker.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         self._leader.admit(ours)
         self._workers[index] = worker
         self._started[index] = time.monotonic()
 
     def _bury(self, index: int, worker: BaseProcess) -> int:
-        """Note that a worker has ended and start another, unless it was to end; the exit status."""
+        """Note that a worker has ended and that another is to start, unless it was to end; the exit status."""
         self._ready[index] = 0
         del self._workers[index]
-        if self._stopping:
-            return int(worker.exitcode != 0)
+        if self._signals:
+            return int(worker.exitcode not in (0, -signal.SIGTERM))  # the latter while it still loads
         log.error("worker_died", worker=index, pid=worker.pid, exit=worker.exitcode)
         if worker.exitcode == CANNOT_START and not self._announced:
             self._stop()
             return 1
-        if time.monotonic() - self._started[index] < SHORT_LIFE_S:
-            time.sleep(1)
-        self._start(index)
+        now = time.monotonic()
+        self._due[index] = now + PAUSE_S if now - self._started[index] < SHORT_LIFE_S else now
         return 0
 
     def _stop(self, sig: int = 0, frame: FrameType | None = None) -> None:
-        """Tell the workers to answer what is under way and end; called again, at once."""
-        self._stopping = True
+        """Have the workers answer what is under way and end; called again, at once."""
+        self._signals += 1
+
+    def _tell(self, *, at_once: bool) -> None:
+        """Tell all workers to end. SIGTERM may have reached them by their group too, so it never means at once."""
         for worker in self._workers.values():
-            if worker.is_alive():
-                worker.terminate()
+            if worker.pid is not None and worker.is_alive():
+                os.kill(worker.pid, signal.SIGUSR1 if at_once else signal.SIGTERM)
 
 
 def work(settings: Settings, listener: socket.socket, place: Place, pipe: Connection, standings: Standings) -> None:
@@ -126,6 +145,7 @@ def work(settings: Settings, listener: socket.socket, place: Place, pipe: Connec
     except StartError as error:
         log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
         raise SystemExit(CANNOT_START) from None
+    signal.signal(signal.SIGUSR1, lambda *_: server.end_at_once())
     server.serve_on(listener)
 
 
