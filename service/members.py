@@ -4,7 +4,8 @@ A change that one worker is asked for, or that the folder calls for, goes to the
 workers load what is new beside what they serve; when all have reported, they switch to what each of them could load.
 
 - A worker that dies while it loads fails the change: the others go on with what they have.
-- One that dies while it switches is replaced by one that starts with the new standings.
+- One that dies or fails while it switches is replaced by one that starts with the new standings.
+- One that does not reply in time is taken for dead and told to leave, should it come back.
 - One that started with others than those of the present, since they changed meanwhile, ends and is replaced.
 """
 
@@ -28,7 +29,7 @@ from service.settings import Settings
 from service.watch import Watch
 
 TICK_S = 0.1
-LOST = "a worker died while it loaded it; the log says how"
+LOST = "a worker failed while it loaded it; the log says how"
 
 Standings = Mapping[str, Standing]
 
@@ -59,6 +60,10 @@ class Prepare(NamedTuple):
     """Load what this takes, and report a standing."""
 
     change: Change
+
+
+class Failed(NamedTuple):
+    """A worker has nothing to report, since it could not do what was asked."""
 
 
 class Commit(NamedTuple):
@@ -145,30 +150,36 @@ class Leader:
 
     def _make(self, change: Change) -> Standing:
         before = self.standings.get(change.name, Standing({}, {}))
+        wanted = self._wanted(change, before)
         asked = list(self._members)
-        replies = self._ask(asked, Prepare(change))
+        replies = self._ask(asked, Prepare(change), self._settings.hang_s + len(wanted) * self._settings.load_s)
         reports = [reply for reply in replies if isinstance(reply, Standing)]
-        if None in replies or not reports:
-            reports.append(Standing({}, dict.fromkeys(self._wanted(change, before), LOST)))
+        if not reports or any(reply is None or isinstance(reply, Failed) for reply in replies):
+            reports.append(Standing({}, dict.fromkeys(wanted, LOST)))
         after = agree(before, reports)
         others = {name: standing for name, standing in self.standings.items() if name != change.name}
         self.standings = others | ({change.name: after} if any(after) else {})
-        self._ask([pipe for pipe in asked if pipe in self._members], Commit(change.name, after))
+        self._ask([pipe for pipe in asked if pipe in self._members], Commit(change.name, after), self._settings.hang_s)
         return after
 
-    def _ask(self, pipes: list[Connection], message: object) -> list[object]:
-        """The replies of these workers; None of one that died."""
+    def _ask(self, pipes: list[Connection], message: object, patience_s: float) -> list[object]:
+        """The replies of these workers; None of one that died, or did not reply in time."""
+        deadline = time.monotonic() + patience_s
         replies: list[object] = []
         waiting = list(pipes)
         for pipe in pipes:
             self._send(pipe, message)
-        while waiting:
-            for pipe in arrived(waiting):
+        while waiting and (left_s := deadline - time.monotonic()) > 0:
+            for pipe in arrived(waiting, left_s):
                 reply = self._hear(pipe)
                 if not isinstance(reply, Wish):
                     replies.append(reply)
                     waiting.remove(pipe)
-        return replies
+        for pipe in waiting:
+            log.error("worker_silent", seconds=patience_s)
+            self._forget(pipe)
+            self._send(pipe, Leave())
+        return replies + [None] * len(waiting)
 
     def _wanted(self, change: Change, before: Standing) -> list[int]:
         try:
@@ -242,16 +253,27 @@ class Member(Repository):
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case Commit(name, standing):
-                self.commit(name, standing)
-                self._send(Done())
+                try:
+                    self.commit(name, standing)
+                except Exception:
+                    log.exception("bug")
+                    self._send(Bye())
+                    leave()
+                else:
+                    self._send(Done())
             case Granted(number, standing):
                 if number in self._wishes and not self._wishes[number].done():
                     self._wishes[number].set_result(standing)
             case Leave():
-                os.kill(os.getpid(), signal.SIGTERM)
+                leave()
 
     async def _report(self, change: Change) -> None:
-        self._send(await self.prepare(change))
+        try:
+            report: Standing | Failed = await self.prepare(change)
+        except Exception:
+            log.exception("bug")
+            report = Failed()
+        self._send(report)
 
     def _send(self, message: object) -> None:
         try:
@@ -260,7 +282,12 @@ class Member(Repository):
             log.debug("supervisor_gone")
 
 
-def arrived(pipes: list[Connection], timeout: float | None = None) -> list[Connection]:
+def leave() -> None:
+    """End this worker in order; another one takes its place."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def arrived(pipes: list[Connection], timeout: float) -> list[Connection]:
     """Those of ``pipes`` that have something to say, once there is one or the seconds of ``timeout`` are over."""
     waiting = list(pipes)
     speaking = wait(waiting, timeout)

@@ -1,6 +1,8 @@
 """All workers change together or none does: a leader and members over real pipes, here in one process."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing import Pipe
@@ -10,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from service.changes import Standing
+from service.changes import CHANGED, Change, Standing
 from service.errors import LoadFailedError, UnknownModelError
 from service.members import LOST, Bye, Commit, Done, Hello, Leader, Leave, Member, Prepare
 from service.models import load_models
 from service.repository import State, standings
 from service.settings import Settings
+from tests.conftest import START_S
 from tests.service import artifacts
 from tests.service.loops import on_a_loop
 from tests.service.test_repository import folder, until
@@ -70,8 +73,8 @@ async def working(models: Path, **options: object) -> AsyncIterator[Workers]:
 
 async def heard(pipe: Connection) -> Any:
     """What the leader says to a worker that the test plays."""
-    async with asyncio.timeout(30):
-        return await asyncio.to_thread(pipe.recv)
+    assert await asyncio.to_thread(pipe.poll, START_S), "it says nothing"
+    return pipe.recv()
 
 
 @on_a_loop
@@ -139,6 +142,59 @@ async def test_one_that_dies_while_it_switches_fails_nothing(folder: Path) -> No
         await load
         workers.members.append(workers.start())
         assert workers.versions() == [[1, 2]] * 3, "its replacement comes up with the present set"
+
+
+@on_a_loop
+@pytest.mark.parametrize("replies", [0, 1], ids=["to what it is to load", "to what it is to serve"])
+async def test_one_that_does_not_reply_holds_up_nobody_for_long_and_is_to_leave(folder: Path, replies: int) -> None:
+    async with working(folder, hang_s=5, load_s=5) as workers:
+        silent = await workers.join()
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        load = asyncio.create_task(workers.members[0].load("digits"))
+        assert isinstance(await heard(silent), Prepare)
+        if replies:
+            silent.send(Standing(dict(workers.leader.standings["digits"].served), {}))
+            assert isinstance(await heard(silent), Commit)
+        assert isinstance(await heard(silent), Leave)
+        with pytest.raises(LoadFailedError, match=CHANGED if replies else LOST):
+            await load
+        await workers.members[0].load("digits")
+        assert workers.versions() == [[1, 2], [1, 2]], "the others go on"
+
+
+@on_a_loop
+async def test_one_that_cannot_say_what_it_loaded_fails_the_change_for_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(change: Change) -> Standing:
+        raise ValueError(change.name)
+
+    async with working(folder) as workers:
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        with monkeypatch.context() as broken:
+            broken.setattr(workers.members[1], "prepare", fail)
+            with pytest.raises(LoadFailedError, match=LOST):
+                await workers.members[0].load("digits")
+        await workers.members[0].load("digits")
+        assert workers.versions() == [[1, 2], [1, 2]]
+
+
+@on_a_loop
+async def test_one_that_cannot_switch_takes_no_part_any_more_and_ends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, standing: Standing) -> None:
+        raise ValueError(name, standing)
+
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: told.append(call))
+    async with working(folder) as workers:
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        monkeypatch.setattr(workers.members[1], "commit", fail)
+        await workers.members[0].load("digits")
+        assert workers.versions() == [[1, 2], [1]]
+        assert told == [(os.getpid(), signal.SIGTERM)]
+        assert workers.leader.size == 1
 
 
 @on_a_loop
