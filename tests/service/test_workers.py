@@ -66,6 +66,7 @@ def test_ctrl_c_is_no_traceback_of_a_worker_that_loads() -> None:
         os.kill(min(before), signal.SIGKILL)
         os.kill(replacement(service, before), signal.SIGINT)  # as the whole group gets it
         wait_until(lambda: readiness(service) == 200)
+        assert deaths(service) == 1, "that of the first alone"
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait(STOP_S) == 0
         assert "Traceback" not in service.log()
