@@ -1,11 +1,17 @@
 """What goes wrong is said as what happened and what to do."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.conftest import end, start_service
+from tests.conftest import Service, end, start_service, wait_until
 from tests.page.conftest import Complaints
 from tests.page.looking import expect_best
+from tests.service.answers import PICTURE, connect, post
+
+ROOM = 100_000
 
 
 def visit(context: BrowserContext, url: str) -> Page:
@@ -14,15 +20,31 @@ def visit(context: BrowserContext, url: str) -> Page:
     return page
 
 
+@contextmanager
+def full() -> Iterator[Service]:
+    """A service whose room for bytes is taken by a body that does not come to its end."""
+    with start_service("--max-queue-bytes", ROOM) as service, connect(service) as connection:
+        connection.sendall(post(bytes(ROOM - 1), length=ROOM))
+        wait_until(lambda: service.client.post("/predict", content=PICTURE).status_code == 429)
+        yield service
+
+
 @pytest.mark.parametrize(
-    ("flags", "what", "todo"),
+    ("begin", "what", "todo"),
     [
-        (("--max-bytes", 1000), "The picture is too large for this service.", "Choose a smaller one."),
-        (("--max-queue-bytes", 1000), "The service has as much to do as it takes.", "The page tries again by itself."),
+        (
+            lambda: start_service("--max-bytes", 1000),
+            "The picture is too large for this service.",
+            "Choose a smaller one.",
+        ),
+        (full, "The service has as much to do as it takes.", "The page tries again by itself."),
     ],
+    ids=["too large", "full"],
 )
-def test_a_refusal_says_what_to_do(context: BrowserContext, flags: tuple[object, ...], what: str, todo: str) -> None:
-    with start_service(*flags) as service:
+def test_a_refusal_says_what_to_do(
+    context: BrowserContext, begin: Callable[[], AbstractContextManager[Service]], what: str, todo: str
+) -> None:
+    with begin() as service:
         page = visit(context, service.url)
         expect(page.locator("#problem-what")).to_have_text(what)
         expect(page.locator("#problem-todo")).to_have_text(todo)
@@ -30,7 +52,7 @@ def test_a_refusal_says_what_to_do(context: BrowserContext, flags: tuple[object,
 
 
 def test_a_full_service_is_asked_again_by_itself(context: BrowserContext) -> None:
-    with start_service("--max-queue-bytes", 1000) as service:
+    with full() as service:
         page = visit(context, service.url)
         for _ in range(2):
             with page.expect_response(lambda response: "predict" in response.url) as answer:

@@ -150,10 +150,10 @@ def test_a_picture_above_the_limit_is_refused_alone(narrow: Service) -> None:
     assert same(second, predict(narrow))
 
 
-def test_pictures_that_find_the_queue_full_are_refused_alone(narrow: Service) -> None:
+def test_pictures_beyond_what_may_wait_at_all_are_refused_alone(narrow: Service) -> None:
     found = results(send(narrow, [PICTURE] * 3))
     codes = [answer["error"]["code"] if "error" in answer else "answered" for answer in found]
-    assert codes == ["answered"] * QUEUE + ["queue_full"] * (3 - QUEUE)
+    assert codes == ["answered"] * QUEUE + ["too_large"] * (3 - QUEUE)
 
 
 @pytest.mark.parametrize("field", ["image", "images[]", "Images"])

@@ -107,8 +107,8 @@ def test_what_is_inflated_takes_room_and_stops_where_there_is_none() -> None:
     with Seat(room) as seat:
         assert inflated(bytes(LIMIT), seat) == bytes(LIMIT)
         assert room.bytes == LIMIT
-        with pytest.raises(QueueFullError):
-            inflated(b"7", seat)
+        with Seat(room) as other, pytest.raises(QueueFullError):
+            inflated(b"7", other)
     assert room.bytes == 0
     with Seat(room) as seat, pytest.raises(TooLargeError):
         inflated(bytes(LIMIT + 1), seat)
