@@ -1,5 +1,7 @@
 """The command line: ``python -m service`` serves, ``… key NAME`` makes a key, ``… client PICTURE…`` asks."""
 
+import os
+import signal
 import sys
 
 INTERRUPTED = 130
@@ -23,7 +25,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # of a KeyboardInterrupt imports make other errors
+    sys.exit(main())
