@@ -18,10 +18,15 @@ class Room:
         self.bytes = 0
         self.held = 0
         """Of the pictures, those that wait at the wire."""
+        self.let_in = self.let_in_bytes = 0
+        """Those that have just been let in there, and take room for themselves in the next turn of the event loop."""
 
     def fits(self, pictures: int, size: int) -> bool:
-        """Whether there is room for so much."""
-        return self.pictures + pictures <= self._max_pictures and self.bytes + size <= self._max_bytes
+        """Whether there is room for so much, besides those that have just been let in."""
+        return (
+            self.pictures + self.let_in + pictures <= self._max_pictures
+            and self.bytes + self.let_in_bytes + size <= self._max_bytes
+        )
 
     def could_fit(self, pictures: int, size: int) -> bool:
         """Whether there would be room for so much if there were nothing else."""

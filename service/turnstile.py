@@ -10,7 +10,6 @@ are treated so. All others are let in.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import islice, takewhile
@@ -108,9 +107,6 @@ class Turnstile:
         """By target, as it stands in a request."""
         self._held: dict[Room, dict[Caller, Held]] = {}
         """By model, in the order in which they came."""
-        self._let_in: Counter[Room] = Counter()
-        self._let_in_bytes: Counter[Room] = Counter()
-        """Those that have not taken room for themselves yet, which they do in the next turn of the event loop."""
         self._advancing = False
         self._ticking = False
         self._changes = models.changes
@@ -161,7 +157,7 @@ class Turnstile:
         except UnknownModelError:  # it has gone
             del self._known[target]
             return True
-        if room.fits(1 + self._let_in[room], size + self._let_in_bytes[room]):
+        if room.fits(1, size):
             room.take(1, size)
             self._hold(caller, Held(data, room, size, perf_counter(), owner.key))
         elif is_personal(headers) or not room.could_fit(1, size):
@@ -192,8 +188,8 @@ class Turnstile:
         if held is None:
             return
         self._take_out(caller, held)
-        self._let_in[held.room] += 1
-        self._let_in_bytes[held.room] += held.size
+        held.room.let_in += 1
+        held.room.let_in_bytes += held.size
         try:
             caller.go_on(held.data, perf_counter() - held.since)
         finally:  # behind the first step of its task, if it became one
@@ -201,10 +197,8 @@ class Turnstile:
 
     def _has_begun(self, room: Room, size: int) -> None:
         """A request that was let in has taken its room, or was none."""
-        self._let_in[room] -= 1
-        self._let_in_bytes[room] -= size
-        if not self._let_in[room]:
-            del self._let_in[room], self._let_in_bytes[room]
+        room.let_in -= 1
+        room.let_in_bytes -= size
         if self._held:
             self._advance_soon()
 
@@ -257,7 +251,7 @@ class Turnstile:
         """Let in as many as can be worked on."""
         self._advancing = False
         for room, callers in list(self._held.items()):
-            worked_on = room.pictures - room.held + self._let_in[room]
+            worked_on = room.pictures - room.held + room.let_in
             for caller in list(islice(callers, max(0, room.at_once - worked_on))):
                 self.let_in(caller)
 

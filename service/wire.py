@@ -5,6 +5,7 @@ reading goes on, so that a client that leaves is noticed; only what came in the 
 """
 
 import asyncio
+import re
 from typing import Any, cast
 
 from uvicorn._types import ASGI3Application
@@ -24,7 +25,8 @@ MAX_KEPT = 64 * 2**10
 """Bytes that are kept while a request is answered, besides those of one read."""
 MOMENT_S = 0.02
 """How far a body may be behind its head, for both to be looked at together."""
-UPGRADE, IGNORED = b"\r\nupgrade", b"\r\nx-grade"
+UPGRADE = re.compile(rb"\r\n[Uu]pgrade")
+IGNORED = b"\r\nx-grade"
 
 
 class Connection(HttpToolsProtocol):
@@ -75,7 +77,8 @@ class Connection(HttpToolsProtocol):
             if len(self._more) > MAX_KEPT:
                 self.flow.pause_reading()
             return
-        data = self._take_head() + data
+        if self._head:
+            data = self._take_head() + data
         if self._may_be_parsed(data):
             self._parse(data)
 
@@ -102,7 +105,9 @@ class Connection(HttpToolsProtocol):
             self._refuse(HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less"))
         if self._is_busy():
             self.flow.resume_reading()  # to notice who leaves
-        self._mind_the_time()
+            self._wait_no_more()
+        else:
+            self._mind_the_time()
 
     def on_message_begin(self) -> None:
         self._in_message = self._in_head = True
@@ -126,7 +131,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._answered = None
         super().on_response_complete()
-        self._go_on()
+        if self._more or self._in_message:
+            self._go_on()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
@@ -303,6 +309,6 @@ def exchange_of(cycle: RequestResponseCycle) -> Exchange | None:
 def without_upgrade(data: bytes) -> bytes:
     """``data``, in whose head another protocol is not asked for: a server may ignore that (RFC 9110, section 7.8)."""
     end = data.find(HEAD_END)
-    head = data[: end if end >= 0 else len(data)].lower()
-    start = head.find(UPGRADE)
-    return data if start < 0 else data[:start] + IGNORED + data[start + len(UPGRADE) :]
+    if data.find(b"pgrade", 0, end) < 0:  # most ask for none, and patterns take longer
+        return data
+    return UPGRADE.sub(IGNORED, data[:end]) + data[end:]

@@ -127,7 +127,7 @@ def test_a_wish_for_another_protocol_in_pieces_is_refused_and_never_misread(serv
 
 
 def test_only_the_head_is_searched_for_such_a_wish() -> None:
-    request = b"POST / HTTP/1.1\r\nUPGRADE: h2c\r\n\r\n\r\nUpgrade: in the body"
+    request = b"POST / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n\r\nUpgrade: in the body"
     assert without_upgrade(request) == b"POST / HTTP/1.1\r\nx-grade: h2c\r\n\r\n\r\nUpgrade: in the body"
     assert without_upgrade(request[:16] + request[30:]) == request[:16] + request[30:]
 
