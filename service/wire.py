@@ -8,7 +8,6 @@ import asyncio
 import re
 from typing import Any, cast
 
-from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.access import AccessLog, new_id
@@ -46,9 +45,8 @@ class Connection(HttpToolsProtocol):
         self.url = b""
         self._answered: RequestResponseCycle | None = None
         """The request that is being answered."""
-        self._in_message = False
-        """Whether a request has begun to arrive, and is not whole."""
-        self._in_head = False
+        self._is_whole = True
+        """Whether the request whose head came last has arrived whole."""
         self._got_on = False
         """Whether a head, a piece of a body or a request ended in what was parsed last."""
         self._head_bytes = 0
@@ -80,7 +78,17 @@ class Connection(HttpToolsProtocol):
         if self._head:
             data = self._take_head() + data
         if self._may_be_parsed(data):
-            self._parse(data)
+            self._parse(without_upgrade(data) if self._is_whole else data)
+
+    @property
+    def _in_head(self) -> bool:
+        """Whether a request has begun to arrive, and its head is not whole."""
+        return self.scope is not None and "method" not in self.scope
+
+    @property
+    def _in_message(self) -> bool:
+        """Whether a request has begun to arrive, and is not whole."""
+        return not self._is_whole or self._in_head
 
     def _is_busy(self) -> bool:
         """Whether what comes now has to wait until a request is answered, or its answer read."""
@@ -99,7 +107,7 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._got_on = False
-        super().data_received(data if self._in_message and not self._in_head else without_upgrade(data))
+        super().data_received(data)
         self._head_bytes = 0 if self._got_on else self._head_bytes + len(data)
         if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
             self._refuse(HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less"))
@@ -109,34 +117,28 @@ class Connection(HttpToolsProtocol):
         else:
             self._mind_the_time()
 
-    def on_message_begin(self) -> None:
-        self._in_message = self._in_head = True
-        super().on_message_begin()
-
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._is_whole = False
         self._got_on = True
         super().on_headers_complete()
         self.headers = []  # those behind the body are nobody's
+        if not self.pipeline:
+            self._answered = self.cycle
 
     def on_body(self, body: bytes) -> None:
         self._got_on = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_message = False
+        self._is_whole = True
         self._got_on = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self._answered = None
+        self._answered = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if self._more or self._in_message:
             self._go_on()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answered = cycle
-        super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
         """The parser has ended a request at its head, since it asks for another protocol in more than one piece."""
