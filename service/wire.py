@@ -24,7 +24,7 @@ MAX_KEPT = 64 * 2**10
 """Bytes that are kept while a request is answered, besides those of one read."""
 MOMENT_S = 0.02
 """How far a body may be behind its head, for both to be looked at together."""
-UPGRADE = re.compile(rb"\r\n[Uu]pgrade")
+UPGRADE = re.compile(rb"\r\nupgrade", re.IGNORECASE)
 IGNORED = b"\r\nx-grade"
 
 
@@ -246,7 +246,7 @@ class Connection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         if self._answered is not None:
-            self._disconnect(self._answered)
+            disconnect(self._answered)
             exchange = exchange_of(self._answered)
             if exchange is not None:
                 exchange.leave()
@@ -286,7 +286,7 @@ class Connection(HttpToolsProtocol):
         self.transport.write(to_http(error, content, exchange.id, {"connection": "close"}))
         self.transport.close()
         if under_way is not None:
-            self._disconnect(under_way)
+            disconnect(under_way)
 
     def _answer_no_more(self, under_way: RequestResponseCycle) -> None:
         """Than what has arrived whole, up to a request that cannot be read."""
@@ -296,10 +296,11 @@ class Connection(HttpToolsProtocol):
         last.keep_alive = False
         self._is_deaf = True
 
-    def _disconnect(self, cycle: RequestResponseCycle) -> None:
-        """Whoever still reads its body, or has an answer to it, learns that nobody is there."""
-        cycle.disconnected = True
-        cycle.message_event.set()
+
+def disconnect(cycle: RequestResponseCycle) -> None:
+    """Whoever still reads its body, or has an answer to it, learns that nobody is there."""
+    cycle.disconnected = True
+    cycle.message_event.set()
 
 
 def exchange_of(cycle: RequestResponseCycle) -> Exchange | None:
@@ -311,6 +312,7 @@ def exchange_of(cycle: RequestResponseCycle) -> Exchange | None:
 def without_upgrade(data: bytes) -> bytes:
     """``data``, in whose head another protocol is not asked for: a server may ignore that (RFC 9110, section 7.8)."""
     end = data.find(HEAD_END)
-    if data.find(b"pgrade", 0, end) < 0:  # most ask for none, and patterns take longer
+    head = data[:end]
+    if b"\r\nupgrade" not in head.lower():  # most ask for none, and patterns take longer
         return data
-    return UPGRADE.sub(IGNORED, data[:end]) + data[end:]
+    return UPGRADE.sub(IGNORED, head) + data[end:]

@@ -126,8 +126,9 @@ def test_a_wish_for_another_protocol_in_pieces_is_refused_and_never_misread(serv
     error(answer.content, "bad_request", "leave out the header Upgrade")
 
 
-def test_only_the_head_is_searched_for_such_a_wish() -> None:
-    request = b"POST / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n\r\nUpgrade: in the body"
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
+def test_only_the_head_is_searched_for_such_a_wish(name: bytes) -> None:
+    request = b"POST / HTTP/1.1\r\n%s: h2c\r\n\r\n\r\nUpgrade: in the body" % name
     assert without_upgrade(request) == b"POST / HTTP/1.1\r\nx-grade: h2c\r\n\r\n\r\nUpgrade: in the body"
     assert without_upgrade(request[:16] + request[30:]) == request[:16] + request[30:]
 
