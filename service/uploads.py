@@ -21,7 +21,7 @@ SEVERAL = "images"
 DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
 BOUNDARY = re.compile(rb'multipart/form-data; ?boundary="?([\w\'()+,./:=?-]{1,70})"?', re.IGNORECASE | re.ASCII)
 PART = re.compile(
-    rb'(?:\A|\r\n)Content-Disposition: form-data; name="(?P<name>\w+)"; filename="[^"\r\n\\\0]*"'
+    rb'\r\nContent-Disposition: form-data; name="(?P<name>\w+)"; filename="[^"\r\n\\\0]*"'
     rb"(?:\r\nContent-Type: ?(?P<type>[\w.+/-]+))?\r\n\r\n",
     re.IGNORECASE | re.ASCII,
 )
@@ -29,8 +29,10 @@ PART = re.compile(
 MAX_FIELDS = 16
 IN_PLACE_BYTES = 64 * 2**10
 """JSON bodies up to this are parsed on the event loop."""
-BASE64_PIECE = 2**18
-"""Characters that are decoded in one go; the event loop can take its turn in between."""
+PIECE = 2**18
+"""Characters or bytes that are worked on in one go; the event loop can take its turn in between."""
+COPIED_IN_PLACE = 2**20
+"""Bytes that may be copied on the event loop: a fraction of a millisecond."""
 HOW = f"send multipart/form-data with a part called {ONE!r}, a picture with Content-Type: image/..., or JSON"
 
 
@@ -74,7 +76,9 @@ class Body:
             seat.take(size=len(chunk))
             chunks.append(chunk)
             more = message.get("more_body", False)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if len(chunks) == 1:
+            return chunks[0]
+        return b"".join(chunks) if received <= COPIED_IN_PLACE else await asyncio.to_thread(b"".join, chunks)
 
 
 async def read_one(body: Body, max_bytes: int, seat: Seat) -> Upload:
@@ -128,7 +132,8 @@ async def read_form(body: Body, max_bytes: int, seat: Seat, name: str, max_files
     Of at most ``max_files`` files and `MAX_FIELDS` texts.
     """
     content = await body.read(max_bytes, seat)
-    uploads = split_form(content, body.type or b"", name, max_files)
+    form = content, body.type or b"", name, max_files
+    uploads = split_form(*form) if len(content) <= COPIED_IN_PLACE else await asyncio.to_thread(split_form, *form)
     return uploads if uploads is not None else await parse_form(content, body, name, max_files)
 
 
@@ -138,28 +143,33 @@ def split_form(content: bytes, content_type: bytes, name: str, max_files: int) -
     if declared is None:
         return None
     boundary = b"--" + declared[1]
-    first, *parts = content.split(boundary)
-    if first or not parts or parts.pop() not in (b"--\r\n", b"--") or not 0 < len(parts) <= max_files:
+    if not content.startswith(boundary):
         return None
-    uploads = []
-    for part in parts:
-        head = PART.match(part)
-        if head is None or head["name"] != name.encode() or not part.endswith(b"\r\n"):
+    uploads: list[Upload] = []
+    start = len(boundary)
+    while (end := content.find(boundary, start)) >= 0:
+        head = PART.match(content, start, end - 2)
+        if head is None or head["name"] != name.encode() or content[end - 2 : end] != b"\r\n":
+            return None
+        if len(uploads) == max_files:
             return None
         declared_type = head["type"]
-        uploads.append(Upload(part[head.end() : -2], declared_type.decode().lower() if declared_type else None))
-    return uploads
+        uploads.append(Upload(content[head.end() : end - 2], declared_type.decode().lower() if declared_type else None))
+        start = end + len(boundary)
+    return uploads if uploads and content[start:] in (b"--\r\n", b"--") else None
 
 
 async def parse_form(content: bytes, body: Body, name: str, max_files: int) -> list[Upload]:
     """See `read_form`; takes whatever is multipart and tells what is wrong."""
 
-    async def whole() -> AsyncGenerator[bytes, None]:
-        yield content
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(content), PIECE):
+            yield content[start : start + PIECE]
+            await asyncio.sleep(0)
 
     parser = Parser(
         Headers(raw=list(body.headers)),
-        whole(),
+        pieces(),
         max_files=max_files,
         max_fields=MAX_FIELDS,
         max_part_size=len(content),
@@ -244,7 +254,7 @@ def from_base64(text: str) -> bytes:
     encoded = "".join(text.split()).encode("ascii")
     if b"=" in encoded[:-2]:
         raise ValueError("there is padding in the middle")
-    pieces = (encoded[start : start + BASE64_PIECE] for start in range(0, len(encoded), BASE64_PIECE))
+    pieces = (encoded[start : start + PIECE] for start in range(0, len(encoded), PIECE))
     return b"".join([binascii.a2b_base64(piece, strict_mode=True) for piece in pieces])
 
 

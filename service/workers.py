@@ -1,5 +1,6 @@
 """Several processes that answer on the same address, and the one that starts them again when they die."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -21,7 +22,7 @@ from service.ledger import Place
 from service.logs import configure_logs
 from service.members import Leader, Member, Standings, served
 from service.models import load_models
-from service.server import Server
+from service.server import LAST_S, Server
 from service.settings import Settings
 
 CANNOT_START = 3
@@ -56,6 +57,8 @@ class Supervisor:
         self._due = dict.fromkeys(range(settings.workers), 0.0)
         """When each that does not run is to start."""
         self._signals = 0
+        self._latest = math.inf
+        """When workers that still have not ended are killed."""
         self._announced = False
 
     def run(self) -> int:
@@ -78,6 +81,8 @@ class Supervisor:
             if told < self._signals:  # here and not in the handler: those that were just started are told too
                 self._tell(at_once=told > 0)
                 told += 1
+            if time.monotonic() > self._latest:
+                self._kill()
         self._shared.cleanup()
         return status
 
@@ -122,9 +127,17 @@ class Supervisor:
 
     def _tell(self, *, at_once: bool) -> None:
         """Tell all workers to end. SIGTERM may have reached them by their group too, so it never means at once."""
+        self._latest = time.monotonic() + 2 * LAST_S + (0 if at_once else self._settings.grace_s)
         for worker in self._workers.values():
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signal.SIGUSR1 if at_once else signal.SIGTERM)
+
+    def _kill(self) -> None:
+        """End workers that cannot do so themselves: suspended ones, or those that the kernel holds."""
+        for index, worker in self._workers.items():
+            log.error("worker_killed", worker=index, pid=worker.pid)
+            worker.kill()
+        self._latest = math.inf
 
 
 def work(settings: Settings, listener: socket.socket, place: Place, pipe: Connection, standings: Standings) -> None:

@@ -1,5 +1,6 @@
 """A report on a run, to read: ``report.md`` in the run folder, with its pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from training.animate import animate_run
@@ -49,12 +50,18 @@ def write_report(run: Run, data_root: Path) -> Path:
     if evaluation.boxes is not None:
         facts["overlap with the object's box"] = boxes_text(evaluation.boxes)
     lines = [f"# {info.recipe.name}", "", f"{info.recipe.summary}.", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    lines += table_rows(facts)
     for name, caption in CAPTIONS.items():
         if name in made:
             lines += ["", f"![{caption}]({run.pictures.name}/{name})", "", f"*{caption}.*"]
     lines += ["", "## Recipe", "", "| field | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in info.recipe.model_dump(mode="json").items()]
+    lines += table_rows(info.recipe.model_dump(mode="json"))
     file = run.folder / REPORT
     write_text(file, "\n".join(lines) + "\n")
     return file
+
+
+def table_rows(facts: Mapping[str, object]) -> list[str]:
+    """A row of a Markdown table for each fact; ``|`` in one does not end its cell."""
+    escaped = {name: str(value).replace("|", "\\|") for name, value in facts.items()}
+    return [f"| {name} | {value} |" for name, value in escaped.items()]

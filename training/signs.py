@@ -134,7 +134,7 @@ def file_signs(root: Path, split: str) -> list[Sign]:
 
     def sign(folder: Path, row: dict[str, str]) -> Sign:
         track = int(row["Filename"].split("_")[0]) if split == "train" else 0
-        return Sign(folder / row["Filename"], int(row["ClassId"]), track, outline(row, columns))
+        return Sign(folder / row["Filename"], class_of(row["ClassId"]), track, outline(row, columns))
 
     return [found for file, folder in tables for found in read_table(file, ";", partial(sign, folder))]
 
@@ -144,7 +144,8 @@ def sheet_signs(folder: Path, split: str) -> list[Sign]:
     columns = ("width", "height", "roi_x1", "roi_y1", "roi_x2", "roi_y2")
 
     def sign(row: dict[str, str]) -> Sign:
-        return Sign(folder, int(row["class_id"]), int(row["track"]) if split == "train" else 0, outline(row, columns))
+        track = int(row["track"]) if split == "train" else 0
+        return Sign(folder, class_of(row["class_id"]), track, outline(row, columns))
 
     return read_table(folder / f"{split}.csv", ",", sign)
 
@@ -161,6 +162,18 @@ def read_table(file: Path, delimiter: str, sign: Callable[[dict[str, str]], Sign
             return list(map(sign, reader))
         except (csv.Error, AttributeError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
             raise DataError(f"{file} is damaged in line {reader.line_num} ({error}); copy it again") from error
+
+
+def class_of(text: str) -> int:
+    """The number of a class.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    number = int(text)
+    if number not in range(len(CLASSES)):
+        raise ValueError(f"there is no class {number}")
+    return number
 
 
 def outline(row: dict[str, str], names: tuple[str, ...]) -> tuple[float, float, float, float]:

@@ -124,9 +124,16 @@ def test_without_a_spare_core_batches_are_cut_to_what_may_hold_the_loop(spare_co
 
 
 def test_one_that_waits_alone_starts_at_once() -> None:
-    (answer,) = answered(asyncio.run(ask(batcher(double), 1)))
-    assert answer.batch_size == 1
-    assert answer.queue_ms < 50
+    async def turns() -> int:
+        """Of the event loop, until it is answered."""
+        answer = batcher(double).submit(picture(1))
+        taken = 0
+        while not answer.done():
+            await asyncio.sleep(0)
+            taken += 1
+        return taken
+
+    assert asyncio.run(turns()) <= 3, "thousands if it waited for anything"
 
 
 def test_what_arrives_during_an_inference_makes_the_next_batch() -> None:
@@ -146,7 +153,8 @@ def test_times_are_true() -> None:
     results = asyncio.run(ask(batcher(Recorder(seconds=0.05), max_batch=1, picture_ms=SLOW), 1, 2))
     first, second = answered(results)
     assert min(first.inference_ms, second.inference_ms) >= 50
-    assert second.queue_ms >= 50 > first.queue_ms
+    assert second.queue_ms >= 50
+    assert second.queue_ms > first.queue_ms
 
 
 def test_the_event_loop_stays_free_during_a_long_inference() -> None:

@@ -105,3 +105,11 @@ def test_while_a_worker_still_answers_what_it_has_but_takes_nothing_new_nothing_
             assert receive(connection).status == 200
         wait_until(lambda: readiness(service) == 200)
         assert leaving not in workers(service)
+
+
+def test_a_worker_that_stands_still_does_not_keep_the_others_from_ending() -> None:
+    with start_service("--workers", 2, "--grace-s", 1) as service:
+        os.kill(min(workers(service)), signal.SIGSTOP)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(STOP_S) == 1
+        assert service.log().count("worker_killed") == 1

@@ -117,7 +117,9 @@ def test_sheets_with_too_few_tiles_are_refused(tmp_path: Path) -> None:
         Signs(tmp_path, 3, (48, 48)).test()
 
 
-@pytest.mark.parametrize("row", ["0,1", "0,stop,0,0,50,40,5,10,39,29", "0,0,0,0,0,40,5,10,39,29"])
+@pytest.mark.parametrize(
+    "row", ["0,1", "0,stop,0,0,50,40,5,10,39,29", "0,0,0,0,0,40,5,10,39,29", "0,43,0,0,50,40,5,10,39,29"]
+)
 def test_a_damaged_table_is_named_with_its_line(tmp_path: Path, row: str) -> None:
     write_sheets(tmp_path / SHEETS)
     table = tmp_path / SHEETS / "train.csv"

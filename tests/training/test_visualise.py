@@ -125,10 +125,12 @@ def test_a_report_shows_every_picture_and_the_figures(trained_run: Run, data_roo
 def test_a_network_without_a_transformer_gets_the_pictures_that_it_has(
     small_recipe: Recipe, data_root: Path, tmp_path: Path
 ) -> None:
-    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 1, "transformer": "none"}))
+    recipe = change_recipe(small_recipe, {"epochs": 1, "transformer": "none", "scene": "(left|right)"})
+    run = begin(tmp_path / "run", recipe)
     fit(run, data_root, progress=False)
     evaluate(run, data_root)
     text = write_report(run, data_root).read_text()
+    assert r"| scene | (left\|right) |" in text
     assert "rectified.png" in text
     assert "theta.png" not in text
     assert "gif" not in text
