@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving [--rounds 5] [--seconds 3] [--model light] [--picture docs/pictures/digit.png]
 
-Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. Makes an environment for
-the peers (benchmarks/requirements.txt) and untrained models (benchmarks/artifacts.py) in build/. All processes of a
+Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. Makes environments for
+the peers (benchmarks/*requirements.txt) and untrained models (benchmarks/artifacts.py) in build/. All processes of a
 server have the first core and wrk the second; rounds of the servers are interleaved and medians are taken, after the
 answers of all have been compared. Only ratios within one run mean anything.
 """
@@ -35,14 +35,19 @@ from benchmarks import artifacts
 BUILD = Path("build")
 MODELS = BUILD / "benchmark-models"
 PEERS = BUILD / "benchmark-peers"
-REQUIREMENTS = Path("benchmarks/requirements.txt")
+OLD_FASTAPI = BUILD / "benchmark-mlserver"
+REQUIREMENTS = {
+    PEERS: Path("benchmarks/requirements.txt"),
+    OLD_FASTAPI: Path("benchmarks/mlserver-requirements.txt"),
+}
 PORT = 8765
 ADDRESS = f"http://127.0.0.1:{PORT}"
 CONNECTIONS = (1, 32)
 BATCH = 64
 START_S = 60
 STOP_S = 5
-PYTHON = str(PEERS / "bin" / "python")
+PYTHON, OLD_PYTHON = (str(environment / "bin" / "python") for environment in REQUIREMENTS)
+BENTOML = [PYTHON, "-m", "bentoml", "serve", "bentoml_server:Model", "--working-dir", "benchmarks/peers"]
 STN_SERVE = [sys.executable, "-m", "service", "--models", str(MODELS), "--threads", "1", "--log-level", "error"]
 ECHO = [sys.executable, *["-m", "uvicorn", "benchmarks.echo:app", "--log-level", "error", "--no-access-log"]]
 LUA = """
@@ -69,6 +74,9 @@ CASES = {
     "stn-serve, batches of 64": Case([*STN_SERVE, "--port", str(PORT)], "batch", "/predict/batch", BATCH),
     "mosec": Case([PYTHON, "benchmarks/peers/mosec_server.py", str(PORT)], "raw"),
     "LitServe": Case([PYTHON, "benchmarks/peers/litserve_server.py", str(PORT)], "multipart"),
+    "BentoML": Case([*BENTOML, "--port", str(PORT)], "raw"),
+    "MLServer": Case([OLD_PYTHON, "benchmarks/peers/mlserver_server.py", str(PORT)], "raw"),
+    "Ray Serve": Case([PYTHON, "benchmarks/peers/ray_server.py", str(PORT)], "raw"),
     "FastAPI, ORT call in an async route": Case([PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "raw"),
     "FastAPI, the same from an UploadFile": Case(
         [PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "multipart", "/upload"
@@ -103,7 +111,8 @@ def main() -> None:
             sys.exit(f"error: {tool} is missing; apt install wrk util-linux")
     artifacts.main(MODELS)
     make_peers()
-    os.environ |= {"ARTIFACT": str(MODELS / options.model / "1"), "OPENBLAS_NUM_THREADS": "1"}
+    os.environ |= {"ARTIFACT": str(MODELS.resolve() / options.model / "1"), "OPENBLAS_NUM_THREADS": "1"}
+    os.environ |= {"BENTOML_DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     with tempfile.TemporaryDirectory() as folder:
         scripts = {body: write_script(Path(folder), body, options.picture) for body in ("raw", "multipart", "batch")}
         compare(options.only, options.picture, options.model)
@@ -121,11 +130,14 @@ def main() -> None:
 
 
 def make_peers() -> None:
-    """The environment that the other servers run in."""
-    if not Path(PYTHON).exists():
-        print(f"Installing the peers into {PEERS} (once) ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-        subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
+    """The environments that the other servers run in."""
+    for environment, requirements in REQUIREMENTS.items():
+        installed = environment / requirements.name
+        if not installed.exists() or installed.read_text() != requirements.read_text():
+            print(f"Installing peers into {environment} (once) ...", file=sys.stderr)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
+            subprocess.run([environment / "bin" / "pip", "install", "--quiet", "-r", requirements], check=True)
+            shutil.copy(requirements, installed)
 
 
 def write_script(folder: Path, body: str, picture: Path) -> Path:
@@ -258,7 +270,8 @@ def show(results: dict[tuple[str, int], list[Measured]], plain_loop: float, opti
     """Print a Markdown table of medians."""
     packages = ("fastapi", "uvicorn", "uvloop", "httptools", "imagecodecs", "onnxruntime-gpu", "numpy")
     print(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages))
-    print("peers: " + ", ".join(line for line in REQUIREMENTS.read_text().splitlines() if "==" in line))
+    for requirements in REQUIREMENTS.values():
+        print("peers: " + ", ".join(line for line in requirements.read_text().splitlines() if "==" in line))
     print(f"model {options.model}, {options.picture}, median of {options.rounds} rounds of {options.seconds} s\n")
     print("| server | connections | pictures/s | to mosec | p50 ms | p99 ms | CPU us/picture | to mosec | MB |")
     print("|---|---|---|---|---|---|---|---|---|")
