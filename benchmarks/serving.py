@@ -1,6 +1,7 @@
 """stn-serve next to other model servers doing the same work, in one run.
 
     python -m benchmarks.serving [--rounds 5] [--seconds 3] [--model light] [--picture docs/pictures/digit.png]
+        [--connections 1 32] [--only stn-serve mosec]
 
 Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. Makes environments for
 the peers (benchmarks/*requirements.txt) and untrained models (benchmarks/artifacts.py) in build/. All processes of a
@@ -42,7 +43,6 @@ REQUIREMENTS = {
 }
 PORT = 8765
 ADDRESS = f"http://127.0.0.1:{PORT}"
-CONNECTIONS = (1, 32)
 BATCH = 64
 START_S = 60
 STOP_S = 5
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--model", choices=("light", "signs"), default="light")
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/digit.png"))
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     options = parser.parse_args()
     for tool in ("wrk", "taskset"):
@@ -122,7 +123,7 @@ def main() -> None:
             for name in options.only:
                 case = CASES[name]
                 with running(case.command) as process:
-                    for connections in CONNECTIONS:
+                    for connections in options.connections:
                         measured = wrk(case, process, scripts[case.body], connections, options.model, options.seconds)
                         results[name, connections].append(measured)
             loops.append(loop(options.picture, options.seconds))
@@ -283,7 +284,7 @@ def show(results: dict[tuple[str, int], list[Measured]], plain_loop: float, opti
             f"| {row.p50_ms:.2f} | {row.p99_ms:.2f} | {row.cpu_us:.0f} | {row.cpu_us / base.cpu_us:.2f} "
             f"| {row.megabytes:.0f} |"
         )
-    mosec = medians.get(("mosec", CONNECTIONS[-1]))
+    mosec = medians.get(("mosec", options.connections[-1]))
     ratio = f"{plain_loop / mosec.pictures_per_s:.2f}" if mosec else ""
     print(f"| {LOOP} | | {plain_loop:.0f} | {ratio} | | | | | |")
 

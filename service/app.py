@@ -9,9 +9,10 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from fastapi_swagger import patch_fastapi
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from service import __version__
@@ -95,12 +96,28 @@ def create_app(
     app.include_router(create_metrics_route(metrics))
     if settings.demo:
         app.include_router(create_demo(engine.models, settings.models))
-    patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
+    add_documentation(app)
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_wrong_parameters)
     app.add_exception_handler(Exception, answer_bug)
     return app
+
+
+def add_documentation(app: FastAPI) -> None:
+    """Swagger's page at ``/docs``, from this service alone. Its links are relative: a proxy may be in front."""
+    app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+
+    @app.get("/docs", include_in_schema=False)
+    async def documentation() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            swagger_js_url="swagger/swagger-ui-bundle.js",
+            swagger_css_url="swagger/swagger-ui.css",
+            swagger_favicon_url="swagger/favicon-32x32.png",
+            swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True, "filter": True},
+        )
 
 
 def answer_request_error(request: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
 """What the documentation shows is run as it stands there."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export.artifact import read_artifact
@@ -69,6 +71,20 @@ def at(folder: Path, program: Sequence[str]) -> str:
     return subprocess.run(
         [sys.executable, *program], capture_output=True, text=True, cwd=folder, env=environment, check=True
     ).stdout
+
+
+def test_the_answer_in_the_readme_is_what_the_service_answers(server: Service) -> None:
+    (query, text), *_ = re.findall(r"curl -F image=@\S+ '\S*\?(.*?)'\n\n```json\n(.*?)```", README, re.DOTALL)
+    shown = json.loads(text)
+    with (ROOT / "docs/pictures/digit.png").open("rb") as picture:
+        answer = server.client.post(f"/predict?{query}", files={"image": picture}).json()
+    assert answer.keys() == shown.keys()
+    for found, expected in zip(answer["predictions"], shown["predictions"], strict=True):
+        assert found == expected | {"probability": pytest.approx(expected["probability"], rel=1e-3)}
+    for key in ("theta", "corners"):
+        assert np.array(answer[key]) == pytest.approx(np.array(shown[key]), abs=1e-3)
+    assert answer["rectified"]["data"].startswith(shown["rectified"]["data"].removesuffix("…"))
+    assert {**answer["rectified"], "data": ""} == {**shown["rectified"], "data": ""}
 
 
 @pytest.mark.parametrize("program", [program for program, _ in EXAMPLES], ids=range(len(EXAMPLES)))
