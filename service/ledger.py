@@ -33,6 +33,8 @@ class Place(NamedTuple):
     number: int
     ready: MutableSequence[int]
     """For each worker, whether it answers; seen by all of them."""
+    beats: MutableSequence[int]
+    """For each worker, how often its event loop has turned; seen by who started it."""
 
 
 class Ledger:

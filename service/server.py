@@ -172,8 +172,10 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; whether to stop."""
-        if self._is_worker and counter % TICKS == 0:
-            self._metrics.publish()
+        if self._place is not None:
+            self._place.beats[self._place.number] += 1
+            if counter % TICKS == 0:
+                self._metrics.publish()
         if self._is_worker and self._engine.hangs:
             return True  # another one takes its place
         return await super().on_tick(counter)

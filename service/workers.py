@@ -30,6 +30,8 @@ CANNOT_START = 3
 SHORT_LIFE_S = 5.0
 """A worker that dies sooner is replaced only after `PAUSE_S`."""
 PAUSE_S = 1.0
+LOOK_S = 0.1
+"""Between looks at the workers."""
 MEMORY = "/dev/shm"  # noqa: S108 - the folder made in it is nobody else's
 """Where Linux keeps files that are never on a disk."""
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
@@ -49,6 +51,12 @@ class Supervisor:
         self._listener = listener
         self._on_ready = on_ready
         self._ready = SPAWN.RawArray("b", settings.workers)
+        self._beats = SPAWN.RawArray("L", settings.workers)
+        self._heard = [0] * settings.workers
+        """Beats of each, as of the last look."""
+        self._silent = [0] * settings.workers
+        """Looks since each that answers has beaten."""
+        self._next_look = 0.0
         self._shared = tempfile.TemporaryDirectory(
             prefix="stn-serve-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None
         )
@@ -71,7 +79,7 @@ class Supervisor:
         while self._workers or not self._signals:
             if not self._signals:
                 self._start_due()
-            wait([worker.sentinel for worker in self._workers.values()], timeout=0.1)
+            wait([worker.sentinel for worker in self._workers.values()], timeout=LOOK_S)
             for index, worker in list(self._workers.items()):
                 if not worker.is_alive():
                     status = max(status, self._bury(index, worker))
@@ -81,8 +89,9 @@ class Supervisor:
             if told < self._signals:  # here and not in the handler: those that were just started are told too
                 self._tell(at_once=told > 0)
                 told += 1
-            if time.monotonic() > self._latest:
-                self._kill()
+            if time.monotonic() > self._next_look:
+                self._next_look = time.monotonic() + LOOK_S
+                self._look()
         self._shared.cleanup()
         return status
 
@@ -94,7 +103,7 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         ours, theirs = SPAWN.Pipe()
-        place = Place(Path(self._shared.name), index, self._ready)
+        place = Place(Path(self._shared.name), index, self._ready, self._beats)
         worker = SPAWN.Process(
             target=work, args=(self._settings, self._listener, place, theirs, self._leader.standings)
         )
@@ -132,12 +141,22 @@ class Supervisor:
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signal.SIGUSR1 if at_once else signal.SIGTERM)
 
-    def _kill(self) -> None:
-        """End workers that cannot do so themselves: suspended ones, or those that the kernel holds."""
+    def _look(self) -> None:
+        """Kill those that cannot end themselves: suspended ones, or those that something holds with all their threads.
+
+        Looks are counted, not time, for those that stand still: while the whole machine is suspended nobody looks.
+        """
+        too_late = time.monotonic() > self._latest
         for index, worker in self._workers.items():
-            log.error("worker_killed", worker=index, pid=worker.pid)
-            worker.kill()
-        self._latest = math.inf
+            beats = self._beats[index]
+            self._silent[index] = self._silent[index] + 1 if self._ready[index] and beats == self._heard[index] else 0
+            self._heard[index] = beats
+            if too_late or self._silent[index] * LOOK_S > 2 * self._settings.hang_s:  # twice as long as it may itself
+                log.error("worker_killed", worker=index, pid=worker.pid, reason="late" if too_late else "still")
+                worker.kill()
+                self._silent[index] = 0
+        if too_late:
+            self._latest = math.inf
 
 
 def work(settings: Settings, listener: socket.socket, place: Place, pipe: Connection, standings: Standings) -> None:

@@ -9,7 +9,7 @@ from service.ledger import Figures, Ledger, Place
 
 
 def ledger(folder: Path, number: int, ready: list[int]) -> Ledger:
-    return Ledger(Place(folder, number, ready))
+    return Ledger(Place(folder, number, ready, [0] * len(ready)))
 
 
 def figures(count: float, gauge: float = 0) -> Figures:

@@ -107,6 +107,19 @@ def test_while_a_worker_still_answers_what_it_has_but_takes_nothing_new_nothing_
         assert leaving not in workers(service)
 
 
+def test_a_worker_that_stands_still_is_replaced() -> None:
+    with start_service("--workers", 2, "--hang-s", 3) as service:
+        before = workers(service)
+        os.kill(min(before), signal.SIGSTOP)
+        wait_until(lambda: deaths(service) == 1)
+        assert service.log().count("worker_killed") == 1
+        replacement(service, before)
+        wait_until(lambda: readiness(service) == 200)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(STOP_S) == 0
+        assert service.log().count("worker_killed") == 1
+
+
 def test_a_worker_that_stands_still_does_not_keep_the_others_from_ending() -> None:
     with start_service("--workers", 2, "--grace-s", 1) as service:
         os.kill(min(workers(service)), signal.SIGSTOP)
