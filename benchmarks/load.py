@@ -1,6 +1,6 @@
 """stn-serve under every load: few and many connections, constant rates, overload, for long, with more workers.
 
-    python -m benchmarks.load [--seconds 5] [--requests 1000000] [--models models --model digits]
+    python -m benchmarks.load [--seconds 5] [--requests 1000000] [--models models --model digits] [--echo]
 
 Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. The server has the first
 core, the load the second. The model is the untrained one of `benchmarks.serving`, if no other is named. Only ratios
@@ -22,7 +22,7 @@ import httpx
 from benchmarks import artifacts
 from benchmarks.open_loop import Result
 from benchmarks.pauses import Pauses
-from benchmarks.serving import ADDRESS, MODELS, PORT, STN_SERVE, Case, running, usage, write_script, wrk
+from benchmarks.serving import ADDRESS, ECHO, MODELS, PORT, STN_SERVE, Case, running, usage, write_script, wrk
 
 CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PICTURE = Path("docs/pictures/digit.png")
@@ -48,19 +48,25 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=0, help="also watch memory over so many requests")
     parser.add_argument("--models", type=Path, default=MODELS, help="a folder of models; its pictures are 42x42 grey")
     parser.add_argument("--model", default="light")
+    parser.add_argument(
+        "--echo", action="store_true", help="a bare FastAPI echo instead: what machine and libraries do"
+    )
     options = parser.parse_args()
     if options.models == MODELS:
         artifacts.main(MODELS)
-    target = Target(options.model, [*STN_SERVE, "--port", str(PORT), "--models", str(options.models)])
+    server = ECHO if options.echo else [*STN_SERVE, "--models", str(options.models)]
+    target = Target(options.model, [*server, "--port", str(PORT)])
     with tempfile.TemporaryDirectory() as folder:
         script = write_script(Path(folder), "raw", PICTURE)
-        start(target)
+        if not options.echo:
+            start(target)
         pauses(options.seconds)
         saturated = closed_loop(target, script, options.seconds)
         open_loop(target, saturated, options.seconds)
         if options.requests:
             memory(target, script, options.requests)
-        workers(target, script, options.seconds)
+        if not options.echo:
+            workers(target, script, options.seconds)
 
 
 def start(target: Target) -> None:
