@@ -66,6 +66,8 @@ class Case(NamedTuple):
     body: str
     path: str = "/predict"
     pictures: int = 1
+    settle_s: int = 0
+    """Seconds from its first answer until it has started whole."""
 
 
 CASES = {
@@ -76,7 +78,7 @@ CASES = {
     "LitServe": Case([PYTHON, "benchmarks/peers/litserve_server.py", str(PORT)], "multipart"),
     "BentoML": Case([*BENTOML, "--port", str(PORT)], "raw"),
     "MLServer": Case([OLD_PYTHON, "benchmarks/peers/mlserver_server.py", str(PORT)], "raw"),
-    "Ray Serve": Case([PYTHON, "benchmarks/peers/ray_server.py", str(PORT)], "raw"),
+    "Ray Serve": Case([PYTHON, "benchmarks/peers/ray_server.py", str(PORT)], "raw", settle_s=15),
     "FastAPI, ORT call in an async route": Case([PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "raw"),
     "FastAPI, the same from an UploadFile": Case(
         [PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "multipart", "/upload"
@@ -123,6 +125,7 @@ def main() -> None:
             for name in options.only:
                 case = CASES[name]
                 with running(case.command) as process:
+                    time.sleep(case.settle_s)
                     for connections in options.connections:
                         measured = wrk(case, process, scripts[case.body], connections, options.model, options.seconds)
                         results[name, connections].append(measured)

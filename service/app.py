@@ -4,15 +4,16 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from service import __version__
@@ -32,6 +33,9 @@ from service.routes import create_routes
 from service.settings import Settings
 
 Route = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+
+SWAGGER = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
+"""What its page is made of, and of which types."""
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +110,12 @@ def create_app(
 
 def add_documentation(app: FastAPI) -> None:
     """Swagger's page at ``/docs``, from this service alone. Its links are relative: a proxy may be in front."""
-    app.mount("/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+
+    @app.get("/swagger/{name}", include_in_schema=False)
+    async def part(name: str) -> FileResponse:
+        if name not in SWAGGER:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return FileResponse(Path(str(files("fastapi_swagger.resources") / name)), media_type=SWAGGER[name])
 
     @app.get("/docs", include_in_schema=False)
     async def documentation() -> HTMLResponse:

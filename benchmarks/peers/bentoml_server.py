@@ -1,4 +1,4 @@
-"""BentoML: its batches take lists and forms alone, and are slower than raw bodies one by one, which are measured.
+"""BentoML. Its batches take lists and forms alone; here it answers raw bodies, one by one.
 
 Started by ``bentoml serve``.
 """

@@ -1,9 +1,9 @@
 """MLServer: FastAPI in front. A route of its own, since its protocol has no pictures; such routes get no batches."""
 
-import asyncio
 import sys
 
 import orjson
+import uvloop
 from fastapi import Request, Response
 from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.handlers import custom_handler
@@ -30,4 +30,4 @@ if __name__ == "__main__":
     settings = Settings(
         host="127.0.0.1", http_port=port, grpc_port=port + 1, metrics_endpoint=None, parallel_workers=0, debug=False
     )
-    asyncio.run(MLServer(settings).start([ModelSettings(name="model", implementation=Model)]))
+    uvloop.run(MLServer(settings).start([ModelSettings(name="model", implementation=Model)]))

@@ -193,6 +193,11 @@ def test_the_documentation_comes_from_the_service_alone(server: Service) -> None
         asset = server.client.get(httpx.URL(f"{server.url}/docs").join(reference))
         assert asset.status_code == 200, reference
         assert asset.content
-        kinds.add(asset.headers["content-type"].partition(";")[0].replace("application/javascript", "text/javascript"))
+        kinds.add(asset.headers["content-type"].partition(";")[0])
     assert kinds == {"text/javascript", "text/css", "image/png", "application/json"}
     assert "://" not in page.text
+
+
+def test_of_the_package_behind_the_documentation_nothing_else_is_shown(server: Service) -> None:
+    for name in ("__init__.py", "__pycache__", "", "..%2fmain.py"):
+        assert server.client.get(f"/swagger/{name}").status_code == 404
