@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -115,7 +114,7 @@ def add_documentation(app: FastAPI) -> None:
     async def part(name: str) -> FileResponse:
         if name not in SWAGGER:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        return FileResponse(Path(str(files("fastapi_swagger.resources") / name)), media_type=SWAGGER[name])
+        return FileResponse(str(files("fastapi_swagger.resources") / name), media_type=SWAGGER[name])
 
     @app.get("/docs", include_in_schema=False)
     async def documentation() -> HTMLResponse:
