@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
         self._access_log = AccessLog(settings)
         self._place = place
         self._grace_s = settings.grace_s
-        self._watchdog = Watchdog(settings.hang_s, self._end)
+        self._watchdog = Watchdog(settings.hang_s, self._end, place)
         app = create_app(self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True))
         rules = Rules(settings)
         rules.describe(app)
@@ -172,10 +172,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; whether to stop."""
-        if self._place is not None:
-            self._place.beats[self._place.number] += 1
-            if counter % TICKS == 0:
-                self._metrics.publish()
+        if self._is_worker and counter % TICKS == 0:
+            self._metrics.publish()
         if self._is_worker and self._engine.hangs:
             return True  # another one takes its place
         return await super().on_tick(counter)
@@ -187,10 +185,14 @@ class Watchdog:
     Its event loop stands still, and it can answer nobody; or it should have ended by now, and something holds it.
     """
 
-    def __init__(self, limit_s: float, end: Callable[[int], NoReturn]) -> None:
-        """An event loop may stand still for ``limit_s``; ``end`` ends the process with a status."""
+    def __init__(self, limit_s: float, end: Callable[[int], NoReturn], place: Place | None = None) -> None:
+        """An event loop may stand still for ``limit_s``; ``end`` ends the process with a status.
+
+        In the ``place`` of a worker it says that the event loop turns.
+        """
         self._limit_s = limit_s
         self._end = end
+        self._place = place
         self._beats = 0
         self._latest = math.inf
 
@@ -206,6 +208,8 @@ class Watchdog:
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._beats += 1
+        if self._place is not None:
+            self._place.beats[self._place.number] = self._beats
         loop.call_later(BEAT_S, self._beat, loop)
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
