@@ -60,8 +60,8 @@ log = structlog.get_logger("service.access")
 class Access:
     """``app``, with request ids, protective headers and a line in the log for every request."""
 
-    def __init__(self, app: ASGIApp, lines: "AccessLog", ended: Callable[[Scope, Exchange], None]) -> None:
-        """``ended`` is told of POST requests that have ended."""
+    def __init__(self, app: ASGIApp, lines: "AccessLog", ended: Callable[[str, bytes, Exchange], None]) -> None:
+        """``ended`` is told path and target of POST requests that have ended."""
         self._app = app
         self._lines = lines
         self._ended = ended
@@ -89,7 +89,13 @@ class Access:
             self._lines.add(scope["method"], scope["path"], scope["client"], exchange)
             METERS.ended(exchange, scope)
             if is_post:
-                self._ended(scope, exchange)
+                self._ended(scope["path"], target_of(scope), exchange)
+
+
+def target_of(scope: Scope) -> bytes:
+    """What a request asked for, as it came."""
+    path: bytes = scope["raw_path"]
+    return path + b"?" + scope["query_string"] if scope["query_string"] else path
 
 
 def protected(path: str, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

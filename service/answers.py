@@ -4,9 +4,9 @@ Written by hand, as plain dictionaries: validating what we made ourselves costs 
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,7 +19,23 @@ from service.schemas import ErrorBody, ErrorDetail
 
 OPEN_INFERENCE = "/v2"
 
+JSON = (b"content-type", b"application/json")
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+CLOSE = b"connection: close\r\n"
+
 Json = dict[str, Any]
+Header = tuple[bytes, bytes]
+
+
+class Reply(NamedTuple):
+    """What is answered to a request."""
+
+    content: bytes
+    headers: tuple[Header, ...] = (JSON,)
+    """Of its own, besides the length and those that every answer has."""
+    status: int = 200
+    error: str | None = None
+    """Code of the error, if it is one."""
 
 
 def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_ms: float) -> Json:
@@ -96,12 +112,23 @@ def to_bytes(description: Json) -> bytes:
     return orjson.dumps(description)
 
 
-def to_http(error: RequestError, content: bytes, request_id: str, headers: Mapping[str, str]) -> bytes:
-    """``error`` as it goes over the wire, of requests that the application never sees; ``content`` describes it."""
-    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = (
-        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
-        f"x-request-id: {request_id}\r\nx-content-type-options: nosniff\r\n{more}\r\n"
+def refusal(error: RequestError, path: str) -> Reply:
+    """What is answered to a request of ``path`` that ends in ``error``."""
+    headers = ((name.encode(), value.encode()) for name, value in error.headers.items())
+    return Reply(to_bytes(describe_error(error, path)), (JSON, *headers), error.status, error.code)
+
+
+def to_http(reply: Reply, request_id: str, common: Iterable[Header], *, last: bool = False) -> bytes:
+    """``reply`` as it goes over the wire, where the application has no part in it.
+
+    ``common`` headers are the server's; ``last`` says that the connection ends with it.
+    """
+    headers = b"".join([b"%s: %s\r\n" % header for header in (*common, *reply.headers)])
+    return b"%scontent-length: %d\r\nx-request-id: %s\r\nx-content-type-options: nosniff\r\n%s%s\r\n%s" % (
+        STATUS_LINES[reply.status],
+        len(reply.content),
+        request_id.encode(),
+        headers,
+        CLOSE if last else b"",
+        reply.content,
     )
-    return head.encode() + content

@@ -26,7 +26,7 @@ from service.metrics import Metrics, create_metrics_route
 from service.open_inference.infer import PATH as INFER
 from service.open_inference.infer import Infer
 from service.open_inference.routes import create_open_inference_routes
-from service.predict import Predict
+from service.predict import ONE, SEVERAL, Predict
 from service.repository import Repository
 from service.routes import create_routes
 from service.settings import Settings
@@ -81,7 +81,7 @@ def create_app(
 
     predict = Predict(engine, settings)
     app = Application(
-        {"/predict": predict.one, "/predict/batch": predict.several},
+        {ONE: predict.one, SEVERAL: predict.several},
         {INFER: Infer(engine, settings)},
         title="stn-serve",
         version=__version__,

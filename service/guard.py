@@ -106,11 +106,13 @@ class Rules:
         if self._rate is not None:
             self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
 
-    def may_wait(self, headers: bytes) -> Pass | None:
-        """Whose a request with these headers, as they came, is; None if it lacks a key.
+    def owner(self, headers: bytes) -> Pass | None:
+        """Whose a request with these headers, as they came, is; None if it is not to be answered without `check`.
 
-        Where there are rates it would have to be counted first, so none may wait.
+        It lacks a key, or has too many headers; and where there are rates, each has to be counted.
         """
+        if headers.count(b"\n") > MAX_HEADERS:
+            return None
         if self._all_open:
             return EVERYBODY
         if self._rate is not None:

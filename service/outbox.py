@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sized
 from typing import Any
 
-HEAD_END = b"\r\n\r\n"
+from service.heads import HEAD_END
 
 
 class Outbox:

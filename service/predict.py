@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.answers import Json, add_points, describe_answer, describe_error, to_bytes
+from service.answers import Json, Reply, add_points, describe_answer, describe_error, refusal, to_bytes
 from service.engine import PICTURES_A_TURN, Engine
 from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
 from service.exchange import held_s, note_error
@@ -28,19 +28,13 @@ from service.schemas import PredictOptions
 from service.settings import Settings
 from service.uploads import Body, read_one, read_several
 
+ONE = "/predict"
+SEVERAL = "/predict/batch"
 TIMEOUT = b"x-timeout-ms"
-JSON = (b"content-type", b"application/json")
 LONGEST_QUERY = 200
 """Bytes of a query whose meaning is remembered."""
 
 log = structlog.get_logger(__name__)
-
-
-class Reply(NamedTuple):
-    """A successful answer."""
-
-    content: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (JSON,)
 
 
 class Predict:
@@ -52,26 +46,32 @@ class Predict:
 
     def one(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """POST /predict."""
-        return respond(send, self._one(scope, receive), scope["path"])
+        return respond(send, self.answer_one(scope["query_string"], Body(scope["headers"], receive)), scope["path"])
 
     def several(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """POST /predict/batch."""
-        return respond(send, self._several(scope, receive), scope["path"])
-
-    async def _one(self, scope: Scope, receive: Receive) -> Reply:
-        options = read_options(scope["query_string"])
-        model = self._engine.find(options.model, options.version)
         body = Body(scope["headers"], receive)
+        return respond(send, self.answer_several(scope["query_string"], body), scope["path"])
+
+    async def answer_one(self, query: bytes, body: Body) -> Reply:
+        """The answer to a request for one picture.
+
+        Raises:
+            RequestError: it cannot be answered.
+            ClientDisconnect: nobody waits for it any more.
+        """
+        options = read_options(query)
+        model = self._engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
         with Seat(model.room) as seat:
             upload = await read_one(body, self._settings.max_bytes, seat)
             seat.take(pictures=1)
             return Reply(to_bytes(await self._answer(model, upload, options, timeout_ms)))
 
-    async def _several(self, scope: Scope, receive: Receive) -> Reply:
-        options = read_options(scope["query_string"])
+    async def answer_several(self, query: bytes, body: Body) -> Reply:
+        """The answer to a request for several; see `answer_one`."""
+        options = read_options(query)
         model = self._engine.find(options.model, options.version)
-        body = Body(scope["headers"], receive)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
 
         async def answer_or_error(upload: Upload, seat: Seat) -> Json:
@@ -82,7 +82,7 @@ class Predict:
                 return await self._answer(model, upload, options, timeout_ms)
             except RequestError as error:
                 METERS.rejected(error.code, (model.name, model.version))
-                return describe_error(error, scope["path"])
+                return describe_error(error, SEVERAL)
 
         with Seat(model.room) as seat:
             uploads = await read_several(body, self._settings.max_batch_bytes, self._settings.max_pictures, seat)
@@ -123,34 +123,39 @@ def read_timeout(body: Body, most_ms: int) -> int:
     return most_ms
 
 
-async def respond(send: Send, work: Awaitable[Reply], path: str) -> None:
-    """Send what ``work`` gives to a request of ``path``, or what went wrong."""
+async def outcome(work: Awaitable[Reply], path: str) -> Reply | None:
+    """What ``work`` gives to a request of ``path``, or what went wrong; None if nobody waits for it any more."""
     try:
-        reply = await work
+        return await work
     except RequestError as error:
-        await refuse(send, error, path)
+        return refusal(error, path)
     except ClientDisconnect:
-        pass
+        return None
     except asyncio.CancelledError:  # by the server, whose patience with what is under way has ended
-        await refuse(send, NotReadyError("the service has stopped; send the request to another instance"), path)
+        return refusal(NotReadyError("the service has stopped; send the request to another instance"), path)
     except Exception:
         log.exception("bug")
-        await refuse(send, InternalError("the service has a defect; its log says which"), path)
-    else:
-        await send_reply(send, 200, reply)
+        return refusal(InternalError("the service has a defect; its log says which"), path)
+
+
+async def respond(send: Send, work: Awaitable[Reply], path: str) -> None:
+    """Send the `outcome` of ``work``."""
+    reply = await outcome(work, path)
+    if reply is not None:
+        await send_reply(send, reply)
 
 
 async def refuse(send: Send, error: RequestError, path: str) -> None:
     """Send an error, in the form that requests of ``path`` expect."""
-    note_error(error.code)
-    headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    await send_reply(send, error.status, Reply(to_bytes(describe_error(error, path)), (JSON, *headers)))
+    await send_reply(send, refusal(error, path))
 
 
-async def send_reply(send: Send, status: int, reply: Reply) -> None:
+async def send_reply(send: Send, reply: Reply) -> None:
     """Send an answer."""
+    if reply.error is not None:
+        note_error(reply.error)
     length = (b"content-length", b"%d" % len(reply.content))
-    await send({"type": "http.response.start", "status": status, "headers": [length, *reply.headers]})
+    await send({"type": "http.response.start", "status": reply.status, "headers": [length, *reply.headers]})
     await send({"type": "http.response.body", "body": reply.content})
 
 

@@ -20,13 +20,16 @@ from starlette.types import ASGIApp
 
 from service.access import Access, AccessLog
 from service.app import create_app
+from service.direct import Direct
 from service.engine import Engine
 from service.errors import AddressError, SettingsError
 from service.guard import Guard, Rules, allow_origins
+from service.heads import Heads
 from service.ledger import Ledger, Place
 from service.metrics import Metrics
 from service.models import Models
 from service.outbox import Outbox
+from service.predict import ONE, SEVERAL, Predict
 from service.repository import Repository
 from service.settings import Settings
 from service.turnstile import Turnstile
@@ -99,10 +102,11 @@ class Server(uvicorn.Server):
         rules.describe(app)
         guarded = allow_origins(Guard(app, rules), settings.cors_origins)
         self._tracing = open_tracing(guarded) if settings.traces else None
+        predict = Predict(self._engine, settings)
+        answerers = {ONE: predict.answer_one, SEVERAL: predict.answer_several}
         turnstile = Turnstile(
             models,
             self._access_log,
-            rules.may_wait,
             open_below=min(settings.max_batch, settings.max_queue),
             patience_s=settings.timeout_ms / 1000,
         )
@@ -110,7 +114,9 @@ class Server(uvicorn.Server):
             "upload_s": settings.upload_s,
             "header_s": settings.header_s,
             "lines": self._access_log,
+            "heads": Heads(answerers, rules.owner),
             "turnstile": turnstile,
+            "direct": None if settings.traces else Direct(answerers, self._access_log, turnstile),
             "outbox": Outbox(),
         }
         config = uvicorn.Config(

@@ -81,6 +81,24 @@ class Body:
         return b"".join(chunks) if received <= COPIED_IN_PLACE else await asyncio.to_thread(b"".join, chunks)
 
 
+class WholeBody(Body):
+    """One that has come already."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content_type: bytes, content: bytes) -> None:
+        self.type = content_type or None
+        self.headers = ((b"content-type", content_type),) if content_type else ()
+        self._content = content
+
+    async def read(self, max_bytes: int, seat: Seat) -> bytes:
+        size = len(self._content)
+        if size > max_bytes:
+            raise too_large(max_bytes)
+        seat.take(size=size)
+        return self._content
+
+
 async def read_one(body: Body, max_bytes: int, seat: Seat) -> Upload:
     """The one picture of a request.
 

@@ -11,11 +11,13 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.access import AccessLog, new_id
-from service.answers import describe_error, to_bytes, to_http
+from service.answers import Reply, refusal, to_http
+from service.direct import Direct
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
+from service.heads import HEAD_END, Arrival, Heads
 from service.meters import METERS
-from service.outbox import HEAD_END, Corked, Outbox
+from service.outbox import Corked, Outbox
 from service.turnstile import Held, Turnstile
 
 MAX_HEAD = 64 * 2**10
@@ -36,7 +38,10 @@ class Connection(HttpToolsProtocol):
     header_s: float
     """Seconds that its head may take."""
     lines: AccessLog
+    heads: Heads
     turnstile: Turnstile
+    direct: Direct | None
+    """Answers what needs no parser; None where all is to pass through the application."""
     outbox: Outbox
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -44,7 +49,9 @@ class Connection(HttpToolsProtocol):
         self.held: Held | None = None
         self.url = b""
         self._answered: RequestResponseCycle | None = None
-        """The request that is being answered."""
+        """The request that the application answers."""
+        self._answered_directly: Exchange | None = None
+        """The request that is being answered without it."""
         self._is_whole = True
         """Whether the request whose head came last has arrived whole."""
         self._got_on = False
@@ -77,8 +84,16 @@ class Connection(HttpToolsProtocol):
             return
         if self._head:
             data = self._take_head() + data
-        if self._may_be_parsed(data):
+        arrival = None if self._in_message else self.heads.read(data)
+        if arrival is None:
             self._parse(without_upgrade(data) if self._is_whole else data)
+        elif not arrival.is_whole:
+            self.await_body(data)
+        elif self.turnstile.is_open(len(self.tasks)) or self.turnstile.admits(self, arrival):
+            self._begin(arrival)
+        elif self.held is not None:
+            self._wait_no_more()
+            self._unset_keepalive_if_required()
 
     @property
     def _in_head(self) -> bool:
@@ -92,18 +107,24 @@ class Connection(HttpToolsProtocol):
 
     def _is_busy(self) -> bool:
         """Whether what comes now has to wait until a request is answered, or its answer read."""
-        if self.held is not None or self.flow.write_paused or self._is_deaf:
+        if self.held is not None or self._answered_directly is not None or self.flow.write_paused or self._is_deaf:
             return True
         return self._answered is not None and (bool(self.pipeline) or not self._in_message)
 
-    def _may_be_parsed(self, data: bytes) -> bool:
-        """Whether ``data`` has not been refused, and is not held, unparsed."""
-        if self._in_message or self.turnstile.is_open(len(self.tasks)) or self.turnstile.admits(self, data):
-            return True
+    def _begin(self, arrival: Arrival, held_s: float = 0.0) -> None:
+        """Have a request answered that has come whole, and has waited for so long."""
+        if self.direct is None or arrival.head.personal:
+            self._parse(arrival.data)
+            if self.cycle is not None and not self.transport.is_closing():
+                cast(dict[str, Any], self.cycle.scope)["held_s"] = held_s  # before the first step of its task
+                self.cycle.keep_alive = self.cycle.keep_alive and not self._is_last
+            return
         self._wait_no_more()
-        if self.held is not None or self._head:
-            self._unset_keepalive_if_required()
-        return False
+        self._unset_keepalive_if_required()
+        self._answered_directly = exchange = Exchange(new_id(), held_s)
+        task = self.loop.create_task(self.direct.answer(self, arrival, exchange))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def _parse(self, data: bytes) -> None:
         self._got_on = False
@@ -157,23 +178,24 @@ class Connection(HttpToolsProtocol):
         else:
             self._mind_the_time()
 
-    def say_no(self, answer: bytes) -> None:
-        """Answer a request that was not parsed, and wait for the next."""
+    def reply(self, reply: Reply, request_id: str) -> None:
+        """Answer a request that was not parsed, and go on with what comes next."""
+        self._answered_directly = None
         self._unset_keepalive_if_required()
-        self.transport.write(answer)
-        self._mind_the_time()
-
-    def go_on(self, data: bytes, held_s: float) -> None:
-        """Parse a request that has waited for so long."""
-        self._parse(data)
-        if self.cycle is None or self.transport.is_closing():
-            return
-        cast(dict[str, Any], self.cycle.scope)["held_s"] = held_s  # its task begins in the next turn of the event loop
+        self.transport.write(to_http(reply, request_id, self.server_state.default_headers, last=self._is_last))
         if self._is_last:
-            self.cycle.keep_alive = False
+            self.transport.close()
+        else:
+            self._go_on()
+
+    def go_on(self, arrival: Arrival, held_s: float) -> None:
+        """Work on a request that has waited for so long."""
+        self._begin(arrival, held_s)
 
     def await_body(self, head: bytes) -> None:
-        """Wait a moment for the body behind ``head``, before either is parsed."""
+        """Wait a moment for the body behind ``head``: both together may need no parser, and be held or refused."""
+        self._wait_no_more()
+        self._unset_keepalive_if_required()
         self._head = head
         self._moment = self.loop.call_later(MOMENT_S, self._await_no_longer)
 
@@ -191,7 +213,7 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Answer what has come, then close."""
         self._await_no_longer()
-        if self.held is None:
+        if self.held is None and self._answered_directly is None:
             super().shutdown()
         self._is_last = True
 
@@ -231,7 +253,8 @@ class Connection(HttpToolsProtocol):
         """Give what is to arrive now its time: the rest of a head, the rest of a body, another request."""
         if self._is_busy() or not self._in_message:
             self._wait_no_more()
-            if self._answered is None and self.held is None and self.timeout_keep_alive_task is None:
+            nothing_under_way = self._answered is None and self._answered_directly is None and self.held is None
+            if nothing_under_way and self.timeout_keep_alive_task is None:
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
@@ -247,9 +270,9 @@ class Connection(HttpToolsProtocol):
                 timer.cancel()
         if self._answered is not None:
             disconnect(self._answered)
-            exchange = exchange_of(self._answered)
-            if exchange is not None:
-                exchange.leave()
+        exchange = self._answered_directly or exchange_of(self._answered)
+        if exchange is not None:
+            exchange.leave()
         self.turnstile.leave(self, self._take_head())
         super().connection_lost(exc)
 
@@ -275,15 +298,15 @@ class Connection(HttpToolsProtocol):
             self._answer_no_more(under_way)
             return
         path = self.url.partition(b"?")[0].decode("latin-1")
-        known = None if under_way is None else exchange_of(under_way)
+        known = exchange_of(under_way)
         exchange = known or Exchange(new_id())
         exchange.status, exchange.error = error.status, error.code
         if known is None:
             exchange.end()
             METERS.ended(exchange, {})
             self.lines.add("", path, self.client, exchange)
-        content = to_bytes(describe_error(error, path))
-        self.transport.write(to_http(error, content, exchange.id, {"connection": "close"}))
+        common = self.server_state.default_headers
+        self.transport.write(to_http(refusal(error, path), exchange.id, common, last=True))
         self.transport.close()
         if under_way is not None:
             disconnect(under_way)
@@ -303,9 +326,9 @@ def disconnect(cycle: RequestResponseCycle) -> None:
     cycle.message_event.set()
 
 
-def exchange_of(cycle: RequestResponseCycle) -> Exchange | None:
-    """Of a request, if the application has it already."""
-    exchange: Exchange | None = cast(dict[str, Any], cycle.scope).get("exchange")
+def exchange_of(cycle: RequestResponseCycle | None) -> Exchange | None:
+    """Of a request, if there is one and the application has it already."""
+    exchange: Exchange | None = None if cycle is None else cast(dict[str, Any], cycle.scope).get("exchange")
     return exchange
 
 

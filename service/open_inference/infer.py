@@ -5,6 +5,7 @@ from time import perf_counter
 
 from starlette.types import Receive, Scope, Send
 
+from service.answers import Reply
 from service.engine import Engine
 from service.errors import UnknownModelError
 from service.exchange import held_s, note_route
@@ -12,7 +13,7 @@ from service.models import Model
 from service.open_inference.compression import inflate
 from service.open_inference.requests import read_request
 from service.open_inference.responses import JSON_LENGTH, write_response
-from service.predict import Reply, read_timeout, respond
+from service.predict import read_timeout, respond
 from service.room import Seat
 from service.settings import Settings
 from service.uploads import Body

@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from service.answers import Json
+from service.answers import JSON, Json, Reply
 from service.models import Model
 from service.open_inference.requests import LENGTH, Question, Wanted
-from service.predict import JSON, Reply
 from service.readings import Reading
 
 BINARY = (b"content-type", b"application/octet-stream")

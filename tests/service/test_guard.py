@@ -145,10 +145,10 @@ def test_who_may_wait_unparsed_has_a_key_and_need_not_be_counted(
 ) -> None:
     rules = Rules(load_settings(flags))
     plain = b" HTTP/1.1\r\nHost: h\r\n"
-    assert (rules.may_wait(plain) is not None) == without
-    assert (rules.may_wait(plain + b"X-API-Key: nonsense\r\n") is not None) == wrong
+    assert (rules.owner(plain) is not None) == without
+    assert (rules.owner(plain + b"X-API-Key: nonsense\r\n") is not None) == wrong
     for header in (b"x-api-key:  %s \r\n", b"Authorization: Bearer %s\r\n"):
-        owner = rules.may_wait(plain + header % USER.encode())
+        owner = rules.owner(plain + header % USER.encode())
         assert (owner is not None) == right
         assert owner is None or owner.key == (None if without else "camera")
 

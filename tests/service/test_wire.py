@@ -5,7 +5,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.outbox import HEAD_END, Corked, Outbox
+from service.heads import HEAD_END
+from service.outbox import Corked, Outbox
 from service.wire import Connection
 from tests.service.loops import on_a_loop
 from tests.service.test_turnstile import AT_ONCE, PLAIN, Entrance
@@ -115,8 +116,16 @@ async def test_a_head_that_came_before_the_end_is_answered_when_its_body_comes()
     config = uvicorn.Config(app, log_config=None)
     config.load()
     entrance = Entrance(AT_ONCE)
-    wires = {"upload_s": 60.0, "header_s": 60.0, "lines": entrance.lines, "turnstile": entrance.turnstile}
-    kind = type("Wired", (Connection,), wires | {"outbox": Outbox()})
+    wires = {
+        "upload_s": 60.0,
+        "header_s": 60.0,
+        "lines": entrance.lines,
+        "heads": entrance.heads,
+        "turnstile": entrance.turnstile,
+        "direct": None,
+        "outbox": Outbox(),
+    }
+    kind = type("Wired", (Connection,), wires)
     connection = kind(config=config, server_state=ServerState(), app_state={})
     sent: list[bytes] = []
     transport = Recorder(sent)

@@ -1,0 +1,261 @@
+"""Answers without ASGI: the same as with it, on the same connections, in the same log and metrics."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from service.answers import Reply
+from service.direct import Answerer, Direct
+from service.errors import BadOptionError
+from service.exchange import note_wait
+from service.keys import make_key
+from service.outbox import Outbox
+from service.room import Seat
+from service.uploads import Body
+from service.wire import Connection
+from tests.conftest import Service, start_service
+from tests.service.answers import PICTURE, without_time
+from tests.service.broken import DAMAGED
+from tests.service.exposed import scrape
+from tests.service.loops import on_a_loop
+from tests.service.test_turnstile import PATH, PLAIN, Entrance, turns
+from tests.service.test_wire import Recorder
+
+KEY, ENTRY = make_key("me")
+PERSONAL = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+"""What has a request answered by the application; without traces nothing else comes of it."""
+REQUESTS: dict[str, dict[str, Any]] = {
+    "a picture": {"content": PICTURE, "headers": {"Content-Type": "image/png"}},
+    "a picture of unknown type": {"content": PICTURE},
+    "a form": {"files": {"image": PICTURE}},
+    "JSON": {"content": b'{"image": "no base64!"}', "headers": {"Content-Type": "application/json"}},
+    "options": {"content": PICTURE, "params": {"top_k": 2, "rectified": "jpeg", "points": 3, "model": "digits"}},
+    "several": {"url": "/predict/batch", "files": [("images", PICTURE), ("images", DAMAGED["PNG without pixels"])]},
+    "nothing": {"content": b""},
+    "text": {"content": b"text", "headers": {"Content-Type": "text/plain"}},
+    "a damaged picture": {"content": DAMAGED["PNG without pixels"]},
+    "too much": {"content": bytes(2000)},
+    "no such model": {"content": PICTURE, "params": {"model": "nobody"}},
+    "no such option": {"content": PICTURE, "params": {"top": 1}},
+    "another part": {"files": {"picture": PICTURE}},
+    "a form without its type": {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+    "a form cut short": {"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+    "several in the wrong way": {"url": "/predict/batch", "content": PICTURE},
+}
+
+
+@pytest.mark.parametrize("flags", [(), ("--api-keys", ENTRY)], ids=["open", "with keys"])
+def test_each_request_is_answered_logged_and_counted_as_by_the_application(flags: tuple[str, ...]) -> None:
+    with start_service("--max-bytes", 1500, *flags) as service:
+        counts = []
+        answers = []
+        for headers in ({}, PERSONAL):
+            before = counted(service)
+            answers.append([ask(service, request, headers | {"X-API-Key": KEY}) for request in REQUESTS.values()])
+            after = counted(service)
+            counts.append({labels: value - before.get(labels, 0) for labels, value in after.items()})
+        lines = [json.loads(line) for line in service.log().splitlines()]
+    for name, direct, other in zip(REQUESTS, *answers, strict=True):
+        assert direct.status_code == other.status_code, name
+        assert content(direct) == content(other), name
+        assert shape(direct) == shape(other), name
+    assert counts[0] == counts[1]
+    assert sum(counts[0].values()) > len(REQUESTS)
+    ends = [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
+    assert len({end["request_id"] for end in ends}) == len(ends) == 2 * len(REQUESTS)
+    for name, direct_end, other_end in zip(REQUESTS, ends[: len(REQUESTS)], ends[len(REQUESTS) :], strict=True):
+        assert lasting(direct_end) == lasting(other_end), name
+        assert direct_end.keys() == other_end.keys(), name
+        assert direct_end.get("key") == ("me" if flags else None), name
+
+
+def ask(service: Service, request: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
+    rest = {name: value for name, value in request.items() if name not in {"url", "headers"}}
+    return service.client.post(request.get("url", "/predict"), headers=request.get("headers", {}) | headers, **rest)
+
+
+def content(answer: httpx.Response) -> Any:
+    found = answer.json()
+    return [without_time(one) for one in found["results"]] if "results" in found else without_time(found)
+
+
+def shape(answer: httpx.Response) -> dict[str, str]:
+    """All headers, but for values that differ from answer to answer."""
+    return {**answer.headers, **dict.fromkeys(("x-request-id", "content-length", "date"), "some")}
+
+
+def lasting(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the log, but for what differs from request to request."""
+    varying = {"timestamp", "request_id", "trace_id"}
+    return {name: value for name, value in line.items() if name not in varying and not name.endswith("_ms")}
+
+
+def counted(service: Service) -> dict[tuple[str, Any], float]:
+    """How many requests, predictions and refusals there were, of each kind."""
+    samples = scrape(service).samples.items()
+    return {
+        (name, labels): value
+        for (name, labels), value in samples
+        if name.endswith(("_total", "_count")) and "cpu" not in name and ("route", "/metrics") not in labels
+    }
+
+
+class Line:
+    """A connection whose plain requests are answered by ``answerer``, others by an application that says 204."""
+
+    def __init__(self, answerer: Answerer) -> None:
+        self.sent: list[bytes] = []
+        self.transport = Recorder(self.sent)
+        entrance = Entrance(0)
+        config = uvicorn.Config(no_content, log_config=None)
+        config.load()
+        wires = {
+            "upload_s": 60.0,
+            "header_s": 60.0,
+            "lines": entrance.lines,
+            "heads": entrance.heads,
+            "turnstile": entrance.turnstile,
+            "direct": Direct({PATH: answerer}, entrance.lines, entrance.turnstile),
+            "outbox": Outbox(),
+        }
+        self.state = ServerState()
+        kind = type("Wired", (Connection,), wires)
+        self.connection: Connection = kind(config=config, server_state=self.state, app_state={})
+        self.connection.connection_made(self.transport)
+
+    async def ask(self, data: bytes = PLAIN) -> list[bytes]:
+        """What has been sent a little later."""
+        self.connection.data_received(data)
+        await turns()
+        return self.sent
+
+
+async def no_content(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+async def echo(query: bytes, body: Body) -> Reply:
+    return Reply(query + b" " + await body.read(10, Seat(Entrance(0).room)))
+
+
+class Gate:
+    """Answers when it is opened."""
+
+    def __init__(self) -> None:
+        self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked = 0
+
+    async def __call__(self, query: bytes, body: Body) -> Reply:
+        self.asked += 1
+        await note_wait(self.open)
+        return await echo(query, body)
+
+
+@on_a_loop
+async def test_a_plain_request_never_meets_the_application() -> None:
+    (answer,) = await Line(echo).ask()
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n")
+    assert content == b"model=digits abcd"
+
+
+@on_a_loop
+async def test_what_is_personal_does() -> None:
+    answers = await Line(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-Id: mine"))
+    assert b"".join(answers).startswith(b"HTTP/1.1 204 ")
+
+
+@on_a_loop
+async def test_a_body_may_be_a_moment_behind_its_head() -> None:
+    line = Line(echo)
+    assert not await line.ask(PLAIN[:-4])
+    (answer,) = await line.ask(PLAIN[-4:])
+    assert answer.endswith(b" abcd")
+
+
+@on_a_loop
+async def test_on_one_connection_one_is_answered_after_the_other() -> None:
+    gate = Gate()
+    line = Line(gate)
+    await line.ask()
+    assert not await line.ask(PLAIN.replace(b"abcd", b"efgh"))
+    assert gate.asked == 1
+    gate.open.set_result(None)
+    await turns()
+    assert [answer[-4:] for answer in line.sent] == [b"abcd", b"efgh"]
+    await line.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert b"HTTP/1.1 204 " in b"".join(line.sent[2:])
+    assert (await line.ask())[-1].endswith(b"abcd")
+
+
+@on_a_loop
+async def test_a_connection_is_let_go_when_nothing_comes_and_not_while_something_is_answered() -> None:
+    gate = Gate()
+    line = Line(gate)
+    line.connection.timeout_keep_alive = 0
+    await line.ask()
+    await asyncio.sleep(0.05)
+    assert not line.transport.closed
+    gate.open.set_result(None)
+    await asyncio.sleep(0.05)
+    assert line.transport.closed
+    assert len(line.sent) == 1
+
+
+@on_a_loop
+async def test_a_server_that_stops_answers_what_has_come_and_closes() -> None:
+    gate = Gate()
+    line = Line(gate)
+    await line.ask()
+    line.connection.shutdown()
+    assert not line.transport.closed
+    gate.open.set_result(None)
+    await turns()
+    assert b"connection: close\r\n" in line.sent[0]
+    assert line.transport.closed
+
+
+@on_a_loop
+async def test_a_server_that_has_no_more_patience_says_so() -> None:
+    line = Line(Gate())
+    await line.ask()
+    (task,) = line.state.tasks
+    task.cancel()
+    await turns()
+    assert line.sent[0].startswith(b"HTTP/1.1 503 ")
+    assert not line.state.tasks
+
+
+@on_a_loop
+async def test_nothing_is_worked_out_for_a_client_that_has_gone() -> None:
+    gate = Gate()
+    line = Line(gate)
+    await line.ask()
+    line.transport.closed = True
+    line.connection.connection_lost(None)
+    await turns()
+    assert gate.open.done(), "nobody waits for it any more"
+    assert not line.sent
+    assert not line.state.tasks
+
+
+@on_a_loop
+async def test_errors_are_answered_and_the_connection_goes_on() -> None:
+    async def refuse(query: bytes, body: Body) -> Reply:
+        raise BadOptionError("no") if query else ZeroDivisionError("a defect")
+
+    line = Line(refuse)
+    refused = (await line.ask())[0]
+    assert refused.startswith(b"HTTP/1.1 422 ")
+    assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"] == {"code": "bad_option", "message": "no"}
+    broken = (await line.ask(PLAIN.replace(b"?model=digits", b"")))[1]
+    assert broken.startswith(b"HTTP/1.1 500 ")
+    assert b"ZeroDivisionError" not in broken
+    assert not line.transport.closed
