@@ -123,12 +123,17 @@ def headers_of(head: bytes) -> list[tuple[bytes, bytes]]:
     return [(name.strip().lower(), value.strip()) for name, _, value in lines]
 
 
-def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """What the client calls its request, if that is sane, else a new id."""
+def given_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """What the client calls its request, if it does and that is sane."""
     for name, value in headers:
         if name == REQUEST_ID and SANE_ID.fullmatch(value):
             return value.decode()
-    return new_id()
+    return None
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """What the client calls its request, else a new id."""
+    return given_id(headers) or new_id()
 
 
 class AccessLog:

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from service.access import headers_of
+from service.access import REQUEST_ID, given_id, headers_of
+from service.answers import Header
 from service.guard import Pass
 
 HEAD_END = b"\r\n\r\n"
@@ -26,8 +27,8 @@ PLAIN_HEAD = re.compile(rb"POST ([!\"$-~]+) HTTP/1\.1\r\n((?:[\w!#$%&'*+.^`|~-]+
 """Request target and headers, as RFC 9112 has them, without a fragment."""
 SPECIAL = {b"transfer-encoding", b"expect", b"upgrade", b"x-timeout-ms"}
 """Headers that no plain request has."""
-PERSONAL = {b"x-request-id", b"traceparent", b"origin"}
-"""Headers that it may have, although the answer has to regard them."""
+FLEETING = {REQUEST_ID, b"traceparent"}
+"""Headers whose values never come twice."""
 STAY = b"keep-alive"
 
 
@@ -41,6 +42,8 @@ class Head(NamedTuple):
     """Of the body, up to where the boundary is; empty if it is not said."""
     key: str | None
     """Whose key came with it, where keys are needed."""
+    id: str | None
+    """What the client calls its request, if it does and that is sane."""
     personal: bool
     """Whether an answer has to regard more of it than this."""
 
@@ -76,10 +79,16 @@ class Arrival(NamedTuple):
 class Heads:
     """Reads heads, and remembers them."""
 
-    def __init__(self, paths: Collection[str], owner: Callable[[bytes], Pass | None]) -> None:
-        """Of requests for ``paths``. ``owner`` tells whose one is by its headers, if it may be answered at all."""
+    def __init__(
+        self, paths: Collection[str], owner: Callable[[bytes], Pass | None], personal: Collection[bytes] = ()
+    ) -> None:
+        """Of requests for ``paths``. ``owner`` tells whose one is by its headers, if it may be answered at all.
+
+        ``personal`` headers are those that an answer has to regard.
+        """
         self._paths = paths
         self._owner = owner
+        self._personal = frozenset(personal)
         self._known: dict[bytes, Head | None] = {}
         """By all of a head but length and boundary; None of those that are not plain."""
 
@@ -89,8 +98,8 @@ class Heads:
         start = data.find(LENGTH_AS_MOST_WRITE_IT, 0, end)
         if start < 0:
             start = data.find(LENGTH, 0, end)
-            if start < 0:
-                return None
+        if start < 0 or end < 0:
+            return None
         start += len(LENGTH)
         stop = data.find(b"\r\n", start)
         digits = data[start:stop]
@@ -110,22 +119,23 @@ class Heads:
         return None if head is None else Arrival(data, head, begin, size, boundary)
 
     def _learn(self, kept: bytes) -> Head | None:
-        head = self._understand(kept)
-        if head is None or not head.personal:  # which seldom come twice
-            if len(self._known) >= MOST_HEADS:
-                del self._known[next(iter(self._known))]
-            self._known[kept] = head
-        return head
-
-    def _understand(self, kept: bytes) -> Head | None:
         plain = PLAIN_HEAD.fullmatch(kept)
         if plain is None:
             return None
         target, lines = plain.groups()
         headers = headers_of(lines[:-2])
+        names = {name for name, _ in headers}
+        head = self._understand(target, lines, headers, kept.count(BOUNDARY))
+        if FLEETING.isdisjoint(names):
+            if len(self._known) >= MOST_HEADS:
+                del self._known[next(iter(self._known))]
+            self._known[kept] = head
+        return head
+
+    def _understand(self, target: bytes, lines: bytes, headers: list[Header], cuts: int) -> Head | None:
+        """The head of these ``lines``, in which boundaries are to be put in ``cuts`` places."""
         names = [name for name, _ in headers]
         types = [value for name, value in headers if name == b"content-type"]
-        cuts = kept.count(BOUNDARY)
         if names.count(b"content-length") > 1 or not SPECIAL.isdisjoint(names) or len(types) > 1 or cuts > 1:
             return None
         if cuts and not (types and types[0].endswith(BOUNDARY)):
@@ -135,5 +145,5 @@ class Heads:
         if len(target) > LONGEST_TARGET or path.decode() not in self._paths or owner is None:
             return None
         leaves = any(name == b"connection" and value.lower() != STAY for name, value in headers)
-        personal = leaves or not PERSONAL.isdisjoint(names)
-        return Head(target, path.decode(), query, b"".join(types), owner.key, personal)
+        personal = leaves or not self._personal.isdisjoint(names)
+        return Head(target, path.decode(), query, b"".join(types), owner.key, given_id(headers), personal)

@@ -21,6 +21,8 @@ SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 NOTES: Final = 512
 """That wait to be counted together."""
 STAGES: Final = ("decode", "queue", "inference", "encode")
+REFUSED: Final = 400
+"""Lowest status of those that are refusals, or failures."""
 CLIENT_LEFT: Final = 499
 """Status of a request whose client left before it was answered, as nginx has it."""
 OTHER: Final = "other"
@@ -134,7 +136,7 @@ class Meters:
             meter.notes += exchange.answered
             if len(meter.notes) >= NOTES:
                 meter.settle()
-        if status >= HTTPStatus.BAD_REQUEST and status != CLIENT_LEFT:
+        if status >= REFUSED and status != CLIENT_LEFT:
             self.rejected(exchange.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
 
     def rejected(self, cause: str, model: ModelKey) -> None:

@@ -33,6 +33,7 @@ from service.predict import ONE, SEVERAL, Predict
 from service.repository import Repository
 from service.settings import Settings
 from service.turnstile import Turnstile
+from service.vigil import Vigil
 from service.wire import Connection
 
 if TYPE_CHECKING:
@@ -110,14 +111,18 @@ class Server(uvicorn.Server):
             open_below=min(settings.max_batch, settings.max_queue),
             patience_s=settings.timeout_ms / 1000,
         )
+        personal = {b"origin"} if settings.cors_origins else set()
+        if settings.traces:
+            personal.add(b"traceparent")
         connection = {
             "upload_s": settings.upload_s,
             "header_s": settings.header_s,
             "lines": self._access_log,
-            "heads": Heads(answerers, rules.owner),
+            "heads": Heads(answerers, rules.owner, personal),
             "turnstile": turnstile,
             "direct": None if settings.traces else Direct(answerers, self._access_log, turnstile),
             "outbox": Outbox(),
+            "vigil": Vigil(settings.awake_us / 1e6),
         }
         config = uvicorn.Config(
             Access(self._tracing or guarded, self._access_log, turnstile.ended),

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     drift_window: int = Field(
         1000, ge=0, description="last pictures of a model that drift is told from, in each worker; 0 tells none"
     )
+    awake_us: int = Field(
+        100, ge=0, le=10_000, description="microseconds after an answer before the idle service sleeps; 0 saves power"
+    )
     grace_s: Count = Field(30, description="seconds that requests under way have to end when the service stops")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe lines to log")
     access_log: Literal["all", "refused", "none"] = Field(

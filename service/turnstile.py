@@ -165,7 +165,7 @@ class Turnstile:
         self._known[target] = Known(ending, refusal(NO_ROOM, path))
 
     def _refuse(self, caller: Caller, head: Head, known: Known) -> None:
-        exchange = known.ending.like(new_id())
+        exchange = known.ending.like(head.id or new_id())
         exchange.key = head.key
         self._note(caller, head.target, exchange)
         caller.reply(known.reply, exchange.id)

@@ -19,6 +19,7 @@ from service.heads import HEAD_END, Arrival, Heads
 from service.meters import METERS
 from service.outbox import Corked, Outbox
 from service.turnstile import Held, Turnstile
+from service.vigil import Vigil
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a head, or behind a body's last chunk, that is not whole yet, besides those of one read."""
@@ -43,6 +44,7 @@ class Connection(HttpToolsProtocol):
     direct: Direct | None
     """Answers what needs no parser; None where all is to pass through the application."""
     outbox: Outbox
+    vigil: Vigil
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -121,7 +123,7 @@ class Connection(HttpToolsProtocol):
             return
         self._wait_no_more()
         self._unset_keepalive_if_required()
-        self._answered_directly = exchange = Exchange(new_id(), held_s)
+        self._answered_directly = exchange = Exchange(arrival.head.id or new_id(), held_s)
         task = self.loop.create_task(self.direct.answer(self, arrival, exchange))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -158,6 +160,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._answered = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
+        self.vigil.answered(self.tasks)
         if self._more or self._in_message:
             self._go_on()
 
@@ -182,6 +185,7 @@ class Connection(HttpToolsProtocol):
         """Answer a request that was not parsed, and go on with what comes next."""
         self._answered_directly = None
         self._unset_keepalive_if_required()
+        self.vigil.answered(self.tasks)
         self.transport.write(to_http(reply, request_id, self.server_state.default_headers, last=self._is_last))
         if self._is_last:
             self.transport.close()

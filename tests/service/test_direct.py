@@ -18,6 +18,7 @@ from service.keys import make_key
 from service.outbox import Outbox
 from service.room import Seat
 from service.uploads import Body
+from service.vigil import Vigil
 from service.wire import Connection
 from tests.conftest import Service, start_service
 from tests.service.answers import PICTURE, without_time
@@ -28,8 +29,8 @@ from tests.service.test_turnstile import PATH, PLAIN, Entrance, turns
 from tests.service.test_wire import Recorder
 
 KEY, ENTRY = make_key("me")
-PERSONAL = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-"""What has a request answered by the application; without traces nothing else comes of it."""
+SPECIAL = {"X-Timeout-Ms": "10000"}
+"""What has a request answered by the application, and in the time that it has anyway."""
 REQUESTS: dict[str, dict[str, Any]] = {
     "a picture": {"content": PICTURE, "headers": {"Content-Type": "image/png"}},
     "a picture of unknown type": {"content": PICTURE},
@@ -55,7 +56,7 @@ def test_each_request_is_answered_logged_and_counted_as_by_the_application(flags
     with start_service("--max-bytes", 1500, *flags) as service:
         counts = []
         answers = []
-        for headers in ({}, PERSONAL):
+        for headers in ({}, SPECIAL):
             before = counted(service)
             answers.append([ask(service, request, headers | {"X-API-Key": KEY}) for request in REQUESTS.values()])
             after = counted(service)
@@ -123,6 +124,7 @@ class Line:
             "turnstile": entrance.turnstile,
             "direct": Direct({PATH: answerer}, entrance.lines, entrance.turnstile),
             "outbox": Outbox(),
+            "vigil": Vigil(0),
         }
         self.state = ServerState()
         kind = type("Wired", (Connection,), wires)
@@ -168,8 +170,14 @@ async def test_a_plain_request_never_meets_the_application() -> None:
 
 @on_a_loop
 async def test_what_is_personal_does() -> None:
-    answers = await Line(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-Id: mine"))
+    answers = await Line(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nOrigin: https://a.example"))
     assert b"".join(answers).startswith(b"HTTP/1.1 204 ")
+
+
+@on_a_loop
+async def test_a_request_keeps_the_name_that_its_client_gave_it() -> None:
+    (answer,) = await Line(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-Id: mine"))
+    assert b"\r\nx-request-id: mine\r\n" in answer
 
 
 @on_a_loop

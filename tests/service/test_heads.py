@@ -14,7 +14,7 @@ from service.wire import without_upgrade
 PATHS = ["/predict", "/predict/batch"]
 PLAIN = b"POST /predict?model=digits HTTP/1.1\r\nHost: h\r\nContent-Type: image/png\r\nContent-Length: 4\r\n\r\nabcd"
 FORM = PLAIN.replace(b"image/png", b"multipart/form-data; boundary=abc")
-HEAD = Head(b"/predict?model=digits", "/predict", b"model=digits", b"image/png", None, False)
+HEAD = Head(b"/predict?model=digits", "/predict", b"model=digits", b"image/png", None, None, False)
 OTHERS = {
     "not whole": PLAIN[:-1],
     "more than one": PLAIN + b"e",
@@ -59,7 +59,7 @@ OTHERS = {
 
 
 def read(data: bytes) -> Arrival | None:
-    return Heads(PATHS, lambda _: EVERYBODY).read(data)
+    return Heads(PATHS, lambda _: EVERYBODY, {b"origin"}).read(data)
 
 
 def test_a_plain_request_says_all_that_is_asked() -> None:
@@ -120,8 +120,6 @@ def test_who_may_not_be_answered_is_left_to_the_application() -> None:
         b"Connection: close",
         b"connection:close",
         b"Connection: keep-alive, Close",
-        b"X-Request-Id: mine",
-        b"traceparent: 00-1-2-01",
         b"Origin: https://a.example",
     ],
 )
@@ -129,6 +127,19 @@ def test_what_an_answer_has_to_regard_is_said(header: bytes) -> None:
     arrival = read(PLAIN.replace(b"Host: h", b"Host: h\r\n" + header))
     assert arrival is not None
     assert arrival.head.personal
+
+
+def test_headers_that_nobody_regards_are_plain() -> None:
+    arrival = Heads(PATHS, lambda _: EVERYBODY).read(PLAIN.replace(b"Host: h", b"Host: h\r\nOrigin: https://a.example"))
+    assert arrival is not None
+    assert not arrival.head.personal
+
+
+def test_a_name_that_a_client_gives_its_request_is_kept_if_it_is_sane() -> None:
+    for name, kept in ((b"mine", "mine"), (b"a b", None), (b"", None), (b"x" * 200, None)):
+        arrival = read(PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-ID: " + name))
+        assert arrival is not None
+        assert (arrival.head.id, arrival.head.personal) == (kept, False)
 
 
 def test_who_says_that_it_stays_is_plain() -> None:
@@ -141,8 +152,16 @@ def test_what_it_remembers_has_an_end() -> None:
     heads = Heads(PATHS, lambda _: EVERYBODY)
     for number in range(10 * MOST_HEADS):
         assert heads.read(PLAIN.replace(b"digits", b"%d" % number)) is not None
-        assert heads.read(PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-Id: %d" % number)) is not None
     assert len(heads._known) == MOST_HEADS
+
+
+def test_what_never_comes_twice_is_not_remembered() -> None:
+    heads = Heads(PATHS, lambda _: EVERYBODY)
+    assert heads.read(PLAIN) is not None
+    for number in range(10):
+        for name in (b"X-Request-Id", b"traceparent"):
+            assert heads.read(PLAIN.replace(b"Host: h", b"Host: h\r\n%s: %d" % (name, number))) is not None
+    assert len(heads._known) == 1
 
 
 class Reader:

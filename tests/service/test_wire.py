@@ -7,6 +7,7 @@ from uvicorn.server import ServerState
 
 from service.heads import HEAD_END
 from service.outbox import Corked, Outbox
+from service.vigil import Vigil
 from service.wire import Connection
 from tests.service.loops import on_a_loop
 from tests.service.test_turnstile import AT_ONCE, PLAIN, Entrance
@@ -124,6 +125,7 @@ async def test_a_head_that_came_before_the_end_is_answered_when_its_body_comes()
         "turnstile": entrance.turnstile,
         "direct": None,
         "outbox": Outbox(),
+        "vigil": Vigil(0),
     }
     kind = type("Wired", (Connection,), wires)
     connection = kind(config=config, server_state=ServerState(), app_state={})

@@ -1,0 +1,36 @@
+"""An event loop that stays awake for a moment after an answer.
+
+A processor that has fallen asleep takes as long to wake, and to fill its caches again, as a small picture takes; and
+who asks for one picture after the other asks again within a fraction of that.
+"""
+
+import asyncio
+import os
+from collections.abc import Sized
+from time import perf_counter
+
+
+class Vigil:
+    """Looks for the next request instead of sleeping. All methods are called on the event loop."""
+
+    def __init__(self, seconds: float) -> None:
+        """For ``seconds`` after an answer."""
+        self._seconds = seconds
+        self._until = 0.0
+        self._under_way: Sized = ()
+        self._looks = False
+
+    def answered(self, under_way: Sized) -> None:
+        """A request has been answered, still one of those ``under_way``; if there are more, they keep it awake."""
+        if self._seconds:
+            self._until = perf_counter() + self._seconds
+            self._under_way = under_way
+            if not self._looks:
+                self._looks = True
+                asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looks = perf_counter() < self._until and len(self._under_way) <= 1
+        if self._looks:
+            os.sched_yield()  # to whoever else wants this processor
+            asyncio.get_running_loop().call_soon(self._look)
