@@ -3,10 +3,11 @@
     python -m benchmarks.serving [--rounds 5] [--seconds 3] [--model light] [--picture docs/pictures/digit.png]
         [--connections 1 32] [--only stn-serve mosec]
 
-Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. Makes environments for
-the peers (benchmarks/*requirements.txt) and untrained models (benchmarks/artifacts.py) in build/. All processes of a
-server have the first core and wrk the second; rounds of the servers are interleaved and medians are taken, after the
-answers of all have been compared. Only ratios within one run mean anything.
+Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages; TorchServe needs Java, and
+is left out without it. Makes environments for the peers (benchmarks/*requirements.txt; TorchServe's takes several GB)
+and untrained models (benchmarks/artifacts.py) in build/. All processes of a server have the first core and wrk the
+second; rounds of the servers are interleaved and medians are taken, after the answers of all have been compared. Only
+ratios within one run mean anything.
 """
 
 import argparse
@@ -37,16 +38,18 @@ BUILD = Path("build")
 MODELS = BUILD / "benchmark-models"
 PEERS = BUILD / "benchmark-peers"
 OLD_FASTAPI = BUILD / "benchmark-mlserver"
+WITH_TORCH = BUILD / "benchmark-torchserve"
 REQUIREMENTS = {
     PEERS: Path("benchmarks/requirements.txt"),
     OLD_FASTAPI: Path("benchmarks/mlserver-requirements.txt"),
+    WITH_TORCH: Path("benchmarks/torchserve-requirements.txt"),
 }
 PORT = 8765
 ADDRESS = f"http://127.0.0.1:{PORT}"
 BATCH = 64
 START_S = 60
 STOP_S = 5
-PYTHON, OLD_PYTHON = (str(environment / "bin" / "python") for environment in REQUIREMENTS)
+PYTHON, OLD_PYTHON, TORCH_PYTHON = (str(environment / "bin" / "python") for environment in REQUIREMENTS)
 BENTOML = [PYTHON, "-m", "bentoml", "serve", "bentoml_server:Model", "--working-dir", "benchmarks/peers"]
 STN_SERVE = [sys.executable, "-m", "service", "--models", str(MODELS), "--threads", "1", "--log-level", "error"]
 ECHO = [sys.executable, *["-m", "uvicorn", "benchmarks.echo:app", "--log-level", "error", "--no-access-log"]]
@@ -68,6 +71,8 @@ class Case(NamedTuple):
     pictures: int = 1
     settle_s: int = 0
     """Seconds from its first answer until it has started whole."""
+    warm_up_s: int = 1
+    """Seconds of requests until it is as fast as it gets."""
 
 
 CASES = {
@@ -79,6 +84,13 @@ CASES = {
     "BentoML": Case([*BENTOML, "--port", str(PORT)], "raw"),
     "MLServer": Case([OLD_PYTHON, "benchmarks/peers/mlserver_server.py", str(PORT)], "raw"),
     "Ray Serve": Case([PYTHON, "benchmarks/peers/ray_server.py", str(PORT)], "raw", settle_s=15),
+    "TorchServe": Case(
+        [TORCH_PYTHON, "benchmarks/peers/torchserve_server.py", str(PORT)],
+        "raw",
+        "/predictions/model",
+        settle_s=5,
+        warm_up_s=20,  # Java compiles what has run often
+    ),
     "FastAPI, ORT call in an async route": Case([PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "raw"),
     "FastAPI, the same from an UploadFile": Case(
         [PYTHON, "benchmarks/peers/fastapi_route.py", str(PORT)], "multipart", "/upload"
@@ -112,8 +124,11 @@ def main() -> None:
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
             sys.exit(f"error: {tool} is missing; apt install wrk util-linux")
+    if "TorchServe" in options.only and shutil.which("java") is None:
+        print("TorchServe is left out: java is missing; apt install default-jre-headless", file=sys.stderr)
+        options.only.remove("TorchServe")
     artifacts.main(MODELS)
-    make_peers()
+    make_peers(options.only)
     os.environ |= {"ARTIFACT": str(MODELS.resolve() / options.model / "1"), "OPENBLAS_NUM_THREADS": "1"}
     os.environ |= {"BENTOML_DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     with tempfile.TemporaryDirectory() as folder:
@@ -133,9 +148,12 @@ def main() -> None:
     show(results, statistics.median(loops), options)
 
 
-def make_peers() -> None:
-    """The environments that the other servers run in."""
+def make_peers(names: list[str]) -> None:
+    """The environments that these servers and the plain loop run in."""
+    pythons = {PYTHON, *(CASES[name].command[0] for name in names)}
     for environment, requirements in REQUIREMENTS.items():
+        if str(environment / "bin" / "python") not in pythons:
+            continue
         installed = environment / requirements.name
         if not installed.exists() or installed.read_text() != requirements.read_text():
             print(f"Installing peers into {environment} (once) ...", file=sys.stderr)
@@ -228,7 +246,7 @@ def wrk(case: Case, process: int, script: Path, connections: int, model: str, se
     """Run wrk on the second core."""
     address = f"{ADDRESS}{case.path}?model={model}"
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script)]
-    subprocess.run([*command, "-d1s", address], capture_output=True, check=True)  # warm-up
+    subprocess.run([*command, f"-d{case.warm_up_s}s", address], capture_output=True, check=True)
     before, _ = usage(process)
     text = subprocess.run([*command, f"-d{seconds}s", address], capture_output=True, text=True, check=True).stdout
     after, megabytes = usage(process)
