@@ -201,7 +201,7 @@ def presented(headers: Headers) -> bytes:
     """
     for name, value in headers:
         if name == b"x-api-key":
-            return value
+            return value.strip()
         if name == b"authorization" and value[: len(BEARER)].lower() == BEARER:
             return value[len(BEARER) :].strip()
     raise NoKeyError("a key is needed; send it as Authorization: Bearer KEY or as X-API-Key: KEY")

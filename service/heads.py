@@ -29,6 +29,8 @@ SPECIAL = {b"transfer-encoding", b"expect", b"upgrade", b"x-timeout-ms"}
 """Headers that no plain request has."""
 FLEETING = {REQUEST_ID, b"traceparent"}
 """Headers whose values never come twice."""
+CONNECTION = {b"connection", b"proxy-connection"}
+"""Headers that may say that it is to end; the parser knows both."""
 STAY = b"keep-alive"
 
 
@@ -144,6 +146,6 @@ class Heads:
         owner = self._owner(b"\r\n" + lines)
         if len(target) > LONGEST_TARGET or path.decode() not in self._paths or owner is None:
             return None
-        leaves = any(name == b"connection" and value.lower() != STAY for name, value in headers)
+        leaves = any(name in CONNECTION and value.lower() != STAY for name, value in headers)
         personal = leaves or not self._personal.isdisjoint(names)
         return Head(target, path.decode(), query, b"".join(types), owner.key, given_id(headers), personal)

@@ -121,6 +121,7 @@ class Server(uvicorn.Server):
             "heads": Heads(answerers, rules.owner, personal),
             "turnstile": turnstile,
             "direct": None if settings.traces else Direct(answerers, self._access_log, turnstile),
+            "common": ((b"vary", b"Origin"),) if settings.cors_origins else (),  # as the application says
             "outbox": Outbox(),
             "vigil": Vigil(settings.awake_us / 1e6),
         }

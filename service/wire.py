@@ -8,10 +8,11 @@ import asyncio
 import re
 from typing import Any, cast
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.access import AccessLog, new_id
-from service.answers import Reply, refusal, to_http
+from service.answers import Header, Reply, refusal, to_http
 from service.direct import Direct
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
@@ -30,6 +31,8 @@ MOMENT_S = 0.02
 UPGRADE = re.compile(rb"\r\nupgrade", re.IGNORECASE)
 IGNORED = b"\r\nx-grade"
 
+log = structlog.get_logger(__name__)
+
 
 class Connection(HttpToolsProtocol):
     """A connection to a client."""
@@ -43,6 +46,8 @@ class Connection(HttpToolsProtocol):
     turnstile: Turnstile
     direct: Direct | None
     """Answers what needs no parser; None where all is to pass through the application."""
+    common: tuple[Header, ...]
+    """Headers of all answers that do not come from the application."""
     outbox: Outbox
     vigil: Vigil
 
@@ -125,8 +130,17 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._answered_directly = exchange = Exchange(arrival.head.id or new_id(), held_s)
         task = self.loop.create_task(self.direct.answer(self, arrival, exchange))
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._ended)
         self.tasks.add(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """What was to answer a request has ended; if not as it should, nobody is left waiting."""
+        self.tasks.discard(task)
+        if task.cancelled():  # before it began
+            self.transport.abort()
+        elif (error := task.exception()) is not None:
+            log.error("bug", error=repr(error))
+            self.transport.abort()
 
     def _parse(self, data: bytes) -> None:
         self._got_on = False
@@ -186,11 +200,15 @@ class Connection(HttpToolsProtocol):
         self._answered_directly = None
         self._unset_keepalive_if_required()
         self.vigil.answered(self.tasks)
-        self.transport.write(to_http(reply, request_id, self.server_state.default_headers, last=self._is_last))
+        self._write(reply, request_id, last=self._is_last)
         if self._is_last:
             self.transport.close()
         else:
             self._go_on()
+
+    def _write(self, reply: Reply, request_id: str, *, last: bool) -> None:
+        common = (*self.server_state.default_headers, *self.common)  # the server's has the date
+        self.transport.write(to_http(reply, request_id, common, last=last))
 
     def go_on(self, arrival: Arrival, held_s: float) -> None:
         """Work on a request that has waited for so long."""
@@ -257,8 +275,8 @@ class Connection(HttpToolsProtocol):
         """Give what is to arrive now its time: the rest of a head, the rest of a body, another request."""
         if self._is_busy() or not self._in_message:
             self._wait_no_more()
-            nothing_under_way = self._answered is None and self._answered_directly is None and self.held is None
-            if nothing_under_way and self.timeout_keep_alive_task is None:
+            under_way = self._answered or self._answered_directly or self.held or self._more
+            if not under_way and self.timeout_keep_alive_task is None:
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
@@ -309,8 +327,7 @@ class Connection(HttpToolsProtocol):
             exchange.end()
             METERS.ended(exchange, {})
             self.lines.add("", path, self.client, exchange)
-        common = self.server_state.default_headers
-        self.transport.write(to_http(refusal(error, path), exchange.id, common, last=True))
+        self._write(refusal(error, path), exchange.id, last=True)
         self.transport.close()
         if under_way is not None:
             disconnect(under_way)

@@ -13,14 +13,14 @@ from uvicorn.server import ServerState
 from service.answers import Reply
 from service.direct import Answerer, Direct
 from service.errors import BadOptionError
-from service.exchange import note_wait
+from service.exchange import held_s, note_wait
 from service.keys import make_key
 from service.outbox import Outbox
 from service.room import Seat
 from service.uploads import Body
 from service.vigil import Vigil
 from service.wire import Connection
-from tests.conftest import Service, start_service
+from tests.conftest import Service, start_service, wait_until
 from tests.service.answers import PICTURE, without_time
 from tests.service.broken import DAMAGED
 from tests.service.exposed import scrape
@@ -51,7 +51,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("flags", [(), ("--api-keys", ENTRY)], ids=["open", "with keys"])
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--api-keys", ENTRY), ("--cors-origins", "https://a.example"), ("--cors-origins", "*")],
+    ids=["open", "with keys", "for one origin", "for all origins"],
+)
 def test_each_request_is_answered_logged_and_counted_as_by_the_application(flags: tuple[str, ...]) -> None:
     with start_service("--max-bytes", 1500, *flags) as service:
         counts = []
@@ -61,19 +65,19 @@ def test_each_request_is_answered_logged_and_counted_as_by_the_application(flags
             answers.append([ask(service, request, headers | {"X-API-Key": KEY}) for request in REQUESTS.values()])
             after = counted(service)
             counts.append({labels: value - before.get(labels, 0) for labels, value in after.items()})
-        lines = [json.loads(line) for line in service.log().splitlines()]
+        wait_until(lambda: len(ends(service)) == 2 * len(REQUESTS))
+        lines = ends(service)
     for name, direct, other in zip(REQUESTS, *answers, strict=True):
         assert direct.status_code == other.status_code, name
         assert content(direct) == content(other), name
         assert shape(direct) == shape(other), name
     assert counts[0] == counts[1]
     assert sum(counts[0].values()) > len(REQUESTS)
-    ends = [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
-    assert len({end["request_id"] for end in ends}) == len(ends) == 2 * len(REQUESTS)
-    for name, direct_end, other_end in zip(REQUESTS, ends[: len(REQUESTS)], ends[len(REQUESTS) :], strict=True):
+    assert len({line["request_id"] for line in lines}) == len(lines)
+    for name, direct_end, other_end in zip(REQUESTS, lines[: len(REQUESTS)], lines[len(REQUESTS) :], strict=True):
         assert lasting(direct_end) == lasting(other_end), name
         assert direct_end.keys() == other_end.keys(), name
-        assert direct_end.get("key") == ("me" if flags else None), name
+        assert direct_end.get("key") == ("me" if "--api-keys" in flags else None), name
 
 
 def ask(service: Service, request: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
@@ -88,7 +92,14 @@ def content(answer: httpx.Response) -> Any:
 
 def shape(answer: httpx.Response) -> dict[str, str]:
     """All headers, but for values that differ from answer to answer."""
-    return {**answer.headers, **dict.fromkeys(("x-request-id", "content-length", "date"), "some")}
+    varying = {"x-request-id", "content-length", "date"}
+    return {name: "some" if name in varying else value for name, value in answer.headers.items()}
+
+
+def ends(service: Service) -> list[dict[str, Any]]:
+    """What its log says of POST requests."""
+    lines = [json.loads(line) for line in service.log().splitlines()]
+    return [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
 
 
 def lasting(line: dict[str, Any]) -> dict[str, Any]:
@@ -107,10 +118,13 @@ def counted(service: Service) -> dict[tuple[str, Any], float]:
     }
 
 
+DATE = (b"date", b"Sun, 22 Nov 2026 12:00:00 GMT")
+
+
 class Line:
     """A connection whose plain requests are answered by ``answerer``, others by an application that says 204."""
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, header_s: float = 60.0) -> None:
         self.sent: list[bytes] = []
         self.transport = Recorder(self.sent)
         entrance = Entrance(0)
@@ -118,15 +132,17 @@ class Line:
         config.load()
         wires = {
             "upload_s": 60.0,
-            "header_s": 60.0,
+            "header_s": header_s,
             "lines": entrance.lines,
             "heads": entrance.heads,
             "turnstile": entrance.turnstile,
             "direct": Direct({PATH: answerer}, entrance.lines, entrance.turnstile),
             "outbox": Outbox(),
+            "common": (),
             "vigil": Vigil(0),
         }
         self.state = ServerState()
+        self.state.default_headers = [DATE]
         kind = type("Wired", (Connection,), wires)
         self.connection: Connection = kind(config=config, server_state=self.state, app_state={})
         self.connection.connection_made(self.transport)
@@ -204,16 +220,97 @@ async def test_on_one_connection_one_is_answered_after_the_other() -> None:
 
 
 @on_a_loop
-async def test_a_connection_is_let_go_when_nothing_comes_and_not_while_something_is_answered() -> None:
+async def test_what_looks_like_a_request_in_the_body_of_another_is_not_answered() -> None:
     gate = Gate()
     line = Line(gate)
-    line.connection.timeout_keep_alive = 0
+    whole = PLAIN + PLAIN
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(whole)
+    await line.ask(head + PLAIN)
+    answers = await line.ask(PLAIN)
+    assert gate.asked == 0
+    assert b"".join(answers).count(b"HTTP/1.1 ") == 1
+
+
+@on_a_loop
+async def test_a_request_knows_how_long_it_has_waited() -> None:
+    async def waited(query: bytes, body: Body) -> Reply:
+        return Reply(b"%g" % held_s())
+
+    line = Line(waited)
+    arrival = line.connection.heads.read(PLAIN)
+    assert arrival is not None
+    line.connection.go_on(arrival, 0.5)
+    await turns()
+    assert line.sent[0].endswith(b"\r\n\r\n0.5")
+
+
+@on_a_loop
+async def test_the_time_for_a_head_ends_with_it() -> None:
+    gate = Gate()
+    line = Line(gate, header_s=0.02)
     await line.ask()
     await asyncio.sleep(0.05)
     assert not line.transport.closed
     gate.open.set_result(None)
-    await asyncio.sleep(0.05)
+    await turns()
+    assert b" 200 OK" in line.sent[0]
+
+
+@on_a_loop
+async def test_every_answer_says_when_it_is() -> None:
+    line = Line(echo)
+    await line.ask()
+    await line.ask(b"nonsense\r\n\r\n")
+    assert [b"\r\ndate: Sun" in answer for answer in line.sent] == [True, True]
+    assert line.sent[1].startswith(b"HTTP/1.1 400 ")
+
+
+@on_a_loop
+async def test_a_defect_leaves_nobody_waiting() -> None:
+    async def strange(query: bytes, body: Body) -> Reply:
+        return Reply(b"", status=999)
+
+    line = Line(strange)
+    await line.ask()
     assert line.transport.closed
+    other = Line(echo)
+    other.connection.data_received(PLAIN)
+    (task,) = other.state.tasks
+    task.cancel()  # before it begins
+    await turns()
+    assert other.transport.closed
+    assert not line.state.tasks | other.state.tasks
+
+
+@on_a_loop
+async def test_a_connection_is_let_go_when_nothing_comes_and_not_while_something_is_answered() -> None:
+    gate = Gate()
+    line = Line(gate)
+    line.connection.timeout_keep_alive = 1
+    gate.open.set_result(None)
+    await line.ask()
+    line.connection.timeout_keep_alive = 0.01  # type: ignore[assignment]
+    gate.open = asyncio.get_running_loop().create_future()
+    await line.ask()
+    line.connection.pause_writing()  # its client does not read, for a moment
+    line.connection.resume_writing()
+    await asyncio.sleep(0.05)
+    assert (line.transport.closed, len(line.sent)) == (False, 1)
+    gate.open.set_result(None)
+    await asyncio.sleep(0.05)
+    assert (line.transport.closed, len(line.sent)) == (True, 2)
+
+
+@on_a_loop
+async def test_a_request_that_has_come_is_answered_when_its_client_has_read_what_is_before_it() -> None:
+    line = Line(echo)
+    line.connection.timeout_keep_alive = 0.01  # type: ignore[assignment]
+    line.connection.pause_writing()
+    assert not await line.ask()
+    await asyncio.sleep(0.05)
+    assert not line.transport.closed
+    line.connection.resume_writing()
+    await turns()
     assert len(line.sent) == 1
 
 

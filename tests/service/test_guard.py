@@ -84,6 +84,7 @@ def test_admin_keys_alone_leave_predictions_open() -> None:
     ("headers", "status"),
     [
         ({"x_api_key": USER}, 200),
+        ({"x_api_key": f"{USER} "}, 200),
         ({"authorization": f"Bearer {USER}"}, 200),
         ({"authorization": f"bearer {USER} "}, 200),
         ({"authorization": f"Basic {USER}"}, 401),
@@ -94,7 +95,19 @@ def test_admin_keys_alone_leave_predictions_open() -> None:
         ({"x_api_key": USER_ENTRY.partition(":")[2]}, 401),
         ({"cookie": f"x-api-key={USER}"}, 401),
     ],
-    ids=["header", "bearer", "lower case", "basic", "bare", "empty bearer", "empty", "cut", "hash", "cookie"],
+    ids=[
+        "header",
+        "space behind it",
+        "bearer",
+        "lower case",
+        "basic",
+        "bare",
+        "empty bearer",
+        "empty",
+        "cut",
+        "hash",
+        "cookie",
+    ],
 )
 def test_a_key_is_known_in_two_headers(headers: dict[str, str], status: int) -> None:
     answer = ask(guarded(*KEYS), "/predict", **headers)
@@ -147,6 +160,7 @@ def test_who_may_wait_unparsed_has_a_key_and_need_not_be_counted(
     plain = b" HTTP/1.1\r\nHost: h\r\n"
     assert (rules.owner(plain) is not None) == without
     assert (rules.owner(plain + b"X-API-Key: nonsense\r\n") is not None) == wrong
+    assert rules.owner(plain + b"X-API-Key: %s\r\n" % USER.encode() + MAX_HEADERS * b"a: b\r\n") is None
     for header in (b"x-api-key:  %s \r\n", b"Authorization: Bearer %s\r\n"):
         owner = rules.owner(plain + header % USER.encode())
         assert (owner is not None) == right

@@ -31,6 +31,12 @@ class Recorder(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closed
 
@@ -125,6 +131,7 @@ async def test_a_head_that_came_before_the_end_is_answered_when_its_body_comes()
         "turnstile": entrance.turnstile,
         "direct": None,
         "outbox": Outbox(),
+        "common": (),
         "vigil": Vigil(0),
     }
     kind = type("Wired", (Connection,), wires)
