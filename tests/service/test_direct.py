@@ -285,33 +285,35 @@ async def test_a_defect_leaves_nobody_waiting() -> None:
 @on_a_loop
 async def test_a_connection_is_let_go_when_nothing_comes_and_not_while_something_is_answered() -> None:
     gate = Gate()
-    line = Line(gate)
-    line.connection.timeout_keep_alive = 1
     gate.open.set_result(None)
+    line = Line(gate)
+    line.connection.timeout_keep_alive = 0.05  # type: ignore[assignment]
     await line.ask()
-    line.connection.timeout_keep_alive = 0.01  # type: ignore[assignment]
     gate.open = asyncio.get_running_loop().create_future()
     await line.ask()
     line.connection.pause_writing()  # its client does not read, for a moment
     line.connection.resume_writing()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.1)
     assert (line.transport.closed, len(line.sent)) == (False, 1)
     gate.open.set_result(None)
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.1)
     assert (line.transport.closed, len(line.sent)) == (True, 2)
 
 
 @on_a_loop
 async def test_a_request_that_has_come_is_answered_when_its_client_has_read_what_is_before_it() -> None:
-    line = Line(echo)
+    gate = Gate()
+    line = Line(gate)
     line.connection.timeout_keep_alive = 0.01  # type: ignore[assignment]
+    await line.ask()
+    await line.ask()
     line.connection.pause_writing()
-    assert not await line.ask()
+    gate.open.set_result(None)
     await asyncio.sleep(0.05)
-    assert not line.transport.closed
+    assert (line.transport.closed, len(line.sent)) == (False, 1)
     line.connection.resume_writing()
     await turns()
-    assert len(line.sent) == 1
+    assert len(line.sent) == 2
 
 
 @on_a_loop

@@ -182,6 +182,12 @@ def test_it_does_not_start_with_a_wrong_setting(flags: list[str], env: dict[str,
     assert says in one_line(fail_to_start(*flags, env=env))
 
 
+def interrupted(process: subprocess.Popen[str]) -> bool:
+    """Send it Ctrl+C; whether it has ended. One that comes just before a read that blocks is seen with the next."""
+    process.send_signal(signal.SIGINT)
+    return process.poll() is not None
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes in folders")
 def test_ctrl_c_ends_the_start_without_a_traceback(tmp_path: Path) -> None:
     model = artifacts.write(tmp_path / "digits" / "1") / artifacts.MODEL
@@ -200,8 +206,8 @@ def test_ctrl_c_ends_the_start_without_a_traceback(tmp_path: Path) -> None:
     )
     try:
         wait_until(is_read)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=STOP_S)
+        wait_until(lambda: interrupted(process))
+        _, stderr = process.communicate()
     finally:
         end(process)
         for pipe in writing:

@@ -1,70 +1,57 @@
 import asyncio
 
+import pytest
+
+from service import vigil
 from service.vigil import Vigil
 from tests.service.loops import on_a_loop
 
-AWAKE_S = 0.02
+
+class Watched(Vigil):
+    """Counts how often it looks, by a clock that stands still until it is told otherwise."""
+
+    def __init__(self, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(seconds)
+        self.looks = 0
+        self.time = 0.0
+        monkeypatch.setattr(vigil, "perf_counter", lambda: self.time)
+
+    def _look(self) -> None:
+        self.looks += 1
+        super()._look()
+
+    async def looks_in(self, turns: int) -> int:
+        """How often it looks in so many turns of the event loop."""
+        before = self.looks
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return self.looks - before
 
 
-async def turns_until(latest: float) -> int:
-    """How often the event loop turns without having anything to wait for; it sleeps in this one turn if it can."""
-    loop = asyncio.get_running_loop()
-    turns = 0
-    ended = loop.create_future()
-    loop.call_at(latest, ended.set_result, None)
-    select = loop._selector.select  # type: ignore[attr-defined]
+def test_after_an_answer_the_loop_turns_for_a_while_and_then_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    @on_a_loop
+    async def test() -> None:
+        watched = Watched(1.0, monkeypatch)
+        for _ in range(3):
+            watched.answered(range(1))
+            assert await watched.looks_in(10) == 10, "once a turn, however many answers there were"
+            watched.answered(range(0))
+            watched.time += 0.9
+            assert await watched.looks_in(10) == 10
+            watched.time += 0.2
+            assert await watched.looks_in(10) == 1
 
-    def counted(timeout: float | None) -> object:
-        nonlocal turns
-        turns += timeout == 0
-        return select(timeout)
-
-    loop._selector.select = counted  # type: ignore[attr-defined]
-    await ended
-    loop._selector.select = select  # type: ignore[attr-defined]
-    return turns
+    test()
 
 
-@on_a_loop
-async def test_after_an_answer_the_loop_looks_again_and_again_for_a_while() -> None:
-    loop = asyncio.get_running_loop()
-    vigil = Vigil(AWAKE_S)
-    vigil.answered(range(1))
-    assert await turns_until(loop.time() + AWAKE_S / 2) > 20
-    await asyncio.sleep(AWAKE_S)
-    assert await turns_until(loop.time() + AWAKE_S) < 10, "then it sleeps"
-    vigil.answered(range(0))
-    assert await turns_until(loop.time() + AWAKE_S / 2) > 20
+@pytest.mark.parametrize(("seconds", "under_way"), [(1.0, 2), (0.0, 1)])
+def test_with_more_under_way_or_no_time_it_does_not(
+    seconds: float, under_way: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @on_a_loop
+    async def test() -> None:
+        watched = Watched(seconds, monkeypatch)
+        watched.answered(range(under_way))
+        assert await watched.looks_in(10) <= 1
 
-
-@on_a_loop
-async def test_where_more_is_under_way_it_does_not() -> None:
-    vigil = Vigil(AWAKE_S)
-    vigil.answered(range(2))
-    assert await turns_until(asyncio.get_running_loop().time() + AWAKE_S / 2) < 10
-
-
-@on_a_loop
-async def test_it_may_be_told_to_sleep_at_once() -> None:
-    vigil = Vigil(0)
-    vigil.answered(range(1))
-    assert await turns_until(asyncio.get_running_loop().time() + AWAKE_S / 2) < 10
-
-
-@on_a_loop
-async def test_however_many_answers_there_are_it_looks_once_a_turn() -> None:
-    vigil = Vigil(AWAKE_S)
-    looks = 0
-    look = vigil._look
-
-    def counted() -> None:
-        nonlocal looks
-        looks += 1
-        look()
-
-    vigil._look = counted  # type: ignore[method-assign]
-    for _ in range(10):
-        vigil.answered(range(1))
-    for turn in (1, 2, 3):
-        await asyncio.sleep(0)
-        assert looks == turn
+    test()
