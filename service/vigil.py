@@ -11,13 +11,19 @@ from time import perf_counter
 
 
 class Vigil:
-    """Looks for the next request instead of sleeping. All methods are called on the event loop."""
+    """Looks for the next request instead of sleeping. All methods are called on the event loop.
+
+    Only where requests come one after the other: answers that leave together have given the processor much to do, and
+    may have kept others from it.
+    """
 
     def __init__(self, seconds: float) -> None:
         """For ``seconds`` after an answer."""
         self._seconds = seconds
         self._until = 0.0
         self._under_way: Sized = ()
+        self._answers = 0
+        """In this turn."""
         self._looks = False
 
     def answered(self, under_way: Sized) -> None:
@@ -25,12 +31,15 @@ class Vigil:
         if self._seconds:
             self._until = perf_counter() + self._seconds
             self._under_way = under_way
+            self._answers += 1
             if not self._looks:
                 self._looks = True
                 asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
-        self._looks = perf_counter() < self._until and len(self._under_way) <= 1
+        alone = self._answers <= 1 and len(self._under_way) <= 1
+        self._answers = 0
+        self._looks = alone and perf_counter() < self._until
         if self._looks:
             os.sched_yield()  # to whoever else wants this processor
             asyncio.get_running_loop().call_soon(self._look)

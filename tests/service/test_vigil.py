@@ -34,7 +34,7 @@ def test_after_an_answer_the_loop_turns_for_a_while_and_then_sleeps(monkeypatch:
         watched = Watched(1.0, monkeypatch)
         for _ in range(3):
             watched.answered(range(1))
-            assert await watched.looks_in(10) == 10, "once a turn, however many answers there were"
+            assert await watched.looks_in(10) == 10
             watched.answered(range(0))
             watched.time += 0.9
             assert await watched.looks_in(10) == 10
@@ -44,14 +44,15 @@ def test_after_an_answer_the_loop_turns_for_a_while_and_then_sleeps(monkeypatch:
     test()
 
 
-@pytest.mark.parametrize(("seconds", "under_way"), [(1.0, 2), (0.0, 1)])
-def test_with_more_under_way_or_no_time_it_does_not(
-    seconds: float, under_way: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("seconds", "answers", "under_way"), [(1.0, 1, 2), (1.0, 2, 1), (0.0, 1, 1)])
+def test_with_several_at_once_or_no_time_it_does_not(
+    seconds: float, answers: int, under_way: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @on_a_loop
     async def test() -> None:
         watched = Watched(seconds, monkeypatch)
-        watched.answered(range(under_way))
+        for _ in range(answers):
+            watched.answered(range(under_way))
         assert await watched.looks_in(10) <= 1
 
     test()
