@@ -1,10 +1,11 @@
-"""Where the time of a request goes: each stage by itself, then all of them in the application, without a network.
+"""Where the time of a request goes: each stage by itself, then all of them in the service, without a network.
 
     taskset -c 0 python -m benchmarks.stages [--models models --model digits] [--picture docs/pictures/digit.png]
 
 Every stage is run thousands of times in a row on the same picture, in a processor that knows it by heart: in a request
-it takes up to twice as long. Best of several rounds. The rest, up to what `benchmarks.serving` says a request costs, is
-HTTP, the event loop and the kernel.
+it takes up to twice as long. Best of several rounds. All of them is from the bytes of a request to those of its answer,
+directly and through the application (as with an X-Timeout-Ms). The rest, up to what `benchmarks.serving` says a request
+costs, is the kernel, and that the processor does not know it by heart.
 """
 
 import argparse
@@ -18,8 +19,9 @@ from typing import cast
 
 import numpy as np
 import structlog
+import uvicorn
 import uvloop
-from starlette.types import ASGIApp, Message, Scope
+from uvicorn.server import ServerState
 
 from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
@@ -33,6 +35,7 @@ from service.models import Model, load_models
 from service.readings import read
 from service.server import Server, calm_collector
 from service.settings import Settings
+from service.wire import Connection
 
 BATCH = 32
 ROUNDS = 7
@@ -52,16 +55,21 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     if options.models == MODELS:
         artifacts.main(MODELS)
-    settings = Settings(models=options.models, device="cpu", threads=1, access_log="none")
+    settings = Settings(models=options.models, device="cpu", threads=1, access_log="none", awake_us=0)
     models = load_models(settings)
     print(f"model {options.model}, {options.picture}\n\n| stage | us a picture |\n|---|---|")
     upload = Upload(options.picture.read_bytes(), media_type(options.picture))
     stages(models.find(options.model, None), options.models, upload)
-    app = cast(ASGIApp, Server(settings, models, lambda: None).config.app)
-    alone, together, rested = uvloop.run(requests(app, options.model, upload))
-    print(f"| all of the application, a request after the other | {alone:.1f} |")
-    print(f"| the same, after pauses of {PAUSE_S * 1e6:.0f} us | {rested:.1f} |")
-    print(f"| all of the application, {BATCH} requests at once | {together:.1f} |")
+    config = Server(settings, models, lambda: None).config
+    config.load()
+    target = f"/predict?model={options.model}"
+    for way, header in (("directly", ""), ("through the application", "X-Timeout-Ms: 10000\r\n")):
+        head = f"POST {target} HTTP/1.1\r\nHost: h\r\n{header}Content-Type: {upload.content_type}\r\n"
+        data = f"{head}Content-Length: {len(upload.data)}\r\n\r\n".encode() + upload.data
+        alone, together, rested = uvloop.run(requests(config, data))
+        print(f"| all of it {way}, a request after the other | {alone:.1f} |")
+        print(f"| the same, after pauses of {PAUSE_S * 1e6:.0f} us | {rested:.1f} |")
+        print(f"| all of it {way}, {BATCH} requests at once, each | {together:.1f} |")
 
 
 def stages(model: Model, models: Path, upload: Upload) -> None:
@@ -101,59 +109,52 @@ def show(stage: str, work: Callable[[], object], pictures: int = 1) -> None:
     print(f"| {stage} | {best / pictures * 1e6:.1f} |")
 
 
-async def requests(app: ASGIApp, model: str, upload: Upload) -> tuple[float, float, float]:
+class Client(asyncio.Transport):
+    """The other end of a connection, which only waits for answers."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__()
+        self._connection = cast(type[Connection], config.http_protocol_class)(config, state, {})
+        self._connection.connection_made(self)
+        self._answered: asyncio.Future[None] | None = None
+
+    def ask(self, data: bytes) -> asyncio.Future[None]:
+        """Send a request; done when it is answered."""
+        self._answered = asyncio.get_running_loop().create_future()
+        self._connection.data_received(data)
+        return self._answered
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert bytes(data[:13]) == b"HTTP/1.1 200 ", bytes(data)
+        if self._answered is not None:
+            self._answered.set_result(None)
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def requests(config: uvicorn.Config, data: bytes) -> tuple[float, float, float]:
     """Microseconds of a request: one after the other and together, of the processor; after a pause, by the clock."""
-    statuses: set[int] = set()
-
-    async def send(message: Message) -> None:
-        if "status" in message:
-            statuses.add(message["status"])
-
-    async def ask() -> None:
-        body: Message = {"type": "http.request", "body": upload.data, "more_body": False}
-
-        async def receive() -> Message:
-            return body
-
-        await app(scope(model, upload), receive, send)
-
+    state = ServerState()
+    first, *others = (Client(config, state) for _ in range(BATCH))
     calm_collector()
     alone = together = float("inf")
     for _ in range(ROUNDS):
         started = process_time()
         for _ in range(REQUESTS):
-            await ask()
+            await first.ask(data)
         alone = min(alone, process_time() - started)
         started = process_time()
         for _ in range(REQUESTS // BATCH):
-            await asyncio.gather(*(ask() for _ in range(BATCH)))
+            await asyncio.gather(*(client.ask(data) for client in (first, *others)))
         together = min(together, process_time() - started)
     rested = []
     for _ in range(REQUESTS):
         sleep(PAUSE_S)  # noqa: ASYNC251 - the processor is to sleep too, as it does between requests of one client
         started = perf_counter()
-        await ask()
+        await first.ask(data)
         rested.append(perf_counter() - started)
-    assert statuses == {200}, statuses
     return alone / REQUESTS * 1e6, together / REQUESTS * 1e6, median(rested) * 1e6
-
-
-def scope(model: str, upload: Upload) -> Scope:
-    """Of a request as uvicorn makes it."""
-    headers = {
-        b"host": b"127.0.0.1:8000",
-        b"content-type": (upload.content_type or "").encode(),
-        b"content-length": b"%d" % len(upload.data),
-    }
-    return {
-        "type": "http",
-        "method": "POST",
-        "path": "/predict",
-        "raw_path": b"/predict",
-        "query_string": f"model={model}".encode(),
-        "client": ("127.0.0.1", 1),
-        "headers": list(headers.items()),
-    }
 
 
 if __name__ == "__main__":
