@@ -6,8 +6,11 @@ who asks for one picture after the other asks again within a fraction of that.
 
 import asyncio
 import os
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from time import perf_counter
+
+give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+"""To whoever else wants this processor; Windows has no such call."""
 
 
 class Vigil:
@@ -41,5 +44,5 @@ class Vigil:
         self._answers = 0
         self._looks = alone and perf_counter() < self._until
         if self._looks:
-            os.sched_yield()  # to whoever else wants this processor
+            give_way()
             asyncio.get_running_loop().call_soon(self._look)
