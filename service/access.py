@@ -98,6 +98,13 @@ def target_of(scope: Scope) -> bytes:
     return path + b"?" + scope["query_string"] if scope["query_string"] else path
 
 
+def note_end(exchange: Exchange, lines: "AccessLog", method: str, path: str, client: Client) -> None:
+    """Log and count a request that has ended without the application."""
+    exchange.end()
+    lines.add(method, path, client, exchange)
+    METERS.ended(exchange, {})
+
+
 def protected(path: str, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """``headers`` and those of `PROTECTION` that are not among them."""
     wanted = PROTECTION | DOCUMENTATION if path == "/docs" else PROTECTION

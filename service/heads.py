@@ -2,7 +2,7 @@
 
 Clients send the same head again and again, but for the length of the body and, with forms, the boundary. Without these
 two a head is looked up; only one that is new is taken apart. Plain is a POST of HTTP/1.1 for a picture's prediction,
-whose head asks for nothing that depends on the single request. All others are left to the parser.
+whose head holds nothing out of the ordinary. All others are left to the parser.
 """
 
 import re
@@ -114,7 +114,8 @@ class Heads:
         cut = kept.find(BOUNDARY)
         if cut >= 0:
             cut += len(BOUNDARY)
-            boundary, kept = kept[cut : kept.find(b"\r\n", cut)], kept[:cut] + kept[kept.find(b"\r\n", cut) :]
+            stop = kept.find(b"\r\n", cut)
+            boundary, kept = kept[cut:stop], kept[:cut] + kept[stop:]
             if PLAIN_BOUNDARY.fullmatch(boundary) is None:
                 return None
         head = self._known[kept] if kept in self._known else self._learn(kept)
@@ -126,9 +127,8 @@ class Heads:
             return None
         target, lines = plain.groups()
         headers = headers_of(lines[:-2])
-        names = {name for name, _ in headers}
         head = self._understand(target, lines, headers, kept.count(BOUNDARY))
-        if FLEETING.isdisjoint(names):
+        if FLEETING.isdisjoint(name for name, _ in headers):
             if len(self._known) >= MOST_HEADS:
                 del self._known[next(iter(self._known))]
             self._known[kept] = head

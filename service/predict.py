@@ -1,7 +1,8 @@
 """POST /predict and POST /predict/batch, as plain ASGI applications.
 
 The way through FastAPI's middlewares, router and dependencies costs as much as all the work on a small picture. Here a
-request goes straight from the server to the engine and back. `service.routes` describes both for the OpenAPI document.
+request goes straight from the server to the engine and back; `service.direct` answers plain requests in the same way
+without ASGI. `service.routes` describes both routes for the OpenAPI document.
 """
 
 import asyncio

@@ -13,12 +13,11 @@ from itertools import islice, takewhile
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
-from service.access import AccessLog, Client, headers_of, new_id, request_id
+from service.access import AccessLog, Client, headers_of, new_id, note_end, request_id
 from service.answers import OPEN_INFERENCE, Reply, refusal
 from service.errors import QueueFullError, UnknownModelError
 from service.exchange import Exchange
 from service.heads import HEAD_END, LONGEST_TARGET, Arrival, Head
-from service.meters import METERS
 from service.models import Models
 from service.room import Room
 
@@ -44,7 +43,7 @@ class Caller(Protocol):
     client: Client
 
     def reply(self, reply: Reply, request_id: str) -> None:
-        """Its request is answered already."""
+        """Its request is answered."""
 
     def go_on(self, arrival: Arrival, held_s: float) -> None:
         """Its request has waited for so long and is to be worked on now."""
@@ -61,14 +60,7 @@ class Known(NamedTuple):
 class Turnstile:
     """Lets requests in. All methods are called on the event loop."""
 
-    def __init__(
-        self,
-        models: Models,
-        lines: AccessLog,
-        *,
-        open_below: int,
-        patience_s: float,
-    ) -> None:
+    def __init__(self, models: Models, lines: AccessLog, *, open_below: int, patience_s: float) -> None:
         """With fewer than ``open_below`` requests under way nobody waits; nobody waits longer than ``patience_s``."""
         self._models = models
         self._lines = lines
@@ -172,9 +164,7 @@ class Turnstile:
 
     def _note(self, caller: Caller, target: bytes, exchange: Exchange) -> None:
         """Log and count a request that ends unparsed."""
-        exchange.end()
-        self._lines.add("POST", target.partition(b"?")[0].decode("latin-1"), caller.client, exchange)
-        METERS.ended(exchange, {})
+        note_end(exchange, self._lines, "POST", target.partition(b"?")[0].decode("latin-1"), caller.client)
 
     def _hold(self, caller: Caller, held: Held) -> None:
         if not self._ticking:

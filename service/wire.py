@@ -11,13 +11,12 @@ from typing import Any, cast
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.access import AccessLog, new_id
+from service.access import AccessLog, new_id, note_end
 from service.answers import Header, Reply, refusal, to_http
 from service.direct import Direct
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
 from service.exchange import Exchange
 from service.heads import HEAD_END, Arrival, Heads
-from service.meters import METERS
 from service.outbox import Corked, Outbox
 from service.turnstile import Held, Turnstile
 from service.vigil import Vigil
@@ -97,7 +96,7 @@ class Connection(HttpToolsProtocol):
         elif not arrival.is_whole:
             self.await_body(data)
         elif self.turnstile.is_open(len(self.tasks)) or self.turnstile.admits(self, arrival):
-            self._begin(arrival)
+            self.go_on(arrival, 0.0)
         elif self.held is not None:
             self._wait_no_more()
             self._unset_keepalive_if_required()
@@ -118,7 +117,7 @@ class Connection(HttpToolsProtocol):
             return True
         return self._answered is not None and (bool(self.pipeline) or not self._in_message)
 
-    def _begin(self, arrival: Arrival, held_s: float = 0.0) -> None:
+    def go_on(self, arrival: Arrival, held_s: float) -> None:
         """Have a request answered that has come whole, and has waited for so long."""
         if self.direct is None or arrival.head.personal:
             self._parse(arrival.data)
@@ -209,10 +208,6 @@ class Connection(HttpToolsProtocol):
     def _write(self, reply: Reply, request_id: str, *, last: bool) -> None:
         common = (*self.server_state.default_headers, *self.common)  # the server's has the date
         self.transport.write(to_http(reply, request_id, common, last=last))
-
-    def go_on(self, arrival: Arrival, held_s: float) -> None:
-        """Work on a request that has waited for so long."""
-        self._begin(arrival, held_s)
 
     def await_body(self, head: bytes) -> None:
         """Wait a moment for the body behind ``head``: both together may need no parser, and be held or refused."""
@@ -324,9 +319,7 @@ class Connection(HttpToolsProtocol):
         exchange = known or Exchange(new_id())
         exchange.status, exchange.error = error.status, error.code
         if known is None:
-            exchange.end()
-            METERS.ended(exchange, {})
-            self.lines.add("", path, self.client, exchange)
+            note_end(exchange, self.lines, "", path, self.client)
         self._write(refusal(error, path), exchange.id, last=True)
         self.transport.close()
         if under_way is not None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -15,18 +14,15 @@ from service.direct import Answerer, Direct
 from service.errors import BadOptionError
 from service.exchange import held_s, note_wait
 from service.keys import make_key
-from service.outbox import Outbox
 from service.room import Seat
 from service.uploads import Body
-from service.vigil import Vigil
-from service.wire import Connection
 from tests.conftest import Service, start_service, wait_until
 from tests.service.answers import PICTURE, without_time
 from tests.service.broken import DAMAGED
 from tests.service.exposed import scrape
 from tests.service.loops import on_a_loop
 from tests.service.test_turnstile import PATH, PLAIN, Entrance, turns
-from tests.service.test_wire import Recorder
+from tests.service.test_wire import Recorder, wired
 
 KEY, ENTRY = make_key("me")
 SPECIAL = {"X-Timeout-Ms": "10000"}
@@ -128,23 +124,10 @@ class Line:
         self.sent: list[bytes] = []
         self.transport = Recorder(self.sent)
         entrance = Entrance(0)
-        config = uvicorn.Config(no_content, log_config=None)
-        config.load()
-        wires = {
-            "upload_s": 60.0,
-            "header_s": header_s,
-            "lines": entrance.lines,
-            "heads": entrance.heads,
-            "turnstile": entrance.turnstile,
-            "direct": Direct({PATH: answerer}, entrance.lines, entrance.turnstile),
-            "outbox": Outbox(),
-            "common": (),
-            "vigil": Vigil(0),
-        }
         self.state = ServerState()
         self.state.default_headers = [DATE]
-        kind = type("Wired", (Connection,), wires)
-        self.connection: Connection = kind(config=config, server_state=self.state, app_state={})
+        direct = Direct({PATH: answerer}, entrance.lines, entrance.turnstile)
+        self.connection = wired(no_content, entrance, self.state, direct=direct, header_s=header_s)
         self.connection.connection_made(self.transport)
 
     async def ask(self, data: bytes = PLAIN) -> list[bytes]:

@@ -2,7 +2,7 @@ import asyncio
 from typing import cast
 
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.heads import HEAD_END
@@ -39,6 +39,25 @@ class Recorder(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed
+
+
+def wired(app: ASGIApp, entrance: Entrance, state: ServerState, **changes: object) -> Connection:
+    """A connection behind ``entrance`` to ``app``; ``changes`` of what it is made with."""
+    config = uvicorn.Config(app, log_config=None)
+    config.load()
+    wires = {
+        "upload_s": 60.0,
+        "header_s": 60.0,
+        "lines": entrance.lines,
+        "heads": entrance.heads,
+        "turnstile": entrance.turnstile,
+        "direct": None,
+        "outbox": Outbox(),
+        "common": (),
+        "vigil": Vigil(0),
+    }
+    kind: type[Connection] = type("Wired", (Connection,), wires | changes)
+    return kind(config=config, server_state=state, app_state={})
 
 
 def corked(sent: list[bytes], under_way: int, outbox: Outbox | None = None) -> Corked:
@@ -120,22 +139,7 @@ async def test_a_head_that_came_before_the_end_is_answered_when_its_body_comes()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body"})
 
-    config = uvicorn.Config(app, log_config=None)
-    config.load()
-    entrance = Entrance(AT_ONCE)
-    wires = {
-        "upload_s": 60.0,
-        "header_s": 60.0,
-        "lines": entrance.lines,
-        "heads": entrance.heads,
-        "turnstile": entrance.turnstile,
-        "direct": None,
-        "outbox": Outbox(),
-        "common": (),
-        "vigil": Vigil(0),
-    }
-    kind = type("Wired", (Connection,), wires)
-    connection = kind(config=config, server_state=ServerState(), app_state={})
+    connection = wired(app, Entrance(AT_ONCE), ServerState())
     sent: list[bytes] = []
     transport = Recorder(sent)
     connection.connection_made(transport)
