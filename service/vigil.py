@@ -1,7 +1,7 @@
 """An event loop that stays awake for a moment after an answer.
 
-A processor that has fallen asleep takes a while to wake and to fill its caches again (`benchmarks.stages`); and who asks
-for one picture after the other asks again soon.
+A processor that has fallen asleep takes a while to wake and to fill its caches again (`benchmarks.stages`); and
+who asks for one picture after the other asks again soon.
 """
 
 import asyncio
