@@ -34,7 +34,7 @@ RUN chmod -R a+rX . && mkdir runs data && chown 10001:10001 runs data
 FROM python:3.11-slim AS build
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
-RUN mkdir -p service/client service/open_inference export training && touch README.md LICENSE && \
+RUN touch README.md LICENSE && \
     python -m venv --without-pip /venv
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/venv/bin/python
 

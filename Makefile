@@ -26,7 +26,7 @@ test: .venv/dev.stamp
 	$(BIN)/pytest -n 2 -rs
 
 test-kserve: .venv/dev.stamp .venv/kserve.stamp
-	$(BIN)/pytest tests/service/open_inference/test_kserve.py
+	$(BIN)/pytest tests/service/api/open_inference/test_kserve.py
 
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .

@@ -18,10 +18,10 @@ from torch import nn
 
 from export.exporter import Destination, export_run
 from export.onnx import OnnxRuntime
-from training.catalogue import GTSRB_SMALL, MNIST_RTS
-from training.network import SpatialTransformerClassifier
-from training.recipes import change_recipe
-from training.runs import Evaluation, Run
+from training.fitting.runs import Evaluation, Run
+from training.networks.network import SpatialTransformerClassifier
+from training.recipes.catalogue import GTSRB_SMALL, MNIST_RTS
+from training.recipes.recipe import change_recipe
 
 LIGHT: dict[str, object] = {
     "canvas": (42, 42),

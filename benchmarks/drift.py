@@ -22,11 +22,11 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from torch import Tensor
 
-from training.data import test_split
-from training.distortions import similarity_maps
-from training.geometry import affine_points, base_grid
-from training.runs import Run
-from training.samplers import sample
+from training.data.batches import test_split
+from training.data.distortions import similarity_maps
+from training.fitting.runs import Run
+from training.networks.geometry import affine_points, base_grid
+from training.networks.samplers import sample
 
 QUANTITIES = ("rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes")
 AT_ONCE = 200

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import Artifact, Outputs, find_artifacts, read_artifact
-from service.backends import Backend, cuda_obstacle, open_backend
-from service.engine import Engine
-from service.images import Upload
-from service.models import Models, load_models
+from service.imaging.preprocessing import Upload
+from service.inference.backends import Backend, cuda_obstacle, open_backend
+from service.inference.engine import Engine
+from service.inference.registry import Models, load_models
 from service.settings import Settings
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -12,10 +12,10 @@ import time
 import torch
 from torch.nn import functional
 
-from training.catalogue import find_recipe
-from training.network import SpatialTransformerClassifier
-from training.recipes import change_recipe
-from training.trainer import Training
+from training.fitting.trainer import Training
+from training.networks.network import SpatialTransformerClassifier
+from training.recipes.catalogue import find_recipe
+from training.recipes.recipe import change_recipe
 
 STEPS = 4
 PRECISIONS = ("float32", "bf16")

@@ -26,16 +26,16 @@ from uvicorn.server import ServerState
 from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
 from export.artifact import read_artifact
-from service.answers import describe_answer, to_bytes
-from service.backends import open_backend
-from service.engine import Answer
-from service.exchange import Timings
-from service.images import Upload, encode, open_picture, prepare
-from service.models import Model, load_models
-from service.readings import read
-from service.server import Server, calm_collector
+from service.imaging.preprocessing import Upload, encode, open_picture, prepare
+from service.inference.backends import open_backend
+from service.inference.engine import Answer
+from service.inference.outputs import read
+from service.inference.registry import Model, load_models
+from service.request_context import Timings
+from service.responses import describe_answer, to_bytes
+from service.server.protocol import Connection
+from service.server.server import Server, calm_collector
 from service.settings import Settings
-from service.wire import Connection
 
 BATCH = 32
 ROUNDS = 7

@@ -25,11 +25,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from training.catalogue import find_recipe
-from training.data import Split, loader
-from training.network import SpatialTransformerClassifier
-from training.recipes import Recipe, change_recipe
-from training.trainer import Training
+from training.data.batches import Split, loader
+from training.fitting.trainer import Training
+from training.networks.network import SpatialTransformerClassifier
+from training.recipes.catalogue import find_recipe
+from training.recipes.recipe import Recipe, change_recipe
 
 PICTURES = 4096
 CLASSES = 10

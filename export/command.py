@@ -13,7 +13,7 @@ from export.artifact import Artifact
 from export.console import measures, price_table, run_command
 from export.exporter import Destination, Runtime, Smaller, export_run
 from export.manifest import Precision
-from training.runs import Run
+from training.fitting.runs import Run
 
 
 class PrecisionName(StrEnum):

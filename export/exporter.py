@@ -19,8 +19,8 @@ from export.manifest import Accuracy, Manifest, Precision, Price, Reference, Run
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from export.triton import write_repository
-from training.data import Split, test_split, training_splits
-from training.runs import Run
+from training.data.batches import Split, test_split, training_splits
+from training.fitting.runs import Run
 
 GOLDEN_PICTURES = 4
 

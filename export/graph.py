@@ -9,9 +9,9 @@ from torch.overrides import TorchFunctionMode
 
 from export.errors import ArtifactError
 from export.manifest import ImageInput, Transform
-from training.network import SpatialTransformerClassifier
-from training.recipes import Recipe
-from training.runs import RunInfo
+from training.fitting.runs import RunInfo
+from training.networks.network import SpatialTransformerClassifier
+from training.recipes.recipe import Recipe
 
 INPUT = "image"
 PROBABILITIES = "probabilities"

@@ -25,7 +25,7 @@ from export.golden import Outputs
 from export.graph import INPUT, ServedNetwork, Signature
 from export.manifest import Precision, Price, Tolerance
 from export.parity import Model
-from training.spatial import SpatialTransformer
+from training.networks.spatial import SpatialTransformer
 
 TOLERANCES: dict[Precision, Tolerance] = {
     "float32": Tolerance(probabilities=1e-3, parameters=1e-3, rectified=2),

@@ -17,8 +17,8 @@ from export.manifest import Manifest, Reference
 from export.onnx import OnnxRuntime
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
-from training.data import training_splits
-from training.runs import Run
+from training.data.batches import training_splits
+from training.fitting.runs import Run
 
 BATCH = 256
 RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), TorchScriptRuntime(), ProgramRuntime())

@@ -16,10 +16,10 @@ def main() -> int:
 
         return ask(rest)
     if command == ["key"]:
-        from service.keys import main as make_key
+        from service.middleware.api_keys import main as make_key
 
         return make_key(rest)
-    from service.command import main as serve
+    from service.cli import main as serve
 
     return serve(sys.argv[1:])
 

@@ -16,19 +16,19 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from service import __version__
-from service.administration import create_administration
-from service.answers import describe_error, describe_problem
-from service.demo import create_demo
-from service.engine import Engine
+from service.api.metrics import Metrics, create_metrics_route
+from service.api.model_repository import create_administration
+from service.api.open_inference.infer import PATH as INFER
+from service.api.open_inference.infer import Infer
+from service.api.open_inference.routes import create_open_inference_routes
+from service.api.predict import ONE, SEVERAL, Predict
+from service.api.routes import create_routes
+from service.api.ui import create_demo
 from service.errors import BadOptionError, InternalError, RequestError
-from service.exchange import note_error, note_route
-from service.metrics import Metrics, create_metrics_route
-from service.open_inference.infer import PATH as INFER
-from service.open_inference.infer import Infer
-from service.open_inference.routes import create_open_inference_routes
-from service.predict import ONE, SEVERAL, Predict
-from service.repository import Repository
-from service.routes import create_routes
+from service.inference.engine import Engine
+from service.repository.repository import Repository
+from service.request_context import note_error, note_route
+from service.responses import describe_error, describe_problem
 from service.settings import Settings
 
 Route = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]

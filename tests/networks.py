@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from training.catalogue import MNIST_RTS
-from training.network import SpatialTransformerClassifier
-from training.recipes import Recipe, change_recipe
+from training.networks.network import SpatialTransformerClassifier
+from training.recipes.catalogue import MNIST_RTS
+from training.recipes.recipe import Recipe, change_recipe
 
 CANVAS = (20, 28)
 RECTIFIED = (12, 16)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.begin import begin_run
-from training.catalogue import MNIST_RTS
-from training.evaluation import evaluate
-from training.recipes import Recipe, change_recipe
-from training.runs import DATA_ROOT, Run
-from training.trainer import fit
+from training.evaluation.evaluation import evaluate
+from training.fitting.begin import begin_run
+from training.fitting.runs import DATA_ROOT, Run
+from training.fitting.trainer import fit
+from training.recipes.catalogue import MNIST_RTS
+from training.recipes.recipe import Recipe, change_recipe
 
 torch.set_num_threads(1)  # the tests already run in as many processes as there are cores
 

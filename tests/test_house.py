@@ -20,7 +20,7 @@ LEAVES = {
     "service.errors",
     "service.settings",
     "service.schemas",
-    "service.open_inference.schemas",
+    "service.api.open_inference.schemas",
 }
 CONTRACT = {
     "export.artifact",
@@ -81,7 +81,7 @@ def test_modules_stay_short(file: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the threads of a process as Linux shows them")
-@pytest.mark.parametrize("module", ["service.backends", "export.onnx"])
+@pytest.mark.parametrize("module", ["service.inference.backends", "export.onnx"])
 def test_onnx_runtime_starts_no_thread_that_would_report_what_we_do(module: str) -> None:
     def threads(imported: str, **environment: str) -> int:
         code = f"import {imported}, os; print(len(os.listdir('/proc/self/task')))"

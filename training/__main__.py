@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from training.catalogue import RECIPES, find_recipe
 from training.errors import DataError, RecipeError, RunError, TrainingError
-from training.recipes import change_recipe
-from training.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run
+from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run
+from training.recipes.catalogue import RECIPES, find_recipe
+from training.recipes.recipe import change_recipe
 from training.wording import accuracy_text, before_and_after, boxes_text
 
 app = typer.Typer(
@@ -89,9 +89,9 @@ def run(
             raise RecipeError(f"name a recipe; there are: {', '.join(RECIPES)}")
         all_changes = (changes or []) + ([f"epochs={epochs}"] if epochs is not None else [])
         current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model)
-    from training.evaluation import evaluate
-    from training.report import write_report
-    from training.trainer import fit
+    from training.evaluation.evaluation import evaluate
+    from training.fitting.trainer import fit
+    from training.reports.report import write_report
 
     typer.echo(f"run folder: {current.folder}")
     show_split(current)
@@ -136,8 +136,8 @@ def summary(
 
       python -m training summary cifar10-145k
     """
-    from training.sources import open_source
-    from training.summary import summarise
+    from training.data.sources import open_source
+    from training.reports.summary import summarise
 
     chosen = change_recipe(find_recipe(recipe), parse_changes(changes or []))
     known = 10 if chosen.dataset == "folder" else len(open_source(chosen, Path()).classes)
@@ -156,8 +156,8 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = None
 ) -> None:
     """Measure RUN's best checkpoint on the test set, and write its report again."""
-    from training.evaluation import evaluate as evaluate_run
-    from training.report import write_report
+    from training.evaluation.evaluation import evaluate as evaluate_run
+    from training.reports.report import write_report
 
     current = Run(run)
     root = current.data_root(data_root)
@@ -178,9 +178,9 @@ def report(
 
       python -m training report runs/distorted-mnist
     """
-    from training.comparison import write_table
-    from training.report import write_report
-    from training.study import finished_runs, is_study
+    from training.evaluation.comparison import write_table
+    from training.reports.report import write_report
+    from training.reports.study import finished_runs, is_study
 
     if not is_study(folder):
         run = Run(folder)
@@ -209,8 +209,8 @@ def study(
 
       python -m training study distorted-mnist --only mnist-r-affine --only mnist-rts-affine
     """
-    from training.comparison import write_table
-    from training.study import cells, root_of, work
+    from training.evaluation.comparison import write_table
+    from training.reports.study import cells, root_of, work
 
     folder = out or Path("runs") / name
     todo = cells(name, folder, seeds, only or [])
@@ -227,7 +227,7 @@ def study(
 
 def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path, model: str | None) -> Run:
     """Make the folder of a new run."""
-    from training.begin import begin_run
+    from training.fitting.begin import begin_run
 
     chosen = parse_changes(changes)
     recipe = change_recipe(find_recipe(name), chosen)
@@ -255,7 +255,7 @@ def parse_changes(pairs: list[str]) -> dict[str, object]:
 
 def show_split(run: Run) -> None:
     """Print how many pictures of each class a folder has, and the sizes that were chosen for them."""
-    from training.folders import PARTS, counts, read_split
+    from training.data.folders import PARTS, counts, read_split
 
     if not run.split_file.exists():
         return

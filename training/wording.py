@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from training.rectification import BoxScores
-from training.runs import Evaluation
+from training.evaluation.rectification import BoxScores
+from training.fitting.runs import Evaluation
 
 
 def accuracy_text(evaluation: Evaluation) -> str:

@@ -13,7 +13,7 @@ from export.artifact import Artifact, read_artifact
 from export.check import CPU, Node, Provider, Report, judge, make_report, shape_arithmetic
 from export.errors import CheckError
 from export.manifest import Parity
-from service.backends import cuda_obstacle
+from service.inference.backends import cuda_obstacle
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "models" / "digits" / "2"

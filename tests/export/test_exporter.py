@@ -24,8 +24,8 @@ from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.errors import RunError
-from training.recipes import Recipe
-from training.runs import Run
+from training.fitting.runs import Run
+from training.recipes.recipe import Recipe
 
 
 @pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime, ProgramRuntime])

@@ -17,8 +17,8 @@ from export.parity import compare, exact, trained
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from tests.networks import CANVAS, RECTIFIED, build, heads, in_colour, randomised, small
-from training.recipes import Recipe
-from training.runs import RunInfo
+from training.fitting.runs import RunInfo
+from training.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("error::torch.jit.TracerWarning")  # a value that the trace would freeze
 

@@ -10,7 +10,7 @@ from export.golden import Outputs
 from export.graph import Signature, signature
 from export.manifest import Parity
 from export.parity import Model, compare
-from training.runs import Run
+from training.fitting.runs import Run
 
 Change = Callable[[Outputs], Outputs]
 

@@ -18,9 +18,9 @@ from export.parity import difference, measure, trained
 from export.precision import corner_gap, in_half, quantisable, quantise
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
-from service.backends import open_backend
+from service.inference.backends import open_backend
 from tests.export.test_kinds import COMPOSITIONS, composed, interface, pictures, served
-from training.runs import Run
+from training.fitting.runs import Run
 
 Shown = list[tuple[Price, float, int]]
 SMALLER: dict[str, tuple[Runtime, Precision]] = {

@@ -13,7 +13,7 @@ from export.onnx import OnnxRuntime
 from export.reference import add_reference
 from export.torchscript import TorchScriptRuntime
 from tests.conftest import REPOSITORY
-from training.runs import Run
+from training.fitting.runs import Run
 
 BUNDLED = sorted((REPOSITORY / "models").glob("*/[0-9]*"))
 

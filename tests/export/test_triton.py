@@ -11,7 +11,7 @@ from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
 from export.triton import config, write_repository
 from tests.export.manifests import manifest
-from training.runs import Run
+from training.fitting.runs import Run
 
 CONFIG = """name: "pets"
 backend: "onnxruntime"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from service.keys import hash_key
+from service.middleware.api_keys import hash_key
 from tests.conftest import Service, start_service
 from tests.page.looking import expect_best
 

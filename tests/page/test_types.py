@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from service.demo import FOLDER
+from service.api.ui import FOLDER
 
 
 def test_the_modules_are_what_their_types_say() -> None:

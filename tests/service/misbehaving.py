@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Outputs
-from service.backends import Backend, Device, open_backend
-from service.command import announcement
-from service.logs import configure_logs
-from service.models import load_models
-from service.server import Server, listen
+from service.cli import announcement
+from service.inference.backends import Backend, Device, open_backend
+from service.inference.registry import load_models
+from service.logging import configure_logs
+from service.server.server import Server, listen
 from service.settings import load_settings
 
 BAD = 128

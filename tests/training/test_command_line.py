@@ -10,9 +10,9 @@ import pytest
 
 from export.artifact import NAME
 from training.__main__ import main, parse_changes
-from training.catalogue import RECIPES
 from training.errors import RecipeError, RunError
-from training.runs import MODEL_NAME, Run
+from training.fitting.runs import MODEL_NAME, Run
+from training.recipes.catalogue import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_resumed_run_is_exported_under_the_name_that_it_was_begun_with(
     monkeypatch.setattr("training.__main__.export", lambda run, name: names.append(name))
     resume = ["run", "--resume", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr("training.trainer.fit", interrupted)
+        patch.setattr("training.fitting.trainer.fit", interrupted)
         assert main([*small(data_root, tmp_path / "run"), "--model", "mine"]) == 1
     assert main(resume) == 0
     assert names == ["mine"]
@@ -123,7 +123,7 @@ def test_a_run_that_was_begun_before_stays_when_it_cannot_go_on(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("training.trainer.fit", interrupted)
+        patch.setattr("training.fitting.trainer.fit", interrupted)
         assert main(small(data_root, tmp_path / "run")) == 1
     assert main(["run", "--resume", str(tmp_path / "run"), "--devices", "3"]) == 1
     assert Run(tmp_path / "run").info().seed == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from training.__main__ import main
-from training.runs import Run
+from training.fitting.runs import Run
 
 KILLS = 2
 CHANGES = ("validation_size=160", "batch_size=32", "epochs=3")

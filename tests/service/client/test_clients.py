@@ -29,7 +29,7 @@ from tests.service.answers import PICTURE
 from tests.service.client.scripted import GOOD, Reply, failure
 from tests.service.client.scripted import server as scripted
 from tests.service.pictures import DIGITS, encode
-from tests.service.test_overload import misbehaving
+from tests.service.server.test_overload import misbehaving
 
 Ask = Callable[..., Any]
 

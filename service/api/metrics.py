@@ -1,0 +1,104 @@
+"""The route of /metrics, which shows what all processes count (docs/metrics.md)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from service.inference.engine import Engine
+from service.metrics.exposition import families
+from service.metrics.multiprocess import Figures, Ledger
+from service.metrics.recorder import METERS, Counts, labels
+from service.settings import Settings
+
+STATM = Path("/proc/self/statm")
+"""Where Linux says how many pages of memory a process has."""
+
+
+class Metrics(Collector):
+    """Of the service that ``engine`` is part of."""
+
+    def __init__(self, engine: Engine, settings: Settings, ledger: Ledger) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._ledger = ledger
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def publish(self) -> None:
+        """Write down what was counted, for the other workers and for the one that may take this one's place."""
+        self._ledger.publish(Figures(METERS.counts() | {("cpu", str(self._ledger.number)): [cpu_s()]}, self._gauges()))
+
+    def figures(self) -> Figures:
+        """Of all processes: of this one as they are, of the others up to a second ago."""
+        self.publish()
+        return self._ledger.total()
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the format that ``accept`` asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """See `prometheus_client`."""
+        windows = {labels((m.name, m.version)): m.window for m in self._engine.models if m.window is not None}
+        yield from families(self.figures(), self._ledger.ready, windows, max(1, self._settings.drift_window // 2))
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing before it is asked for."""
+        return iter(())
+
+    def _gauges(self) -> Counts:
+        found: Counts = {}
+        if (resident := resident_bytes()) is not None:
+            found["resident", str(self._ledger.number)] = [resident]
+        for model in self._engine.models:
+            key = labels((model.name, model.version))
+            manifest = model.manifest
+            found["info", *key, manifest.runtime, model.device, manifest.precision] = [1]
+            found["queue", *key] = [model.batcher.waiting + model.room.held]
+            found["under_way", *key] = [model.room.pictures]
+            found["limit", *key] = [self._settings.max_queue]
+            found["last", *key, str(self._ledger.number)] = [METERS.of_model((model.name, model.version)).last_s]
+            found["hangs", *key] = [model.batcher.hangs]
+            if model.window is not None:
+                for position, shown in enumerate(model.window.shows()):
+                    found["drift", *key, str(position)] = [*shown.counts, shown.total]
+        return found
+
+
+def create_metrics_route(metrics: Metrics) -> APIRouter:
+    """GET /metrics."""
+    router = APIRouter()
+
+    @router.get(
+        "/metrics",
+        tags=["metrics"],
+        summary="What the service does, for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def scrape(request: Request) -> Response:
+        content, content_type = metrics.expose(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": content_type})
+
+    return router
+
+
+def cpu_s() -> float:
+    """Processor time of this process."""
+    times = os.times()
+    return times.user + times.system
+
+
+def resident_bytes() -> int | None:
+    """Memory of this process; None where the system does not say."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None

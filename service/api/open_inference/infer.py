@@ -1,0 +1,68 @@
+"""POST /v2/models/M/infer, as a plain ASGI application. `service.api.open_inference.routes` describes it."""
+
+import re
+from time import perf_counter
+
+from starlette.types import Receive, Scope, Send
+
+from service.api.open_inference.compression import inflate
+from service.api.open_inference.requests import read_request
+from service.api.open_inference.responses import JSON_LENGTH, write_response
+from service.api.predict import read_timeout, respond
+from service.api.request_body import Body
+from service.errors import UnknownModelError
+from service.inference.admission import Seat
+from service.inference.engine import Engine
+from service.inference.registry import Model
+from service.request_context import held_s, note_route
+from service.responses import Reply
+from service.settings import Settings
+
+PATH = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
+ROUTE = "/v2/models/{name}/infer"
+"""For metrics, where the version has a label of its own."""
+ENCODING = b"content-encoding"
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+class Infer:
+    """The route over ``engine``. Clients send no Content-Type, so the body is read as the protocol has it."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, in whose scope are the ``path_params`` of `PATH`."""
+        note_route(ROUTE)
+        await respond(send, self._infer(scope, receive), scope["path"])
+
+    async def _infer(self, scope: Scope, receive: Receive) -> Reply:
+        model = find_model(self._engine, **scope["path_params"])
+        settings = self._settings
+        body = Body(scope["headers"], receive)
+        patience_ms = read_timeout(body, settings.timeout_ms)
+        headers = dict(body.headers)
+        json_length = headers.get(JSON_LENGTH)
+        max_bytes = settings.max_bytes if json_length is None else settings.max_batch_bytes
+        with Seat(model.room) as seat:
+            content = await body.read(max_bytes, seat)
+            arrived = perf_counter() - held_s()
+            if ENCODING in headers:
+                content = await inflate(content, headers[ENCODING].decode("latin-1"), max_bytes, seat)
+            question = read_request(content, json_length, model.manifest, settings)
+            seat.take(pictures=len(question.pictures))
+            deadline = arrived + min(patience_ms, question.timeout_ms or patience_ms) / 1000
+            readings = await self._engine.infer(model, question.pictures, deadline)
+            return write_response(model, question, readings)
+
+
+def find_model(engine: Engine, name: str, version: str | None = None) -> Model:
+    """The model that a path names.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    if version is not None and not VERSION.fullmatch(version):
+        raise UnknownModelError(f"{version[:40]!r} is no version; versions are whole numbers from 1")
+    return engine.find(name, None if version is None else int(version))

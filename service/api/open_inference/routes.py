@@ -1,0 +1,228 @@
+"""The routes under /v2: health, metadata, configuration, statistics; and the description of inference."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from export.artifact import Tensor
+from service import __version__
+from service.api.metrics import Metrics
+from service.api.open_inference.infer import find_model
+from service.api.open_inference.responses import DATATYPES
+from service.api.open_inference.schemas import (
+    BatchStatistics,
+    ConfigTensor,
+    Duration,
+    DynamicBatching,
+    InferenceError,
+    InferenceRequest,
+    InferenceResponse,
+    InferenceStatistics,
+    InstanceGroup,
+    Live,
+    ModelConfig,
+    ModelMetadata,
+    ModelReady,
+    ModelStatistics,
+    QueuePolicy,
+    Ready,
+    ServerMetadata,
+    Statistics,
+    TensorMetadata,
+)
+from service.api.routes import BINARY, PICTURE_ERRORS, TimeoutHeader, check_live, check_ready, errors
+from service.errors import NotReadyError, RequestError, UnknownEncodingError, UnknownModelError
+from service.inference.engine import Engine
+from service.inference.registry import Model
+from service.metrics.multiprocess import Figures
+from service.metrics.recorder import labels
+from service.settings import Settings
+
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+RUNTIMES = {"onnx": ("onnxruntime_onnx", "onnxruntime"), "torchscript": ("pytorch_libtorch", "pytorch")}
+"""Triton's names of platform and backend."""
+MODEL = "/v2/models/{name}"
+MODEL_VERSION = "/v2/models/{name}/versions/{version}"
+NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "of the model"}
+VERSION = NAME | {"name": "version", "description": "of the model; the highest where the path has none"}
+JSON_LENGTH: dict[str, Any] = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "bytes of the body that are JSON, with tensors behind it; 0: the body is the tensor of one picture",
+}
+ENCODING: dict[str, Any] = {
+    "name": "Content-Encoding",
+    "in": "header",
+    "schema": {"type": "string", "enum": ["gzip", "deflate"]},
+    "description": "how the body is compressed",
+}
+BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": {"schema": BINARY}},
+        "headers": {"Inference-Header-Content-Length": {k: JSON_LENGTH[k] for k in ("schema", "description")}},
+    }
+}
+
+
+def create_open_inference_routes(
+    engine: Engine, settings: Settings, metrics: Metrics, workers_ready: Callable[[], bool]
+) -> APIRouter:
+    """The routes over ``engine``, and the description of the one that `service.api.open_inference.infer` answers."""
+    router = APIRouter(tags=["Open Inference Protocol"])
+
+    async def asked(request: Request) -> Model:
+        return find_model(engine, **request.path_params)
+
+    Asked = Annotated[Model, Depends(asked)]  # noqa: N806 - a type
+
+    @router.get("/v2/", include_in_schema=False)
+    @router.get("/v2", summary="The service and its extensions of the protocol")
+    async def server_metadata() -> ServerMetadata:
+        extensions = [*EXTENSIONS, *(["model_repository"] if settings.admin else [])]
+        return ServerMetadata(name="stn-serve", version=__version__, extensions=extensions)
+
+    @router.get(
+        "/v2/health/live", summary="Is the process answering, and no model given up?", responses=failures(NotReadyError)
+    )
+    async def live() -> Live:
+        check_live(engine)
+        return Live(live=True)
+
+    @router.get(
+        "/v2/health/ready",
+        summary="Have all models answered their warm-up as they should?",
+        responses=failures(NotReadyError),
+    )
+    async def ready() -> Ready:
+        check_ready(engine, workers_ready)
+        return Ready(ready=True)
+
+    @router.get("/v2/models/stats", summary="What every model has done")
+    async def all_statistics() -> Statistics:
+        figures = metrics.figures()
+        return Statistics(model_stats=[describe_statistics(model, figures) for model in engine.models])
+
+    for path, parameters in (MODEL, [NAME]), (MODEL_VERSION, [NAME, VERSION]):
+        about: dict[str, Any] = {"openapi_extra": {"parameters": parameters}}
+
+        @router.get(path, summary="What a model takes and gives", responses=failures(UnknownModelError), **about)
+        async def model_metadata(model: Asked) -> ModelMetadata:
+            versions = sorted(other.version for other in engine.models if other.name == model.name)
+            return describe_model(model, versions)
+
+        @router.get(
+            f"{path}/ready",
+            summary="Can a model answer?",
+            responses=failures(UnknownModelError, NotReadyError),
+            **about,
+        )
+        async def model_ready(model: Asked) -> ModelReady:
+            if not engine.serves(model):
+                raise NotReadyError("the service is shutting down, or the model does not answer any more")
+            return ModelReady(name=model.name, ready=True)
+
+        @router.get(f"{path}/config", summary="How a model is run", responses=failures(UnknownModelError), **about)
+        async def model_config(model: Asked) -> ModelConfig:
+            return describe_config(model, settings)
+
+        @router.get(f"{path}/stats", summary="What a model has done", responses=failures(UnknownModelError), **about)
+        async def model_statistics(model: Asked) -> Statistics:
+            return Statistics(model_stats=[describe_statistics(model, metrics.figures())])
+
+        @router.post(
+            f"{path}/infer",
+            summary="Ask a model about tensors or encoded pictures",
+            response_model=InferenceResponse,
+            responses=BINARY_ANSWER | failures(*PICTURE_ERRORS, UnknownEncodingError),
+            openapi_extra={
+                "parameters": [*parameters, JSON_LENGTH, ENCODING],
+                "requestBody": {"content": {"application/octet-stream": {"schema": BINARY}}},
+            },
+        )
+        def infer(request: InferenceRequest, x_timeout_ms: TimeoutHeader = None) -> None:
+            """All pictures of a request are answered, or none. No Content-Type is needed."""
+
+    return router
+
+
+def failures(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for the OpenAPI document."""
+    return errors(*kinds, model=InferenceError)
+
+
+def describe_model(model: Model, versions: list[int]) -> ModelMetadata:
+    """A model of which these ``versions`` are served."""
+    manifest = model.manifest
+    return ModelMetadata(
+        name=model.name,
+        versions=list(map(str, versions)),
+        platform=RUNTIMES[manifest.runtime][0],
+        inputs=[describe_tensor(manifest.image())],
+        outputs=[describe_tensor(tensor) for tensor in manifest.answers().values()],
+    )
+
+
+def describe_tensor(tensor: Tensor) -> TensorMetadata:
+    """An input or output, of any number of pictures."""
+    return TensorMetadata.model_validate(
+        {"name": tensor.name, "datatype": DATATYPES[tensor.type], "shape": [-1, *tensor.shape]}
+    )
+
+
+def describe_config(model: Model, settings: Settings) -> ModelConfig:
+    """How ``settings`` have a model run, in Triton's words."""
+    manifest = model.manifest
+    platform, backend = RUNTIMES[manifest.runtime]
+    policy = QueuePolicy(
+        default_timeout_microseconds=settings.timeout_ms * 1000,
+        max_queue_size=settings.max_queue,
+    )
+    return ModelConfig(
+        name=model.name,
+        platform=platform,
+        backend=backend,
+        max_batch_size=settings.max_batch,
+        input=[describe_for_config(manifest.image())],
+        output=[describe_for_config(tensor) for tensor in manifest.answers().values()],
+        instance_group=[InstanceGroup(kind="KIND_CPU" if model.device == "cpu" else "KIND_GPU")],
+        dynamic_batching=DynamicBatching(default_queue_policy=policy),
+    )
+
+
+def describe_for_config(tensor: Tensor) -> ConfigTensor:
+    """An input or output in Triton's words."""
+    return ConfigTensor(name=tensor.name, data_type=f"TYPE_{DATATYPES[tensor.type]}", dims=list(tensor.shape))
+
+
+def describe_statistics(model: Model, figures: Figures) -> ModelStatistics:
+    """What a model has done according to ``figures``, in Triton's words."""
+    key = labels((model.name, model.version))
+    queue_s, failures = figures.counts["inferred", *key]
+    counted = [(int(found[-1]), vector) for found, vector in figures.counts.items() if found[:-1] == ("batch", *key)]
+    ends_s = [vector[0] for found, vector in figures.gauges.items() if found[:-1] == ("last", *key)]
+    pictures = int(sum(size * inferences for size, (inferences, _) in counted))
+    inference_s = sum(size * seconds for size, (_, seconds) in counted)
+    return ModelStatistics(
+        name=model.name,
+        version=str(model.version),
+        last_inference=int(max(ends_s, default=0) * 1000),
+        inference_count=pictures,
+        execution_count=int(sum(inferences for _, (inferences, _) in counted)),
+        inference_stats=InferenceStatistics(
+            success=duration(pictures, queue_s + inference_s),
+            fail=Duration(count=int(failures)),
+            queue=duration(pictures, queue_s),
+            compute_infer=duration(pictures, inference_s),
+        ),
+        batch_stats=[
+            BatchStatistics(batch_size=size, compute_infer=duration(int(inferences), seconds))
+            for size, (inferences, seconds) in sorted(counted)
+        ],
+    )
+
+
+def duration(count: int, seconds: float) -> Duration:
+    """How often, and how long in all."""
+    return Duration(count=count, ns=round(seconds * 1e9))

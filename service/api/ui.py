@@ -1,0 +1,165 @@
+"""The page at GET /: its files, held in memory, and the sample pictures that lie beside the models.
+
+All files but ``index.html`` stand under a path that holds the digest of their contents, and may be kept for ever: other
+files have another path. A sample lies in ``MODELS/NAME/samples/`` and is called as its class is; a model that has none
+shows the golden pictures of its artifact.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from export.artifact import ArtifactError, find_artifacts, read_artifact
+from service.imaging.preprocessing import encode
+from service.inference.registry import Model, Models
+
+FOLDER: Final = Path(__file__).parents[1] / "page"
+INDEX: Final = "index.html"
+PLACEHOLDER: Final = b"{files}"
+"""Stands in ``index.html`` for where the other files are."""
+TYPES: Final[Mapping[str, str]] = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+}
+SAMPLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ()._-]{0,99}\.(png|jpg)")
+SAMPLES: Final = "samples"
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "media-src 'self' blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+PAGE_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": POLICY,
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+}
+FOR_EVER: Final = "public, max-age=31536000, immutable"
+ASK_AGAIN: Final = "no-cache"
+
+
+class File(NamedTuple):
+    """What is sent for a path."""
+
+    content: bytes
+    type: str
+    etag: str
+
+
+def file(content: bytes, name: str) -> File:
+    """The file of that ``name``."""
+    return File(content, TYPES[Path(name).suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+
+class Page:
+    """The files of a ``folder`` that holds a page."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in TYPES}
+        index = contents.pop(INDEX)
+        digest = hashlib.sha256()
+        for name, content in contents.items():
+            digest.update(f"{name}:{len(content)}:".encode() + content)
+        self.version = digest.hexdigest()[:16]
+        self.index = file(index.replace(PLACEHOLDER, f"page/{self.version}".encode()), INDEX)
+        self.files = {name: file(content, name) for name, content in contents.items()}
+
+
+def create_demo(models: Models, folder: Path, page: Page | None = None) -> APIRouter:
+    """The routes of the page over ``models``, which lie in ``folder``."""
+    router = APIRouter(include_in_schema=False)
+    page = page or Page()
+
+    @router.get("/")
+    @router.head("/")
+    async def index(request: Request) -> Response:
+        return send(request, page.index, ASK_AGAIN, PAGE_HEADERS)
+
+    @router.get("/samples/{model}")
+    def samples(model: str) -> Response:
+        found = models.find(model, None)
+        names = list_samples(folder / model / SAMPLES) or list(golden_samples(found, folder))
+        return JSONResponse({"samples": names}, headers={"Cache-Control": ASK_AGAIN})
+
+    @router.get("/samples/{model}/{name}")
+    def sample(request: Request, model: str, name: str) -> Response:
+        found = models.find(model, None)
+        if not SAMPLE.fullmatch(name):
+            raise HTTPException(404)
+        try:
+            content = (folder / model / SAMPLES / name).read_bytes()
+        except OSError:
+            content = golden_samples(found, folder).get(name, b"")
+        if not content:
+            raise HTTPException(404)
+        return send(request, file(content, name), ASK_AGAIN)
+
+    @router.get("/page/{version}/{name}")
+    async def part(request: Request, version: str, name: str) -> Response:
+        found = page.files.get(name) if version == page.version else None
+        if found is None:
+            raise HTTPException(404)
+        return send(request, found, FOR_EVER)
+
+    return router
+
+
+def list_samples(folder: Path) -> list[str]:
+    """The names of the sample pictures in ``folder``; none where there is no such folder."""
+    try:
+        return sorted((entry.name for entry in folder.iterdir() if SAMPLE.fullmatch(entry.name)), key=in_order)
+    except OSError:
+        return []
+
+
+def golden_samples(model: Model, folder: Path) -> Mapping[str, bytes]:
+    """The golden pictures of ``model``, which lies in ``folder``, by name; none if its files have gone meanwhile."""
+    try:
+        return read_golden(model.name, model.version, model.digest, folder)
+    except (ArtifactError, KeyError):
+        return {}
+
+
+@lru_cache(maxsize=32)
+def read_golden(name: str, version: int, digest: str, folder: Path) -> Mapping[str, bytes]:
+    """See `golden_samples`; ``digest`` tells one content of the artifact from another.
+
+    Raises:
+        ArtifactError: the artifact cannot be read.
+        KeyError: it is not there.
+    """
+    places = {(found, number): place for found, number, place in find_artifacts(folder)}
+    images, _ = read_artifact(places[name, version]).golden()
+    return {f"picture {number}.png": encode(image, "png") for number, image in enumerate(images, start=1)}
+
+
+def in_order(name: str) -> tuple[int, str]:
+    """Numbers by their value, then all else."""
+    stem = Path(name).stem
+    return (int(stem), name) if stem.isdecimal() else (10**9, name)
+
+
+def send(request: Request, found: File, caching: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The file, or 304 to who has it already."""
+    common = {"ETag": found.etag, "Cache-Control": caching, **(headers or {})}
+    if found.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=common)
+    return Response(found.content, media_type=found.type, headers=common)

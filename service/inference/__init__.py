@@ -1,0 +1,1 @@
+"""The engine: batches, backends and models, without HTTP."""

@@ -1,0 +1,194 @@
+"""From an upload to an answer: decode, infer together with others, encode. Every protocol calls this."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import starmap
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.artifact import ImageInput
+from service.errors import ModelFailedError, RequestError, TimeIsUpError
+from service.imaging.preprocessing import Format, Picture, Upload, encode, open_picture, prepare
+from service.inference.outputs import Reading
+from service.inference.registry import Model, Models
+from service.request_context import Timings, held_s, note_answer, note_model, note_wait
+from service.settings import Settings
+
+IN_PLACE_BYTES = 64 * 2**10
+IN_PLACE_PIXELS = 128 * 128
+"""Pictures up to both are decoded, and rectified images up to the latter encoded, on the event loop: a fraction of a
+millisecond each, less than the way to a thread and back under load."""
+PICTURES_A_TURN = 16
+"""Of one request, before other requests have their turn."""
+
+Value = TypeVar("Value")
+
+
+class Answer(NamedTuple):
+    """All that a model says about one picture."""
+
+    model: Model
+    reading: Reading
+    width: int
+    height: int
+    """Of the uploaded picture, upright, in its own pixels."""
+    rectified: list[bytes] | None
+    """A file for each transformer, if they were asked for."""
+    batch_size: int
+    timings: Timings
+
+
+class Engine:
+    """The models and the threads that large pictures are decoded and encoded in."""
+
+    def __init__(self, models: Models, settings: Settings) -> None:
+        self.models = models
+        self._max_pixels = settings.max_pixels
+        workers = settings.decode_threads or os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+        self._closing = False
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a model that is served has been given up."""
+        return any(batcher.hangs for batcher in self.models.batchers)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a model has been given up, be it one that is not served any more."""
+        return self.hangs or any(batcher.hangs for batcher in self.models.leaving)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model can answer."""
+        return not self._closing and not self.hangs
+
+    def find(self, name: str | None, version: int | None) -> Model:
+        """The model that a request asks for.
+
+        Raises:
+            UnknownModelError: see `Models.find`.
+        """
+        model = self.models.find(name, version)
+        note_model(model.name, model.version)
+        return model
+
+    def serves(self, model: Model) -> bool:
+        """Whether ``model`` can answer."""
+        return not self._closing and not model.batcher.hangs
+
+    async def predict(self, model: Model, upload: Upload, rectified: Format | None, timeout_ms: int) -> Answer:
+        """Answer for one picture within ``timeout_ms``; ``rectified`` is how to encode the rectified images.
+
+        Time that its request has waited at the wire counts.
+
+        Raises:
+            RequestError: the picture cannot be used, its time is up, or the model failed.
+        """
+        started = time.perf_counter()
+        held = held_s()
+        deadline = started - held + timeout_ms / 1000
+        picture = await self._read(upload, model.manifest.input, deadline)
+        decoded = time.perf_counter()
+        inference = await note_wait(model.batcher.submit(picture.pixels, deadline, held))
+        inferred = time.perf_counter()
+        reading = sound_reading(inference.value)
+        files = await self._encode(reading, rectified) if rectified else None
+        ended = time.perf_counter()
+        decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
+        timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
+        note_answer(started, timings, inference.batch_size, ended)
+        return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
+
+    async def infer(
+        self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
+    ) -> list[Reading]:
+        """What ``model`` says of ``pictures``, all of which must be good: files, or ``(N, H, W, C)`` of its input.
+
+        ``deadline`` is as `time.perf_counter` gives it.
+
+        Raises:
+            RequestError: a picture cannot be used, their time is up, or the model failed.
+        """
+        started = time.perf_counter()
+        held = held_s()
+        if isinstance(pictures, np.ndarray):
+            pixels = list(pictures)
+        else:
+            pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
+        decode_ms = (time.perf_counter() - started) * 1000
+        answers = [note_wait(model.batcher.submit(picture, deadline, held)) for picture in pixels]
+        # Exceptions are taken as results, since several may come and each must be looked at.
+        inferences = await asyncio.gather(*answers, return_exceptions=True)
+        readings = []
+        try:
+            for inference in inferences:
+                if isinstance(inference, BaseException):
+                    raise inference
+                readings.append(sound_reading(inference.value))
+                timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
+                note_answer(started, timings, inference.batch_size, time.perf_counter())
+        finally:
+            del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
+        return readings
+
+    async def close(self) -> None:
+        """Answer everything that was accepted, and end the threads when what they do is done."""
+        self._closing = True
+        await asyncio.gather(*(batcher.close() for batcher in (*self.models.batchers, *self.models.leaving)))
+        self._threads.shutdown(wait=False)
+
+    async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
+        async def read(number: int, upload: Upload) -> Picture:
+            try:
+                return await self._read(upload, model_input, deadline)
+            except RequestError as error:
+                raise type(error)(f"picture {number}: {error}") from error
+
+        pictures: list[Picture] = []
+        numbered = list(enumerate(uploads, start=1))
+        for start in range(0, len(uploads), PICTURES_A_TURN):
+            pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_A_TURN]))
+        return pictures
+
+    async def _read(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
+        if len(upload.data) <= IN_PLACE_BYTES:
+            opened = open_picture(upload, self._max_pixels)
+            if opened.width * opened.height <= IN_PLACE_PIXELS:
+                return prepare(opened, model_input)
+
+        try:
+            async with asyncio.timeout(deadline - time.perf_counter()):  # what still waits for a thread then is dropped
+                return await self._in_thread(lambda: prepare(open_picture(upload, self._max_pixels), model_input))
+        except TimeoutError:
+            raise TimeIsUpError("the picture was not decoded within the time given; try again later") from None
+
+    async def _encode(self, reading: Reading, picture_format: Format) -> list[bytes]:
+        files = []
+        for look in reading.looks:
+            height, width, _ = look.rectified.shape
+            if height * width <= IN_PLACE_PIXELS:
+                files.append(encode(look.rectified, picture_format))
+            else:
+                files.append(await self._in_thread(partial(encode, look.rectified, picture_format)))
+        return files
+
+    async def _in_thread(self, work: Callable[[], Value]) -> Value:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def sound_reading(reading: Reading) -> Reading:
+    """``reading``, whose numbers must be some.
+
+    Raises:
+        ModelFailedError: they are not.
+    """
+    if not reading.sound:
+        raise ModelFailedError("the model gave values that are no numbers for this picture")
+    return reading

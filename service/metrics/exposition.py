@@ -1,0 +1,201 @@
+"""Figures under the names that docs/metrics.md describes, as families of `prometheus_client`."""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from export.artifact import distance
+from service.metrics.drift import Window
+from service.metrics.multiprocess import Figures
+from service.metrics.recorder import CLIENT_LEFT, SECONDS, Counts, Key
+
+PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Upper ends of the buckets of batch sizes."""
+MODEL: Final = ("model", "version")
+DRIFT: Final = (*MODEL, "transform", "quantity")
+PREDICTIONS: Final = ("/predict", "/predict/batch", "/infer")
+"""How the routes end that ask a model."""
+REASONS: Final = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", CLIENT_LEFT: "CANCELED", 500: "BACKEND"}
+"""Triton's words for why a request failed, by status."""
+TRITON_STAGES: Final = {
+    "queue": ("nv_inference_queue_duration_us", "Time of pictures in the queue"),
+    "decode": ("nv_inference_compute_input_duration_us", "Time of decoding pictures"),
+    "inference": ("nv_inference_compute_infer_duration_us", "Time of pictures in inferences"),
+    "encode": ("nv_inference_compute_output_duration_us", "Time of encoding rectified images"),
+}
+GAUGES: Final = {
+    "queue": ("stn_queue_depth", "Pictures that wait for an inference", MODEL),
+    "under_way": ("stn_pictures_under_way", "Pictures from the arrival of their bytes to their answers", MODEL),
+    "limit": ("stn_pictures_limit", "Pictures that may be under way before 429 is answered", MODEL),
+    "hangs": ("stn_model_hangs", "Workers whose model has been given up", MODEL),
+    "resident": ("stn_worker_resident_bytes", "Memory of a worker", ("worker",)),
+}
+
+
+def families(figures: Figures, ready: Sequence[int], windows: Mapping[Key, Window], least: int) -> Iterator[Metric]:
+    """All that is exposed.
+
+    Args:
+        figures: of all processes.
+        ready: for each worker, whether it answers.
+        windows: of the models that are loaded, by name and version; their references are read, not what they show.
+        least: pictures that it takes before drift is told.
+    """
+    yield from requests(figures.counts)
+    yield from pictures(figures.counts)
+    yield from gauges(figures.gauges)
+    yield from workers(figures.counts, ready)
+    yield from drift(figures.gauges, windows, least)
+    yield from triton(figures)
+
+
+def of(counts: Counts, what: str) -> Iterator[tuple[Key, list[float]]]:
+    """Labels and vector of all that is ``what``."""
+    return ((key[1:], vector) for key, vector in sorted(counts.items()) if key[0] == what)
+
+
+def requests(counts: Counts) -> Iterator[Metric]:
+    """By route, model and status; how long they took; why they were refused."""
+    total = CounterMetricFamily("stn_requests", "Requests that were answered", labels=("route", *MODEL, "status"))
+    durations: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * (len(SECONDS) + 2))
+    for labels, vector in of(counts, "request"):
+        total.add_metric(labels, sum(vector[:-1]))
+        durations[labels[:-1]] = [a + b for a, b in zip(durations[labels[:-1]], vector, strict=True)]
+    yield total
+    text = "From the arrival of a request's head to the end of its answer"
+    duration = HistogramMetricFamily("stn_request_duration_seconds", text, labels=("route", *MODEL))
+    for labels, vector in durations.items():
+        fill(duration, labels, SECONDS, vector)
+    yield duration
+    rejections = CounterMetricFamily(
+        "stn_rejections", "Requests and pictures that were refused, by the code of the error", labels=(*MODEL, "cause")
+    )
+    for labels, (number,) in of(counts, "rejection"):
+        rejections.add_metric(labels, number)
+    yield rejections
+
+
+def pictures(counts: Counts) -> Iterator[Metric]:
+    """How long their stages took, and in what batches they were inferred."""
+    stage = HistogramMetricFamily(
+        "stn_stage_duration_seconds", "Stages of the pictures that were answered", labels=(*MODEL, "stage")
+    )
+    for labels, vector in of(counts, "stage"):
+        fill(stage, labels, SECONDS, vector)
+    yield stage
+    whole = HistogramMetricFamily(
+        "stn_prediction_duration_seconds", "From a picture's bytes to its answer", labels=MODEL
+    )
+    for labels, vector in of(counts, "prediction"):
+        fill(whole, labels, SECONDS, vector)
+    yield whole
+    batch = HistogramMetricFamily("stn_batch_size", "Pictures in each inference", labels=MODEL)
+    for labels, vector in batch_sizes(counts).items():
+        fill(batch, labels, PICTURES, vector)
+    yield batch
+
+
+def batch_sizes(counts: Counts) -> dict[Key, list[float]]:
+    """For each model, how many inferences fell in each bucket of `PICTURES`; then their pictures."""
+    found = {labels: [0.0] * (len(PICTURES) + 2) for labels, _ in of(counts, "inferred")}
+    for (*labels, size), (inferences, _) in of(counts, "batch"):
+        vector = found[tuple(labels)]
+        vector[bisect_left(PICTURES, int(size))] += inferences
+        vector[-1] += int(size) * inferences
+    return found
+
+
+def fill(family: HistogramMetricFamily, labels: Key, bounds: Sequence[float], vector: Sequence[float]) -> None:
+    """Add a histogram of how many fell in each bucket, and their sum."""
+    names = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    family.add_metric(labels, list(zip(names, accumulate(vector[:-1]), strict=True)), vector[-1])
+
+
+def gauges(found: Counts) -> Iterator[Metric]:
+    """What is loaded, and what is under way."""
+    labels = (*MODEL, "runtime", "device", "precision")
+    info = GaugeMetricFamily("stn_model_info", "Workers that have a version loaded", labels=labels)
+    for values, (number,) in of(found, "info"):
+        info.add_metric(values, number)
+    yield info
+    for what, (name, text, names) in GAUGES.items():
+        gauge = GaugeMetricFamily(name, text, labels=names)
+        for values, (number,) in of(found, what):
+            gauge.add_metric(values, number)
+        yield gauge
+
+
+def workers(counts: Counts, ready: Sequence[int]) -> Iterator[Metric]:
+    """Who answers, and what it costs."""
+    answers = GaugeMetricFamily("stn_worker_ready", "Whether a worker answers", labels=("worker",))
+    for index, is_ready in enumerate(ready):
+        answers.add_metric((str(index),), is_ready)
+    yield answers
+    spent = CounterMetricFamily("stn_worker_cpu_seconds", "Processor time of a worker", labels=("worker",))
+    for labels, (seconds,) in of(counts, "cpu"):
+        spent.add_metric(labels, seconds)
+    yield spent
+
+
+def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[Metric]:
+    """How far the last pictures are from the references."""
+    text = "Population stability index between the last pictures and the reference"
+    gap = GaugeMetricFamily("stn_drift_distance", text, labels=DRIFT)
+    mean = GaugeMetricFamily("stn_drift_mean", "Mean over the last pictures", labels=DRIFT)
+    usual = GaugeMetricFamily("stn_drift_reference_mean", "Mean in the reference", labels=DRIFT)
+    seen = GaugeMetricFamily("stn_drift_pictures", "Pictures that drift is computed from", labels=MODEL)
+    for model, window in windows.items():
+        count = 0.0
+        for position, distribution in enumerate(window.distributions):
+            labels = (*model, distribution.transform, distribution.quantity)
+            *counts, total = found.get(("drift", *model, str(position)), [0.0])
+            count = sum(counts)
+            if distribution.quantity != "classes":
+                usual.add_metric(labels, distribution.mean)
+            if count >= least and len(counts) == len(distribution.shares):
+                gap.add_metric(labels, distance(counts, distribution, window.pictures))
+                if distribution.quantity != "classes":
+                    mean.add_metric(labels, total / count)
+        seen.add_metric(model, count)
+    yield from (gap, mean, usual, seen)
+
+
+def triton(figures: Figures) -> Iterator[Metric]:
+    """The same under Triton's names, which do not end with ``_total``."""
+    counts = figures.counts
+    batches = batch_sizes(counts)
+    success = dict.fromkeys(batches, 0.0)
+    failure = {(*labels, reason): 0.0 for labels in success for reason in (*dict.fromkeys(REASONS.values()), "OTHER")}
+    took = dict(success)
+    for (route, name, version, status), vector in of(counts, "request"):
+        if route.endswith(PREDICTIONS) and (name, version) in success:
+            took[name, version] += vector[-1]
+            if status == "200":
+                success[name, version] += sum(vector[:-1])
+            else:
+                failure[name, version, REASONS.get(int(status), "OTHER")] += sum(vector[:-1])
+    executions = {labels: sum(vector[:-1]) for labels, vector in batches.items()}
+    inferred = {labels: vector[-1] for labels, vector in batches.items()}
+    pending = {labels: number for labels, (number,) in of(figures.gauges, "queue")}
+    micro = {labels: 1e6 * seconds for labels, seconds in took.items()}
+    yield untyped("nv_inference_request_success", "Requests to a prediction route that were answered", success)
+    yield untyped("nv_inference_request_failure", "Those that were not", failure, (*MODEL, "reason"))
+    yield untyped("nv_inference_count", "Pictures that went through an inference", inferred)
+    yield untyped("nv_inference_exec_count", "Inferences", executions)
+    yield untyped("nv_inference_pending_request_count", "Pictures that wait for an inference", pending)
+    yield untyped("nv_inference_request_duration_us", "Time of the requests to a prediction route", micro)
+    for stage, (name, text) in TRITON_STAGES.items():
+        sums = {labels[:-1]: 1e6 * vector[-1] for labels, vector in of(counts, "stage") if labels[-1] == stage}
+        yield untyped(name, text, sums)
+
+
+def untyped(name: str, text: str, numbers: Mapping[Key, float], labels: Sequence[str] = MODEL) -> Metric:
+    """A metric that is named as it is named."""
+    metric = Metric(name, text, "unknown")
+    for values, number in numbers.items():
+        metric.add_sample(name, dict(zip(labels, values, strict=True)), number)
+    return metric

@@ -1,0 +1,164 @@
+"""What is counted, where it happens: in plain lists, which numpy turns into histograms hundreds at a time.
+
+`prometheus_client`'s own counters cost microseconds each when several processes count together; here an answer costs a
+few appends. Counts are of the whole process, as logs are, and only grow: `METERS` is the one place that they are kept.
+`service.metrics.multiprocess` adds up those of several processes, `service.metrics.exposition` gives them their names.
+"""
+
+from collections import defaultdict
+from http import HTTPStatus
+from time import time
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.types import Scope
+
+from service.request_context import Answered, Exchange, route_of
+
+SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper ends of the buckets of durations."""
+NOTES: Final = 512
+"""That wait to be counted together."""
+STAGES: Final = ("decode", "queue", "inference", "encode")
+REFUSED: Final = 400
+"""Lowest status of those that are refusals, or failures."""
+CLIENT_LEFT: Final = 499
+"""Status of a request whose client left before it was answered, as nginx has it."""
+OTHER: Final = "other"
+"""Route of paths that clients make up."""
+
+Key = tuple[str, ...]
+Counts = dict[Key, list[float]]
+"""By what is counted and its labels; each list only grows, element by element."""
+ModelKey = tuple[str | None, int | None]
+"""Name and version; None where a request is for no model that is served."""
+
+
+class Histogram:
+    """How often durations fell between `SECONDS`."""
+
+    def __init__(self) -> None:
+        self.notes: list[float] = []
+        """Seconds that are still to be counted."""
+        self._vector = np.zeros(len(SECONDS) + 2)
+
+    def add(self, seconds: NDArray[np.float64]) -> None:
+        """Count durations."""
+        self._vector[:-1] += np.bincount(np.searchsorted(SECONDS, seconds), minlength=len(SECONDS) + 1)
+        self._vector[-1] += seconds.sum()
+
+    def settle(self) -> None:
+        """Count what was noted."""
+        if self.notes:
+            self.add(np.array(self.notes))
+            self.notes.clear()
+
+    def vector(self) -> list[float]:
+        """How many fell in each bucket, the last of which has no end; then their sum."""
+        self.settle()
+        found: list[float] = self._vector.tolist()
+        return found
+
+
+class Meter:
+    """Of one version of a model, however often it is loaded."""
+
+    def __init__(self, labels: Key) -> None:
+        self.labels = labels
+        self.notes: list[Answered] = []
+        """Pictures that were answered and are still to be counted."""
+        self._stages = {stage: Histogram() for stage in (*STAGES, "prediction")}
+        self._batches: dict[int, list[float]] = {}
+        """By their size, how many inferences there were, and their seconds."""
+        self._queue_s = 0.0
+        self._failures = 0
+        self.last_s = 0.0
+        """When the last inference ended, in seconds since 1970; 0 before the first."""
+
+    def inferred(self, pictures: int, queue_s: float, inference_s: float) -> None:
+        """Count an inference, whose ``pictures`` together had waited for ``queue_s``."""
+        batches = self._batches.get(pictures)
+        if batches is None:
+            batches = self._batches[pictures] = [0.0, 0.0]
+        batches[0] += 1
+        batches[1] += inference_s
+        self._queue_s += queue_s
+        self.last_s = time()
+
+    def failed(self, pictures: int) -> None:
+        """Count the pictures of an inference that raised an error."""
+        self._failures += pictures
+
+    def settle(self) -> None:
+        """Count what was noted."""
+        if self.notes:
+            rows = [(*note.timings, (note.ended - note.started + note.held_s) * 1000) for note in self.notes]
+            self.notes.clear()
+            for histogram, milliseconds in zip(self._stages.values(), np.array(rows).T, strict=True):
+                histogram.add(milliseconds / 1000)
+
+    def counts(self) -> Counts:
+        """All of it."""
+        self.settle()
+        found: Counts = {("stage", *self.labels, stage): self._stages[stage].vector() for stage in STAGES}
+        found["prediction", *self.labels] = self._stages["prediction"].vector()
+        found["inferred", *self.labels] = [self._queue_s, self._failures]
+        found |= {("batch", *self.labels, str(size)): list(batches) for size, batches in self._batches.items()}
+        return found
+
+
+class Meters:
+    """Of all requests and models of this process."""
+
+    def __init__(self) -> None:
+        self._models: dict[ModelKey, Meter] = {}
+        self._requests: defaultdict[tuple[str, ModelKey, int], Histogram] = defaultdict(Histogram)
+        self._rejections: defaultdict[tuple[ModelKey, str], float] = defaultdict(float)
+
+    def of_model(self, model: ModelKey) -> Meter:
+        """The one meter of this version; also asked for by the thread that loads it."""
+        meter = self._models.get(model)
+        if meter is None:
+            meter = self._models[model] = Meter(labels(model))
+        return meter
+
+    def ended(self, exchange: Exchange, scope: Scope) -> None:
+        """Count a request that has ended, whichever way."""
+        model = exchange.model, exchange.version
+        status = exchange.status or CLIENT_LEFT
+        histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
+        histogram.notes.append(exchange.ended - exchange.started)
+        if len(histogram.notes) >= NOTES:
+            histogram.settle()
+        if exchange.answered:
+            meter = self.of_model(model)
+            meter.notes += exchange.answered
+            if len(meter.notes) >= NOTES:
+                meter.settle()
+        if status >= REFUSED and status != CLIENT_LEFT:
+            self.rejected(exchange.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
+
+    def rejected(self, cause: str, model: ModelKey) -> None:
+        """Count a request, or a picture of several, that was refused; ``cause`` is the code of its error."""
+        self._rejections[model, cause] += 1
+
+    def counts(self) -> Counts:
+        """All of it."""
+        found: Counts = {}
+        for meter in tuple(self._models.values()):  # of which a thread that loads may make more meanwhile
+            found |= meter.counts()
+        for (route, model, status), histogram in self._requests.items():
+            found["request", route, *labels(model), str(status)] = histogram.vector()
+        for (model, cause), number in self._rejections.items():
+            found["rejection", *labels(model), cause] = [number]
+        return found
+
+
+def labels(model: ModelKey) -> Key:
+    """As text, empty where there is no model."""
+    name, version = model
+    return name or "", "" if version is None else str(version)
+
+
+METERS: Final = Meters()

@@ -1,0 +1,1 @@
+"""Answers plain requests without ASGI."""

@@ -1,0 +1,43 @@
+"""Plain requests, answered without ASGI between the wire and the engine.
+
+What uvicorn, ASGI and middlewares do for a request takes long beside the work on a small picture. Here the same
+functions answer it (`service.api.predict`), and it ends in the same log and the same metrics.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from service.api.predict import outcome
+from service.api.request_body import Body, WholeBody
+from service.middleware.access_log import AccessLog, note_end
+from service.request_context import Exchange, current
+from service.responses import Reply
+from service.server.fast_path.admission_queue import Caller, Turnstile
+from service.server.fast_path.heads import Arrival
+
+Answerer = Callable[[bytes, Body], Awaitable[Reply]]
+"""Answers the query and the body of a request."""
+
+
+class Direct:
+    """Answers requests."""
+
+    def __init__(self, answerers: Mapping[str, Answerer], lines: AccessLog, turnstile: Turnstile) -> None:
+        """``answerers`` by path."""
+        self._answerers = answerers
+        self._lines = lines
+        self._turnstile = turnstile
+
+    async def answer(self, caller: Caller, arrival: Arrival, exchange: Exchange) -> None:
+        """Answer a request that has come whole, unless its client goes away."""
+        head = arrival.head
+        exchange.route, exchange.key = head.path, head.key
+        current.set(exchange)
+        try:
+            body = WholeBody(arrival.type, arrival.body)
+            reply = await outcome(self._answerers[head.path](head.query, body), head.path)
+            if reply is not None:
+                exchange.status, exchange.error = reply.status, reply.error
+                caller.reply(reply, exchange.id)
+        finally:
+            note_end(exchange, self._lines, "POST", head.path, caller.client)
+            self._turnstile.ended(head.path, head.target, exchange)

@@ -1,0 +1,350 @@
+"""Whatever is sent is answered with a prediction or with what is wrong and how to cure it, and breaks nothing."""
+
+import base64
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.imaging.preprocessing import MEDIA_TYPES
+from tests.conftest import Service, start_service
+from tests.service.answers import PICTURE, prediction, refused, well, without_time
+from tests.service.broken import DAMAGED, FOREIGN, HUGE, ODD, WHOLE, png, rows
+
+MAX_BYTES = 200_000
+MAX_PIXELS = 1_000_000
+BASE64 = base64.b64encode(PICTURE).decode()
+BOUNDARY = "frontier"
+MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Service]:
+    """A service with limits that are easy to exceed."""
+    with start_service("--max-bytes", MAX_BYTES, "--max-pixels", MAX_PIXELS) as service:
+        yield service
+
+
+@pytest.fixture(autouse=True, scope="module")
+def every_service_stays_well(server: Service, strict: Service) -> Iterator[None]:
+    yield
+    well(server)
+    well(strict)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_picture_is_refused(server: Service, name: str) -> None:
+    refused(server.client.post("/predict", content=DAMAGED[name]), 400, "bad_picture", "send it again whole")
+    well(server)
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_header_that_claims_billions_of_pixels_is_refused_undecoded(server: Service, name: str) -> None:
+    refused(server.client.post("/predict", content=HUGE[name]), 413, "too_large", "scale it down")
+    well(server)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_picture_that_viewers_show_is_answered(server: Service, name: str) -> None:
+    prediction(server.client.post("/predict", content=ODD[name]))
+    well(server)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_another_kind_of_file_is_refused_with_the_formats_that_are_taken(server: Service, name: str) -> None:
+    refused(server.client.post("/predict", files={"image": FOREIGN[name]}), 415, "not_a_picture", "send PNG, JPEG")
+    well(server)
+
+
+@pytest.mark.parametrize("declared", sorted(MEDIA_TYPES))
+def test_what_is_declared_as_a_picture_and_is_none_is_a_bad_picture(server: Service, declared: str) -> None:
+    response = server.client.post("/predict", content=b"seven", headers={"content-type": declared})
+    refused(response, 400, "bad_picture", "is the file whole?")
+
+
+@pytest.mark.parametrize("declared", ["image/svg+xml", "image/avif", "image/", "image/\u00ff", "IMAGE/X-ICON; a=b"])
+def test_a_picture_type_that_is_not_taken_is_told_from_a_damaged_file(server: Service, declared: str) -> None:
+    headers = {b"content-type": declared.encode("latin-1")}
+    refused(server.client.post("/predict", content=b"seven", headers=headers), 415, "not_a_picture", "send PNG, JPEG")
+
+
+def test_a_decompression_bomb_is_refused(strict: Service) -> None:
+    bomb = png(10_000, 10_000, rows(10_000, 10_000))
+    assert len(bomb) < MAX_BYTES
+    refused(strict.client.post("/predict", content=bomb), 413, "too_large", f"at most {MAX_PIXELS}")
+
+
+@pytest.mark.parametrize("side", [1000, 1001])
+def test_the_limit_of_pixels_is_exact(strict: Service, side: int) -> None:
+    response = strict.client.post("/predict", content=png(side, 1000, rows(side, 1000)))
+    if side == 1000:
+        prediction(response)
+    else:
+        refused(response, 413, "too_large", "1001 x 1000")
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+@pytest.mark.parametrize("excess", [0, 1, 5_000_000])
+def test_the_limit_of_bytes_is_exact(strict: Service, declared: bool, excess: int) -> None:
+    body = PICTURE + bytes(MAX_BYTES + excess - len(PICTURE))
+    pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000))
+    response = strict.client.post("/predict", content=body if declared else pieces)
+    if excess == 0:
+        prediction(response)
+    else:
+        refused(response, 413, "too_large", f"more than {MAX_BYTES} bytes")
+
+
+@pytest.mark.parametrize("field", ["image", "other"])
+def test_the_limit_of_bytes_holds_in_multipart(strict: Service, field: str) -> None:
+    response = strict.client.post("/predict", files={field: bytes(MAX_BYTES + 1)})
+    refused(response, 413, "too_large", f"more than {MAX_BYTES} bytes")
+
+
+def part(*headers: str, content: bytes = PICTURE) -> bytes:
+    """A part of a multipart body, with its opening boundary."""
+    return "\r\n".join([f"--{BOUNDARY}", *headers, "", ""]).encode() + content + b"\r\n"
+
+
+NAMED = 'Content-Disposition: form-data; name="image"; filename="digit.png"'
+END = f"--{BOUNDARY}--\r\n".encode()
+WHOLE_PART = part(NAMED) + END
+
+BODIES: dict[str, tuple[str, bytes, int, str, str]] = {
+    "no boundary": ("multipart/form-data", WHOLE_PART, 400, "bad_body", "boundary"),
+    "an empty boundary": ("multipart/form-data; boundary=", WHOLE_PART, 400, "bad_body", "multipart"),
+    "another boundary": ("multipart/form-data; boundary=other", WHOLE_PART, 400, "bad_body", "multipart"),
+    "an endless boundary": (f"multipart/form-data; boundary={'x' * 5000}", WHOLE_PART, 400, "bad_body", "multipart"),
+    "an empty multipart body": (MULTIPART, b"", 400, "bad_body", "send it again whole"),
+    "multipart without parts": (MULTIPART, END, 422, "bad_option", "curl -F image=@PICTURE"),
+    "a part cut short": (MULTIPART, WHOLE_PART[:200], 400, "bad_body", "send it again whole"),
+    "multipart without its end": (MULTIPART, part(NAMED), 400, "bad_body", "send it again whole"),
+    "garbage as multipart": (MULTIPART, bytes(range(256)), 400, "bad_body", "multipart"),
+    "another field": (MULTIPART, part(NAMED.replace("image", "photo")) + END, 422, "bad_option", "found: 'photo'"),
+    "two pictures": (MULTIPART, part(NAMED) + WHOLE_PART, 422, "bad_option", "/predict/batch"),
+    "text instead of a file": (MULTIPART, part(NAMED.partition("; file")[0]) + END, 422, "bad_option", "needs the @"),
+    "an empty file": (MULTIPART, part(NAMED, content=b"") + END, 400, "bad_picture", "empty"),
+    "a part without headers": (MULTIPART, part() + END, 400, "bad_body", "multipart"),
+    "a part without a name": (MULTIPART, part("Content-Disposition: form-data") + END, 400, "bad_body", "name"),
+    "a part header without a colon": (MULTIPART, part("Content-Disposition") + END, 400, "bad_body", "multipart"),
+    "a part header of odd bytes": (MULTIPART, part("Cont\0ent: \x7f", NAMED) + END, 400, "bad_body", "multipart"),
+    "multipart in multipart": (
+        MULTIPART,
+        part('Content-Disposition: form-data; name="image"; filename="x"', f"Content-Type: {MULTIPART}2", content=b"-")
+        + END,
+        415,
+        "not_a_picture",
+        "send PNG",
+    ),
+    "a charset that cannot decode": (
+        MULTIPART + "; charset=undefined",
+        part(NAMED) + END,
+        400,
+        "bad_body",
+        "multipart",
+    ),
+    "more files than are taken": (MULTIPART, part(NAMED) * 17 + END, 413, "too_large", "fewer"),
+    "more texts than are taken": (
+        MULTIPART,
+        part('Content-Disposition: form-data; name="a"', content=b"b") * 17 + END,
+        413,
+        "too_large",
+        "fewer",
+    ),
+    "an empty body": ("image/png", b"", 400, "bad_picture", "empty"),
+    "an empty body of no type": ("", b"", 400, "bad_picture", "empty"),
+    "a form": ("application/x-www-form-urlencoded", b"image=7", 415, "not_a_picture", "multipart/form-data"),
+    "text": ("text/plain", PICTURE, 415, "not_a_picture", "multipart/form-data"),
+    "another multipart": ("multipart/mixed; boundary=x", WHOLE_PART, 415, "not_a_picture", "multipart/form-data"),
+    "a type that is none": ("\u00e4;;=", PICTURE, 415, "not_a_picture", "multipart/form-data"),
+    "JSON that is empty": ("application/json", b"", 400, "bad_body", "not JSON"),
+    "JSON that is a picture": ("application/json", PICTURE, 400, "bad_body", "not JSON"),
+    "JSON that is cut short": ("application/json", f'{{"image": "{BASE64}'.encode(), 400, "bad_body", "not JSON"),
+    "JSON of invalid UTF-8": ("application/json", b'{"image": "\xff"}', 400, "bad_body", "not JSON"),
+    "JSON of half a surrogate": ("application/json", rb'{"image": "\ud800"}', 400, "bad_body", "not JSON"),
+    "JSON in UTF-16": ("application/json", '{"image": ""}'.encode("utf-16"), 400, "bad_body", "not JSON"),
+    "JSON with NaN": ("application/json", b'{"image": NaN}', 400, "bad_body", "not JSON"),
+    "JSON nested too deeply": ("application/json", b"[" * 100_000 + b"]" * 100_000, 400, "bad_body", "not JSON"),
+} | {
+    f"JSON {name}": ("application/json", json.dumps(content).encode(), 422, "bad_option", '{"image": "<base64>"}')
+    for name, content in {
+        "array": [BASE64],
+        "null": None,
+        "number": 7,
+        "text": BASE64,
+        "without image": {"picture": BASE64},
+        "empty object": {},
+        "with another key": {"image": BASE64, "top_k": 1},
+        "image null": {"image": None},
+        "image of numbers": {"image": [1, 2, 3]},
+        "image nested": {"image": {"image": BASE64}},
+    }.items()
+}
+"""Content type, body, and the status, code and words of the answer."""
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_wrong_body_is_refused(server: Service, name: str) -> None:
+    content_type, body, status, code, says = BODIES[name]
+    headers = {b"content-type": content_type.encode("latin-1")} if content_type else {}
+    refused(server.client.post("/predict", content=body, headers=headers), status, code, says)
+    well(server)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [
+        ("", 400, "bad_picture"),
+        ("data:image/png;base64,", 400, "bad_picture"),
+        ("c2V2ZW4=", 415, "not_a_picture"),
+        ("data:image/png;base64,c2V2ZW4=", 400, "bad_picture"),
+        ("data:text/plain;base64,c2V2ZW4=", 415, "not_a_picture"),
+        ("seven!", 400, "bad_body"),
+        ("siebenundzwölf", 400, "bad_body"),
+        (BASE64[:-1], 400, "bad_body"),
+        (BASE64 + "=", 400, "bad_body"),
+        ("\0" + BASE64, 400, "bad_body"),
+        (BASE64.replace("+", "-").replace("/", "_") + "-_==", 400, "bad_body"),
+        (f"data:image/png,{BASE64}", 400, "bad_body"),
+        (f"data:image/png;base64;{BASE64}", 400, "bad_body"),
+        (f"data:{'x' * 300};base64,{BASE64}", 400, "bad_body"),
+        ("data:" + ";a=b" * 40 + f",{BASE64}", 400, "bad_body"),
+        (f"file:///digit.png;base64,{BASE64}", 400, "bad_body"),
+        ("http://localhost/digit.png", 400, "bad_body"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else None,
+)
+def test_wrong_base64_is_refused(server: Service, text: str, status: int, code: str) -> None:
+    refused(server.client.post("/predict", json={"image": text}), status, code)
+    well(server)
+
+
+GOOD_BODIES: dict[str, tuple[str, bytes]] = {
+    "an empty filename": (MULTIPART, part('Content-Disposition: form-data; name="image"; filename=""') + END),
+    "a filename that is a path": (MULTIPART, part(NAMED.replace("digit.png", "../../etc/passwd\0")) + END),
+    "bytes before and after the parts": (MULTIPART, b"\r\n" + WHOLE_PART + b"epilogue"),
+    "an unknown charset": (MULTIPART + "; charset=x", WHOLE_PART),
+    "the last of two equal keys": ("application/json", f'{{"image": "x", "image": "{BASE64}"}}'.encode()),
+    "a wrong type of the part": (MULTIPART, part(NAMED, "Content-Type: text/html") + END),
+    "a wrong type of the body": ("image/gif", PICTURE),
+    "a wrong type in a data URL": ("application/json", json.dumps({"image": f"data:a/b;base64,{BASE64}"}).encode()),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_BODIES)
+def test_an_odd_body_with_a_good_picture_is_answered_like_any_other(server: Service, name: str) -> None:
+    content_type, body = GOOD_BODIES[name]
+    answer = prediction(server.client.post("/predict", content=body, headers={"content-type": content_type}))
+    assert without_time(answer) == without_time(prediction(server.client.post("/predict", content=PICTURE)))
+
+
+OPTIONS: dict[str, tuple[int, str, str]] = {
+    "top_k=0": (422, "bad_option", "top_k"),
+    "top_k=-1": (422, "bad_option", "top_k"),
+    "top_k=abc": (422, "bad_option", "top_k"),
+    "top_k=": (422, "bad_option", "top_k"),
+    "top_k=1.5": (422, "bad_option", "top_k"),
+    "top_k=nan": (422, "bad_option", "top_k"),
+    "top_k=1e9": (422, "bad_option", "top_k"),
+    "top_k=1001": (422, "bad_option", "top_k"),
+    "top_k=" + "9" * 5000: (422, "bad_option", "top_k"),
+    "rectified=gif": (422, "bad_option", "'png', 'jpeg' or 'none'"),
+    "rectified=": (422, "bad_option", "rectified"),
+    "version=0": (422, "bad_option", "version"),
+    "version=x": (422, "bad_option", "version"),
+    "version=999": (404, "unknown_model", "it has: "),
+    "version=" + "9" * 400: (404, "unknown_model", "it has: "),
+    "model=unknown": (404, "unknown_model", "there are: digits"),
+    "model=": (404, "unknown_model", "there are: digits"),
+    "model=../digits": (404, "unknown_model", "there are: digits"),
+    "model=digits%2F1": (404, "unknown_model", "there are: digits"),
+    "model=digits%00": (404, "unknown_model", "there are: digits"),
+    "model=%ff%fe": (404, "unknown_model", "there are: digits"),
+    "model=Digits": (404, "unknown_model", "there are: digits"),
+    "model=" + "x" * 20_000: (404, "unknown_model", "there are: digits"),
+    "topk=3": (422, "bad_option", "topk"),
+    "%00=%00": (422, "bad_option", "/docs"),
+    "top_k=0&version=x": (422, "bad_option", "version"),
+}
+
+
+@pytest.mark.parametrize("query", OPTIONS, ids=lambda query: query[:24])
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_a_wrong_option_is_refused(server: Service, path: str, query: str) -> None:
+    refused(server.client.post(f"{path}?{query}", files={"image": PICTURE, "images": PICTURE}), *OPTIONS[query])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/predicts", 404, "not_found"),
+        ("POST", "/predict/batch/1", 404, "not_found"),
+        ("POST", "/predict%00", 404, "not_found"),
+        ("POST", "/%70redict%2fbatch%3f", 404, "not_found"),
+        ("GET", "/" + "a/" * 5000, 404, "not_found"),
+        ("GET", "/swagger/..%2f..%2f..%2f..%2fetc%2fpasswd", 404, "not_found"),
+        ("GET", "/%ff%fe/%c0%ae", 404, "not_found"),
+        ("GET", "/health", 404, "not_found"),
+        ("GET", "/predict", 405, "method_not_allowed"),
+        ("PUT", "/predict", 405, "method_not_allowed"),
+        ("PATCH", "/predict/batch", 405, "method_not_allowed"),
+        ("DELETE", "/models", 405, "method_not_allowed"),
+        ("OPTIONS", "/predict", 405, "method_not_allowed"),
+        ("TRACE", "/health/live", 405, "method_not_allowed"),
+        ("POST", "/health/ready", 405, "method_not_allowed"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_what_is_not_there_is_refused(server: Service, method: str, path: str, status: int, code: str) -> None:
+    response = server.client.request(method, path)
+    refused(response, status, code, "/docs")
+    assert ("allow" in response.headers) == (status == 405)
+    well(server)
+
+
+def test_an_answer_to_head_has_no_body(server: Service) -> None:
+    for path in ("/predict", "/nowhere"):
+        response = server.client.head(path)
+        assert response.status_code in {404, 405}
+        assert response.content == b""
+    well(server)
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    """A good picture with some bytes flipped, deleted, inserted or cut off."""
+    content = bytearray(WHOLE[draw(st.sampled_from(sorted(WHOLE)))])
+    for _ in range(draw(st.integers(1, 6))):
+        # Headers, where most of the meaning is, are hit as often as all the rest.
+        position = draw(st.integers(0, min(64, len(content))) | st.integers(0, len(content)))
+        match draw(st.sampled_from(["flip", "delete", "insert", "cut"])):
+            case "flip" if position < len(content):
+                content[position] ^= draw(st.integers(1, 255))
+            case "delete":
+                del content[position : position + draw(st.integers(1, 16))]
+            case "insert":
+                content[position:position] = draw(st.binary(min_size=1, max_size=16))
+            case "cut":
+                del content[max(position, 1) :]
+            case _:
+                pass
+    return bytes(content)
+
+
+@settings(
+    max_examples=400,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(content=mutations())
+def test_a_mutated_picture_is_answered_or_refused(strict: Service, content: bytes) -> None:
+    response = strict.client.post("/predict", content=content)
+    if response.status_code == 200:
+        prediction(response)
+    else:
+        codes: dict[int, str] = {400: "bad_picture", 413: "too_large", 415: "not_a_picture"}
+        refused(response, response.status_code, codes[response.status_code])

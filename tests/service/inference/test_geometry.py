@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.inference.geometry import corners, regions
+
+
+def seen(theta: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
+    """The corners of what theta ``(2, 3)`` cuts out of a picture, the second of a batch: ``(4, 2)``."""
+    batch = np.stack([np.zeros_like(theta), theta])
+    return np.array(corners(regions(batch)[1].tolist(), width, height))
+
+
+def test_the_identity_looks_at_the_whole_picture() -> None:
+    found = seen(np.eye(2, 3, dtype=np.float32), 640, 480)
+    np.testing.assert_allclose(found, [[0, 0], [640, 0], [640, 480], [0, 480]])
+
+
+def test_a_zoom_with_shift_is_the_box_it_reads() -> None:
+    theta = np.array([[0.5, 0, 0.25], [0, 0.5, -0.5]], dtype=np.float32)
+    np.testing.assert_allclose(seen(theta, 40, 80), [[15, 0], [35, 0], [35, 40], [15, 40]])
+
+
+@pytest.mark.parametrize(("angle", "top_left"), [(0, (0, 0)), (90, (100, 0)), (180, (100, 100)), (270, (0, 100))])
+def test_corners_go_clockwise_from_the_one_that_becomes_top_left(angle: int, top_left: tuple[int, int]) -> None:
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    theta = np.array([[cosine, -sine, 0], [sine, cosine, 0]], dtype=np.float32)
+    found = seen(theta, 100, 100)
+    np.testing.assert_allclose(found[0], top_left, atol=1e-4)
+    following = np.roll(found, -1, axis=0)
+    area = (found[:, 0] * following[:, 1] - found[:, 1] * following[:, 0]).sum() / 2
+    assert area == pytest.approx(10_000, rel=1e-5)  # positive: clockwise, since y points down

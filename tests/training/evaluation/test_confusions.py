@@ -1,0 +1,52 @@
+import io
+
+import numpy as np
+import torch
+
+from tests.networks import CANVAS, build, small
+from training.evaluation.confusions import confused_figure, confusion_figure, most_confused
+from training.reports.outlines import rectified_figure
+
+
+def test_the_commonest_mistakes_come_first_with_all_their_pictures() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    predicted = torch.tensor([1, 0, 1, 1, 0, 2, 1])
+    found = most_confused(torch.eye(3)[predicted], labels)
+    assert found[0] == (0, 1, (0, 2))
+    assert {(c.true, c.predicted, c.pictures) for c in found[1:]} == {(1, 0, (4,)), (2, 1, (6,))}
+
+
+def test_answers_without_a_mistake_have_no_commonest_one() -> None:
+    assert most_confused(torch.eye(3), torch.arange(3)) == []
+
+
+def test_a_row_is_drawn_for_each_mistake_with_its_count() -> None:
+    images = torch.randint(0, 256, (6, 1, *CANVAS), dtype=torch.uint8)
+    mistakes = most_confused(torch.eye(10)[torch.tensor([1, 1, 1, 1, 1, 0])], torch.tensor([0, 0, 0, 0, 0, 1]))
+    figure = confused_figure(mistakes, images, build(small()).eval(), tuple("abcdefghij"))
+    titles = [row.get_suptitle() for row in figure.subfigs]
+    assert titles == ["a taken for b: 5", "b taken for a: 1"]
+
+
+def test_class_names_are_drawn_as_they_are_written_not_as_mathematics() -> None:
+    names = ("$5_$", *"bcdefghij")
+    images = torch.randint(0, 256, (1, 1, *CANVAS), dtype=torch.uint8)
+    network = build(small()).eval()
+    for figure in (
+        confused_figure(most_confused(torch.eye(10)[[1]], torch.tensor([0])), images, network, names),
+        confusion_figure(np.eye(10, dtype=np.int64), names),
+        rectified_figure(images, network, ("$5_$",) * 10, 1.0),
+    ):
+        figure.savefig(io.BytesIO())
+
+
+def test_many_classes_leave_room_for_their_names() -> None:
+    names = tuple(f"class {number}" for number in range(43))
+    small_one, large = (
+        confusion_figure(np.eye(3, dtype=np.int64), tuple("abc")),
+        confusion_figure(np.eye(43, dtype=np.int64), names),
+    )
+    assert large.get_figwidth() > small_one.get_figwidth()
+    assert [label.get_text() for label in large.axes[0].get_yticklabels()] == list(names)
+    assert len(large.axes[0].texts) == 0
+    assert len(small_one.axes[0].texts) == 3

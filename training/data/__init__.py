@@ -1,0 +1,1 @@
+"""Data sets, distortions, augmentation and batches."""

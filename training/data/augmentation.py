@@ -1,0 +1,53 @@
+"""Augmentation: photographs are seen a little differently each time they are trained on, a batch at a time."""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from training.data.distortions import Distorted
+from training.networks.geometry import affine_points, base_grid
+from training.networks.samplers import sample
+from training.recipes.recipe import Augmentation, Size
+
+
+class Jittered:
+    """Pictures turned, zoomed, stretched, sheared, moved, mirrored and lit at random, as far as ``limits`` allow.
+
+    Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; factors of contrast and brightness ``(N, 2)``. What
+    lies outside the picture repeats its border. They are moved by whole pixels: between them, a network would learn
+    from pictures that are less sharp than those it will meet.
+    """
+
+    def __init__(self, canvas: Size, limits: Augmentation) -> None:
+        """Onto ``canvas`` = (height, width); a picture of another size stands in its middle."""
+        self.canvas = canvas
+        self.limits = limits
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        limits = self.limits
+        drawn = 2 * torch.rand(9, count, generator=generator) - 1
+        angle, shear, zoom, stretch, right, down, contrast, brightness, side = drawn
+        angle, shear = angle * math.radians(limits.rotation), torch.tan(shear * math.radians(limits.shear))
+        zoom, stretch = limits.zoom**zoom, limits.stretch ** (stretch / 2)
+        cosine, sine = angle.cos(), angle.sin()
+        wide, high = 1 / (zoom * stretch), stretch / zoom
+        if limits.flip:
+            wide = torch.where(side < 0, -wide, wide)
+        x_axis = torch.stack([wide * cosine, -wide * sine], dim=-1)
+        y_axis = torch.stack([high * (shear * cosine + sine), high * (cosine - shear * sine)], dim=-1)
+        linear = torch.stack([x_axis, y_axis], dim=-1)  # (N, 2, 2): canvas -> picture, in pixels
+        half_canvas = torch.tensor([self.canvas[1] / 2, self.canvas[0] / 2])
+        half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])  # (2,): x, y
+        farthest = (2 * limits.shift * half_picture).floor()
+        offset = ((farthest + 0.5) * torch.stack([right, down], dim=-1)).round().clamp(-farthest, farthest)
+        maps = torch.cat([linear * half_canvas, offset[:, :, None]], dim=-1) / half_picture[:, None]
+        return maps, torch.exp(limits.light * torch.stack([contrast, brightness], dim=-1))
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        maps, light = (parameter.to(images) for parameter in parameters)
+        moved = sample(images, affine_points(maps, base_grid(*self.canvas).to(images)), "border")
+        contrast, brightness = light[:, :, None, None, None].unbind(dim=1)
+        middle = moved.mean(dim=(1, 2, 3), keepdim=True)
+        lit = ((moved - middle) * contrast + middle) * brightness
+        return Distorted(lit.clamp(0, 255), labels, maps)

@@ -1,0 +1,274 @@
+"""Distortions that make a hard problem out of an easy one: parameters are sampled first, then applied purely.
+
+Each distortion is a class of two functions. ``draw`` takes a generator, so the same seed gives the same parameters;
+``apply`` takes nothing but pictures, labels and parameters. Maps go from the canvas (output) to the original picture
+(input), in the convention of `training.networks.geometry`. The problems are those of Jaderberg et al. 2015, appendix A.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from training.networks.geometry import (
+    affine_points,
+    base_grid,
+    bend_points,
+    corner_points,
+    lattice,
+    projective_points,
+    thin_plate_solver,
+)
+from training.networks.samplers import sample
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+FRAGMENT = 6
+"""Sides of a piece of clutter, in pixels."""
+
+
+class Distorted(NamedTuple):
+    """Pictures under a distortion."""
+
+    images: Tensor
+    """``(N, C, H, W)`` on the canvas, in the range of the originals."""
+    labels: Tensor
+    """``(N,)``."""
+    maps: Tensor | None = None
+    """``(N, 2, 3)`` from the canvas to the originals, where the distortion is an affine map."""
+
+
+class Distortion(Protocol):
+    """A family of distortions onto a canvas."""
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        """Sample parameters for ``count`` pictures of ``picture`` = (height, width) pixels, N rows each."""
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        """Distort ``images`` ``(N, C, H, W)``; whatever it mixes comes from the same batch."""
+
+
+class Undistorted:
+    """The pictures as they are, in the middle of the canvas."""
+
+    def __init__(self, canvas: Size) -> None:
+        self.canvas = canvas
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        still = torch.zeros(count)
+        return (similarity_maps(still, still + 1, torch.zeros(count, 2), picture, self.canvas),)
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        if images.shape[-2:] == self.canvas:
+            return Distorted(images, labels, parameters[0])
+        return Distorted(warp_affine(images, parameters[0], self.canvas), labels, parameters[0])
+
+
+class Placed:
+    """Rotated, scaled and put anywhere where the unrotated frame still fits on the canvas. Parameters: maps (N, 2, 3).
+
+    R: +-90 degrees. RTS: +-45 degrees, scale 0.7 to 1.2, on 42x42. T: shifted only, on 60x60.
+    """
+
+    def __init__(self, canvas: Size, rotation_deg: float, scale: tuple[float, float]) -> None:
+        """With up to ``rotation_deg`` either way, and a factor from the range ``scale``."""
+        self.canvas = canvas
+        self.rotation_deg = rotation_deg
+        self.scale = scale
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        uniform = torch.rand(4, count, generator=generator)
+        angle = (2 * uniform[0] - 1) * math.radians(self.rotation_deg)
+        scale = self.scale[0] + (self.scale[1] - self.scale[0]) * uniform[1]
+        free = torch.tensor(self.canvas) - scale[:, None] * torch.tensor(picture)  # (N, 2): rows, columns
+        shift = (2 * uniform[2:].T - 1) * free.flip(1).clamp(min=0) / 2  # (N, 2): x, y
+        return (similarity_maps(angle, scale, shift, picture, self.canvas),)
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        return Distorted(warp_affine(images, parameters[0], self.canvas), labels, parameters[0])
+
+
+class Projected:
+    """P: scaled by 0.75 to 1.0, then each corner moved by normal noise of 5 pixels. Parameters: maps (N, 3, 3).
+
+    Corners that would fold the picture or bend it inwards are drawn again.
+    """
+
+    def __init__(self, canvas: Size, scale: tuple[float, float] = (0.75, 1.0), noise: float = 5.0) -> None:
+        """``noise`` is the standard deviation in pixels."""
+        self.canvas = canvas
+        self.scale = scale
+        self.noise = noise
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        scale = self.scale[0] + (self.scale[1] - self.scale[0]) * torch.rand(count, generator=generator)
+        half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])
+        corners = corner_points() * half_picture * scale[:, None, None]  # (N, 4, 2) in pixels
+        moved = corners + self.noise * torch.randn(count, 4, 2, generator=generator)
+        while (folded := ~convex(moved)).any():
+            again = self.noise * torch.randn(int(folded.sum()), 4, 2, generator=generator)
+            moved[folded] = corners[folded] + again
+        half_canvas = torch.tensor([self.canvas[1] / 2, self.canvas[0] / 2])
+        return (homographies(moved / half_canvas, corner_points().expand(count, -1, -1)),)
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        base = base_grid(*self.canvas).to(images.device)
+        return Distorted(sample(images, projective_points(parameters[0].to(images), base)), labels)
+
+
+class Elastic:
+    """E: scaled by 0.75 to 1.0 and bent by a thin-plate spline, 4 x 4 points of which are moved by normal noise.
+
+    Parameters: the control points' places in the picture, (N, 16, 2).
+    """
+
+    def __init__(self, canvas: Size, scale: tuple[float, float] = (0.75, 1.0), noise: float = 1.5) -> None:
+        """``noise`` is the standard deviation in pixels."""
+        self.canvas = canvas
+        self.scale = scale
+        self.noise = noise
+        self.control = lattice(4)
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        scale = self.scale[0] + (self.scale[1] - self.scale[0]) * torch.rand(count, generator=generator)
+        noise = self.noise * torch.randn(count, len(self.control), 2, generator=generator)
+        half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])
+        half_canvas = torch.tensor([self.canvas[1] / 2, self.canvas[0] / 2])
+        return ((self.control * half_canvas + noise) / scale[:, None, None] / half_picture,)
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        control = self.control.to(images.device)
+        coefficients = thin_plate_solver(self.control).to(images.device) @ parameters[0].to(images)
+        base = base_grid(*self.canvas).to(images.device)
+        return Distorted(sample(images, bend_points(coefficients, control, base)), labels)
+
+
+class Cluttered:
+    """TC: put anywhere, to the pixel, among 6x6 fragments of other digits (6 on 60x60; TC-84: 16 on 84x84).
+
+    Parameters: maps (N, 2, 3), whose digits the fragments are of as shares of the batch (N, F), and the upper left
+    corner of each fragment, in the digit and on the canvas, as shares of the room there is (N, F, 4).
+    """
+
+    def __init__(self, canvas: Size, fragments: int) -> None:
+        """With ``fragments`` pieces of clutter."""
+        self.canvas = canvas
+        self.fragments = fragments
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        free = torch.tensor([self.canvas[1] - picture[1], self.canvas[0] - picture[0]])
+        place = (torch.rand(count, 2, generator=generator) * (free + 1)).floor()  # x, y of the upper left corner
+        still = torch.zeros(count)
+        maps = similarity_maps(still, still + 1, place - free / 2, picture, self.canvas)
+        sources = torch.rand(count, self.fragments, generator=generator)
+        return maps, sources, torch.rand(count, self.fragments, 4, generator=generator)
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        maps, sources, corners = parameters
+        canvas = warp_affine(images, maps, self.canvas)
+        count, _, height, width = images.shape
+        room = torch.tensor([height, width, *self.canvas]) - FRAGMENT + 1
+        first = (
+            corners * room
+        ).long()  # (N, F, 4): rows and columns of the first pixel, in the digit and on the canvas
+        others = 1 + (sources * (count - 1)).long()  # how much further on in the batch: never the digit itself
+        span = torch.arange(FRAGMENT)
+        here = torch.arange(count)[:, None, None]
+        for piece in range(self.fragments):
+            rows, columns, to_rows, to_columns = (first[:, piece, axis, None] + span for axis in range(4))
+            source = ((torch.arange(count) + others[:, piece]) % count)[:, None, None]
+            fragment = images[source, :, rows[:, :, None], columns[:, None, :]]  # (N, 6, 6, C)
+            there = canvas[here, :, to_rows[:, :, None], to_columns[:, None, :]]
+            canvas[here, :, to_rows[:, :, None], to_columns[:, None, :]] = torch.maximum(there, fragment)
+        return Distorted(canvas, labels, maps)
+
+
+class Addition:
+    """Two digits, a channel each, distorted for themselves; the label is their sum.
+
+    Parameters: the maps of the first and of the second digit, (N, 2, 3) each, and whose digit is the second one, as a
+    share of the batch (N,).
+    """
+
+    def __init__(self, each: Placed) -> None:
+        """``each`` is what happens to either digit."""
+        self.each = each
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        first, second = (self.each.draw(count, picture, generator)[0] for _ in range(2))
+        return first, second, torch.rand(count, generator=generator)
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        first, second, partner = parameters
+        other = (partner * len(images)).long()
+        channels = [
+            warp_affine(digits, maps, self.each.canvas) for digits, maps in ((images, first), (images[other], second))
+        ]
+        return Distorted(torch.cat(channels, dim=1), labels + labels[other])
+
+
+def make_distortion(name: str, canvas: Size) -> Distortion:
+    """The distortion of that name, onto ``canvas``."""
+    rts = Placed(canvas, 45, (0.7, 1.2))
+    made: dict[str, Callable[[], Distortion]] = {
+        "none": lambda: Undistorted(canvas),
+        "r": lambda: Placed(canvas, 90, (1, 1)),
+        "rts": lambda: rts,
+        "t": lambda: Placed(canvas, 0, (1, 1)),
+        "p": lambda: Projected(canvas),
+        "e": lambda: Elastic(canvas),
+        "tc": lambda: Cluttered(canvas, 6),
+        "tc84": lambda: Cluttered(canvas, 16),
+        "addition": lambda: Addition(rts),
+    }
+    return made[name]()
+
+
+def warp_affine(images: Tensor, maps: Tensor, canvas: Size) -> Tensor:
+    """Put ``images`` ``(N, C, H, W)`` on black canvases as ``maps`` ``(N, 2, 3)`` say: ``(N, C, h, w)``."""
+    base = base_grid(*canvas).to(images.device)
+    return sample(images, affine_points(maps.to(images), base))
+
+
+def similarity_maps(angle: Tensor, scale: Tensor, shift: Tensor, picture: Size, canvas: Size) -> Tensor:
+    """Maps that turn, scale and move a picture on a canvas.
+
+    Args:
+        angle: ``(N,)`` radians, clockwise as seen.
+        scale: ``(N,)``, above 1 for larger.
+        shift: ``(N, 2)`` from the canvas' centre to the picture's, (x, y) in pixels.
+        picture: height and width in pixels.
+        canvas: height and width in pixels.
+
+    Returns:
+        ``(N, 2, 3)`` from the canvas to the picture.
+    """
+    cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
+    linear = torch.stack([cosine, sine, -sine, cosine], dim=-1).view(-1, 2, 2)  # canvas -> picture, in pixels
+    offset = -linear @ shift[:, :, None]  # (N, 2, 1)
+    half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])  # (2,): x, y
+    half_canvas = torch.tensor([canvas[1] / 2, canvas[0] / 2])
+    return torch.cat([linear * half_canvas, offset], dim=-1) / half_picture[:, None]
+
+
+def convex(corners: Tensor) -> Tensor:
+    """Whether quadrilaterals turn clockwise at each corner: ``(N, 4, 2)`` in order -> ``(N,)``."""
+    sides = corners.roll(-1, dims=1) - corners
+    following = sides.roll(-1, dims=1)
+    return (sides[..., 0] * following[..., 1] > sides[..., 1] * following[..., 0]).all(dim=1)
+
+
+def homographies(origins: Tensor, targets: Tensor) -> Tensor:
+    """The projective maps that take four points to four others: ``(N, 4, 2)`` each -> ``(N, 3, 3)``."""
+    x, y = origins.double().unbind(dim=-1)  # (N, 4)
+    one, nothing = torch.ones_like(x), torch.zeros_like(x)
+    rows = []
+    for axis in range(2):
+        target = targets.double()[..., axis]
+        place = [x, y, one, nothing, nothing, nothing] if axis == 0 else [nothing, nothing, nothing, x, y, one]
+        rows.append(torch.stack([*place, -x * target, -y * target], dim=-1))  # (N, 4, 8)
+    right = targets.double().transpose(1, 2).flatten(1)  # (N, 8): all x, then all y
+    solved = torch.linalg.solve(torch.cat(rows, dim=1), right)
+    return torch.cat([solved, one[:, :1]], dim=1).view(-1, 3, 3).to(origins.dtype)

@@ -1,0 +1,109 @@
+"""What is taken for what: the confusion matrix, and pictures of the commonest mistakes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.networks.network import SpatialTransformerClassifier
+from training.reports.outlines import COLOURS, outline, show
+
+PAIRS = 5
+EXAMPLES = 4
+"""Pictures of each pair."""
+LEGIBLE = 20
+"""Classes up to which all counts are written into the matrix; beyond it only mistakes are."""
+
+
+class Confusion(NamedTuple):
+    """A class that is taken for another."""
+
+    true: int
+    predicted: int
+    pictures: tuple[int, ...]
+    """Positions of all pictures that this happened to."""
+
+
+def most_confused(logits: Tensor, labels: Tensor) -> list[Confusion]:
+    """The commonest mistakes among answers ``(N, K)`` to pictures of classes ``(N,)``, the commonest first."""
+    predicted = logits.argmax(dim=1)
+    wrong = torch.nonzero(predicted != labels)[:, 0].tolist()
+    pairs = [(int(labels[position]), int(predicted[position])) for position in wrong]
+    return [
+        Confusion(*pair, tuple(position for position, mistake in zip(wrong, pairs, strict=True) if mistake == pair))
+        for pair, _ in Counter(pairs).most_common(PAIRS)
+    ]
+
+
+def confused_figure(
+    mistakes: Sequence[Confusion], images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...]
+) -> Figure:
+    """A row for each mistake: some of its pictures with what is looked at, and the rectified image right of each.
+
+    Args:
+        mistakes: not empty.
+        images: all pictures, ``(N, C, H, W)`` uint8.
+        network: in evaluation mode.
+        classes: their names.
+    """
+    figure = Figure(figsize=(2.2 * EXAMPLES, 1.4 * len(mistakes)), layout="constrained")
+    for row, mistake in zip(figure.subfigures(len(mistakes), squeeze=False)[:, 0], mistakes, strict=True):
+        axes = row.subplots(1, 2 * EXAMPLES)
+        chosen = images[list(mistake.pictures[:EXAMPLES])]
+        with torch.inference_mode():
+            warps = network(chosen.float() / 255).warps
+        for column in range(EXAMPLES):
+            seen, made = axes[2 * column : 2 * column + 2]
+            if column >= len(chosen):
+                seen.set_axis_off()
+                made.set_axis_off()
+                continue
+            show(seen, chosen[column].float() / 255)
+            for warp, colour in zip(warps, COLOURS, strict=False):
+                outline(seen, warp, column, colour)
+            if warps:
+                show(made, network.as_picture(warps[-1].rectified[column]).clamp(0, 1))
+            else:
+                made.set_axis_off()
+        count = len(mistake.pictures)
+        title = f"{classes[mistake.true]} taken for {classes[mistake.predicted]}: {count}"
+        row.suptitle(title, fontsize=8, x=0.01, ha="left", parse_math=False)
+    return figure
+
+
+def confusion_figure(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
+    """Counts of true (rows) against predicted classes (columns), the right answers left out of the shading."""
+    return confusion_figures({"": confusion}, classes)
+
+
+def confusion_figures(confusions: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Figure:
+    """See `confusion_figure`; several side by side, with their titles."""
+    side = 5 if len(classes) <= LEGIBLE else 0.24 * len(classes)
+    figure = Figure(figsize=(side * len(confusions), side), layout="constrained")
+    panels = figure.subplots(1, len(confusions), squeeze=False)[0]
+    for axes, (title, confusion) in zip(panels, confusions.items(), strict=True):
+        axes.set_title(title)
+        draw_confusion(axes, confusion, classes)
+    return figure
+
+
+def draw_confusion(axes: Axes, confusion: NDArray[np.int64], classes: tuple[str, ...]) -> None:
+    """See `confusion_figure`."""
+    mistakes = confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    few = len(classes) <= LEGIBLE
+    axes.imshow(mistakes, cmap="Oranges")
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
+    longest = max(map(len, classes))
+    size = 8 if few else 6
+    axes.set_xticklabels(classes, rotation=90 if longest > 2 else 0, fontsize=size, parse_math=False)
+    axes.set_yticklabels(classes, fontsize=size, parse_math=False)
+    for (row, column), count in np.ndenumerate(confusion):
+        if count and (few or row != column):
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=7 if few else 5)

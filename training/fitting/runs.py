@@ -1,0 +1,311 @@
+"""A run folder: everything about one training run, complete in itself.
+
+RUN/
+  run.json            recipe, seed, classes, size of the network, versions of the libraries, where the data set was
+  split.csv           own images: which picture is for what
+  metrics.csv         one row an epoch
+  checkpoints/        best.ckpt (by validation accuracy), last.ckpt (to resume from)
+  snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
+  tensorboard/        the same metrics for TensorBoard
+  evaluation.json     the best checkpoint on the test set
+  answers.npz         the logits of all test pictures, and their labels
+  validation.npz      the logits of all validation pictures, and their thetas
+  samples.npz         the first test pictures, as they would be sent to the service, and their labels
+  pictures/           what was learned
+"""
+
+import pickle
+import platform
+import re
+import zipfile
+import zlib
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from training.data.collection import Source
+from training.data.sources import open_source
+from training.errors import RunError
+from training.evaluation.calibration import Calibration
+from training.evaluation.rectification import BoxScores, Uprightness
+from training.files import write_text
+from training.networks.network import SpatialTransformerClassifier
+from training.recipes.recipe import Recipe
+
+LIBRARIES = ("torch", "torchvision", "lightning")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What export accepts as the name of a model."""
+DATA_ROOT = Path("data")
+"""Where data sets are looked for when nobody says."""
+TRAIN_AGAIN = "delete it to train from the start"
+NETWORK_PREFIX = "network."
+"""Where the network's weights stand in a checkpoint of the trainer."""
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class RunInfo(BaseModel):
+    """What ``run.json`` holds: enough to build the network again and to repeat the run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    seed: int
+    classes: tuple[str, ...]
+    channels: int
+    network_parameters: int
+    created: datetime
+    versions: dict[str, str]
+    data_root: Path | None = None
+    """Where the data set was when the run was begun; None in a run of an older version."""
+    model: str | None = None
+    """What the run is exported as when it is done."""
+
+    def network(self) -> SpatialTransformerClassifier:
+        """The run's network, freshly initialised."""
+        return SpatialTransformerClassifier(self.recipe, len(self.classes), self.channels)
+
+
+class Evaluation(BaseModel):
+    """What ``evaluation.json`` holds: the best checkpoint on the test set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str
+    distortion: str
+    pictures: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    """Where the accuracy of all such pictures lies, with a certainty of 95 % (Wilson 1927)."""
+    calibration: Calibration
+    temperature: float
+    """By what logits are to be divided for calibrated probabilities; fitted on the validation pictures."""
+    calibration_at_temperature: Calibration
+    class_accuracy: dict[str, float]
+    """Of the classes that have test pictures."""
+    confusion: list[list[int]]
+    """Rows are true classes, columns are predicted ones."""
+    theta_spread: float | None
+    """How much theta changes from picture to picture (its standard deviation, averaged over its entries)."""
+    best_epoch: int
+    validation_accuracy: float
+    uprightness: Uprightness | None = None
+    """Where the distortion is an affine map: how upright and still the first test digits stand."""
+    boxes: BoxScores | None = None
+    """Where the data set says where its objects are: how well theta finds them."""
+
+
+class Run:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made_folder = False
+        self.info_file = folder / "run.json"
+        self.metrics_file = folder / "metrics.csv"
+        self.evaluation_file = folder / "evaluation.json"
+        self.checkpoints = folder / "checkpoints"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.split_file = folder / "split.csv"
+        self.answers_file = folder / "answers.npz"
+        self.validation_file = folder / "validation.npz"
+        self.samples_file = folder / "samples.npz"
+        self.snapshots_file = folder / "snapshots.npz"
+        self.pictures = folder / "pictures"
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        recipe: Recipe,
+        seed: int,
+        classes: tuple[str, ...],
+        data_root: Path,
+        *,
+        split: str | None = None,
+        model: str | None = None,
+    ) -> Self:
+        """Make the folder and write ``run.json``, and before it ``split`` into ``split.csv``.
+
+        Raises:
+            RunError: there is something in the folder already, or it cannot be written.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(
+                f"{folder} is in use; choose another --out, or continue the run there with --resume {folder}"
+            )
+        network = SpatialTransformerClassifier(recipe, len(classes), len(recipe.mean))
+        info = RunInfo(
+            recipe=recipe,
+            seed=seed,
+            classes=classes,
+            channels=len(recipe.mean),
+            network_parameters=sum(p.numel() for p in network.parameters()),
+            created=datetime.now(UTC).replace(microsecond=0),
+            versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+            data_root=data_root.absolute(),
+            model=model,
+        )
+        run = cls(folder)
+        try:
+            run.made_folder = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            if split is not None:
+                write_text(run.split_file, split)
+            write_text(run.info_file, info.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write the run to {folder}: {error.strerror}; choose another --out") from error
+        return run
+
+    def take_back(self) -> None:
+        """Undo `create`, unless training has left something in the folder since."""
+        if {file.name for file in self.folder.iterdir()} <= {self.info_file.name, self.split_file.name}:
+            self.split_file.unlink(missing_ok=True)
+            self.info_file.unlink(missing_ok=True)
+            if self.made_folder:
+                self.folder.rmdir()
+
+    def info(self) -> RunInfo:
+        """What ``run.json`` says.
+
+        Raises:
+            RunError: the folder holds no run, or one that this version cannot read.
+        """
+        return self._read(self.info_file, RunInfo, "is this a run folder?")
+
+    def evaluation(self) -> Evaluation:
+        """What ``evaluation.json`` says.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        return self._read(self.evaluation_file, Evaluation, f"run: python -m training evaluate {self.folder}")
+
+    def trained_network(self) -> SpatialTransformerClassifier:
+        """The network with the weights of the best checkpoint, in evaluation mode.
+
+        Raises:
+            RunError: there is no such checkpoint, or it does not fit the recipe.
+        """
+        network = self.info().network()
+        state = read_checkpoint(self.best_checkpoint, "state_dict", f"continue the run with --resume {self.folder}")
+        try:
+            network.load_state_dict({name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()})
+        except RuntimeError as error:
+            raise RunError(
+                f"{self.best_checkpoint} does not fit the recipe in {self.info_file}: {' '.join(str(error).split())}"
+            ) from error
+        return network.eval()
+
+    def checkpoint_to_resume(self) -> Path | None:
+        """The last checkpoint, or None when there is none yet.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        if not self.last_checkpoint.exists():
+            return None
+        read_checkpoint(self.last_checkpoint, "state_dict", TRAIN_AGAIN)
+        return self.last_checkpoint
+
+    def finished(self) -> bool:
+        """Whether the run was trained to its last epoch and evaluated.
+
+        Raises:
+            RunError: the folder holds no run, or its last checkpoint cannot be read.
+        """
+        if not (self.evaluation_file.exists() and self.last_checkpoint.exists()):
+            return False
+        last: int = read_checkpoint(self.last_checkpoint, "epoch", TRAIN_AGAIN)
+        return last + 1 == self.info().recipe.epochs
+
+    def data_root(self, chosen: Path | None = None) -> Path:
+        """Where the run's data set lies: the ``chosen`` folder, or else the one that it was begun with.
+
+        Raises:
+            RunError: the folder holds no run.
+        """
+        return chosen or self.info().data_root or DATA_ROOT
+
+    def source(self, data_root: Path) -> Source:
+        """The data set of the run, under ``data_root``.
+
+        Raises:
+            RunError: the folder holds no run.
+            DataError: its split cannot be read.
+        """
+        return open_source(self.info().recipe, data_root, self.split_file)
+
+    def answers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the run's network said of all test pictures: logits ``(N, K)``, and their labels ``(N,)``.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        try:
+            with np.load(self.answers_file) as arrays:
+                return torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise RunError(
+                f"cannot read {self.answers_file}; run: python -m training evaluate {self.folder}"
+            ) from error
+
+    def validation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """What the run's network said of all validation pictures: logits ``(N, K)`` and thetas ``(N, T, 2, 3)``.
+
+        None where an older version of this program evaluated the run.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            with np.load(self.validation_file) as arrays:
+                return arrays["logits"], arrays["thetas"]
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise RunError(
+                f"cannot read {self.validation_file}; run: python -m training evaluate {self.folder}"
+            ) from error
+
+    def samples(self) -> NDArray[np.uint8]:
+        """Some test pictures: ``(N, H, W, C)`` uint8.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        try:
+            with np.load(self.samples_file) as samples:
+                images: NDArray[np.uint8] = samples["images"]
+                return images
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise RunError(
+                f"cannot read {self.samples_file}; run: python -m training evaluate {self.folder}"
+            ) from error
+
+    def _read(self, file: Path, document: type[Document], cure: str) -> Document:
+        try:
+            return document.model_validate_json(file.read_bytes())
+        except OSError as error:
+            raise RunError(f"cannot read {file} ({error.strerror}); {cure}") from error
+        except ValidationError as error:
+            raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
+
+
+def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:
+    """What ``checkpoint`` holds under the name ``part``: the weights in ``state_dict``, the last whole ``epoch``.
+
+    Raises:
+        RunError: it cannot be read; the message ends with ``cure``.
+    """
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)[part]
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise RunError(f"cannot read {checkpoint} ({error}); {cure}") from error

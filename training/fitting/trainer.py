@@ -1,0 +1,285 @@
+"""Fit a network, on Lightning's Trainer."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.nn import functional
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from training.data.batches import (
+    Split,
+    distort,
+    loader,
+    training_distortion,
+    training_splits,
+)
+from training.data.distortions import Distorted
+from training.data.random_streams import Stream, seed_of, seeded
+from training.errors import CollapseError, RecipeError, RunError
+from training.evaluation.metrics import Spread
+from training.evaluation.rectification import ink_areas
+from training.fitting.collapse import CollapseGuard, RunningAverage
+from training.fitting.distributed import processes, share_of, share_statistics, sum_of
+from training.fitting.losses import area_loss, upright_loss
+from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
+from training.fitting.runs import Run, RunInfo
+from training.networks.dropout import Dropout
+from training.networks.geometry import compose
+from training.networks.network import Output, SpatialTransformerClassifier
+from training.networks.samplers import outside_share
+from training.networks.spatial import Warp
+from training.recipes.recipe import Recipe
+
+for chatter in ("lightning.pytorch", "lightning.fabric"):  # both ask for INFO when they are imported
+    logging.getLogger(chatter).setLevel(logging.WARNING)
+
+EVALUATION_BATCH = 500
+SNAPSHOTS = 10
+
+
+class Training(lightning.LightningModule):
+    """One network in training: its loss, its metrics and its optimiser.
+
+    The distortions of a step, and the units it drops, are drawn from the run's seed and the step's number alone, so a
+    resumed run sees and does what an unbroken one would have.
+    """
+
+    def __init__(self, network: SpatialTransformerClassifier, recipe: Recipe, seed: int, classes: int) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.recipe = recipe
+        self.seed = seed
+        self.versions = 2 if recipe.upright else 1
+        """How many times a step shows each picture."""
+        self.distortion = training_distortion(recipe)
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.theta_spread = Spread(6)
+        self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
+
+    def setup(self, stage: str) -> None:
+        """Called in each process that trains."""
+        if processes() > 1:
+            share_statistics(self.network)
+        for module in self.network.modules():
+            if isinstance(module, Dropout):
+                module.versions = self.versions
+        if self.recipe.precision == "bf16":
+            for module in (*self.network.classifier.stages, self.network.classifier.head):
+                run_in_bf16(module)
+
+    def forward(self, images: Tensor) -> Output:
+        """``(N, C, H, W)`` uint8 or 0 to 255 -> the network's output."""
+        output: Output = self.network(images.float().div(255).to(memory_format=torch.channels_last))
+        return output
+
+    def training_step(self, batch: Split, batch_index: int) -> Tensor:
+        torch.manual_seed(seed_of(Stream.DROPOUT, self.seed, self.global_step))
+        generator = seeded(Stream.DISTORTION, self.seed, self.global_step)
+        # Every process distorts the whole batch and takes its share: what one process alone would see.
+        distorted = [shared(distort(self.distortion, batch, generator)) for _ in range(self.versions)]
+        originals = share_of(batch.images)
+        labels = torch.cat([version.labels for version in distorted])
+        output = self(torch.cat([version.images for version in distorted]))
+        loss = functional.cross_entropy(output.logits, labels, label_smoothing=self.recipe.label_smoothing)
+        self.train_accuracy(output.logits, labels)
+        self.record("train_loss", loss, len(labels))
+        self.record("train_accuracy", self.train_accuracy, len(labels))
+        if output.warps:
+            loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted], originals)
+        whole = sum_of(loss)  # so that all processes end, and none waits for one that has
+        if not torch.isfinite(whole):
+            raise CollapseError(
+                f"the loss is {whole.item()} in epoch {self.current_epoch}; the checkpoints before it are kept; "
+                "lower learning_rate or localisation_rate, or set clip"
+            )
+        return loss
+
+    def geometry_loss(self, warps: tuple[Warp, ...], maps: list[Tensor | None], originals: Tensor) -> Tensor:
+        """What the recipe asks of where the network looks; also records where that is.
+
+        ``originals`` ``(N, C, H, W)`` are the undistorted pictures, and ``maps`` lead there from their distortions.
+        """
+        recipe, last = self.recipe, warps[-1]
+        outside = torch.stack([outside_share(warp.grid).mean() for warp in warps]).max()  # one may be lost alone
+        self.record("outside", outside, len(last.grid))
+        identity = torch.eye(2, 3, device=last.theta.device)
+        distance = torch.stack([(warp.theta - identity).abs().mean() for warp in warps]).mean()
+        self.record("theta_distance", distance, len(last.grid))
+        loss = torch.zeros((), device=last.theta.device)
+        if recipe.identity_penalty:
+            loss = loss + recipe.identity_penalty * sum(warp.delta.square().mean() for warp in warps)
+        if recipe.upright:
+            first, second = (
+                compose(m.to(theta), theta) for m, theta in zip(maps, last.theta.chunk(2), strict=True) if m is not None
+            )
+            gap = upright_loss(first, second)
+            self.record("upright_loss", gap, len(last.grid))
+            wanted = ink_areas(originals).repeat(2) if recipe.area_of == "ink" else 1.0
+            loss = loss + recipe.upright * gap + recipe.area * area_loss(torch.cat([first, second]), wanted)
+        return loss
+
+    def record(self, name: str, value: Tensor | Metric, count: int) -> None:
+        """Log the mean of ``value`` over the epoch."""
+        self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called by the trainer, before gradients are clipped."""
+        found = [p.grad for n in self.network.localisation_networks() for p in n.parameters() if p.grad is not None]
+        if found:
+            norms = torch.stack([gradient.norm() for gradient in found])
+            self.record("localisation_gradient", norms.norm(), 1)
+
+    def validation_step(self, batch: Split, batch_index: int) -> None:
+        images, labels = batch
+        output = self(images)
+        loss = functional.cross_entropy(output.logits, labels)
+        self.validation_accuracy(output.logits, labels)
+        self.log("validation_loss", loss, batch_size=len(labels), sync_dist=True)
+        if output.warps:
+            self.theta_spread(output.warps[-1].theta.flatten(1))
+            self.log("theta_spread", self.theta_spread, prog_bar=True, batch_size=len(labels))
+        self.log("validation_accuracy", self.validation_accuracy, prog_bar=True, batch_size=len(labels))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        recipe = self.recipe
+        groups = parameter_groups(self.network, recipe)
+        optimiser: torch.optim.Optimizer
+        optimiser = (
+            torch.optim.SGD(groups, momentum=recipe.momentum)
+            if recipe.optimiser == "sgd"
+            else torch.optim.AdamW(groups)
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(recipe, step / steps))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def parameter_groups(network: SpatialTransformerClassifier, recipe: Recipe) -> list[dict[str, Any]]:
+    """The network's parameters with their learning rates; only weight matrices decay."""
+    localisation = {id(p): p for module in network.localisation_networks() for p in module.parameters()}
+    others = [p for p in network.parameters() if id(p) not in localisation]
+    groups: list[dict[str, Any]] = []
+    for chosen, is_localisation in ((list(localisation.values()), True), (others, False)):
+        rate = recipe.learning_rate * (recipe.localisation_rate if is_localisation else 1)
+        for is_matrix, decay in ((True, recipe.weight_decay), (False, 0.0)):
+            members = [p for p in chosen if (p.dim() > 1) == is_matrix]
+            if members:
+                groups.append({"params": members, "lr": rate, "weight_decay": decay, "localisation": is_localisation})
+    return groups
+
+
+def rate_factor(recipe: Recipe, done: float) -> float:
+    """Share of the highest learning rate when the share ``done`` of all steps is done: a cosine up, then down to 0."""
+    if done < recipe.warmup:
+        return (1 - math.cos(math.pi * (done + 1e-3) / (recipe.warmup + 1e-3))) / 2
+    if recipe.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup))) / 2
+
+
+def shared(distorted: Distorted) -> Distorted:
+    """The share of this process of a distorted batch."""
+    return Distorted(*(None if part is None else share_of(part) for part in distorted))  # type: ignore[arg-type]
+
+
+def run_in_bf16(module: nn.Module) -> None:
+    """Let ``module`` compute in bfloat16, wherever its input lies."""
+    forward = module.forward
+
+    def in_bf16(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            answer: Tensor = forward(images)
+            return answer
+
+    module.forward = in_bf16
+
+
+def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> list[Callback]:
+    """All that looks after a run; ``watched`` ``(N, C, H, W)`` uint8 are the pictures of its snapshots."""
+    recipe = info.recipe
+    found: list[Callback] = [MetricsTable(run.metrics_file)]
+    if recipe.branches:
+        found = [CollapseGuard(recipe.on_collapse, len(info.classes)), Snapshots(run.snapshots_file, watched), *found]
+    if recipe.average:
+        found.append(RunningAverage(decay=recipe.average))
+    if progress:
+        found.append(TQDMProgressBar())
+    best = Checkpoints(
+        run.checkpoints,
+        filename=run.best_checkpoint.stem,
+        monitor="validation_accuracy",
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    # One of its own: the option save_last of the other would save the last epoch only when it is the best one.
+    last = Checkpoints(
+        run.checkpoints, filename=run.last_checkpoint.stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return [*found, best, last]
+
+
+def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -> None:
+    """Train the run from where it stands (its last checkpoint, or the start) to its last epoch.
+
+    On several ``devices``, each works on its share of every batch, and the run is the same but for rounding.
+
+    Raises:
+        DataError: the data set cannot be read.
+        RecipeError: a batch cannot be shared evenly among the devices, or there are not so many.
+        CollapseError: training went wrong for good.
+        RunError: the last checkpoint cannot be read, or Ctrl+C stopped the training.
+    """
+    info = run.info()
+    recipe = info.recipe
+    if recipe.batch_size % devices:
+        raise RecipeError(
+            f"{devices} devices cannot share batch_size={recipe.batch_size} evenly; choose a multiple of {devices}"
+        )
+    resumed = run.checkpoint_to_resume()
+    train, validation = training_splits(recipe, run.source(data_root))
+    lightning.seed_everything(info.seed, verbose=False)
+    training = Training(info.network(), recipe, info.seed, len(info.classes))
+    try:
+        trainer = lightning.Trainer(
+            max_epochs=recipe.epochs,
+            devices=devices,
+            strategy="auto" if devices == 1 else "ddp_spawn",
+            use_distributed_sampler=False,
+            deterministic="warn",
+            gradient_clip_val=recipe.clip,
+            plugins=[CheckpointFiles()],
+            logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+            callbacks=callbacks(run, info, validation.images[:SNAPSHOTS], progress=progress),
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            default_root_dir=run.folder,
+        )
+    except MisconfigurationException as error:
+        raise RecipeError(f"{devices} devices cannot train: {' '.join(str(error).split())}; lower --devices") from error
+    try:
+        trainer.fit(
+            training,
+            loader(train, recipe.batch_size, info.seed),
+            loader(validation, EVALUATION_BATCH),
+            ckpt_path=resumed,
+            weights_only=True,
+        )
+    except SystemExit as stop:  # how Lightning ends on Ctrl+C
+        raise RunError(f"stopped before the last epoch; continue with --resume {run.folder}") from stop
+    except ProcessRaisedException as error:  # what ended one of several processes is known by its last line alone
+        kind, _, message = str(error).rstrip().rpartition("\n")[2].partition(": ")
+        if kind != f"{CollapseError.__module__}.{CollapseError.__name__}":
+            raise
+        raise CollapseError(message) from error

@@ -1,0 +1,1 @@
+"""Geometry, transformers, localisation and classifiers."""

@@ -1,0 +1,164 @@
+"""Localisation networks: from a picture ``(N, C, H, W)`` to the offsets delta ``(N, P)`` of a transformer."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.geometry import base_grid
+
+Size = tuple[int, int]
+Activation = Callable[[], nn.Module]
+
+
+def zero_head(inputs: int, parameters: int) -> nn.Linear:
+    """A regression layer that answers 0 for everything, so that its transformer starts at the identity."""
+    head = nn.Linear(inputs, parameters)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class Coordinates(nn.Module):
+    """Adds two channels with each pixel's own x and y: ``(N, C, H, W)`` -> ``(N, C + 2, H, W)`` (Liu et al. 2018)."""
+
+    places: Tensor
+
+    def __init__(self, size: Size) -> None:
+        """For pictures of ``size`` = (height, width)."""
+        super().__init__()
+        self.register_buffer("places", base_grid(*size).permute(0, 3, 1, 2).contiguous(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Append the coordinates."""
+        return torch.cat([images, self.places + torch.zeros_like(images[:, :1])], dim=1)  # expand() would fix N
+
+
+def halved(size: Size, times: int) -> int:
+    """Pixels that are left of a picture after halving its sides ``times`` times."""
+    return (size[0] >> times) * (size[1] >> times)
+
+
+def fcn(channels: int, size: Size, parameters: int, activation: Activation) -> nn.Sequential:
+    """Three fully connected layers of 32 on the picture (Jaderberg et al. 2015, appendix A, ST-FCN).
+
+    Batch normalisation is added for the reason given in `cnn`.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    inputs = channels * size[0] * size[1]
+    for _ in range(3):
+        layers += [nn.Linear(inputs, 32, bias=False), nn.BatchNorm1d(32), activation()]
+        inputs = 32
+    return nn.Sequential(*layers, zero_head(inputs, parameters))
+
+
+def cnn(channels: int, size: Size, parameters: int, activation: Activation, width: int = 32) -> nn.Sequential:
+    """The paper's convolutional network on the half-size picture (Jaderberg et al. 2015, appendix A, ST-CNN).
+
+    Average pooling by 2, two 5x5 convolutions with max pooling between, and a fully connected layer before the
+    regression. Batch normalisation is added, before the regression too: without it a few large steps there leave all
+    hidden units below zero for every picture, and the transformer answers the same theta for ever.
+    """
+    return nn.Sequential(
+        nn.AvgPool2d(2),
+        nn.Conv2d(channels, width // 2, 5, padding=2, bias=False),
+        nn.BatchNorm2d(width // 2),
+        activation(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width // 2, width, 5, padding=2, bias=False),
+        nn.BatchNorm2d(width),
+        activation(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(width * halved(size, 3), width, bias=False),
+        nn.BatchNorm1d(width),
+        activation(),
+        zero_head(width, parameters),
+    )
+
+
+def tutorial(channels: int, size: Size, parameters: int, activation: Activation) -> nn.Sequential:
+    """PyTorch's tutorial network: 7x7 and 5x5 convolutions without padding, and 32 hidden units.
+
+    Nothing in it is normalised: it is here to be compared with, and to show what the collapse guard is for.
+    """
+    left = [((side - 6) // 2 - 4) // 2 for side in size]
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 7),
+        *tutorial_end(left, parameters, activation),
+    )
+
+
+def tutorial_end(left: Sequence[int], parameters: int, activation: Activation) -> list[nn.Module]:
+    """From eight channels on; ``left`` is the (height, width) that the last pooling leaves."""
+    return [
+        nn.MaxPool2d(2),
+        activation(),
+        nn.Conv2d(8, 10, 5),
+        nn.MaxPool2d(2),
+        activation(),
+        nn.Flatten(),
+        nn.Linear(10 * left[0] * left[1], 32),
+        activation(),
+        zero_head(32, parameters),
+    ]
+
+
+def cifar(channels: int, size: Size, parameters: int, activation: Activation) -> nn.Sequential:
+    """What a CIFAR-10 study looks with: the tutorial's, one convolution deeper."""
+    left = [((side - 10) // 2 - 4) // 2 for side in size]
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3),
+        nn.Conv2d(8, 8, 3),
+        nn.Conv2d(8, 8, 7),
+        *tutorial_end(left, parameters, activation),
+    )
+
+
+def modern(channels: int, size: Size, parameters: int, activation: Activation, width: int = 32) -> nn.Sequential:
+    """Four stages of a strided 3x3 convolution, then 2x2 cells that keep where things are, and a regression."""
+    layers: list[nn.Module] = []
+    inputs = channels
+    for outputs in (width // 2, width, 2 * width, 2 * width):
+        layers += [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), activation()]
+        inputs = outputs
+    cells = -(-size[0] // 16) * -(-size[1] // 16)
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(inputs * cells, 2 * width, bias=False),
+        nn.BatchNorm1d(2 * width),
+        activation(),
+        zero_head(2 * width, parameters),
+    )
+
+
+NETWORKS: dict[str, Callable[[int, Size, int, Activation], nn.Sequential]] = {
+    "fcn": fcn,
+    "cnn": cnn,
+    "tutorial": tutorial,
+    "cifar": cifar,
+    "modern": modern,
+}
+
+
+def localisation_network(
+    kind: str, channels: int, size: Size, parameters: int, *, coordinates: bool = False, slope: float = 0.0
+) -> nn.Sequential:
+    """A network of ``kind`` for pictures of ``size`` = (height, width) that predicts ``parameters`` numbers.
+
+    Args:
+        kind: a key of `NETWORKS`.
+        channels: of the picture.
+        size: of the picture.
+        parameters: how many numbers to predict; all are 0 before training.
+        coordinates: show the first layer each pixel's x and y too (CoordConv).
+        slope: of the activation below zero; 0 is ReLU.
+    """
+
+    def activation() -> nn.Module:
+        return nn.LeakyReLU(slope) if slope else nn.ReLU()
+
+    if not coordinates:
+        return NETWORKS[kind](channels, size, parameters, activation)
+    return nn.Sequential(Coordinates(size), *NETWORKS[kind](channels + 2, size, parameters, activation))

@@ -1,0 +1,169 @@
+"""The network: straighten, then read (Jaderberg et al. 2015, figure 2), put together as a recipe says."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.classifiers import (
+    Classifier,
+    cifar_classifier,
+    conv_classifier,
+    residual_classifier,
+    tutorial_classifier,
+)
+from training.networks.geometry import affine_fit
+from training.networks.localisation import localisation_network
+from training.networks.samplers import Sampler
+from training.networks.spatial import Map, SpatialTransformer, Warp, chain, tiles
+from training.networks.transformers import (
+    AffineTransformer,
+    AttentionTransformer,
+    ProjectiveTransformer,
+    RotationTransformer,
+    SimilarityTransformer,
+    ThinPlateTransformer,
+    Transformer,
+)
+from training.recipes.recipe import Recipe
+
+
+class Output(NamedTuple):
+    """What the network says about a batch."""
+
+    logits: Tensor
+    """``(N, K)``: unnormalised log-probabilities of the classes."""
+    warps: tuple[Warp, ...]
+    """What each spatial transformer did, in the order of the data flow."""
+
+
+class SpatialTransformerClassifier(nn.Module):
+    """Spatial transformers on the picture, a classifier, and perhaps a transformer on its features.
+
+    The sampler reads the picture as it is, in [0, 1], and the mean and spread are taken off afterwards: zero
+    padding then stays black instead of turning grey.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, recipe: Recipe, classes: int, channels: int) -> None:
+        """For pictures of ``recipe.canvas`` pixels with ``channels`` channels, told apart into ``classes``."""
+        super().__init__()
+        self.recipe = recipe
+        self.classifier = classifier(recipe, classes, channels * max(1, recipe.branches))
+        seen = self.classifier.widths[0] if recipe.shared_stage else channels
+        starts = tiles(recipe.branches, recipe.tile) if recipe.branches > 1 else [None] * recipe.branches
+        looks = [picture_transformer(recipe, seen, start) for start in starts]
+        self.looks: Sequence[SpatialTransformer] = nn.ModuleList(looks)  # type: ignore[assignment]
+        self.feature_look = feature_transformer(recipe, self.classifier) if recipe.feature_stage else None
+        self.register_buffer("mean", torch.tensor(recipe.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(recipe.std).view(-1, 1, 1))
+
+    def localisation_networks(self) -> list[nn.Module]:
+        """All that predict where to look, each once: they may learn at a rate of their own."""
+        looks = [*self.looks, *([self.feature_look] if self.feature_look is not None else [])]
+        return list(dict.fromkeys(network for look in looks for network in look.localisations))
+
+    def forward(self, images: Tensor) -> Output:
+        """``(N, C, H, W)`` in [0, 1] -> logits ``(N, K)`` and the warps."""
+        if self.recipe.normalise == "before":
+            images = self._normalise(images)
+        branches = [look(images, self._see) for look in self.looks]
+        views = [branch[-1].rectified for branch in branches] or [images]
+        warps = [warp for branch in branches for warp in branch]
+        features = torch.cat([self._shown(view) for view in views], dim=1)
+        for number, stage in enumerate(self.classifier.stages, start=1):
+            features = stage(features)
+            if self.feature_look is not None and number == self.recipe.feature_stage:
+                (warp,) = self.feature_look(features.float(), lambda view: view)
+                features = warp.rectified
+                warps.append(self._on_picture(warp, warps[-1].look, images))
+        return Output(self.classifier.head(features).float(), tuple(warps))
+
+    def as_picture(self, view: Tensor) -> Tensor:
+        """A rectified image in the range of pictures, [0, 1], whichever the network sampled."""
+        return view * self.std + self.mean if self.recipe.normalise == "before" else view
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Zero mean and unit variance: ``(N, C, H, W)`` -> the same shape."""
+        return (images - self.mean) / self.std
+
+    def _shown(self, view: Tensor) -> Tensor:
+        return view if self.recipe.normalise == "before" else self._normalise(view)
+
+    def _see(self, view: Tensor) -> Tensor:
+        """What a localisation network is shown of a view."""
+        shown = self._shown(view)
+        return self.classifier.stages[0](shown).float() if self.recipe.shared_stage else shown
+
+    def _on_picture(self, warp: Warp, outer: Map, images: Tensor) -> Warp:
+        """What a warp of features amounts to on the picture, through the ``outer`` map that came before it."""
+        sampler = self.looks[-1].samplers[-1]
+        look = chain(outer, warp.look)
+        grid = look(sampler.base)
+        view = sampler(images, look(sampler.fine))
+        return Warp(affine_fit(grid, sampler.base), warp.parameters, warp.delta, grid, view, look)
+
+
+def transformer(recipe: Recipe) -> Transformer:
+    """The kind of transformer that the recipe names, for its pictures."""
+    aspect = recipe.canvas[1] / recipe.canvas[0]
+    made: dict[str, Callable[[], Transformer]] = {
+        "affine": AffineTransformer,
+        "similarity": lambda: SimilarityTransformer(aspect),
+        "attention": AttentionTransformer,
+        "rotation": lambda: RotationTransformer(aspect),
+        "projective": ProjectiveTransformer,
+        "tps": lambda: ThinPlateTransformer(recipe.control_points),
+    }
+    return made[recipe.transformer]()
+
+
+def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
+    """The recipe's classifier, for what its transformers make or else for the whole picture."""
+    if recipe.classifier == "tutorial":
+        return tutorial_classifier(channels, classes, recipe.read_size)
+    if recipe.classifier == "cifar":
+        return cifar_classifier(channels, classes)
+    if recipe.classifier == "residual":
+        return residual_classifier(channels, classes, recipe.classifier_width, recipe.classifier_blocks)
+    return conv_classifier(channels, classes, recipe.classifier_width, recipe.classifier_stages)
+
+
+def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> SpatialTransformer:
+    """All steps of one look at the picture; ``channels`` are those that its localisation networks see."""
+    kind = transformer(recipe)
+
+    def network() -> nn.Module:
+        return localisation_network(
+            recipe.localisation,
+            channels,
+            recipe.canvas,
+            kind.parameter_count,
+            coordinates=recipe.coordinates,
+            slope=recipe.slope,
+        )
+
+    networks = [network()] * recipe.steps if recipe.shared_steps else [network() for _ in range(recipe.steps)]
+    between = [Sampler(recipe.canvas, recipe.padding) for _ in range(recipe.steps - 1)]
+    return SpatialTransformer(
+        kind, networks, [*between, Sampler(recipe.rectified, recipe.padding, recipe.samples)], start
+    )
+
+
+def feature_transformer(recipe: Recipe, classifier: Classifier) -> SpatialTransformer:
+    """A look at the features that come out of stage ``recipe.feature_stage``."""
+    channels = classifier.widths[recipe.feature_stage - 1]
+    height, width = (side >> (recipe.feature_stage - 1) for side in recipe.rectified)
+    kind = transformer(recipe)
+    network = localisation_network(
+        recipe.localisation,
+        channels,
+        (height, width),
+        kind.parameter_count,
+        coordinates=recipe.coordinates,
+        slope=recipe.slope,
+    )
+    return SpatialTransformer(kind, [network], [Sampler((height, width))])

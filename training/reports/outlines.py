@@ -1,0 +1,82 @@
+"""Pictures with what transformers look at drawn over them."""
+
+import textwrap
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.networks.network import Output, SpatialTransformerClassifier
+from training.networks.spatial import Warp
+
+EDGE_POINTS = 16
+COLOURS = ("#ff8c00", "#32cd32", "#ff00ff", "#ffd700")
+"""Of the outlines of transformers, in their order."""
+LINE = 18
+"""Characters below a picture."""
+TOP = "#00bfff"
+"""Of the edge that becomes the rectified image's upper one."""
+
+
+def rectified_figure(
+    images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...], temperature: float
+) -> Figure:
+    """One column a picture: the input with what is looked at, what each transformer made of it, and the answer.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8.
+        network: in evaluation mode.
+        classes: their names.
+        temperature: by what logits are divided, as the service does.
+    """
+    with torch.inference_mode():
+        output: Output = network(images.float() / 255)
+    best = (output.logits / temperature).softmax(dim=1).max(dim=1)
+    told = [f"{classes[i]}  {p:.1%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    labels = ["\n".join(textwrap.wrap(text, LINE)) for text in told]
+    rows = 1 + len(output.warps)
+    figure = Figure(figsize=(1.2 * len(images), 0.3 + 1.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(images), squeeze=False)
+    for column, image in enumerate(images):
+        show(axes[0, column], image.float() / 255)
+        for row, warp in enumerate(output.warps, start=1):
+            outline(axes[0, column], warp, column, COLOURS[(row - 1) % len(COLOURS)])
+            show(axes[row, column], network.as_picture(warp.rectified[column]).clamp(0, 1))
+        size = 9 if len(labels[column]) <= LINE else 6
+        axes[-1, column].set_xlabel(labels[column], fontsize=size, parse_math=False)
+    return figure
+
+
+def outline(axes: Axes, warp: Warp, item: int, colour: str) -> None:
+    """Draw what ``warp`` looks at in picture ``item``: straight for affine maps, bent for others."""
+    height, width = (int(limit + 0.5) for limit in (axes.get_ylim()[0], axes.get_xlim()[1]))
+    edges = border(warp, height, width)[item]
+    axes.plot(*(edges.T - 0.5), color=colour, linewidth=1.5)
+    axes.plot(*(edges[: EDGE_POINTS + 1].T - 0.5), color=TOP, linewidth=1.5)
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+
+
+def border(warp: Warp, height: int, width: int) -> NDArray[np.float32]:
+    """The border of the rectified image in pixels of the picture, clockwise from top left and closed: ``(N, M, 2)``.
+
+    The upper edge is the first ``EDGE_POINTS + 1`` points.
+    """
+    along = torch.linspace(-1, 1, EDGE_POINTS + 1)
+    low, high = -torch.ones_like(along), torch.ones_like(along)
+    sides = ((along, low), (high, along), (-along, high), (low, -along))
+    points = torch.cat([torch.stack(side, dim=-1) for side in sides])  # (4 * (EDGE_POINTS + 1), 2)
+    looked = warp.look(points[None])
+    pixels: NDArray[np.float32] = ((looked + 1) / 2 * torch.tensor([width, height])).numpy()
+    return pixels
+
+
+def show(axes: Axes, image: Tensor) -> None:
+    """Draw ``image`` ``(C, H, W)`` in [0, 1] without ticks: grey, RGB, or two channels in red and green."""
+    if len(image) == 2:
+        image = torch.cat([image, torch.zeros_like(image[:1])])
+    axes.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])

@@ -1,0 +1,111 @@
+"""A study: a set of recipes, each trained with one or more seeds."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from training.errors import CollapseError, RecipeError, RunError
+from training.files import write_text
+from training.fitting.begin import begin_run
+from training.fitting.runs import DATA_ROOT, Evaluation, Run
+from training.recipes.catalogue import CONVOLUTIONS, DISTORTED_MNIST, MOVED_DIGITS, NORMALISATION
+from training.recipes.recipe import Recipe
+
+STUDIES: dict[str, list[Recipe]] = {
+    "distorted-mnist": DISTORTED_MNIST,
+    "convolutions": CONVOLUTIONS,
+    "normalisation": NORMALISATION,
+    "moved-digits": MOVED_DIGITS,
+}
+"""Their recipes, in the order in which they are worked on."""
+
+
+class Cell(NamedTuple):
+    """One recipe with one seed."""
+
+    recipe: Recipe
+    seed: int
+    run: Run
+
+
+def cells(name: str, folder: Path, seeds: int, only: Iterable[str] = ()) -> list[Cell]:
+    """All cells of the study ``name``: every recipe with the first seed, then with the next.
+
+    Raises:
+        RecipeError: there is no such study, or no such recipe in it.
+    """
+    try:
+        recipes = {recipe.name: recipe for recipe in STUDIES[name]}
+    except KeyError:
+        raise RecipeError(f"no study is called {name!r}; there are: {', '.join(STUDIES)}") from None
+    if unknown := set(only) - recipes.keys():
+        raise RecipeError(f"{name} has no recipe {', '.join(sorted(unknown))}; it has: {', '.join(recipes)}")
+    chosen = [recipes[name] for name in only] or list(recipes.values())
+    return [Cell(recipe, seed, Run(folder / f"{recipe.name}-seed{seed}")) for seed in range(seeds) for recipe in chosen]
+
+
+def work(todo: Iterable[Cell], data_root: Path, report: Callable[[], object]) -> Iterator[Cell]:
+    """Train and evaluate what is not done yet, going on where an earlier call was interrupted; ``report`` after each.
+
+    Raises:
+        TrainingError: see `training.fitting.trainer.fit` and `training.fitting.trainer.evaluate`.
+    """
+    from training.evaluation.evaluation import evaluate
+    from training.fitting.trainer import fit
+
+    for cell in todo:
+        begin(cell, data_root)
+        if result(cell.run) is not None or failure_file(cell.run).exists():
+            continue
+        yield cell
+        try:
+            fit(cell.run, data_root)
+            evaluate(cell.run, data_root)
+        except CollapseError as error:  # it would fail again in the same way; the others may do better
+            write_text(failure_file(cell.run), f"{error}\n")
+        report()
+
+
+def root_of(folder: Path, chosen: Path | None) -> Path:
+    """Where the data set of the study in ``folder`` lies: ``chosen``, or else where its first run was begun with it."""
+    begun = (Run(file.parent) for file in sorted(folder.glob("*/run.json")))
+    return chosen or next((run.data_root() for run in begun), DATA_ROOT)
+
+
+def begin(cell: Cell, data_root: Path) -> None:
+    """Make the folder of the cell's run, or see that what is there is a run of the same recipe.
+
+    Raises:
+        RunError: it is a run of another one, or cannot be made.
+    """
+    if not cell.run.info_file.exists():
+        begin_run(cell.run.folder, cell.recipe, cell.seed, data_root)
+    elif cell.run.info().recipe != cell.recipe:
+        raise RunError(
+            f"{cell.run.folder} was trained by another version of the recipe {cell.recipe.name}; "
+            "delete it, or choose another --out"
+        )
+
+
+def failure_file(run: Run) -> Path:
+    """Says why a run of a study ended without a result."""
+    return run.folder / "failed.txt"
+
+
+def result(run: Run) -> Evaluation | None:
+    """What ``run`` reached, if it is done."""
+    try:
+        return run.evaluation()
+    except RunError:
+        return None
+
+
+def is_study(folder: Path) -> bool:
+    """Whether ``folder`` is one that `work` filled."""
+    return folder.name in STUDIES and folder.is_dir() and not Run(folder).info_file.exists()
+
+
+def finished_runs(folder: Path) -> list[Run]:
+    """The evaluated runs of the study in ``folder``."""
+    runs = [Run(found) for found in sorted(folder.iterdir()) if found.is_dir()]
+    return [run for run in runs if result(run) is not None]
