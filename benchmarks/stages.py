@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
 from export.artifact import read_artifact
-from service.imaging.preprocessing import Upload, encode, open_picture, prepare
+from service.imaging.preprocessing import Upload, encode, open_picture, preprocess
 from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
@@ -55,7 +55,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     if options.models == MODELS:
         artifacts.main(MODELS)
-    settings = Settings(models=options.models, device="cpu", threads=1, access_log="none", awake_us=0)
+    settings = Settings(models=options.models, device="cpu", threads=1, access_log="none", busy_poll_us=0)
     models = load_models(settings)
     print(f"model {options.model}, {options.picture}\n\n| stage | us a picture |\n|---|---|")
     upload = Upload(options.picture.read_bytes(), media_type(options.picture))
@@ -77,7 +77,7 @@ def stages(model: Model, models: Path, upload: Upload) -> None:
     backend = open_backend(read_artifact(models / model.name / str(model.version)), "cpu", 1)
     manifest = model.manifest
     opened = open_picture(upload, max_pixels=10**7)
-    picture = prepare(opened, manifest.input)
+    picture = preprocess(opened, manifest.input)
     one, many = picture.pixels[np.newaxis], np.stack([picture.pixels] * BATCH)
     outputs, all_outputs = backend.run(one), backend.run(many)
     reading = read(outputs, manifest)[0]
@@ -85,7 +85,7 @@ def stages(model: Model, models: Path, upload: Upload) -> None:
     answer = Answer(model, reading, picture.width, picture.height, files, 1, Timings(0.1, 0.2, 0.3, 0.4))
     description = describe_answer(answer, 5, "png", 1.0)
     show("the header of the picture", lambda: open_picture(upload, max_pixels=10**7))
-    show("its pixels, as the model takes them", lambda: prepare(opened, manifest.input))
+    show("its pixels, as the model takes them", lambda: preprocess(opened, manifest.input))
     show("inference of one", lambda: backend.run(one))
     show(f"inference of {BATCH}, each", lambda: backend.run(many), BATCH)
     show("reading the outputs of one", lambda: read(outputs, manifest))

@@ -23,11 +23,11 @@ from service.api.open_inference.infer import Infer
 from service.api.open_inference.routes import create_open_inference_routes
 from service.api.predict import ONE, SEVERAL, Predict
 from service.api.routes import create_routes
-from service.api.ui import create_demo
-from service.errors import BadOptionError, InternalError, RequestError
+from service.api.ui import create_ui
+from service.errors import InternalError, InvalidParameterError, RequestError
 from service.inference.engine import Engine
 from service.repository.repository import Repository
-from service.request_context import note_error, note_route
+from service.request_context import record_error, record_route
 from service.responses import describe_error, describe_problem
 from service.settings import Settings
 
@@ -51,7 +51,7 @@ class Application(FastAPI):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "http" and scope["method"] == "POST":
             if route := self._direct.get(scope["path"]):
-                note_route(scope["path"])
+                record_route(scope["path"])
                 return route(scope, receive, send)
             for pattern, route in self._patterns.items():
                 if found := pattern.fullmatch(scope["path"]):
@@ -97,8 +97,8 @@ def create_app(
     if settings.admin:
         app.include_router(create_administration(repository))
     app.include_router(create_metrics_route(metrics))
-    if settings.demo:
-        app.include_router(create_demo(engine.models, settings.models))
+    if settings.ui:
+        app.include_router(create_ui(engine.models, settings.models))
     add_documentation(app)
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)
@@ -132,7 +132,7 @@ def answer_request_error(request: Request, error: Exception) -> Response:
     """Errors of ours, which carry status and code."""
     if not isinstance(error, RequestError):
         raise error
-    note_error(error.code)
+    record_error(error.code)
     return JSONResponse(describe_error(error, request.url.path), error.status, dict(error.headers))
 
 
@@ -141,7 +141,7 @@ def answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    note_error(code)
+    record_error(code)
     content = describe_problem(code, f"{error.detail}; /docs lists what there is", request.url.path)
     return JSONResponse(content, error.status_code, error.headers)
 
@@ -151,10 +151,10 @@ def answer_wrong_parameters(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     problems = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-    return answer_request_error(request, BadOptionError(f"{problems}; /docs describes the request"))
+    return answer_request_error(request, InvalidParameterError(f"{problems}; /docs describes the request"))
 
 
 def answer_bug(request: Request, error: Exception) -> Response:
     """Anything else is a defect of the service: the log has the details, the client does not."""
-    log.error("bug", error=repr(error))
+    log.error("unhandled_exception", error=repr(error))
     return answer_request_error(request, InternalError("the service has a defect; its log says which"))

@@ -8,7 +8,7 @@ from service import __version__
 from service.errors import StartError
 from service.inference.registry import Models, load_models
 from service.logging import configure_logs
-from service.middleware.auth import Rules
+from service.middleware.auth import AccessPolicy
 from service.repository.repository import standings
 from service.server.server import Server, listen
 from service.settings import Settings, load_settings
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = load_settings(arguments)
         configure_logs(settings)
-        Rules(settings)  # complains of wrong keys before models are loaded
+        AccessPolicy(settings)  # complains of wrong keys before models are loaded
         models = load_models(settings)
         listener = listen(settings)
         line = announcement(settings, models, listener)

@@ -7,25 +7,25 @@ ServiceError                  base class
 │   ├── DeviceError           the device asked for is not there
 │   └── AddressError          the host and port cannot be listened on
 └── RequestError              answered as {"error": {"code", "message"}} with the status below
-    ├── BadPictureError       400 undecodable, truncated or empty
-    ├── BadBodyError          400 the body around the picture cannot be parsed
+    ├── InvalidImageError       400 undecodable, truncated or empty
+    ├── InvalidBodyError          400 the body around the picture cannot be parsed
     ├── BadRequestError       400 not HTTP
     ├── LoadFailedError       400 a model cannot be loaded while others are served
-    ├── NoKeyError            401 no key, or none that is known
+    ├── UnauthorizedError            401 no key, or none that is known
     ├── ForbiddenError        403 not with this key
-    ├── UnknownModelError     404 no such model or version
-    ├── TooSlowError          408 the request did not arrive in time
+    ├── ModelNotFoundError     404 no such model or version
+    ├── RequestTimeoutError          408 the request did not arrive in time
     ├── TooLargeError         413 too many bytes, pixels or pictures
-    ├── NotAPictureError      415 another type of content
-    ├── UnknownEncodingError  415 the body is compressed in a way that is not taken
-    ├── BadOptionError        422 an option or field is unknown or wrong
+    ├── UnsupportedMediaTypeError      415 another type of content
+    ├── UnsupportedEncodingError  415 the body is compressed in a way that is not taken
+    ├── InvalidParameterError        422 an option or field is unknown or wrong
     ├── QueueFullError        429 more is waiting than may
-    ├── TooOftenError         429 more requests than the client may make
+    ├── RateLimitedError         429 more requests than the client may make
     ├── HeadTooLargeError     431 too many headers, or too long ones
-    ├── ModelFailedError      500 the model raised or gave what is no answer
+    ├── InferenceFailedError      500 the model raised or gave what is no answer
     ├── InternalError         500 a defect of the service
     ├── NotReadyError         503 shutting down, or a model that hangs
-    └── TimeIsUpError         504 the answer was not ready in time
+    └── DeadlineExceededError         504 the answer was not ready in time
 """
 
 from collections.abc import Mapping
@@ -64,18 +64,18 @@ class RequestError(ServiceError):
     headers: ClassVar[Mapping[str, str]] = {}
 
 
-class BadPictureError(RequestError):
+class InvalidImageError(RequestError):
     """The bytes are meant to be a picture but cannot be decoded."""
 
     status = 400
-    code = "bad_picture"
+    code = "invalid_image"
 
 
-class BadBodyError(RequestError):
+class InvalidBodyError(RequestError):
     """The multipart or JSON body cannot be parsed."""
 
     status = 400
-    code = "bad_body"
+    code = "invalid_body"
 
 
 class BadRequestError(RequestError):
@@ -92,11 +92,11 @@ class LoadFailedError(RequestError):
     code = "load_failed"
 
 
-class NoKeyError(RequestError):
+class UnauthorizedError(RequestError):
     """A key is needed, and there is none or one that is not known."""
 
     status = 401
-    code = "no_key"
+    code = "unauthorized"
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="stn-serve"'}
 
 
@@ -107,18 +107,18 @@ class ForbiddenError(RequestError):
     code = "forbidden"
 
 
-class UnknownModelError(RequestError):
+class ModelNotFoundError(RequestError):
     """There is no model of that name and version."""
 
     status = 404
-    code = "unknown_model"
+    code = "model_not_found"
 
 
-class TooSlowError(RequestError):
+class RequestTimeoutError(RequestError):
     """The request did not arrive whole within the time that it may take."""
 
     status = 408
-    code = "too_slow"
+    code = "request_timeout"
     headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
 
@@ -129,25 +129,25 @@ class TooLargeError(RequestError):
     code = "too_large"
 
 
-class NotAPictureError(RequestError):
+class UnsupportedMediaTypeError(RequestError):
     """The content is of a type that is no picture."""
 
     status = 415
-    code = "not_a_picture"
+    code = "unsupported_media_type"
 
 
-class UnknownEncodingError(RequestError):
+class UnsupportedEncodingError(RequestError):
     """The body is compressed in a way that the service does not take."""
 
     status = 415
-    code = "unknown_encoding"
+    code = "unsupported_encoding"
 
 
-class BadOptionError(RequestError):
+class InvalidParameterError(RequestError):
     """An option or field of the request is unknown or has a wrong value."""
 
     status = 422
-    code = "bad_option"
+    code = "invalid_parameter"
 
 
 class QueueFullError(RequestError):
@@ -158,11 +158,11 @@ class QueueFullError(RequestError):
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
-class TooOftenError(RequestError):
+class RateLimitedError(RequestError):
     """The client has made as many requests as it may for now; `Retry-After` says when it may again."""
 
     status = 429
-    code = "too_often"
+    code = "rate_limited"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -177,11 +177,11 @@ class HeadTooLargeError(RequestError):
     headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
 
-class ModelFailedError(RequestError):
+class InferenceFailedError(RequestError):
     """The model raised an error or gave something that is no answer."""
 
     status = 500
-    code = "model_failed"
+    code = "inference_failed"
 
 
 class InternalError(RequestError):
@@ -198,8 +198,8 @@ class NotReadyError(RequestError):
     code = "not_ready"
 
 
-class TimeIsUpError(RequestError):
+class DeadlineExceededError(RequestError):
     """The answer was not ready within the time that the service or the request allows."""
 
     status = 504
-    code = "time_is_up"
+    code = "deadline_exceeded"

@@ -35,7 +35,7 @@ class Answered(NamedTuple):
     """How long its request had waited at the wire before that."""
 
 
-class Exchange:
+class RequestContext:
     """A request and its answer."""
 
     __slots__ = (
@@ -90,15 +90,15 @@ class Exchange:
             if not answer.done():
                 answer.set_exception(ClientDisconnect())
 
-    def like(self, request_id: str) -> "Exchange":
+    def like(self, request_id: str) -> "RequestContext":
         """Of another request that begins now and ends in the same way."""
-        other = Exchange(request_id)
+        other = RequestContext(request_id)
         other.status, other.error = self.status, self.error
         other.route, other.model, other.version = self.route, self.model, self.version
         return other
 
 
-def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:
+def route_of(exchange: RequestContext, scope: Mapping[str, Any]) -> str | None:
     """The documented path that a request was for, noted or found by the router; None of what clients make up."""
     if exchange.route is not None:
         return exchange.route
@@ -106,7 +106,7 @@ def route_of(exchange: Exchange, scope: Mapping[str, Any]) -> str | None:
     return path
 
 
-current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+current: ContextVar[RequestContext | None] = ContextVar("exchange", default=None)
 
 
 def held_s() -> float:
@@ -115,21 +115,21 @@ def held_s() -> float:
     return 0.0 if exchange is None else exchange.held_s
 
 
-def note_key(name: str) -> None:
+def record_key(name: str) -> None:
     """Whose key the request has."""
     exchange = current.get()
     if exchange is not None:
         exchange.key = name
 
 
-def note_route(path: str) -> None:
+def record_route(path: str) -> None:
     """The documented path that the request is for."""
     exchange = current.get()
     if exchange is not None:
         exchange.route = path
 
 
-def note_model(name: str, version: int) -> None:
+def record_model(name: str, version: int) -> None:
     """The model that the request is for."""
     exchange = current.get()
     if exchange is not None:
@@ -137,21 +137,21 @@ def note_model(name: str, version: int) -> None:
         exchange.version = version
 
 
-def note_error(code: str) -> None:
+def record_error(code: str) -> None:
     """Why the request is refused."""
     exchange = current.get()
     if exchange is not None:
         exchange.error = code
 
 
-def note_answer(started: float, timings: Timings, batch_size: int, ended: float) -> None:
+def record_prediction(started: float, timings: Timings, batch_size: int, ended: float) -> None:
     """One of the pictures of the request was answered."""
     exchange = current.get()
     if exchange is not None:
         exchange.answered.append(Answered(started, timings, batch_size, ended, exchange.held_s))
 
 
-def note_wait(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
+def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
     """The request waits for ``answer``, which is returned, and fails if its client goes away.
 
     Who waits for it should give it no name: an exception in it leads back to whoever waits, and so to the name.

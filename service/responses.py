@@ -27,7 +27,7 @@ Json = dict[str, Any]
 Header = tuple[bytes, bytes]
 
 
-class Reply(NamedTuple):
+class RawResponse(NamedTuple):
     """What is answered to a request."""
 
     content: bytes
@@ -112,13 +112,13 @@ def to_bytes(description: Json) -> bytes:
     return orjson.dumps(description)
 
 
-def refusal(error: RequestError, path: str) -> Reply:
+def error_response(error: RequestError, path: str) -> RawResponse:
     """What is answered to a request of ``path`` that ends in ``error``."""
     headers = ((name.encode(), value.encode()) for name, value in error.headers.items())
-    return Reply(to_bytes(describe_error(error, path)), (JSON, *headers), error.status, error.code)
+    return RawResponse(to_bytes(describe_error(error, path)), (JSON, *headers), error.status, error.code)
 
 
-def to_http(reply: Reply, request_id: str, common: Iterable[Header], *, last: bool = False) -> bytes:
+def to_http(reply: RawResponse, request_id: str, common: Iterable[Header], *, last: bool = False) -> bytes:
     """``reply`` as it goes over the wire, where the application has no part in it.
 
     ``common`` headers are the server's; ``last`` says that the connection ends with it.

@@ -125,7 +125,7 @@ class Prediction(BaseModel):
 class ErrorDetail(BaseModel):
     """What is wrong and what to do about it."""
 
-    code: str = Field(examples=["bad_picture"])
+    code: str = Field(examples=["invalid_image"])
     message: str = Field(examples=["the PNG picture is damaged or cut short (...); send it again whole"])
 
 

@@ -48,11 +48,11 @@ class Settings(BaseSettings):
         "commas, the first one's model where no model is named; otherwise the highest version, the first by name",
     )
     poll_s: int = Field(0, ge=0, description="seconds between looks for changes in the models folder; 0 never looks")
-    load_s: Count = Field(300, description="seconds that loading a model may take while others are served")
+    load_timeout_s: Count = Field(300, description="seconds that loading a model may take while others are served")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; auto takes a GPU where there is one, cuda refuses to start without"
     )
-    demo: bool = Field(True, description="serve the page at /")
+    ui: bool = Field(True, description="serve the page at /")
     cuda_graphs: bool = Field(False, description="replay CUDA graphs on a GPU (ONNX); not measured yet")
     workers: Count = Field(1, description="processes that answer, each with its own models and queues")
     torchscript: bool = Field(
@@ -68,13 +68,15 @@ class Settings(BaseSettings):
     timeout_ms: Count = Field(
         10_000, description="longest time from a picture's arrival to its answer, else 504; X-Timeout-Ms shortens it"
     )
-    upload_s: Count = Field(60, description="seconds that a request may take to arrive whole, else 408")
-    hang_s: Count = Field(30, description="seconds after which an inference that has not ended is given up")
+    request_timeout_s: Count = Field(60, description="seconds that a request may take to arrive whole, else 408")
+    inference_timeout_s: Count = Field(
+        30, description="seconds after which an inference that has not ended is given up"
+    )
     max_bytes: Count = Field(10 * 2**20, description="largest picture and largest body of POST /predict, in bytes")
     max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
-    header_s: Count = Field(10, description="seconds that the head of a request may take to arrive, else 408")
+    header_timeout_s: Count = Field(10, description="seconds that the head of a request may take to arrive, else 408")
     api_keys: str = Field(
         "", description="who may use the service: NAME:HASH,... as `python -m service key NAME` makes them; empty: all"
     )
@@ -95,10 +97,12 @@ class Settings(BaseSettings):
     drift_window: int = Field(
         1000, ge=0, description="last pictures of a model that drift is told from, in each worker; 0 tells none"
     )
-    awake_us: int = Field(
+    busy_poll_us: int = Field(
         100, ge=0, le=10_000, description="microseconds after an answer before the idle service sleeps; 0 saves power"
     )
-    grace_s: Count = Field(30, description="seconds that requests under way have to end when the service stops")
+    shutdown_timeout_s: Count = Field(
+        30, description="seconds that requests under way have to end when the service stops"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe lines to log")
     access_log: Literal["all", "refused", "none"] = Field(
         "all", description="requests that get a line in the log; refused are those of status 400 and above"

@@ -75,7 +75,7 @@ def test_pods_have_no_privileges_limits_and_probes(asked: Manifest) -> None:
     assert (spec["securityContext"]["runAsNonRoot"], spec["securityContext"]["runAsUser"]) == (True, USER)
     assert spec["enableServiceLinks"] is False, f"they would be {PREFIX} variables, which the service refuses"
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert spec["terminationGracePeriodSeconds"] > Settings.model_fields["grace_s"].default + pause
+    assert spec["terminationGracePeriodSeconds"] > Settings.model_fields["shutdown_timeout_s"].default + pause
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,

@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from service.inference.engine import Engine
 from service.metrics.exposition import families
-from service.metrics.multiprocess import Figures, Ledger
-from service.metrics.recorder import METERS, Counts, labels
+from service.metrics.multiprocess import Figures, SharedMetrics
+from service.metrics.recorder import RECORDER, Counts, labels
 from service.settings import Settings
 
 STATM = Path("/proc/self/statm")
@@ -23,7 +23,7 @@ STATM = Path("/proc/self/statm")
 class Metrics(Collector):
     """Of the service that ``engine`` is part of."""
 
-    def __init__(self, engine: Engine, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, engine: Engine, settings: Settings, ledger: SharedMetrics) -> None:
         self._engine = engine
         self._settings = settings
         self._ledger = ledger
@@ -32,7 +32,9 @@ class Metrics(Collector):
 
     def publish(self) -> None:
         """Write down what was counted, for the other workers and for the one that may take this one's place."""
-        self._ledger.publish(Figures(METERS.counts() | {("cpu", str(self._ledger.number)): [cpu_s()]}, self._gauges()))
+        self._ledger.publish(
+            Figures(RECORDER.counts() | {("cpu", str(self._ledger.number)): [cpu_s()]}, self._gauges())
+        )
 
     def figures(self) -> Figures:
         """Of all processes: of this one as they are, of the others up to a second ago."""
@@ -64,7 +66,7 @@ class Metrics(Collector):
             found["queue", *key] = [model.batcher.waiting + model.room.held]
             found["under_way", *key] = [model.room.pictures]
             found["limit", *key] = [self._settings.max_queue]
-            found["last", *key, str(self._ledger.number)] = [METERS.of_model((model.name, model.version)).last_s]
+            found["last", *key, str(self._ledger.number)] = [RECORDER.of_model((model.name, model.version)).last_s]
             found["hangs", *key] = [model.batcher.hangs]
             if model.window is not None:
                 for position, shown in enumerate(model.window.shows()):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from starlette.requests import ClientDisconnect
 
-from service.errors import BadBodyError, TooLargeError
+from service.errors import InvalidBodyError, TooLargeError
 from service.repository.repository import Repository
 from service.repository.version_policy import Policy
 
@@ -69,10 +69,10 @@ class LoadOptions(Options):
         """The policy that it asks for, if any."""
         if self.parameters.config is None:
             return None
-        wanted = self.parameters.config.version_policy
+        target_versions = self.parameters.config.version_policy
         return Policy(
-            versions=tuple(wanted.specific.versions) if wanted.specific else (),
-            latest=wanted.latest.num_versions if wanted.latest else 0,
+            versions=tuple(target_versions.specific.versions) if target_versions.specific else (),
+            latest=target_versions.latest.num_versions if target_versions.latest else 0,
         )
 
 
@@ -83,7 +83,7 @@ def create_administration(repository: Repository) -> APIRouter:
     @router.post("/index", summary="All versions of all models, their states, and why")
     async def index(request: Request) -> Response:
         options = await read(request, IndexOptions)
-        await repository.look()
+        await repository.rescan()
         entries = [entry._asdict() | {"version": str(entry.version)} for entry in repository.index(options.ready)]
         return Response(orjson.dumps(entries), media_type="application/json")
 
@@ -104,7 +104,7 @@ async def read(request: Request, form: type[Form]) -> Form:
     """The body, whatever its Content-Type says: Triton's clients send none; left out, all is as by default.
 
     Raises:
-        BadBodyError: it is something else.
+        InvalidBodyError: it is something else.
         TooLargeError: it has more than `MAX_BYTES`.
     """
     body = b""
@@ -114,9 +114,9 @@ async def read(request: Request, form: type[Form]) -> Form:
             if len(body) > MAX_BYTES:
                 raise TooLargeError(f"the body has more than {MAX_BYTES} bytes; put models into the models folder")
     except ClientDisconnect:
-        raise BadBodyError("the body did not arrive whole") from None
+        raise InvalidBodyError("the body did not arrive whole") from None
     try:
         return form.model_validate_json(body or b"{}")
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in error.errors()]
-        raise BadBodyError(f"{'; '.join(problems)}; models come from the models folder") from None
+        raise InvalidBodyError(f"{'; '.join(problems)}; models come from the models folder") from None

@@ -18,14 +18,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from service.api.request_body import Body, read_one, read_several
-from service.errors import BadOptionError, InternalError, NotReadyError, RequestError, TooLargeError
+from service.errors import InternalError, InvalidParameterError, NotReadyError, RequestError, TooLargeError
 from service.imaging.preprocessing import Format, Upload
-from service.inference.admission import Seat
+from service.inference.admission import Permit
 from service.inference.engine import PICTURES_A_TURN, Engine
 from service.inference.registry import Model
-from service.metrics.recorder import METERS
-from service.request_context import held_s, note_error
-from service.responses import Json, Reply, add_points, describe_answer, describe_error, refusal, to_bytes
+from service.metrics.recorder import RECORDER
+from service.request_context import held_s, record_error
+from service.responses import Json, RawResponse, add_points, describe_answer, describe_error, error_response, to_bytes
 from service.schemas import PredictOptions
 from service.settings import Settings
 
@@ -54,7 +54,7 @@ class Predict:
         body = Body(scope["headers"], receive)
         return respond(send, self.answer_several(scope["query_string"], body), scope["path"])
 
-    async def answer_one(self, query: bytes, body: Body) -> Reply:
+    async def answer_one(self, query: bytes, body: Body) -> RawResponse:
         """The answer to a request for one picture.
 
         Raises:
@@ -64,28 +64,28 @@ class Predict:
         options = read_options(query)
         model = self._engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
-        with Seat(model.room) as seat:
+        with Permit(model.room) as seat:
             upload = await read_one(body, self._settings.max_bytes, seat)
             seat.take(pictures=1)
-            return Reply(to_bytes(await self._answer(model, upload, options, timeout_ms)))
+            return RawResponse(to_bytes(await self._answer(model, upload, options, timeout_ms)))
 
-    async def answer_several(self, query: bytes, body: Body) -> Reply:
+    async def answer_several(self, query: bytes, body: Body) -> RawResponse:
         """The answer to a request for several; see `answer_one`."""
         options = read_options(query)
         model = self._engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
 
-        async def answer_or_error(upload: Upload, seat: Seat) -> Json:
+        async def answer_or_error(upload: Upload, seat: Permit) -> Json:
             try:
                 if len(upload.data) > self._settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {self._settings.max_bytes} bytes; scale it down")
                 seat.take(pictures=1)
                 return await self._answer(model, upload, options, timeout_ms)
             except RequestError as error:
-                METERS.rejected(error.code, (model.name, model.version))
+                RECORDER.rejected(error.code, (model.name, model.version))
                 return describe_error(error, SEVERAL)
 
-        with Seat(model.room) as seat:
+        with Permit(model.room) as seat:
             uploads = await read_several(body, self._settings.max_batch_bytes, self._settings.max_pictures, seat)
             answers: list[asyncio.Task[Json]] = []
             try:
@@ -98,7 +98,7 @@ class Predict:
                 if group_error.subgroup(ClientDisconnect) is not None:
                     raise ClientDisconnect from None
                 raise
-            return Reply(to_bytes({"results": [answer.result() for answer in answers]}))
+            return RawResponse(to_bytes({"results": [answer.result() for answer in answers]}))
 
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
         started = perf_counter() - held_s()
@@ -114,32 +114,32 @@ def read_timeout(body: Body, most_ms: int) -> int:
     """How many milliseconds the answer may take, as the head of the request says, and ``most_ms`` at most.
 
     Raises:
-        BadOptionError: it says no number.
+        InvalidParameterError: it says no number.
     """
     for name, value in body.headers:
         if name == TIMEOUT:
             if not (value.isdigit() and len(value) < 10 and int(value) > 0):
-                raise BadOptionError("X-Timeout-Ms must be a whole number of milliseconds above 0")
+                raise InvalidParameterError("X-Timeout-Ms must be a whole number of milliseconds above 0")
             return min(int(value), most_ms)
     return most_ms
 
 
-async def outcome(work: Awaitable[Reply], path: str) -> Reply | None:
+async def outcome(work: Awaitable[RawResponse], path: str) -> RawResponse | None:
     """What ``work`` gives to a request of ``path``, or what went wrong; None if nobody waits for it any more."""
     try:
         return await work
     except RequestError as error:
-        return refusal(error, path)
+        return error_response(error, path)
     except ClientDisconnect:
         return None
     except asyncio.CancelledError:  # by the server, whose patience with what is under way has ended
-        return refusal(NotReadyError("the service has stopped; send the request to another instance"), path)
+        return error_response(NotReadyError("the service has stopped; send the request to another instance"), path)
     except Exception:
-        log.exception("bug")
-        return refusal(InternalError("the service has a defect; its log says which"), path)
+        log.exception("unhandled_exception")
+        return error_response(InternalError("the service has a defect; its log says which"), path)
 
 
-async def respond(send: Send, work: Awaitable[Reply], path: str) -> None:
+async def respond(send: Send, work: Awaitable[RawResponse], path: str) -> None:
     """Send the `outcome` of ``work``."""
     reply = await outcome(work, path)
     if reply is not None:
@@ -148,13 +148,13 @@ async def respond(send: Send, work: Awaitable[Reply], path: str) -> None:
 
 async def refuse(send: Send, error: RequestError, path: str) -> None:
     """Send an error, in the form that requests of ``path`` expect."""
-    await send_reply(send, refusal(error, path))
+    await send_reply(send, error_response(error, path))
 
 
-async def send_reply(send: Send, reply: Reply) -> None:
+async def send_reply(send: Send, reply: RawResponse) -> None:
     """Send an answer."""
     if reply.error is not None:
-        note_error(reply.error)
+        record_error(reply.error)
     length = (b"content-length", b"%d" % len(reply.content))
     await send({"type": "http.response.start", "status": reply.status, "headers": [length, *reply.headers]})
     await send({"type": "http.response.body", "body": reply.content})
@@ -164,7 +164,7 @@ def read_options(query: bytes) -> PredictOptions:
     """The options in a query.
 
     Raises:
-        BadOptionError: one is unknown or wrong.
+        InvalidParameterError: one is unknown or wrong.
     """
     return read_query(query) if len(query) > LONGEST_QUERY else remembered(query)
 
@@ -175,9 +175,9 @@ def read_query(query: bytes) -> PredictOptions:
         return PredictOptions.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
     except ValidationError as error:
         problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
-        raise BadOptionError(f"{'; '.join(problems)}; /docs lists the options") from None
+        raise InvalidParameterError(f"{'; '.join(problems)}; /docs lists the options") from None
     except ValueError as error:  # more fields than parse_qsl takes
-        raise BadOptionError(f"the query cannot be read: {error}; /docs lists the options") from None
+        raise InvalidParameterError(f"the query cannot be read: {error}; /docs lists the options") from None
 
 
 remembered = lru_cache(maxsize=256)(read_query)

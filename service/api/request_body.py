@@ -12,9 +12,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from service.errors import BadBodyError, BadOptionError, NotAPictureError, TooLargeError
+from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, UnsupportedMediaTypeError
 from service.imaging.preprocessing import Upload
-from service.inference.admission import Seat
+from service.inference.admission import Permit
 
 ONE = "image"
 SEVERAL = "images"
@@ -52,7 +52,7 @@ class Body:
             elif name == b"content-length":
                 self._length = value
 
-    async def read(self, max_bytes: int, seat: Seat) -> bytes:
+    async def read(self, max_bytes: int, seat: Permit) -> bytes:
         """The whole body; stops as soon as it is known to be too large.
 
         Raises:
@@ -91,7 +91,7 @@ class WholeBody(Body):
         self.headers = ((b"content-type", content_type),) if content_type else ()
         self._content = content
 
-    async def read(self, max_bytes: int, seat: Seat) -> bytes:
+    async def read(self, max_bytes: int, seat: Permit) -> bytes:
         size = len(self._content)
         if size > max_bytes:
             raise too_large(max_bytes)
@@ -99,43 +99,45 @@ class WholeBody(Body):
         return self._content
 
 
-async def read_one(body: Body, max_bytes: int, seat: Seat) -> Upload:
+async def read_one(body: Body, max_bytes: int, seat: Permit) -> Upload:
     """The one picture of a request.
 
     Raises:
         TooLargeError: the body has more than ``max_bytes``.
-        BadBodyError: the body cannot be parsed.
-        BadOptionError: the body has no such picture, or more than one.
-        NotAPictureError: the body is of a type that holds no picture.
+        InvalidBodyError: the body cannot be parsed.
+        InvalidParameterError: the body has no such picture, or more than one.
+        UnsupportedMediaTypeError: the body is of a type that holds no picture.
         QueueFullError: there is no room for it.
     """
     content_type = media_type(body.type)
     if content_type == "multipart/form-data":
         uploads = await read_form(body, max_bytes, seat, ONE, MAX_FIELDS)
         if len(uploads) > 1:
-            raise BadOptionError(f"{len(uploads)} parts are called {ONE!r}; POST /predict/batch takes several pictures")
+            raise InvalidParameterError(
+                f"{len(uploads)} parts are called {ONE!r}; POST /predict/batch takes several pictures"
+            )
         return uploads[0]
     if content_type == "application/json":
         content = await body.read(max_bytes, seat)
         return from_json(content) if len(content) <= IN_PLACE_BYTES else await asyncio.to_thread(from_json, content)
     if content_type is None or content_type.startswith("image/") or content_type == "application/octet-stream":
         return Upload(await body.read(max_bytes, seat), content_type)
-    raise NotAPictureError(f"a body of type {content_type} is not a picture; {HOW}")
+    raise UnsupportedMediaTypeError(f"a body of type {content_type} is not a picture; {HOW}")
 
 
-async def read_several(body: Body, max_bytes: int, max_pictures: int, seat: Seat) -> list[Upload]:
+async def read_several(body: Body, max_bytes: int, max_pictures: int, seat: Permit) -> list[Upload]:
     """All pictures of a request, in order.
 
     Raises:
         TooLargeError: the body has more than ``max_bytes`` or more than ``max_pictures`` pictures.
-        BadBodyError: the body cannot be parsed.
-        BadOptionError: the body has no pictures.
-        NotAPictureError: the body is not multipart.
+        InvalidBodyError: the body cannot be parsed.
+        InvalidParameterError: the body has no pictures.
+        UnsupportedMediaTypeError: the body is not multipart.
         QueueFullError: there is no room for it.
     """
     content_type = media_type(body.type)
     if content_type != "multipart/form-data":
-        raise NotAPictureError(f"send multipart/form-data with parts called {SEVERAL!r}, not {content_type}")
+        raise UnsupportedMediaTypeError(f"send multipart/form-data with parts called {SEVERAL!r}, not {content_type}")
     uploads = await read_form(body, max_bytes, seat, SEVERAL, max_pictures + 1)
     if len(uploads) > max_pictures:
         raise TooLargeError(
@@ -144,7 +146,7 @@ async def read_several(body: Body, max_bytes: int, max_pictures: int, seat: Seat
     return uploads
 
 
-async def read_form(body: Body, max_bytes: int, seat: Seat, name: str, max_files: int) -> list[Upload]:
+async def read_form(body: Body, max_bytes: int, seat: Permit, name: str, max_files: int) -> list[Upload]:
     """The pictures in the parts called ``name`` of a multipart body; there is at least one.
 
     Of at most ``max_files`` files and `MAX_FIELDS` texts.
@@ -198,11 +200,11 @@ async def parse_form(content: bytes, body: Body, name: str, max_files: int) -> l
     except MultiPartException as error:
         if error.message.startswith("Too many"):
             raise TooLargeError(f"{error.message} Send fewer in one request.") from error
-        raise BadBodyError(f"the multipart body cannot be parsed: {error.message}") from error
+        raise InvalidBodyError(f"the multipart body cannot be parsed: {error.message}") from error
     except ValueError as error:  # charsets that cannot decode names
-        raise BadBodyError(f"the multipart body cannot be parsed: {error}") from error
+        raise InvalidBodyError(f"the multipart body cannot be parsed: {error}") from error
     if not parser.ended:
-        raise BadBodyError("the multipart body ends before its closing boundary; send it again whole")
+        raise InvalidBodyError("the multipart body ends before its closing boundary; send it again whole")
     parts = form.getlist(name)
     if not parts:
         raise no_part(name, form)
@@ -225,16 +227,18 @@ def too_large(max_bytes: int) -> TooLargeError:
     )
 
 
-def no_part(name: str, form: FormData) -> BadOptionError:
+def no_part(name: str, form: FormData) -> InvalidParameterError:
     """The error for a form without a part called ``name``."""
     found = ", ".join(sorted({repr(key) for key in form})) or "none"
-    return BadOptionError(f"no part of the body is called {name!r} (found: {found}); curl -F {name}=@PICTURE makes one")
+    return InvalidParameterError(
+        f"no part of the body is called {name!r} (found: {found}); curl -F {name}=@PICTURE makes one"
+    )
 
 
 async def from_part(part: UploadFile | str, name: str) -> Upload:
     """The picture in a part called ``name``."""
     if isinstance(part, str):
-        raise BadOptionError(f"the part {name!r} is text, not a file; curl -F {name}=@PICTURE needs the @")
+        raise InvalidParameterError(f"the part {name!r} is text, not a file; curl -F {name}=@PICTURE needs the @")
     return Upload(await part.read(), media_type((part.content_type or "").encode("latin-1", "replace")))
 
 
@@ -243,13 +247,13 @@ def from_json(body: bytes) -> Upload:
     try:
         content: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadBodyError(f"the body is not JSON: {error}") from error
+        raise InvalidBodyError(f"the body is not JSON: {error}") from error
     if not isinstance(content, dict) or content.keys() != {ONE} or not isinstance(content[ONE], str):
-        raise BadOptionError(f'the JSON body must be {{"{ONE}": "<base64>"}} and nothing else')
+        raise InvalidParameterError(f'the JSON body must be {{"{ONE}": "<base64>"}} and nothing else')
     try:
         return from_text(content[ONE])
     except (binascii.Error, ValueError) as error:
-        raise BadBodyError(f"{ONE!r} is not base64: {error}") from error
+        raise InvalidBodyError(f"{ONE!r} is not base64: {error}") from error
 
 
 def from_text(text: str) -> Upload:

@@ -7,18 +7,18 @@ from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel
 
 from service.errors import (
-    BadBodyError,
-    BadOptionError,
-    BadPictureError,
-    ModelFailedError,
-    NotAPictureError,
+    DeadlineExceededError,
+    InferenceFailedError,
+    InvalidBodyError,
+    InvalidImageError,
+    InvalidParameterError,
+    ModelNotFoundError,
     NotReadyError,
     QueueFullError,
     RequestError,
-    TimeIsUpError,
+    RequestTimeoutError,
     TooLargeError,
-    TooSlowError,
-    UnknownModelError,
+    UnsupportedMediaTypeError,
 )
 from service.inference.engine import Engine
 from service.inference.registry import Model
@@ -91,16 +91,16 @@ def errors(*kinds: type[RequestError], model: type[BaseModel] = ErrorBody) -> di
 
 
 BODY_ERRORS = (
-    BadBodyError,
-    UnknownModelError,
-    TooSlowError,
+    InvalidBodyError,
+    ModelNotFoundError,
+    RequestTimeoutError,
     TooLargeError,
-    NotAPictureError,
-    BadOptionError,
+    UnsupportedMediaTypeError,
+    InvalidParameterError,
     QueueFullError,
     NotReadyError,
 )
-PICTURE_ERRORS = (BadPictureError, *BODY_ERRORS, ModelFailedError, TimeIsUpError)
+PICTURE_ERRORS = (InvalidImageError, *BODY_ERRORS, InferenceFailedError, DeadlineExceededError)
 
 
 def create_routes(engine: Engine, repository: Repository, workers_ready: Callable[[], bool]) -> APIRouter:

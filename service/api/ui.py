@@ -83,7 +83,7 @@ class Page:
         self.files = {name: file(content, name) for name, content in contents.items()}
 
 
-def create_demo(models: Models, folder: Path, page: Page | None = None) -> APIRouter:
+def create_ui(models: Models, folder: Path, page: Page | None = None) -> APIRouter:
     """The routes of the page over ``models``, which lie in ``folder``."""
     router = APIRouter(include_in_schema=False)
     page = page or Page()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from export.artifact import ImageInput
-from service.errors import BadPictureError, NotAPictureError, RequestError, TooLargeError
+from service.errors import InvalidImageError, RequestError, TooLargeError, UnsupportedMediaTypeError
 from service.imaging.fast_codecs import Plain, decode, encode_png, look
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; `open_picture` refuses above ours.
@@ -77,8 +77,8 @@ def open_picture(upload: Upload, max_pixels: int) -> Opened:
     """Read the header of ``upload``, not yet its pixels.
 
     Raises:
-        BadPictureError: it is empty or damaged.
-        NotAPictureError: it is no picture of a known format.
+        InvalidImageError: it is empty or damaged.
+        UnsupportedMediaTypeError: it is no picture of a known format.
         TooLargeError: it has more than ``max_pixels`` pixels.
     """
     image = look(upload.data) or open_with_pillow(upload)
@@ -93,32 +93,32 @@ def open_with_pillow(upload: Upload) -> Image.Image:
     """See `open_picture`."""
     data = upload.data
     if not data:
-        raise BadPictureError("the picture is empty; was the file read before it was sent?")
+        raise InvalidImageError("the picture is empty; was the file read before it was sent?")
     picture_format = sniff(data)
     if picture_format is None:
         if upload.content_type in MEDIA_TYPES:
-            raise BadPictureError(f"the bytes sent as {upload.content_type} are not {FORMATS}; is the file whole?")
-        raise NotAPictureError(f"this is not a picture of a format that is taken; send {FORMATS}")
+            raise InvalidImageError(f"the bytes sent as {upload.content_type} are not {FORMATS}; is the file whole?")
+        raise UnsupportedMediaTypeError(f"this is not a picture of a format that is taken; send {FORMATS}")
     with reporting_damage(picture_format):
         return Image.open(io.BytesIO(data), formats=[picture_format])
 
 
-def prepare(opened: Opened, model_input: ImageInput) -> Picture:
+def preprocess(opened: Opened, model_input: ImageInput) -> Picture:
     """Decode an opened picture and bring it to what the model takes: upright, on its background, resized.
 
     Raises:
-        BadPictureError: the pixels are damaged or cut short, or of a depth that has no agreed meaning.
+        InvalidImageError: the pixels are damaged or cut short, or of a depth that has no agreed meaning.
     """
     image = opened.image
     if isinstance(image, Plain):
         pixels = decode(opened.upload.data, image)
         if pixels is not None:
-            return prepare_plain(pixels, model_input)
+            return preprocess_plain(pixels, model_input)
         image = open_with_pillow(opened.upload)  # which may know a way, and tells what is wrong
-    return prepare_any(image, model_input)
+    return preprocess_any(image, model_input)
 
 
-def prepare_plain(pixels: NDArray[np.uint8], model_input: ImageInput) -> Picture:
+def preprocess_plain(pixels: NDArray[np.uint8], model_input: ImageInput) -> Picture:
     """``(H, W)`` grey or ``(H, W, 3)`` RGB as the model takes it."""
     height, width = pixels.shape[:2]
     shape = (model_input.height, model_input.width, model_input.channels)
@@ -128,11 +128,11 @@ def prepare_plain(pixels: NDArray[np.uint8], model_input: ImageInput) -> Picture
     return Picture(np.asarray(fitted).reshape(shape), width, height)
 
 
-def prepare_any(image: Image.Image, model_input: ImageInput) -> Picture:
-    """See `prepare`."""
+def preprocess_any(image: Image.Image, model_input: ImageInput) -> Picture:
+    """See `preprocess`."""
     with reporting_damage(image.format):
         image.load()
-        upright = turn_upright(image)
+        upright = apply_exif_orientation(image)
         if upright.has_transparency_data:
             # With colours already weighted by alpha, resizing first comes to the same and needs a third of the memory.
             weighted = resize(as_mode(as_mode(upright, "RGBA"), "RGBa"), model_input)
@@ -161,7 +161,7 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def turn_upright(image: Image.Image) -> Image.Image:
+def apply_exif_orientation(image: Image.Image) -> Image.Image:
     """The picture as its EXIF orientation says it is to be seen; EXIF data that cannot be read says nothing."""
     try:
         orientation = image.getexif().get(ORIENTATION)
@@ -199,32 +199,32 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """A picture of 16-bit grey levels as one of 8 bits; others as they are.
 
     Raises:
-        BadPictureError: its levels have no agreed white.
+        InvalidImageError: its levels have no agreed white.
     """
     if image.mode == "F":
-        raise BadPictureError("pictures of floating-point pixels have no agreed white; convert it to 8 or 16 bits")
+        raise InvalidImageError("pictures of floating-point pixels have no agreed white; convert it to 8 or 16 bits")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     pixels: NDArray[np.integer[Any]] = np.asarray(image)
     if pixels.min(initial=0) < 0 or pixels.max(initial=0) > WHITE_16_BIT:
-        raise BadPictureError("pictures of 32-bit pixels have no agreed white; convert it to 8 or 16 bits")
+        raise InvalidImageError("pictures of 32-bit pixels have no agreed white; convert it to 8 or 16 bits")
     levels = (pixels.astype(np.uint32) * 255 + WHITE_16_BIT // 2) // WHITE_16_BIT
     return Image.fromarray(levels.astype(np.uint8))
 
 
 @contextmanager
 def reporting_damage(picture_format: str | None) -> Iterator[None]:
-    """Turn whatever a decoder raises into a `BadPictureError`."""
+    """Turn whatever a decoder raises into a `InvalidImageError`."""
     try:
         yield
     except RequestError:
         raise
     except UnidentifiedImageError as error:
-        raise BadPictureError(
+        raise InvalidImageError(
             f"the header of the {picture_format} picture is damaged or cut short; send it again whole"
         ) from error
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise BadPictureError(
+        raise InvalidImageError(
             f"the {picture_format} picture is damaged or cut short ({reason}); send it again whole"
         ) from error

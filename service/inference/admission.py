@@ -6,7 +6,7 @@ from typing import Self
 from service.errors import QueueFullError, TooLargeError
 
 
-class Room:
+class CapacityLimiter:
     """Room for pictures, from the arrival of their bytes to their answers."""
 
     def __init__(self, max_pictures: int, max_bytes: int, at_once: int) -> None:
@@ -51,18 +51,18 @@ class Room:
         self.bytes -= size
 
 
-class Seat:
-    """What one request has taken of a `Room`; left as a context."""
+class Permit:
+    """What one request has taken of a `CapacityLimiter`; left as a context."""
 
     __slots__ = ("_bytes", "_pictures", "_room")
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: CapacityLimiter) -> None:
         self._room = room
         self._pictures = 0
         self._bytes = 0
 
     def take(self, *, pictures: int = 0, size: int = 0) -> None:
-        """See `Room.take`.
+        """See `CapacityLimiter.take`.
 
         Raises:
             TooLargeError: there will never be room for all that the request takes.

@@ -24,8 +24,8 @@ import structlog
 from numpy.typing import NDArray
 
 from export.artifact import Outputs
-from service.errors import ModelFailedError, NotReadyError, TimeIsUpError
-from service.metrics.recorder import Meter
+from service.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
+from service.metrics.recorder import ModelMetrics
 
 IN_PLACE_MS = 2.0
 """Longest inference, as foretold by the last ones, that may hold the event loop."""
@@ -79,9 +79,9 @@ class Batcher(Generic[Value]):
         read: Callable[[Outputs], Sequence[Value]],
         *,
         max_batch: int,
-        hang_s: float,
+        inference_timeout_s: float,
         picture_ms: float,
-        meter: Meter,
+        meter: ModelMetrics,
         in_place: bool = True,
         spare_core: bool = True,
     ) -> None:
@@ -93,7 +93,7 @@ class Batcher(Generic[Value]):
         self._run = run
         self._read = read
         self._max_batch = max_batch
-        self._hang_s = hang_s
+        self._hang_s = inference_timeout_s
         self._picture_ms = picture_ms
         self._cut = in_place and not spare_core
         self._in_place_ms = (CUT_MS if self._cut else IN_PLACE_MS) if in_place else 0.0
@@ -232,7 +232,7 @@ class Batcher(Generic[Value]):
         for item in batch:
             if not item.answer.done():
                 item.answer.set_exception(
-                    ModelFailedError("the model failed on this batch of pictures; the log says why")
+                    InferenceFailedError("the model failed on this batch of pictures; the log says why")
                 )
 
     def _tick(self) -> None:
@@ -250,12 +250,14 @@ class Batcher(Generic[Value]):
             log.error("model_hangs", seconds=round(now - self._busy_since, 1), given_up=len(self._waiting))
             for item in (*self._running, *self._waiting):
                 if not item.answer.done():
-                    item.answer.set_exception(ModelFailedError("the model hangs and was given up; the log says since"))
+                    item.answer.set_exception(
+                        InferenceFailedError("the model hangs and was given up; the log says since")
+                    )
             self._waiting.clear()
 
 
 def expire(item: Item[Value]) -> None:
     """Answer an item that is overdue."""
     item.answer.set_exception(
-        TimeIsUpError("the answer was not ready within the time given; try again later or allow more time")
+        DeadlineExceededError("the answer was not ready within the time given; try again later or allow more time")
     )

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import ImageInput
-from service.errors import ModelFailedError, RequestError, TimeIsUpError
-from service.imaging.preprocessing import Format, Picture, Upload, encode, open_picture, prepare
-from service.inference.outputs import Reading
+from service.errors import DeadlineExceededError, InferenceFailedError, RequestError
+from service.imaging.preprocessing import Format, Picture, Upload, encode, open_picture, preprocess
+from service.inference.outputs import ModelOutput
 from service.inference.registry import Model, Models
-from service.request_context import Timings, held_s, note_answer, note_model, note_wait
+from service.request_context import Timings, held_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
 IN_PLACE_BYTES = 64 * 2**10
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     """All that a model says about one picture."""
 
     model: Model
-    reading: Reading
+    reading: ModelOutput
     width: int
     height: int
     """Of the uploaded picture, upright, in its own pixels."""
@@ -73,10 +73,10 @@ class Engine:
         """The model that a request asks for.
 
         Raises:
-            UnknownModelError: see `Models.find`.
+            ModelNotFoundError: see `Models.find`.
         """
         model = self.models.find(name, version)
-        note_model(model.name, model.version)
+        record_model(model.name, model.version)
         return model
 
     def serves(self, model: Model) -> bool:
@@ -96,19 +96,19 @@ class Engine:
         deadline = started - held + timeout_ms / 1000
         picture = await self._read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
-        inference = await note_wait(model.batcher.submit(picture.pixels, deadline, held))
+        inference = await track_future(model.batcher.submit(picture.pixels, deadline, held))
         inferred = time.perf_counter()
-        reading = sound_reading(inference.value)
+        reading = finite_output(inference.value)
         files = await self._encode(reading, rectified) if rectified else None
         ended = time.perf_counter()
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
-        note_answer(started, timings, inference.batch_size, ended)
+        record_prediction(started, timings, inference.batch_size, ended)
         return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
 
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
-    ) -> list[Reading]:
+    ) -> list[ModelOutput]:
         """What ``model`` says of ``pictures``, all of which must be good: files, or ``(N, H, W, C)`` of its input.
 
         ``deadline`` is as `time.perf_counter` gives it.
@@ -123,7 +123,7 @@ class Engine:
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
         decode_ms = (time.perf_counter() - started) * 1000
-        answers = [note_wait(model.batcher.submit(picture, deadline, held)) for picture in pixels]
+        answers = [track_future(model.batcher.submit(picture, deadline, held)) for picture in pixels]
         # Exceptions are taken as results, since several may come and each must be looked at.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
         readings = []
@@ -131,9 +131,9 @@ class Engine:
             for inference in inferences:
                 if isinstance(inference, BaseException):
                     raise inference
-                readings.append(sound_reading(inference.value))
+                readings.append(finite_output(inference.value))
                 timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
-                note_answer(started, timings, inference.batch_size, time.perf_counter())
+                record_prediction(started, timings, inference.batch_size, time.perf_counter())
         finally:
             del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
         return readings
@@ -161,15 +161,15 @@ class Engine:
         if len(upload.data) <= IN_PLACE_BYTES:
             opened = open_picture(upload, self._max_pixels)
             if opened.width * opened.height <= IN_PLACE_PIXELS:
-                return prepare(opened, model_input)
+                return preprocess(opened, model_input)
 
         try:
             async with asyncio.timeout(deadline - time.perf_counter()):  # what still waits for a thread then is dropped
-                return await self._in_thread(lambda: prepare(open_picture(upload, self._max_pixels), model_input))
+                return await self._in_thread(lambda: preprocess(open_picture(upload, self._max_pixels), model_input))
         except TimeoutError:
-            raise TimeIsUpError("the picture was not decoded within the time given; try again later") from None
+            raise DeadlineExceededError("the picture was not decoded within the time given; try again later") from None
 
-    async def _encode(self, reading: Reading, picture_format: Format) -> list[bytes]:
+    async def _encode(self, reading: ModelOutput, picture_format: Format) -> list[bytes]:
         files = []
         for look in reading.looks:
             height, width, _ = look.rectified.shape
@@ -183,12 +183,12 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def sound_reading(reading: Reading) -> Reading:
+def finite_output(reading: ModelOutput) -> ModelOutput:
     """``reading``, whose numbers must be some.
 
     Raises:
-        ModelFailedError: they are not.
+        InferenceFailedError: they are not.
     """
-    if not reading.sound:
-        raise ModelFailedError("the model gave values that are no numbers for this picture")
+    if not reading.is_finite:
+        raise InferenceFailedError("the model gave values that are no numbers for this picture")
     return reading

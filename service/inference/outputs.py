@@ -10,7 +10,7 @@ from export.artifact import Manifest, Outputs
 from service.inference.geometry import Points, regions
 
 
-class Look(NamedTuple):
+class TransformOutput(NamedTuple):
     """What one transformer did to a picture."""
 
     theta: Points
@@ -22,16 +22,16 @@ class Look(NamedTuple):
     """``(h, w, C)``."""
 
 
-class Reading(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a model says of one picture."""
 
-    sound: bool
+    is_finite: bool
     """Whether all its numbers are finite."""
     ranking: NDArray[np.intp]
     """``(K,)``: classes, the most probable first, the first of equals first."""
     probabilities: NDArray[np.float32]
     """``(K,)`` in that order."""
-    looks: tuple[Look, ...]
+    looks: tuple[TransformOutput, ...]
     """One for each transformer of the manifest."""
     outputs: Outputs
     """Of the whole batch that the picture was part of, as the model gave them."""
@@ -39,7 +39,7 @@ class Reading(NamedTuple):
     """Its own in them."""
 
 
-def read(outputs: Outputs, manifest: Manifest) -> list[Reading]:
+def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
     """One reading for each picture of a batch."""
     probabilities: NDArray[np.float32] = outputs[manifest.probabilities]
     ranking = (-probabilities).argsort(axis=1, kind="stable")
@@ -49,13 +49,13 @@ def read(outputs: Outputs, manifest: Manifest) -> list[Reading]:
         theta: NDArray[np.float32] = outputs[transform.theta]
         parameters = outputs[transform.parameters].reshape(len(theta), -1)
         columns = (theta.tolist(), parameters.tolist(), regions(theta).tolist(), outputs[transform.rectified])
-        looks.append([Look(*row) for row in zip(*columns, strict=True)])
+        looks.append([TransformOutput(*row) for row in zip(*columns, strict=True)])
     batch = len(ranking)
     shares = (ranking, ranked, zip(*looks, strict=True), repeat(outputs, batch), range(batch))
-    return [Reading(*share) for share in zip(sound(outputs).tolist(), *shares, strict=True)]
+    return [ModelOutput(*share) for share in zip(is_finite(outputs).tolist(), *shares, strict=True)]
 
 
-def sound(outputs: Outputs) -> NDArray[np.bool_]:
+def is_finite(outputs: Outputs) -> NDArray[np.bool_]:
     """For each picture of a batch, whether all numbers that belong to it are finite."""
     batch = len(next(iter(outputs.values())))
     answer = np.ones(batch, np.bool_)

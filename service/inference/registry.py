@@ -15,13 +15,13 @@ import structlog
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, ArtifactError, Manifest, Outputs, find_artifacts, read_artifact
-from service.errors import ModelLoadError, UnknownModelError
-from service.inference.admission import Room
+from service.errors import ModelLoadError, ModelNotFoundError
+from service.inference.admission import CapacityLimiter
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.batcher import Batcher
-from service.inference.outputs import Reading, read
+from service.inference.outputs import ModelOutput, read
 from service.metrics.drift import Window
-from service.metrics.recorder import METERS
+from service.metrics.recorder import RECORDER
 from service.repository.version_policy import Selection
 from service.settings import Settings
 
@@ -43,8 +43,8 @@ class Model(NamedTuple):
     version: int
     manifest: Manifest
     device: str
-    batcher: Batcher[Reading]
-    room: Room
+    batcher: Batcher[ModelOutput]
+    room: CapacityLimiter
     digest: str
     """Of the artifact that it was loaded from: the same for the same content."""
     window: Window | None
@@ -61,7 +61,7 @@ class Models:
         self._found: dict[tuple[str | None, int | None], Model] = {}
         self.changes = 0
         """How often there have been others."""
-        self._leaving: WeakKeyDictionary[Batcher[Reading], tuple[str, int]] = WeakKeyDictionary()
+        self._leaving: WeakKeyDictionary[Batcher[ModelOutput], tuple[str, int]] = WeakKeyDictionary()
         self.serve(models)
 
     def __iter__(self) -> Iterator[Model]:
@@ -82,12 +82,12 @@ class Models:
                 self._leaving[model.batcher] = (model.name, model.version)
 
     @property
-    def batchers(self) -> list[Batcher[Reading]]:
+    def batchers(self) -> list[Batcher[ModelOutput]]:
         """Of the models that are served."""
         return [model.batcher for model in self._served]
 
     @property
-    def leaving(self) -> dict[Batcher[Reading], tuple[str, int]]:
+    def leaving(self) -> dict[Batcher[ModelOutput], tuple[str, int]]:
         """Name and version of those that requests still use although they are not served any more."""
         return dict(self._leaving)
 
@@ -100,7 +100,7 @@ class Models:
         """The model asked for; left out, the default model's or the model's default version.
 
         Raises:
-            UnknownModelError: there is none; the message lists those that are.
+            ModelNotFoundError: there is none; the message lists those that are.
         """
         model = self._found.get((name, version))
         if model is None:
@@ -122,14 +122,14 @@ class Models:
         default = self.default_name
         return found | {(None, version): model for (name, version), model in found.items() if name == default}
 
-    def _unknown(self, name: str | None, version: int | None) -> UnknownModelError:
+    def _unknown(self, name: str | None, version: int | None) -> ModelNotFoundError:
         if not self._served:
-            return UnknownModelError("no model is served at present; ask again later, or ask for one to be loaded")
+            return ModelNotFoundError("no model is served at present; ask again later, or ask for one to be loaded")
         there = ", ".join(str(model.version) for model in self._served if model.name == name)
         if there:
-            return UnknownModelError(f"{name} has no version {version}; it has: {there}")
+            return ModelNotFoundError(f"{name} has no version {version}; it has: {there}")
         names = ", ".join(sorted({model.name for model in self._served}))
-        return UnknownModelError(f"no model is called {name!r}; there are: {names}")
+        return ModelNotFoundError(f"no model is called {name!r}; there are: {names}")
 
 
 def load_models(
@@ -205,17 +205,17 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
     spare_core = cores() > settings.workers
     batcher = Batcher(
         backend.run,
-        partial(read_and_note, manifest=manifest, window=window),
+        partial(read_and_record, manifest=manifest, window=window),
         max_batch=settings.max_batch,
-        hang_s=settings.hang_s,
+        inference_timeout_s=settings.inference_timeout_s,
         picture_ms=picture_ms,
-        meter=METERS.of_model((name, version)),
+        meter=RECORDER.of_model((name, version)),
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
         spare_core=spare_core,
     )
     in_turns = backend.device == "cpu" and not spare_core
     at_once = settings.max_batch * (1 if in_turns else BATCHES_AT_ONCE)
-    room = Room(settings.max_queue, settings.max_queue_bytes, at_once)
+    room = CapacityLimiter(settings.max_queue, settings.max_queue_bytes, at_once)
     return Model(name, version, manifest, backend.device, batcher, room, digest(artifact), window)
 
 
@@ -234,7 +234,7 @@ def digest(artifact: Artifact) -> str:
     return hashlib.sha256(artifact.manifest.model_dump_json().encode()).hexdigest()
 
 
-def read_and_note(outputs: Outputs, manifest: Manifest, window: Window | None) -> list[Reading]:
+def read_and_record(outputs: Outputs, manifest: Manifest, window: Window | None) -> list[ModelOutput]:
     """`read`, and note what there is to compare of a batch."""
     if window is not None:
         window.observe(outputs)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import Manifest
-from service.inference.outputs import Look, Reading
+from service.inference.outputs import ModelOutput, TransformOutput
 
 Floats = NDArray[np.float64]
 
@@ -21,22 +21,22 @@ BEYOND = 10.0
 """Where what it cannot see is sent."""
 
 
-def sample_points(reading: Reading, manifest: Manifest, index: int, side: int) -> Floats:
+def sample_points(reading: ModelOutput, manifest: Manifest, index: int, side: int) -> Floats:
     """Where transformer ``index`` took ``side`` x ``side`` points of its rectified image from, edge to edge.
 
     Returns:
         ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as `geometry.regions`.
     """
     transform, look = manifest.transforms[index], reading.looks[index]
-    points = lattice(side)
+    points = regular_grid(side)
     if transform.kind in ("projective", "tps"):
-        points = through_steps(reading, manifest, index, points)
+        points = compose_transforms(reading, manifest, index, points)
     else:
         points = apply_affine(np.asarray(look.theta), points)
     return (points + 1) / 2
 
 
-def through_steps(reading: Reading, manifest: Manifest, index: int, points: Floats) -> Floats:
+def compose_transforms(reading: ModelOutput, manifest: Manifest, index: int, points: Floats) -> Floats:
     """Through the map of transformer ``index`` and those of the steps before it in its branch.
 
     Features come out of what the last branch has looked at. Branches side by side start elsewhere than at the whole
@@ -65,10 +65,10 @@ def through_steps(reading: Reading, manifest: Manifest, index: int, points: Floa
     return apply_affine(np.asarray(reading.looks[index].theta) @ around, found)
 
 
-def apply(kind: str, look: Look, points: Floats) -> Floats:
+def apply(kind: str, look: TransformOutput, points: Floats) -> Floats:
     """A transformer's own map of ``points`` ``(M, 2)``."""
     parameters = np.asarray(look.parameters)
-    return bend(parameters.reshape(-1, 2), points) if kind == "tps" else project(parameters.reshape(3, 3), points)
+    return apply_tps(parameters.reshape(-1, 2), points) if kind == "tps" else project(parameters.reshape(3, 3), points)
 
 
 def apply_affine(theta: Floats, points: Floats) -> Floats:
@@ -84,10 +84,10 @@ def project(homography: Floats, points: Floats) -> Floats:
     return np.where(depth > HORIZON, mapped[:, :2] / np.maximum(depth, HORIZON), BEYOND)
 
 
-def bend(targets: Floats, points: Floats) -> Floats:
-    """The thin-plate spline (Bookstein 1989) that takes `lattice` to ``targets`` ``(K * K, 2)``, on ``points``."""
+def apply_tps(targets: Floats, points: Floats) -> Floats:
+    """The thin-plate spline (Bookstein 1989) that takes `regular_grid` to ``targets`` ``(K * K, 2)``, on ``points``."""
     side = round(len(targets) ** 0.5)
-    control = lattice(side)
+    control = regular_grid(side)
     terms = np.hstack([kernel(points, control), np.ones((len(points), 1)), points])
     bent: Floats = terms @ (spline(side) @ targets)
     return bent
@@ -96,7 +96,7 @@ def bend(targets: Floats, points: Floats) -> Floats:
 @lru_cache(maxsize=16)
 def spline(side: int) -> Floats:
     """What turns targets of ``side`` x ``side`` control points into coefficients: ``(side**2 + 3, side**2)``."""
-    control = lattice(side)
+    control = regular_grid(side)
     count = len(control)
     affine = np.hstack([np.ones((count, 1)), control])
     system = np.block([[kernel(control, control), affine], [affine.T, np.zeros((3, 3))]])
@@ -123,7 +123,7 @@ def centres(count: int) -> Floats:
 
 
 @lru_cache(maxsize=64)
-def lattice(side: int) -> Floats:
+def regular_grid(side: int) -> Floats:
     """``side`` x ``side`` points, spread evenly from edge to edge: ``(side * side, 2)``, row by row."""
     places = np.linspace(-1, 1, side)
     return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)

@@ -56,8 +56,8 @@ class Window:
             whole = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
             found = values(dict(zip(self._names, whole, strict=True)), self._manifest)
             rows = np.stack([found[d.transform, d.quantity] for d in self.distributions])
-            sound = np.isfinite(rows).all(axis=0)  # pictures with an answer that is no number show nothing
-            self._seen = np.concatenate([self._seen, rows[:, sound]], axis=1)[:, -self._size :]
+            is_finite = np.isfinite(rows).all(axis=0)  # pictures with an answer that is no number show nothing
+            self._seen = np.concatenate([self._seen, rows[:, is_finite]], axis=1)[:, -self._size :]
         return [
             Shown(count_in_bins(row, distribution.edges).tolist(), float(row.sum()))
             for row, distribution in zip(self._seen, self.distributions, strict=True)

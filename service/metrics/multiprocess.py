@@ -26,7 +26,7 @@ class Figures(NamedTuple):
     """As they are now."""
 
 
-class Place(NamedTuple):
+class WorkerSlot(NamedTuple):
     """Where the workers of one service write, and which of them this one is."""
 
     folder: Path
@@ -37,10 +37,10 @@ class Place(NamedTuple):
     """For each worker, how often its event loop has turned; seen by who started it."""
 
 
-class Ledger:
+class SharedMetrics:
     """Of one process, alone or among others."""
 
-    def __init__(self, place: Place | None = None) -> None:
+    def __init__(self, place: WorkerSlot | None = None) -> None:
         self._place = place
         self._own = Figures({}, {})
         self._inherited = read(file_of(place, place.number)).counts if place else {}
@@ -58,7 +58,7 @@ class Ledger:
 
     def publish(self, figures: Figures) -> None:
         """Note this process's ``figures``, for itself and for the others."""
-        self._own = Figures(add_up([self._inherited, figures.counts]), figures.gauges)
+        self._own = Figures(sum_counts([self._inherited, figures.counts]), figures.gauges)
         if self._place is None:
             return
         file = file_of(self._place, self._place.number)
@@ -78,10 +78,10 @@ class Ledger:
         found = {index: read(file_of(self._place, index)) for index in range(len(self._place.ready))}
         found[self._place.number] = self._own
         answering = [figures.gauges for index, figures in found.items() if self._place.ready[index]]
-        return Figures(add_up([figures.counts for figures in found.values()]), add_up(answering))
+        return Figures(sum_counts([figures.counts for figures in found.values()]), sum_counts(answering))
 
 
-def file_of(place: Place, index: int) -> Path:
+def file_of(place: WorkerSlot, index: int) -> Path:
     """Where a worker writes."""
     return place.folder / f"{index}.json"
 
@@ -95,7 +95,7 @@ def read(file: Path) -> Figures:
     return Figures(counts, gauges)
 
 
-def add_up(all_counts: Iterable[Counts]) -> Counts:
+def sum_counts(all_counts: Iterable[Counts]) -> Counts:
     """Their sums, element by element."""
     sums: Counts = {}
     for counts in all_counts:

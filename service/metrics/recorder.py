@@ -1,7 +1,7 @@
 """What is counted, where it happens: in plain lists, which numpy turns into histograms hundreds at a time.
 
 `prometheus_client`'s own counters cost microseconds each when several processes count together; here an answer costs a
-few appends. Counts are of the whole process, as logs are, and only grow: `METERS` is the one place that they are kept.
+few appends. Counts are of the whole process and only grow. They are kept in one place, `RECORDER`.
 `service.metrics.multiprocess` adds up those of several processes, `service.metrics.exposition` gives them their names.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Scope
 
-from service.request_context import Answered, Exchange, route_of
+from service.request_context import Answered, RequestContext, route_of
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations."""
@@ -48,7 +48,7 @@ class Histogram:
         self._vector[:-1] += np.bincount(np.searchsorted(SECONDS, seconds), minlength=len(SECONDS) + 1)
         self._vector[-1] += seconds.sum()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Count what was noted."""
         if self.notes:
             self.add(np.array(self.notes))
@@ -56,12 +56,12 @@ class Histogram:
 
     def vector(self) -> list[float]:
         """How many fell in each bucket, the last of which has no end; then their sum."""
-        self.settle()
+        self.flush()
         found: list[float] = self._vector.tolist()
         return found
 
 
-class Meter:
+class ModelMetrics:
     """Of one version of a model, however often it is loaded."""
 
     def __init__(self, labels: Key) -> None:
@@ -90,7 +90,7 @@ class Meter:
         """Count the pictures of an inference that raised an error."""
         self._failures += pictures
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Count what was noted."""
         if self.notes:
             rows = [(*note.timings, (note.ended - note.started + note.held_s) * 1000) for note in self.notes]
@@ -100,7 +100,7 @@ class Meter:
 
     def counts(self) -> Counts:
         """All of it."""
-        self.settle()
+        self.flush()
         found: Counts = {("stage", *self.labels, stage): self._stages[stage].vector() for stage in STAGES}
         found["prediction", *self.labels] = self._stages["prediction"].vector()
         found["inferred", *self.labels] = [self._queue_s, self._failures]
@@ -108,34 +108,34 @@ class Meter:
         return found
 
 
-class Meters:
+class Recorder:
     """Of all requests and models of this process."""
 
     def __init__(self) -> None:
-        self._models: dict[ModelKey, Meter] = {}
+        self._models: dict[ModelKey, ModelMetrics] = {}
         self._requests: defaultdict[tuple[str, ModelKey, int], Histogram] = defaultdict(Histogram)
         self._rejections: defaultdict[tuple[ModelKey, str], float] = defaultdict(float)
 
-    def of_model(self, model: ModelKey) -> Meter:
+    def of_model(self, model: ModelKey) -> ModelMetrics:
         """The one meter of this version; also asked for by the thread that loads it."""
         meter = self._models.get(model)
         if meter is None:
-            meter = self._models[model] = Meter(labels(model))
+            meter = self._models[model] = ModelMetrics(labels(model))
         return meter
 
-    def ended(self, exchange: Exchange, scope: Scope) -> None:
+    def ended(self, exchange: RequestContext, scope: Scope) -> None:
         """Count a request that has ended, whichever way."""
         model = exchange.model, exchange.version
         status = exchange.status or CLIENT_LEFT
         histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
         histogram.notes.append(exchange.ended - exchange.started)
         if len(histogram.notes) >= NOTES:
-            histogram.settle()
+            histogram.flush()
         if exchange.answered:
             meter = self.of_model(model)
             meter.notes += exchange.answered
             if len(meter.notes) >= NOTES:
-                meter.settle()
+                meter.flush()
         if status >= REFUSED and status != CLIENT_LEFT:
             self.rejected(exchange.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
 
@@ -161,4 +161,4 @@ def labels(model: ModelKey) -> Key:
     return name or "", "" if version is None else str(version)
 
 
-METERS: Final = Meters()
+RECORDER: Final = Recorder()

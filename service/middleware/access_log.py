@@ -13,8 +13,8 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.metrics.recorder import CLIENT_LEFT, METERS
-from service.request_context import Answered, Exchange, current
+from service.metrics.recorder import CLIENT_LEFT, RECORDER
+from service.request_context import Answered, RequestContext, current
 from service.settings import Settings
 
 REQUEST_ID = b"x-request-id"
@@ -51,7 +51,7 @@ DOCUMENTATION = {
 
 Client = tuple[str, int] | None
 """Address and port, where they are known."""
-Ended = tuple[str, str, Client, Exchange]
+Ended = tuple[str, str, Client, RequestContext]
 """Method, path and client of a request that has ended, and what was learned of it."""
 
 log = structlog.get_logger("service.middleware.access_log")
@@ -60,7 +60,7 @@ log = structlog.get_logger("service.middleware.access_log")
 class Access:
     """``app``, with request ids, protective headers and a line in the log for every request."""
 
-    def __init__(self, app: ASGIApp, lines: "AccessLog", ended: Callable[[str, bytes, Exchange], None]) -> None:
+    def __init__(self, app: ASGIApp, lines: "AccessLog", ended: Callable[[str, bytes, RequestContext], None]) -> None:
         """``ended`` is told path and target of POST requests that have ended."""
         self._app = app
         self._lines = lines
@@ -70,7 +70,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(request_id(scope["headers"]), scope.get("held_s", 0.0))
+        exchange = RequestContext(request_id(scope["headers"]), scope.get("held_s", 0.0))
         current.set(exchange)
         scope["exchange"] = exchange
         is_post = scope["method"] == "POST"
@@ -87,7 +87,7 @@ class Access:
         finally:
             exchange.end()
             self._lines.add(scope["method"], scope["path"], scope["client"], exchange)
-            METERS.ended(exchange, scope)
+            RECORDER.ended(exchange, scope)
             if is_post:
                 self._ended(scope["path"], target_of(scope), exchange)
 
@@ -98,11 +98,11 @@ def target_of(scope: Scope) -> bytes:
     return path + b"?" + scope["query_string"] if scope["query_string"] else path
 
 
-def note_end(exchange: Exchange, lines: "AccessLog", method: str, path: str, client: Client) -> None:
+def record_end(exchange: RequestContext, lines: "AccessLog", method: str, path: str, client: Client) -> None:
     """Log and count a request that has ended without the application."""
     exchange.end()
     lines.add(method, path, client, exchange)
-    METERS.ended(exchange, {})
+    RECORDER.ended(exchange, {})
 
 
 def protected(path: str, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -156,7 +156,7 @@ class AccessLog:
         self._json = settings.log_format == "json"
         self._ended: list[Ended] = []
 
-    def add(self, method: str, path: str, client: Client, exchange: Exchange) -> None:
+    def add(self, method: str, path: str, client: Client, exchange: RequestContext) -> None:
         """Log a request that has ended."""
         if (exchange.status or CLIENT_LEFT) < self._least:
             return
@@ -176,7 +176,7 @@ class AccessLog:
             sys.stderr.buffer.flush()
 
 
-def describe(method: str, path: str, client: Client, exchange: Exchange) -> str:
+def describe(method: str, path: str, client: Client, exchange: RequestContext) -> str:
     """The line of a request, as JSON. Written by hand: from a dictionary it takes three times as long."""
     since_ns = int((time.perf_counter() - exchange.ended) * 1e9)
     seconds, fraction = divmod(time.time_ns() - since_ns, 10**9)

@@ -19,10 +19,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.predict import refuse
-from service.errors import ForbiddenError, HeadTooLargeError, NoKeyError, RequestError, SettingsError, TooOftenError
+from service.errors import (
+    ForbiddenError,
+    HeadTooLargeError,
+    RateLimitedError,
+    RequestError,
+    SettingsError,
+    UnauthorizedError,
+)
 from service.middleware.access_log import headers_of
 from service.middleware.api_keys import hash_key, load_keys
-from service.request_context import note_key
+from service.request_context import record_key
 from service.settings import Settings
 
 ADMIN = "/v2/repository"
@@ -41,20 +48,20 @@ BEARER = b"bearer "
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class Pass(NamedTuple):
+class Principal(NamedTuple):
     """Says that a request may be answered."""
 
     key: str | None
     """Whose key it has, where keys are needed."""
 
 
-EVERYBODY = Pass(None)
+EVERYBODY = Principal(None)
 
 
-class Guard:
+class AuthMiddleware:
     """Lets a request pass to ``app``, or says why not."""
 
-    def __init__(self, app: ASGIApp, rules: "Rules") -> None:
+    def __init__(self, app: ASGIApp, rules: "AccessPolicy") -> None:
         self._app = app
         self._rules = rules
 
@@ -67,7 +74,7 @@ class Guard:
         return self._app(scope, receive, send)
 
 
-class Rules:
+class AccessPolicy:
     """Who may do what."""
 
     def __init__(self, settings: Settings) -> None:
@@ -87,9 +94,9 @@ class Rules:
 
         Raises:
             HeadTooLargeError: it has too many headers.
-            NoKeyError: it needs a key.
+            UnauthorizedError: it needs a key.
             ForbiddenError: it needs another key.
-            TooOftenError: its client has made too many.
+            RateLimitedError: its client has made too many.
         """
         if len(scope["headers"]) > MAX_HEADERS:
             raise HeadTooLargeError(f"the request has more than {MAX_HEADERS} headers; send fewer")
@@ -102,11 +109,11 @@ class Rules:
         elif self._users:
             client = self._user(scope["headers"])
         if client is not None:
-            note_key(client)
+            record_key(client)
         if self._rate is not None:
             self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
 
-    def owner(self, headers: bytes) -> Pass | None:
+    def owner(self, headers: bytes) -> Principal | None:
         """Whose a request with these headers, as they came, is; None if it is not to be answered without `check`.
 
         It lacks a key, or has too many headers; and where there are rates, each has to be counted.
@@ -118,7 +125,7 @@ class Rules:
         if self._rate is not None:
             return None
         try:
-            return Pass(self._user(headers_of(headers)))
+            return Principal(self._user(headers_of(headers)))
         except RequestError:
             return None
 
@@ -127,9 +134,9 @@ class Rules:
         if not (self._users or self._admins):
             return
         document = app.openapi()  # which keeps it
-        errors: list[type[RequestError]] = [NoKeyError, ForbiddenError]
+        errors: list[type[RequestError]] = [UnauthorizedError, ForbiddenError]
         if self._rate is not None:
-            errors.append(TooOftenError)
+            errors.append(RateLimitedError)
         document["components"]["securitySchemes"] = SCHEMES
         for path, operations in document["paths"].items():
             if not (path.startswith(ADMIN) or (self._users and not self._is_open(path))):
@@ -180,12 +187,12 @@ class Rate:
         """Note a request of ``client``.
 
         Raises:
-            TooOftenError: it has made too many.
+            RateLimitedError: it has made too many.
         """
         for limit in self._limits:
             if not self._windows.hit(limit, client):
                 reset = self._windows.get_window_stats(limit, client).reset_time
-                raise TooOftenError(f"no more than {limit} are allowed; wait a little", wait_s(reset))
+                raise RateLimitedError(f"no more than {limit} are allowed; wait a little", wait_s(reset))
 
 
 def wait_s(until: float) -> int:
@@ -197,24 +204,24 @@ def presented(headers: Headers) -> bytes:
     """The key in ``headers``.
 
     Raises:
-        NoKeyError: there is none.
+        UnauthorizedError: there is none.
     """
     for name, value in headers:
         if name == b"x-api-key":
             return value.strip()
         if name == b"authorization" and value[: len(BEARER)].lower() == BEARER:
             return value[len(BEARER) :].strip()
-    raise NoKeyError("a key is needed; send it as Authorization: Bearer KEY or as X-API-Key: KEY")
+    raise UnauthorizedError("a key is needed; send it as Authorization: Bearer KEY or as X-API-Key: KEY")
 
 
 def known(name: str | None) -> str:
     """``name``, unless there is none.
 
     Raises:
-        NoKeyError: there is none.
+        UnauthorizedError: there is none.
     """
     if name is None:
-        raise NoKeyError("this key is not known; is it whole, and still in use?")
+        raise UnauthorizedError("this key is not known; is it whole, and still in use?")
     return name
 
 

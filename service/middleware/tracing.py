@@ -17,7 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
-from service.request_context import Answered, Exchange, route_of
+from service.request_context import Answered, RequestContext, route_of
 
 CONTEXT = (b"traceparent", b"tracestate")
 MOST_PICTURES = 16
@@ -44,7 +44,7 @@ class Tracing:
         carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in CONTEXT}
         parent = self._propagator.extract(carrier)
         span = self._tracer.start_span(scope["method"], parent, SpanKind.SERVER)
-        exchange: Exchange = scope["exchange"]
+        exchange: RequestContext = scope["exchange"]
         exchange.trace = format_trace_id(span.get_span_context().trace_id)
         try:
             await self._app(scope, receive, send)
@@ -67,7 +67,7 @@ class Tracing:
             span.end(since_epoch(ended))
 
 
-def describe(span: Span, scope: Scope, exchange: Exchange) -> None:
+def describe(span: Span, scope: Scope, exchange: RequestContext) -> None:
     """Say on ``span`` what a request was, in OpenTelemetry's semantic conventions; nothing of its query or headers."""
     route = route_of(exchange, scope)
     if route is not None:  # paths that clients make up would make names without number

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from service.errors import LoadFailedError, UnknownModelError
+from service.errors import LoadFailedError, ModelNotFoundError
 from service.repository.version_policy import Policy
 
 CHANGED = "it changed while it was read; load it again"
@@ -16,7 +16,7 @@ class Change(NamedTuple):
     policy: Policy | None
 
 
-class Standing(NamedTuple):
+class ModelStatus(NamedTuple):
     """What is served of a model, or could be, and what is not although it was wanted."""
 
     served: Mapping[int, str]
@@ -25,14 +25,14 @@ class Standing(NamedTuple):
     """The reason for each version."""
 
 
-def wanted(change: Change, there: Iterable[tuple[str, int]], served: Iterable[int]) -> list[int]:
+def target_versions(change: Change, there: Iterable[tuple[str, int]], served: Iterable[int]) -> list[int]:
     """The versions that a change is about: chosen of those ``there``, else those ``served``; none to unload."""
     if change.policy is None:
         return []
     return change.policy.choose(version for name, version in there if name == change.name) or sorted(served)
 
 
-def agree(before: Standing, reports: Sequence[Standing]) -> Standing:
+def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus]) -> ModelStatus:
     """The standing of a model that all processes take, of what each of them could serve.
 
     Each takes only what all have loaded. While any version fails, nothing that was served goes.
@@ -45,18 +45,18 @@ def agree(before: Standing, reports: Sequence[Standing]) -> Standing:
             served[version] = digests.pop()
         else:
             failed[version] = CHANGED
-    return Standing({**before.served, **served} if failed else served, failed)
+    return ModelStatus({**before.served, **served} if failed else served, failed)
 
 
-def check_loaded(name: str, standing: Standing) -> None:
+def check_loaded(name: str, standing: ModelStatus) -> None:
     """Raise what a load has to answer with that led to ``standing``.
 
     Raises:
         LoadFailedError: a version could not be loaded.
-        UnknownModelError: there is nothing to load.
+        ModelNotFoundError: there is nothing to load.
     """
     if standing.failed:
         reasons = "; ".join(f"{name}/{version}: {reason}" for version, reason in sorted(standing.failed.items()))
         raise LoadFailedError(f"{reasons} (what was served before still is)")
     if not standing.served:
-        raise UnknownModelError(f"there is no model {name!r} in the models folder")
+        raise ModelNotFoundError(f"there is no model {name!r} in the models folder")

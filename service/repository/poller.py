@@ -14,7 +14,7 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 log = structlog.get_logger(__name__)
 
 
-class Watch:
+class Poller:
     """What is wanted of the folder, and what it looked like when that was last made so."""
 
     def __init__(self, settings: Settings) -> None:
@@ -73,4 +73,4 @@ def stamp(place: Path) -> Stamp:
         looks = [(file.name, file.stat()) for file in files]
     except OSError:
         return ()
-    return tuple((name, look.st_mtime_ns, look.st_size, look.st_ino) for name, look in looks)
+    return tuple((name, rescan.st_mtime_ns, rescan.st_size, rescan.st_ino) for name, rescan in looks)

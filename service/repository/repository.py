@@ -17,10 +17,10 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from export.artifact import ArtifactError, read_artifact
-from service.errors import StartError, UnknownModelError
+from service.errors import ModelNotFoundError, StartError
 from service.inference.registry import Model, Models, Opener, default_opener, digest, find_folders, load_model
-from service.repository.plan import Change, Standing, agree, check_loaded, wanted
-from service.repository.poller import Watch
+from service.repository.plan import Change, ModelStatus, check_loaded, merge_reports, target_versions
+from service.repository.poller import Poller
 from service.repository.version_policy import Policy, Selection
 from service.settings import Settings
 
@@ -61,7 +61,7 @@ class Repository:
         self._models = models
         self._opener = opener or default_opener(settings)
         self._selection = Selection(settings)
-        self._watch = Watch(settings)
+        self._watch = Poller(settings)
         self.standings = standings(models)
         """By name of the model."""
         self._prepared: list[Model] = []
@@ -105,7 +105,7 @@ class Repository:
             found[name, version] = Entry(name, version, state, reason)
         return sorted(entry for entry in found.values() if entry.state is State.READY or not ready_only)
 
-    async def look(self) -> None:
+    async def rescan(self) -> None:
         """Note for the index what the folder holds now; what it held before if it cannot be read."""
         try:
             self._there = set(await asyncio.to_thread(find_folders, self._settings.models))
@@ -119,42 +119,42 @@ class Repository:
 
         Raises:
             LoadFailedError: a version cannot be loaded; all that was served before still is.
-            UnknownModelError: the folder has no such model.
+            ModelNotFoundError: the folder has no such model.
         """
         change = Change(name, policy or self._selection.policy(name))
         self._watch.note(change)
-        check_loaded(name, await self.decide(change))
+        check_loaded(name, await self.apply(change))
 
     async def unload(self, name: str) -> None:
         """Serve no version of a model any more. Requests under way are answered.
 
         Raises:
-            UnknownModelError: there is no such model.
+            ModelNotFoundError: there is no such model.
         """
-        await self.look()
+        await self.rescan()
         if name not in {entry.name for entry in self.index()}:
-            raise UnknownModelError(f"there is no model {name!r}")
+            raise ModelNotFoundError(f"there is no model {name!r}")
         self._watch.note(Change(name, None))
-        await self.decide(Change(name, None))
+        await self.apply(Change(name, None))
 
-    async def decide(self, change: Change) -> Standing:
+    async def apply(self, change: Change) -> ModelStatus:
         """Make a change, whose outcome this process decides alone."""
         async with self._turn:
-            before = self.standings.get(change.name, Standing({}, {}))
-            after = agree(before, [await self.prepare(change)])
+            before = self.standings.get(change.name, ModelStatus({}, {}))
+            after = merge_reports(before, [await self.prepare(change)])
             self.commit(change.name, after)
             return after
 
-    async def prepare(self, change: Change) -> Standing:
+    async def prepare(self, change: Change) -> ModelStatus:
         """Load what a change takes, beside what is served; what can be served then, and what cannot."""
         if change.policy is None:
-            return Standing({}, {})
+            return ModelStatus({}, {})
         self._prepared.clear()
-        await self.look()
+        await self.rescan()
         served = {model.version: model for model in self._models if model.name == change.name}
         good: dict[int, str] = {}
         failed: dict[int, str] = {}
-        for version in wanted(change, self._there, served):
+        for version in target_versions(change, self._there, served):
             if self._closed:
                 failed[version] = "the service is shutting down"
                 continue
@@ -163,7 +163,7 @@ class Repository:
             try:
                 loaded = await self._in_thread(partial(self._load, *key, served.get(version)))
             except TimeoutError:
-                loaded = f"it was not loaded within {self._settings.load_s} s and is given up"
+                loaded = f"it was not loaded within {self._settings.load_timeout_s} s and is given up"
             finally:
                 self._loading.discard(key)
             if isinstance(loaded, Model):
@@ -172,9 +172,9 @@ class Repository:
             else:
                 failed[version] = loaded
                 log.error("load_failed", model=change.name, version=version, error=loaded)
-        return Standing(good, failed)
+        return ModelStatus(good, failed)
 
-    def commit(self, name: str, standing: Standing) -> None:
+    def commit(self, name: str, standing: ModelStatus) -> None:
         """Serve exactly ``standing`` of the model ``name``, from the next request on."""
         others = [model for model in self._models if model.name != name]
         mine = [model for model in self._models if model.name == name]
@@ -186,7 +186,7 @@ class Repository:
         if any(standing):
             self.standings[name] = standing
         if self._seeing_off is None or self._seeing_off.done():
-            self._seeing_off = asyncio.create_task(self._see_off())
+            self._seeing_off = asyncio.create_task(self._release_retired())
 
     def _load(self, name: str, version: int, served: Model | None) -> Model | str:
         """The version as it is in the folder, ``served`` itself if it is just that and answers; or why there is none.
@@ -204,7 +204,7 @@ class Repository:
         except (ArtifactError, StartError) as error:
             return str(error)
         except Exception as error:
-            log.exception("bug")
+            log.exception("unhandled_exception")
             return repr(error)
 
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
@@ -215,13 +215,13 @@ class Repository:
         """
         job = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            return await asyncio.wait_for(job, self._settings.load_s)
+            return await asyncio.wait_for(job, self._settings.load_timeout_s)
         except TimeoutError:
             self._thread.shutdown(wait=False, cancel_futures=True)
             self._thread = one_thread()
             raise
 
-    async def _see_off(self) -> None:
+    async def _release_retired(self) -> None:
         """Give memory back as the models that are not served any more go."""
         remaining = -1
         while remaining:
@@ -233,7 +233,7 @@ class Repository:
     async def _poll(self) -> None:
         while True:
             for change in await asyncio.to_thread(self._watch.changes):
-                await self.decide(change)
+                await self.apply(change)
             await asyncio.sleep(self._settings.poll_s)
 
 
@@ -248,9 +248,9 @@ def give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def standings(models: Models) -> dict[str, Standing]:
+def standings(models: Models) -> dict[str, ModelStatus]:
     """Of models that have just been loaded, by name."""
     served: dict[str, dict[int, str]] = {}
     for model in models:
         served.setdefault(model.name, {})[model.version] = model.digest
-    return {name: Standing(digests, {}) for name, digests in served.items()}
+    return {name: ModelStatus(digests, {}) for name, digests in served.items()}

@@ -41,10 +41,10 @@ class Selection:
         """
         chosen = []
         for name in self.at_start or sorted({name for name, _ in there}):
-            wanted = self.policy(name).choose(version for other, version in there if other == name)
-            if not wanted:
+            target_versions = self.policy(name).choose(version for other, version in there if other == name)
+            if not target_versions:
                 raise ModelLoadError(f"there is no model {name} to start with; correct --load")
-            chosen += [(name, version) for version in wanted]
+            chosen += [(name, version) for version in target_versions]
         served = {*chosen, *((name, None) for name, _ in chosen)}
         for name, versions in self.defaults.items():
             for version in versions or (None,):

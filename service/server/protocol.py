@@ -11,15 +11,15 @@ from typing import Any, cast
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import BadRequestError, HeadTooLargeError, RequestError, TooSlowError
-from service.middleware.access_log import AccessLog, new_id, note_end
-from service.request_context import Exchange
-from service.responses import Header, Reply, refusal, to_http
-from service.server.fast_path.admission_queue import Held, Turnstile
-from service.server.fast_path.busy_poll import Vigil
-from service.server.fast_path.handler import Direct
+from service.errors import BadRequestError, HeadTooLargeError, RequestError, RequestTimeoutError
+from service.middleware.access_log import AccessLog, new_id, record_end
+from service.request_context import RequestContext
+from service.responses import Header, RawResponse, error_response, to_http
+from service.server.fast_path.admission_queue import AdmissionQueue, QueuedRequest
+from service.server.fast_path.busy_poll import BusyPoll
+from service.server.fast_path.handler import FastPathHandler
 from service.server.fast_path.heads import HEAD_END, Arrival, Heads
-from service.server.fast_path.write_buffer import Corked, Outbox
+from service.server.fast_path.write_buffer import CorkedTransport, WriteBuffer
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a head, or behind a body's last chunk, that is not whole yet, besides those of one read."""
@@ -36,27 +36,27 @@ log = structlog.get_logger(__name__)
 class Connection(HttpToolsProtocol):
     """A connection to a client."""
 
-    upload_s: float
+    request_timeout_s: float
     """Seconds that a request may take to arrive whole, and an answer to be read on."""
-    header_s: float
+    header_timeout_s: float
     """Seconds that its head may take."""
     lines: AccessLog
     heads: Heads
-    turnstile: Turnstile
-    direct: Direct | None
+    turnstile: AdmissionQueue
+    direct: FastPathHandler | None
     """Answers what needs no parser; None where all is to pass through the application."""
     common: tuple[Header, ...]
     """Headers of all answers that do not come from the application."""
-    outbox: Outbox
-    vigil: Vigil
+    outbox: WriteBuffer
+    vigil: BusyPoll
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.held: Held | None = None
+        self.held: QueuedRequest | None = None
         self.url = b""
         self._answered: RequestResponseCycle | None = None
         """The request that the application answers."""
-        self._answered_directly: Exchange | None = None
+        self._answered_directly: RequestContext | None = None
         """The request that is being answered without it."""
         self._is_whole = True
         """Whether the request whose head came last has arrived whole."""
@@ -77,8 +77,8 @@ class Connection(HttpToolsProtocol):
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Corked(transport, self.outbox, self.tasks))  # type: ignore[arg-type]
-        self._patience = self.loop.call_later(self.header_s, self._lose_patience)
+        super().connection_made(CorkedTransport(transport, self.outbox, self.tasks))  # type: ignore[arg-type]
+        self._patience = self.loop.call_later(self.header_timeout_s, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -127,7 +127,7 @@ class Connection(HttpToolsProtocol):
             return
         self._wait_no_more()
         self._unset_keepalive_if_required()
-        self._answered_directly = exchange = Exchange(arrival.head.id or new_id(), held_s)
+        self._answered_directly = exchange = RequestContext(arrival.head.id or new_id(), held_s)
         task = self.loop.create_task(self.direct.answer(self, arrival, exchange))
         task.add_done_callback(self._ended)
         self.tasks.add(task)
@@ -138,7 +138,7 @@ class Connection(HttpToolsProtocol):
         if task.cancelled():  # before it began
             self.transport.abort()
         elif (error := task.exception()) is not None:
-            log.error("bug", error=repr(error))
+            log.error("unhandled_exception", error=repr(error))
             self.transport.abort()
 
     def _parse(self, data: bytes) -> None:
@@ -194,7 +194,7 @@ class Connection(HttpToolsProtocol):
         else:
             self._mind_the_time()
 
-    def reply(self, reply: Reply, request_id: str) -> None:
+    def reply(self, reply: RawResponse, request_id: str) -> None:
         """Answer a request that was not parsed, and go on with what comes next."""
         self._answered_directly = None
         self._unset_keepalive_if_required()
@@ -205,7 +205,7 @@ class Connection(HttpToolsProtocol):
         else:
             self._go_on()
 
-    def _write(self, reply: Reply, request_id: str, *, last: bool) -> None:
+    def _write(self, reply: RawResponse, request_id: str, *, last: bool) -> None:
         common = (*self.server_state.default_headers, *self.common)  # the server's has the date
         self.transport.write(to_http(reply, request_id, common, last=last))
 
@@ -259,7 +259,7 @@ class Connection(HttpToolsProtocol):
             else:
                 self.transport.abort()
 
-        self._unread = self.loop.call_later(self.upload_s, look)
+        self._unread = self.loop.call_later(self.request_timeout_s, look)
 
     def _wait_no_more(self) -> None:
         if self._patience is not None:
@@ -278,7 +278,7 @@ class Connection(HttpToolsProtocol):
         elif self._patience is None or self._patient_with_head != self._in_head:
             self._wait_no_more()
             self._patient_with_head = self._in_head
-            wait_s = self.header_s if self._in_head else self.upload_s
+            wait_s = self.header_timeout_s if self._in_head else self.request_timeout_s
             self._patience = self.loop.call_later(wait_s, self._lose_patience)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -287,7 +287,7 @@ class Connection(HttpToolsProtocol):
                 timer.cancel()
         if self._answered is not None:
             disconnect(self._answered)
-        exchange = self._answered_directly or exchange_of(self._answered)
+        exchange = self._answered_directly or context_of(self._answered)
         if exchange is not None:
             exchange.leave()
         self.turnstile.leave(self, self._take_head())
@@ -305,8 +305,8 @@ class Connection(HttpToolsProtocol):
         if not self._in_message or refused_already:
             self.transport.close()
             return
-        waited_s = self.header_s if self._in_head else self.upload_s
-        self._refuse(TooSlowError(f"the request did not arrive whole within {waited_s:g} s; send it again"))
+        waited_s = self.header_timeout_s if self._in_head else self.request_timeout_s
+        self._refuse(RequestTimeoutError(f"the request did not arrive whole within {waited_s:g} s; send it again"))
 
     def _refuse(self, error: RequestError) -> None:
         """Answer what arrives with ``error`` and close; not before what came ahead of it is answered."""
@@ -315,12 +315,12 @@ class Connection(HttpToolsProtocol):
             self._answer_no_more(under_way)
             return
         path = self.url.partition(b"?")[0].decode("latin-1")
-        known = exchange_of(under_way)
-        exchange = known or Exchange(new_id())
+        known = context_of(under_way)
+        exchange = known or RequestContext(new_id())
         exchange.status, exchange.error = error.status, error.code
         if known is None:
-            note_end(exchange, self.lines, "", path, self.client)
-        self._write(refusal(error, path), exchange.id, last=True)
+            record_end(exchange, self.lines, "", path, self.client)
+        self._write(error_response(error, path), exchange.id, last=True)
         self.transport.close()
         if under_way is not None:
             disconnect(under_way)
@@ -340,9 +340,9 @@ def disconnect(cycle: RequestResponseCycle) -> None:
     cycle.message_event.set()
 
 
-def exchange_of(cycle: RequestResponseCycle | None) -> Exchange | None:
+def context_of(cycle: RequestResponseCycle | None) -> RequestContext | None:
     """Of a request, if there is one and the application has it already."""
-    exchange: Exchange | None = None if cycle is None else cast(dict[str, Any], cycle.scope).get("exchange")
+    exchange: RequestContext | None = None if cycle is None else cast(dict[str, Any], cycle.scope).get("exchange")
     return exchange
 
 

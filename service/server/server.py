@@ -24,15 +24,15 @@ from service.app import create_app
 from service.errors import AddressError, SettingsError
 from service.inference.engine import Engine
 from service.inference.registry import Models
-from service.metrics.multiprocess import Ledger, Place
+from service.metrics.multiprocess import SharedMetrics, WorkerSlot
 from service.middleware.access_log import Access, AccessLog
-from service.middleware.auth import Guard, Rules, allow_origins
+from service.middleware.auth import AccessPolicy, AuthMiddleware, allow_origins
 from service.repository.repository import Repository
-from service.server.fast_path.admission_queue import Turnstile
-from service.server.fast_path.busy_poll import Vigil
-from service.server.fast_path.handler import Direct
+from service.server.fast_path.admission_queue import AdmissionQueue
+from service.server.fast_path.busy_poll import BusyPoll
+from service.server.fast_path.handler import FastPathHandler
 from service.server.fast_path.heads import Heads
-from service.server.fast_path.write_buffer import Outbox
+from service.server.fast_path.write_buffer import WriteBuffer
 from service.server.protocol import Connection
 from service.settings import Settings
 
@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None],
         workers_ready: Callable[[], bool] | None = None,
         repository: Repository | None = None,
-        place: Place | None = None,
+        place: WorkerSlot | None = None,
     ) -> None:
         """``on_ready`` is called when it answers. ``workers_ready`` tells a worker whether all of them are ready.
 
@@ -91,21 +91,21 @@ class Server(uvicorn.Server):
         """
         self._engine = Engine(models, settings)
         self._repository = repository or Repository(settings, models)
-        self._metrics = Metrics(self._engine, settings, Ledger(place))
+        self._metrics = Metrics(self._engine, settings, SharedMetrics(place))
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
         self._access_log = AccessLog(settings)
         self._place = place
-        self._grace_s = settings.grace_s
-        self._watchdog = Watchdog(settings.hang_s, self._end, place)
+        self._grace_s = settings.shutdown_timeout_s
+        self._watchdog = Watchdog(settings.inference_timeout_s, self._end, place)
         app = create_app(self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True))
-        rules = Rules(settings)
+        rules = AccessPolicy(settings)
         rules.describe(app)
-        guarded = allow_origins(Guard(app, rules), settings.cors_origins)
+        guarded = allow_origins(AuthMiddleware(app, rules), settings.cors_origins)
         self._tracing = open_tracing(guarded) if settings.traces else None
         predict = Predict(self._engine, settings)
         answerers = {ONE: predict.answer_one, SEVERAL: predict.answer_several}
-        turnstile = Turnstile(
+        turnstile = AdmissionQueue(
             models,
             self._access_log,
             open_below=min(settings.max_batch, settings.max_queue),
@@ -115,15 +115,15 @@ class Server(uvicorn.Server):
         if settings.traces:
             personal.add(b"traceparent")
         connection = {
-            "upload_s": settings.upload_s,
-            "header_s": settings.header_s,
+            "request_timeout_s": settings.request_timeout_s,
+            "header_timeout_s": settings.header_timeout_s,
             "lines": self._access_log,
             "heads": Heads(answerers, rules.owner, personal),
             "turnstile": turnstile,
-            "direct": None if settings.traces else Direct(answerers, self._access_log, turnstile),
+            "direct": None if settings.traces else FastPathHandler(answerers, self._access_log, turnstile),
             "common": ((b"vary", b"Origin"),) if settings.cors_origins else (),  # as the application says
-            "outbox": Outbox(),
-            "vigil": Vigil(settings.awake_us / 1e6),
+            "outbox": WriteBuffer(),
+            "vigil": BusyPoll(settings.busy_poll_us / 1e6),
         }
         config = uvicorn.Config(
             Access(self._tracing or guarded, self._access_log, turnstile.ended),
@@ -134,7 +134,7 @@ class Server(uvicorn.Server):
             log_level="error",  # its warnings are of what clients send, which has a line in the log already
             server_header=False,
             proxy_headers=False,  # nobody is told apart by address
-            timeout_graceful_shutdown=settings.grace_s,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
         super().__init__(config)
 
@@ -197,7 +197,7 @@ class Watchdog:
     Its event loop stands still, and it can answer nobody; or it should have ended by now, and something holds it.
     """
 
-    def __init__(self, limit_s: float, end: Callable[[int], NoReturn], place: Place | None = None) -> None:
+    def __init__(self, limit_s: float, end: Callable[[int], NoReturn], place: WorkerSlot | None = None) -> None:
         """An event loop may stand still for ``limit_s``; ``end`` ends the process with a status.
 
         In the ``place`` of a worker it says that the event loop turns.

@@ -23,37 +23,37 @@ import structlog
 
 from export.artifact import ArtifactError
 from service.inference.registry import Models, Opener, find_folders
-from service.repository.plan import Change, Standing, agree, wanted
-from service.repository.poller import Watch
+from service.repository.plan import Change, ModelStatus, merge_reports, target_versions
+from service.repository.poller import Poller
 from service.repository.repository import Repository
 from service.settings import Settings
 
 TICK_S = 0.1
 LOST = "a worker failed while it loaded it; the log says how"
 
-Standings = Mapping[str, Standing]
+ModelStatuses = Mapping[str, ModelStatus]
 
 log = structlog.get_logger(__name__)
 
 
-class Hello(NamedTuple):
+class Ready(NamedTuple):
     """A worker serves, and this is what."""
 
-    standings: Standings
+    standings: ModelStatuses
 
 
-class Wish(NamedTuple):
+class ChangeRequest(NamedTuple):
     """A worker was asked for a change."""
 
     number: int
     change: Change
 
 
-class Granted(NamedTuple):
+class ChangeResult(NamedTuple):
     """The outcome of a wish."""
 
     number: int
-    standing: Standing
+    standing: ModelStatus
 
 
 class Prepare(NamedTuple):
@@ -70,34 +70,34 @@ class Commit(NamedTuple):
     """Serve this from now on, and say `Done`."""
 
     name: str
-    standing: Standing
+    standing: ModelStatus
 
 
 class Done(NamedTuple):
     """A worker has switched."""
 
 
-class Leave(NamedTuple):
+class Restart(NamedTuple):
     """A worker is to end, so that another one takes its place."""
 
 
-class Bye(NamedTuple):
+class Deregister(NamedTuple):
     """A worker ends, and takes no part any more."""
 
 
-class Leader:
+class Coordinator:
     """Makes changes in all workers. Runs in a thread of the supervisor."""
 
-    def __init__(self, settings: Settings, standings: Standings) -> None:
+    def __init__(self, settings: Settings, standings: ModelStatuses) -> None:
         """``standings`` is what the first workers are started with."""
-        self.standings: Standings = dict(standings)
+        self.standings: ModelStatuses = dict(standings)
         """Of the present: what a worker that is started now has to load."""
         self._settings = settings
-        self._watch = Watch(settings)
+        self._watch = Poller(settings)
         self._next_look = time.monotonic() + settings.poll_s
         self._pipes: list[Connection] = []
         self._members: list[Connection] = []
-        self._wishes: deque[tuple[Connection, Wish]] = deque()
+        self._wishes: deque[tuple[Connection, ChangeRequest]] = deque()
 
     def admit(self, pipe: Connection) -> None:
         """Listen to a worker that has been started."""
@@ -119,7 +119,7 @@ class Leader:
             while self._wishes:
                 pipe, wish = self._wishes.popleft()
                 self._watch.note(wish.change)
-                self._send(pipe, Granted(wish.number, self._make(wish.change)))
+                self._send(pipe, ChangeResult(wish.number, self._make(wish.change)))
             if self._settings.poll_s and self._members and time.monotonic() >= self._next_look:
                 for change in self._watch.changes():
                     self._make(change)
@@ -136,30 +136,38 @@ class Leader:
                 self._pipes.remove(pipe)
                 self._forget(pipe)
                 pipe.close()
-            case Bye():
+            case Deregister():
                 self._forget(pipe)
-            case Hello(standings):
+            case Ready(standings):
                 if served(standings) == served(self.standings):
                     self._members.append(pipe)
                 else:
                     log.warning("worker_outdated")
-                    self._send(pipe, Leave())
-            case Wish():
+                    self._send(pipe, Restart())
+            case ChangeRequest():
                 self._wishes.append((pipe, message))
         return message
 
-    def _make(self, change: Change) -> Standing:
-        before = self.standings.get(change.name, Standing({}, {}))
-        wanted = self._wanted(change, before)
+    def _make(self, change: Change) -> ModelStatus:
+        before = self.standings.get(change.name, ModelStatus({}, {}))
+        target_versions = self._target_versions(change, before)
         asked = list(self._members)
-        replies = self._ask(asked, Prepare(change), self._settings.hang_s + len(wanted) * self._settings.load_s)
-        reports = [reply for reply in replies if isinstance(reply, Standing)]
+        replies = self._ask(
+            asked,
+            Prepare(change),
+            self._settings.inference_timeout_s + len(target_versions) * self._settings.load_timeout_s,
+        )
+        reports = [reply for reply in replies if isinstance(reply, ModelStatus)]
         if not reports or any(reply is None or isinstance(reply, Failed) for reply in replies):
-            reports.append(Standing({}, dict.fromkeys(wanted, LOST)))
-        after = agree(before, reports)
+            reports.append(ModelStatus({}, dict.fromkeys(target_versions, LOST)))
+        after = merge_reports(before, reports)
         others = {name: standing for name, standing in self.standings.items() if name != change.name}
         self.standings = others | ({change.name: after} if any(after) else {})
-        self._ask([pipe for pipe in asked if pipe in self._members], Commit(change.name, after), self._settings.hang_s)
+        self._ask(
+            [pipe for pipe in asked if pipe in self._members],
+            Commit(change.name, after),
+            self._settings.inference_timeout_s,
+        )
         return after
 
     def _ask(self, pipes: list[Connection], message: object, patience_s: float) -> list[object]:
@@ -172,18 +180,18 @@ class Leader:
         while waiting and (left_s := deadline - time.monotonic()) > 0:
             for pipe in arrived(waiting, left_s):
                 reply = self._hear(pipe)
-                if not isinstance(reply, Wish):
+                if not isinstance(reply, ChangeRequest):
                     replies.append(reply)
                     waiting.remove(pipe)
         for pipe in waiting:
-            log.error("worker_silent", seconds=patience_s)
+            log.error("worker_timeout", seconds=patience_s)
             self._forget(pipe)
-            self._send(pipe, Leave())
+            self._send(pipe, Restart())
         return replies + [None] * len(waiting)
 
-    def _wanted(self, change: Change, before: Standing) -> list[int]:
+    def _target_versions(self, change: Change, before: ModelStatus) -> list[int]:
         try:
-            return wanted(change, find_folders(self._settings.models), before.served)
+            return target_versions(change, find_folders(self._settings.models), before.served)
         except ArtifactError:
             return sorted(before.served)
 
@@ -198,7 +206,7 @@ class Leader:
             self._members.remove(pipe)
 
 
-class Member(Repository):
+class Participant(Repository):
     """The repository of a worker, whose changes the leader decides."""
 
     def __init__(
@@ -206,14 +214,14 @@ class Member(Repository):
         settings: Settings,
         models: Models,
         pipe: Connection,
-        standings: Standings,
+        standings: ModelStatuses,
         opener: Opener | None = None,
     ) -> None:
         """``standings`` is what the leader said was to be loaded, ``pipe`` leads to it."""
         super().__init__(settings, models, opener)
         self.standings = dict(standings)
         self._pipe = pipe
-        self._wishes: dict[int, asyncio.Future[Standing]] = {}
+        self._wishes: dict[int, asyncio.Future[ModelStatus]] = {}
         self._wished = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -221,20 +229,20 @@ class Member(Repository):
         """Take part from now on."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, args=(loop,), name="member", daemon=True).start()
-        self._send(Hello(self.standings))
+        self._send(Ready(self.standings))
 
     def close(self) -> None:
         """Take part no more."""
-        self._send(Bye())
+        self._send(Deregister())
         super().close()
 
-    async def decide(self, change: Change) -> Standing:
+    async def apply(self, change: Change) -> ModelStatus:
         """Have the leader make a change in all workers."""
         self._wished += 1
         number = self._wished
         self._wishes[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send(Wish(number, change))
+            self._send(ChangeRequest(number, change))
             return await self._wishes[number]
         finally:
             del self._wishes[number]
@@ -256,22 +264,22 @@ class Member(Repository):
                 try:
                     self.commit(name, standing)
                 except Exception:
-                    log.exception("bug")
-                    self._send(Bye())
+                    log.exception("unhandled_exception")
+                    self._send(Deregister())
                     leave()
                 else:
                     self._send(Done())
-            case Granted(number, standing):
+            case ChangeResult(number, standing):
                 if number in self._wishes and not self._wishes[number].done():
                     self._wishes[number].set_result(standing)
-            case Leave():
+            case Restart():
                 leave()
 
     async def _report(self, change: Change) -> None:
         try:
-            report: Standing | Failed = await self.prepare(change)
+            report: ModelStatus | Failed = await self.prepare(change)
         except Exception:
-            log.exception("bug")
+            log.exception("unhandled_exception")
             report = Failed()
         self._send(report)
 
@@ -294,6 +302,6 @@ def arrived(pipes: list[Connection], timeout: float) -> list[Connection]:
     return [pipe for pipe in waiting if pipe in speaking]
 
 
-def served(standings: Standings) -> dict[str, dict[int, str]]:
+def served(standings: ModelStatuses) -> dict[str, dict[int, str]]:
     """What of it is served, by name."""
     return {name: dict(standing.served) for name, standing in standings.items() if standing.served}

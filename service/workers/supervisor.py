@@ -20,10 +20,10 @@ import structlog
 from service.errors import StartError
 from service.inference.registry import load_models
 from service.logging import configure_logs
-from service.metrics.multiprocess import Place
+from service.metrics.multiprocess import WorkerSlot
 from service.server.server import LAST_S, Server
 from service.settings import Settings
-from service.workers.coordinator import Leader, Member, Standings, served
+from service.workers.coordinator import Coordinator, ModelStatuses, Participant, served
 
 CANNOT_START = 3
 """Exit status of a worker that has said why in its log."""
@@ -43,11 +43,11 @@ class Supervisor:
     """Keeps ``settings.workers`` processes alive."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None], standings: Standings
+        self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None], standings: ModelStatuses
     ) -> None:
         """``standings`` is what the workers are to serve."""
         self._settings = settings
-        self._leader = Leader(settings, standings)
+        self._leader = Coordinator(settings, standings)
         self._listener = listener
         self._on_ready = on_ready
         self._ready = SPAWN.RawArray("b", settings.workers)
@@ -82,16 +82,16 @@ class Supervisor:
             wait([worker.sentinel for worker in self._workers.values()], timeout=LOOK_S)
             for index, worker in list(self._workers.items()):
                 if not worker.is_alive():
-                    status = max(status, self._bury(index, worker))
+                    status = max(status, self._reap(index, worker))
             if not self._announced and all(self._ready):
                 self._announced = True
                 self._on_ready()
             if told < self._signals:  # here and not in the handler: those that were just started are told too
-                self._tell(at_once=told > 0)
+                self._signal_workers(at_once=told > 0)
                 told += 1
             if time.monotonic() > self._next_look:
                 self._next_look = time.monotonic() + LOOK_S
-                self._look()
+                self._check_heartbeats()
         self._shared.cleanup()
         return status
 
@@ -103,7 +103,7 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         ours, theirs = SPAWN.Pipe()
-        place = Place(Path(self._shared.name), index, self._ready, self._beats)
+        place = WorkerSlot(Path(self._shared.name), index, self._ready, self._beats)
         worker = SPAWN.Process(
             target=work, args=(self._settings, self._listener, place, theirs, self._leader.standings)
         )
@@ -116,7 +116,7 @@ class Supervisor:
         self._workers[index] = worker
         self._started[index] = time.monotonic()
 
-    def _bury(self, index: int, worker: BaseProcess) -> int:
+    def _reap(self, index: int, worker: BaseProcess) -> int:
         """Note that a worker has ended and that another is to start, unless it was to end; the exit status."""
         self._ready[index] = 0
         del self._workers[index]
@@ -134,14 +134,14 @@ class Supervisor:
         """Have the workers answer what is under way and end; called again, at once."""
         self._signals += 1
 
-    def _tell(self, *, at_once: bool) -> None:
+    def _signal_workers(self, *, at_once: bool) -> None:
         """Tell all workers to end. SIGTERM may have reached them by their group too, so it never means at once."""
-        self._latest = time.monotonic() + 2 * LAST_S + (0 if at_once else self._settings.grace_s)
+        self._latest = time.monotonic() + 2 * LAST_S + (0 if at_once else self._settings.shutdown_timeout_s)
         for worker in self._workers.values():
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signal.SIGUSR1 if at_once else signal.SIGTERM)
 
-    def _look(self) -> None:
+    def _check_heartbeats(self) -> None:
         """Kill those that cannot end themselves: suspended ones, or those that something holds with all their threads.
 
         Looks are counted, not time, for those that stand still: while the whole machine is suspended nobody looks.
@@ -151,7 +151,9 @@ class Supervisor:
             beats = self._beats[index]
             self._silent[index] = self._silent[index] + 1 if self._ready[index] and beats == self._heard[index] else 0
             self._heard[index] = beats
-            if too_late or self._silent[index] * LOOK_S > 2 * self._settings.hang_s:  # twice as long as it may itself
+            if (
+                too_late or self._silent[index] * LOOK_S > 2 * self._settings.inference_timeout_s
+            ):  # twice as long as it may itself
                 log.error("worker_killed", worker=index, pid=worker.pid, reason="late" if too_late else "still")
                 worker.kill()
                 self._silent[index] = 0
@@ -159,7 +161,9 @@ class Supervisor:
             self._latest = math.inf
 
 
-def work(settings: Settings, listener: socket.socket, place: Place, pipe: Connection, standings: Standings) -> None:
+def work(
+    settings: Settings, listener: socket.socket, place: WorkerSlot, pipe: Connection, standings: ModelStatuses
+) -> None:
     """A worker: loads what is to be served and answers on ``listener``.
 
     In its ``place`` it says when it does; ``pipe`` leads to the supervisor, which makes the changes in ``standings``.
@@ -172,7 +176,7 @@ def work(settings: Settings, listener: socket.socket, place: Place, pipe: Connec
 
     try:
         models = load_models(settings, present=served(standings))
-        repository = Member(settings, models, pipe, standings)
+        repository = Participant(settings, models, pipe, standings)
         server = Server(settings, models, on_ready, lambda: all(place.ready), repository, place)
     except StartError as error:
         log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all

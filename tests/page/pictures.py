@@ -39,7 +39,7 @@ def open_page(browser: Browser, url: str, size: tuple[int, int], *, dark: bool =
     return page
 
 
-def settle(page: Page) -> None:
+def flush(page: Page) -> None:
     """Wait until no more answers come."""
     seen = [-1, -1]
 
@@ -63,29 +63,29 @@ def take_screenshots(browser: Browser, url: str) -> None:
     page.get_by_role("button", name="Let it move").click()
     page.wait_for_function("() => parseInt(document.getElementById('frames').textContent) > 240")
     page.get_by_role("button", name="Let it move").click()
-    settle(page)
+    flush(page)
     save(page, "look")
     page = open_page(browser, f"{url}/#model=digits&version=2&sample=2.png&turn=35&x=0.06", (1440, 1060), dark=True)
     page.get_by_role("tab", name="Compare").click()
     page.locator(".side-second .classes li").first.wait_for()
-    settle(page)
+    flush(page)
     save(page, "compare")
     page = open_page(browser, f"{url}/#model=signs&version=1&sample=Stop.png&turn=-18&size=0.85", (360, 780))
-    settle(page)
+    flush(page)
     save(page, "small")
 
 
 def take_film(browser: Browser, url: str) -> None:
     """A digit goes round, and its rectified image stands still."""
     page = open_page(browser, f"{url}/#model=digits&version=2&sample=2.png", (1200, 740))
-    settle(page)
+    flush(page)
     frames = []
     for frame in range(FRAMES):
         angle = 2 * math.pi * frame / FRAMES
         x, y, turn = 0.1 * math.sin(angle), 0.1 * math.sin(2 * angle), 42 * math.sin(angle)
         for name, value in zip(SLIDERS, (x, y, turn, math.exp(0.18 * math.cos(angle))), strict=True):
             page.locator(f"#{name}").fill(f"{round(value / step(page, name)) * step(page, name):.3f}")
-        settle(page)
+        flush(page)
         film = Image.new("RGB", (2 * SIDE + GAP, SIDE), PAPER)
         for place, name in enumerate(("frame", "rectified")):
             with Image.open(BytesIO(page.locator(f"#{name}").screenshot())) as image:

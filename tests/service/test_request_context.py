@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 from starlette.requests import ClientDisconnect
 
-from service.request_context import Exchange, current, note_wait
+from service.request_context import RequestContext, current, track_future
 from tests.service.loops import on_a_loop
 
 
@@ -16,12 +16,12 @@ class Batch:
 
 @on_a_loop
 async def test_who_waits_learns_that_the_client_has_gone() -> None:
-    exchange = Exchange("1")
+    exchange = RequestContext("1")
     current.set(exchange)
     loop = asyncio.get_running_loop()
     answered, waiting = loop.create_future(), loop.create_future()
-    note_wait(answered)
-    note_wait(waiting)
+    track_future(answered)
+    track_future(waiting)
     answered.set_result("an answer")
     exchange.leave()
     assert await answered == "an answer"
@@ -31,31 +31,31 @@ async def test_who_waits_learns_that_the_client_has_gone() -> None:
 
 @on_a_loop
 async def test_who_begins_to_wait_after_the_client_has_gone_waits_in_vain() -> None:
-    exchange = Exchange("1")
+    exchange = RequestContext("1")
     current.set(exchange)
     exchange.leave()
     with pytest.raises(ClientDisconnect):
-        await note_wait(asyncio.get_running_loop().create_future())
+        await track_future(asyncio.get_running_loop().create_future())
 
 
 @on_a_loop
 async def test_outside_of_requests_nobody_is_noted() -> None:
     current.set(None)
     answer = asyncio.get_running_loop().create_future()
-    note_wait(answer)
+    track_future(answer)
     assert not answer.done()
 
 
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_request_that_has_ended_leaves_nothing_behind_for_the_garbage_collector(leaves: bool) -> None:
-    async def request(exchange: Exchange, batch: Batch) -> None:
+    async def request(exchange: RequestContext, batch: Batch) -> None:
         current.set(exchange)
         with suppress(ClientDisconnect):
-            assert await note_wait(asyncio.get_running_loop().create_future()) is batch
+            assert await track_future(asyncio.get_running_loop().create_future()) is batch
         exchange.end()
 
     async def kept() -> bool:
-        exchange, batch = Exchange("1"), Batch()
+        exchange, batch = RequestContext("1"), Batch()
         reference = weakref.ref(batch)
         task = asyncio.create_task(request(exchange, batch))
         await asyncio.sleep(0)

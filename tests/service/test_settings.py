@@ -56,9 +56,9 @@ def test_an_unknown_variable_is_refused_with_the_known_ones(environment: pytest.
     ],
 )
 def test_a_wrong_flag_is_refused_in_one_line_that_names_it(arguments: list[str]) -> None:
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(SettingsError) as error_response:
         load_settings(arguments)
-    message = str(refusal.value)
+    message = str(error_response.value)
     assert "\n" not in message
     assert "--help" in message
     assert arguments[0].strip("-").replace("-", "_") in message.replace("-", "_")

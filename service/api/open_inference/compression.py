@@ -4,8 +4,8 @@ import asyncio
 import zlib
 
 from service.api.request_body import too_large
-from service.errors import BadBodyError, UnknownEncodingError
-from service.inference.admission import Seat
+from service.errors import InvalidBodyError, UnsupportedEncodingError
+from service.inference.admission import Permit
 
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """By encoding, how zlib is told the format: gzip's, or its own, which HTTP calls deflate."""
@@ -14,12 +14,12 @@ PIECE = 2**18
 """Bytes that are inflated in one go; the event loop takes its turn in between."""
 
 
-async def inflate(content: bytes, encoding: str, max_bytes: int, seat: Seat) -> bytes:
+async def inflate(content: bytes, encoding: str, max_bytes: int, seat: Permit) -> bytes:
     """``content``, which was sent with ``Content-Encoding: encoding``.
 
     Raises:
-        UnknownEncodingError: this encoding is not taken.
-        BadBodyError: it is damaged, cut short, or followed by something else.
+        UnsupportedEncodingError: this encoding is not taken.
+        InvalidBodyError: it is damaged, cut short, or followed by something else.
         TooLargeError: it has more than ``max_bytes`` when inflated.
         QueueFullError: there is no room for it.
     """
@@ -27,7 +27,7 @@ async def inflate(content: bytes, encoding: str, max_bytes: int, seat: Seat) -> 
     if name in ("", "identity"):
         return content
     if name not in WINDOWS:
-        raise UnknownEncodingError(f"Content-Encoding {name[:40]!r} is not taken; send gzip, deflate or none")
+        raise UnsupportedEncodingError(f"Content-Encoding {name[:40]!r} is not taken; send gzip, deflate or none")
     inflater = zlib.decompressobj(WINDOWS[name])
     pieces = []
     size = 0
@@ -39,7 +39,7 @@ async def inflate(content: bytes, encoding: str, max_bytes: int, seat: Seat) -> 
             try:
                 piece = inflater.decompress(rest, PIECE)
             except zlib.error as error:
-                raise BadBodyError(f"the body is not {name}: {error}; compress it again") from None
+                raise InvalidBodyError(f"the body is not {name}: {error}; compress it again") from None
             rest, full = inflater.unconsumed_tail, len(piece) == PIECE
             size += len(piece)
             if size > max_bytes:
@@ -49,7 +49,7 @@ async def inflate(content: bytes, encoding: str, max_bytes: int, seat: Seat) -> 
             if full:
                 await asyncio.sleep(0)
     if not inflater.eof:
-        raise BadBodyError(f"the {name} body is cut short; send it again whole")
+        raise InvalidBodyError(f"the {name} body is cut short; send it again whole")
     if inflater.unused_data or start + COMPRESSED_PIECE < len(content):
-        raise BadBodyError(f"there are bytes after the end of the {name} body; send one compressed stream alone")
+        raise InvalidBodyError(f"there are bytes after the end of the {name} body; send one compressed stream alone")
     return b"".join(pieces)

@@ -10,12 +10,12 @@ from service.api.open_inference.requests import read_request
 from service.api.open_inference.responses import JSON_LENGTH, write_response
 from service.api.predict import read_timeout, respond
 from service.api.request_body import Body
-from service.errors import UnknownModelError
-from service.inference.admission import Seat
+from service.errors import ModelNotFoundError
+from service.inference.admission import Permit
 from service.inference.engine import Engine
 from service.inference.registry import Model
-from service.request_context import held_s, note_route
-from service.responses import Reply
+from service.request_context import held_s, record_route
+from service.responses import RawResponse
 from service.settings import Settings
 
 PATH = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
@@ -34,10 +34,10 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, in whose scope are the ``path_params`` of `PATH`."""
-        note_route(ROUTE)
+        record_route(ROUTE)
         await respond(send, self._infer(scope, receive), scope["path"])
 
-    async def _infer(self, scope: Scope, receive: Receive) -> Reply:
+    async def _infer(self, scope: Scope, receive: Receive) -> RawResponse:
         model = find_model(self._engine, **scope["path_params"])
         settings = self._settings
         body = Body(scope["headers"], receive)
@@ -45,7 +45,7 @@ class Infer:
         headers = dict(body.headers)
         json_length = headers.get(JSON_LENGTH)
         max_bytes = settings.max_bytes if json_length is None else settings.max_batch_bytes
-        with Seat(model.room) as seat:
+        with Permit(model.room) as seat:
             content = await body.read(max_bytes, seat)
             arrived = perf_counter() - held_s()
             if ENCODING in headers:
@@ -61,8 +61,8 @@ def find_model(engine: Engine, name: str, version: str | None = None) -> Model:
     """The model that a path names.
 
     Raises:
-        UnknownModelError: there is none.
+        ModelNotFoundError: there is none.
     """
     if version is not None and not VERSION.fullmatch(version):
-        raise UnknownModelError(f"{version[:40]!r} is no version; versions are whole numbers from 1")
+        raise ModelNotFoundError(f"{version[:40]!r} is no version; versions are whole numbers from 1")
     return engine.find(name, None if version is None else int(version))

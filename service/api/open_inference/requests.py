@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from export.artifact import Manifest
 from service.api.open_inference.schemas import InferenceRequest, Parameters, RequestInput, RequestOutput
 from service.api.request_body import from_text, too_large
-from service.errors import BadBodyError, TooLargeError
+from service.errors import InvalidBodyError, TooLargeError
 from service.imaging.preprocessing import Upload
 from service.settings import Settings
 
@@ -52,7 +52,7 @@ def read_request(content: bytes, header_length: bytes | None, manifest: Manifest
     """What ``content`` asks, of which ``Inference-Header-Content-Length`` bytes are JSON.
 
     Raises:
-        BadBodyError: it is not as the protocol says, or not for this model.
+        InvalidBodyError: it is not as the protocol says, or not for this model.
         TooLargeError: it has more pictures, or larger ones, than the service takes.
     """
     length = len(content) if header_length is None else json_length(header_length, len(content))
@@ -64,7 +64,7 @@ def read_request(content: bytes, header_length: bytes | None, manifest: Manifest
     check_parameters(request.parameters)
     if len(request.inputs) != 1 or request.inputs[0].name != manifest.input.name:
         found = ", ".join(repr(tensor.name) for tensor in request.inputs[:10]) or "none"
-        raise BadBodyError(f"the model takes one input, {manifest.input.name!r}, not {found}")
+        raise InvalidBodyError(f"the model takes one input, {manifest.input.name!r}, not {found}")
     pictures = read_pictures(request.inputs[0], memoryview(content)[length:], manifest, settings)
     wanted = read_outputs(request, manifest)
     return Question(request.id, pictures, wanted, (number(request.parameters, "timeout") or 0) / MICROSECONDS)
@@ -73,10 +73,10 @@ def read_request(content: bytes, header_length: bytes | None, manifest: Manifest
 def json_length(header_length: bytes, most: int) -> int:
     """How many of the ``most`` bytes of a body are JSON; 0 if all of it is a tensor."""
     if not header_length.isdigit() or len(header_length) > LONGEST_NUMBER:
-        raise BadBodyError("Inference-Header-Content-Length must be the number of bytes that the JSON has")
+        raise InvalidBodyError("Inference-Header-Content-Length must be the number of bytes that the JSON has")
     length = int(header_length)
     if length > most:
-        raise BadBodyError(f"Inference-Header-Content-Length is {length}, but the body has only {most} bytes")
+        raise InvalidBodyError(f"Inference-Header-Content-Length is {length}, but the body has only {most} bytes")
     return length
 
 
@@ -85,7 +85,7 @@ def raw_request(content: bytes, manifest: Manifest) -> Question:
     tensor = manifest.image()
     expected = math.prod(tensor.shape)
     if len(content) != expected:
-        raise BadBodyError(
+        raise InvalidBodyError(
             f"a raw body must be one picture of {list(tensor.shape)}, {expected} bytes, and not {len(content)}; "
             "other pictures go in a BYTES tensor"
         )
@@ -98,27 +98,27 @@ def parse(content: bytes) -> InferenceRequest:
     try:
         return InferenceRequest.model_validate(orjson.loads(content), strict=True)
     except orjson.JSONDecodeError as error:
-        raise BadBodyError(f"the body is not JSON: {error}") from None
+        raise InvalidBodyError(f"the body is not JSON: {error}") from None
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the request"
-        raise BadBodyError(f"{where}: {problem['msg']}; /docs describes the request") from None
+        raise InvalidBodyError(f"{where}: {problem['msg']}; /docs describes the request") from None
 
 
 def check_parameters(parameters: Parameters) -> None:
-    """Raise `BadBodyError` if there is one that cannot be meant for this service."""
+    """Raise `InvalidBodyError` if there is one that cannot be meant for this service."""
     for name in parameters:
         if name.startswith(RESERVED):
-            raise BadBodyError(f"the parameter {name[:100]!r} is reserved, as all that begin with {RESERVED!r}")
+            raise InvalidBodyError(f"the parameter {name[:100]!r} is reserved, as all that begin with {RESERVED!r}")
     if SHARED_MEMORY in parameters:
-        raise BadBodyError("shared memory is not offered; send and take tensors in the body")
+        raise InvalidBodyError("shared memory is not offered; send and take tensors in the body")
 
 
 def number(parameters: Parameters, name: str) -> int | None:
     """A parameter that is a whole number, 0 or more."""
     value = parameters.get(name)
     if value is not None and (type(value) is not int or value < 0):
-        raise BadBodyError(f"the parameter {name!r} must be a whole number, 0 or more")
+        raise InvalidBodyError(f"the parameter {name!r} must be a whole number, 0 or more")
     return value
 
 
@@ -126,7 +126,7 @@ def flag(parameters: Parameters, name: str, default: bool) -> bool:
     """A parameter that is true or false."""
     value = parameters.get(name, default)
     if type(value) is not bool:
-        raise BadBodyError(f"the parameter {name!r} must be true or false")
+        raise InvalidBodyError(f"the parameter {name!r} must be true or false")
     return value
 
 
@@ -138,20 +138,22 @@ def read_pictures(
     name, shape = tensor.name, tensor.shape
     expected = manifest.image().shape
     if tensor.datatype not in (TENSOR, PICTURES):
-        raise BadBodyError(f"{name!r} must be {TENSOR}, or {PICTURES} for pictures as files, and not another datatype")
+        raise InvalidBodyError(
+            f"{name!r} must be {TENSOR}, or {PICTURES} for pictures as files, and not another datatype"
+        )
     if tensor.datatype == TENSOR and (len(shape) != 4 or tuple(shape[1:]) != expected):
-        raise BadBodyError(f"{name!r} must have the shape [N, {', '.join(map(str, expected))}], not {shape[:10]}")
+        raise InvalidBodyError(f"{name!r} must have the shape [N, {', '.join(map(str, expected))}], not {shape[:10]}")
     if tensor.datatype == PICTURES and len(shape) != 1:
-        raise BadBodyError(f"{name!r} must have the shape [N] as {PICTURES}, not {shape[:10]}")
+        raise InvalidBodyError(f"{name!r} must have the shape [N] as {PICTURES}, not {shape[:10]}")
     if not shape[0]:
-        raise BadBodyError(f"{name!r} has no picture; send at least one")
+        raise InvalidBodyError(f"{name!r} has no picture; send at least one")
     if shape[0] > settings.max_pictures:
         raise TooLargeError(f"{shape[0]} pictures are more than the {settings.max_pictures} of a request; send fewer")
     size = number(tensor.parameters, "binary_data_size")
     if (size is None) == (tensor.data is None):
-        raise BadBodyError(f"{name!r} needs either data or the parameter 'binary_data_size'")
+        raise InvalidBodyError(f"{name!r} needs either data or the parameter 'binary_data_size'")
     if len(behind) != (size or 0):
-        raise BadBodyError(f"there are {len(behind)} bytes behind the JSON, and {size or 0} belong to {name!r}")
+        raise InvalidBodyError(f"there are {len(behind)} bytes behind the JSON, and {size or 0} belong to {name!r}")
     if tensor.datatype == TENSOR:
         return numbers_in_json(tensor) if size is None else numbers_in_bytes(tensor, behind)
     files = files_in_json(tensor) if size is None else files_in_bytes(tensor, behind)
@@ -164,7 +166,7 @@ def numbers_in_bytes(tensor: RequestInput, content: memoryview) -> NDArray[np.ui
     """A UINT8 tensor in row-major order; not copied."""
     expected = math.prod(tensor.shape)
     if len(content) != expected:
-        raise BadBodyError(f"{tensor.name!r} of {tensor.shape} has {expected} bytes, and not {len(content)}")
+        raise InvalidBodyError(f"{tensor.name!r} of {tensor.shape} has {expected} bytes, and not {len(content)}")
     return np.frombuffer(content, np.uint8).reshape(tensor.shape)
 
 
@@ -173,7 +175,7 @@ def numbers_in_json(tensor: RequestInput) -> NDArray[np.uint8]:
     try:
         content = bytes(flatten(tensor.data, tensor.shape))
     except (TypeError, ValueError):
-        raise BadBodyError(
+        raise InvalidBodyError(
             f"the data of {tensor.name!r} must be whole numbers from 0 to 255: {math.prod(tensor.shape)} in a list, or "
             f"in lists as {tensor.shape} says"
         ) from None
@@ -207,7 +209,7 @@ def files_in_bytes(tensor: RequestInput, content: memoryview) -> list[Upload]:
         start += LENGTH.size + size
         files.append(Upload(bytes(content[start - size : start]), None))
     if len(files) != tensor.shape[0] or start != len(content):
-        raise BadBodyError(
+        raise InvalidBodyError(
             f"the {len(content)} bytes of {tensor.name!r} are not {tensor.shape[0]} elements, each after its length as "
             "a little-endian 32-bit number"
         )
@@ -219,7 +221,7 @@ def files_in_json(tensor: RequestInput) -> list[Upload]:
     try:
         return [from_text(text) for text in flatten(tensor.data, tensor.shape)]
     except (AttributeError, TypeError, ValueError) as error:
-        raise BadBodyError(
+        raise InvalidBodyError(
             f"the data of {tensor.name!r} must be a list of {tensor.shape[0]} pictures, each as base64 or a data URL"
         ) from error
 
@@ -232,7 +234,7 @@ def read_outputs(request: InferenceRequest, manifest: Manifest) -> list[Wanted]:
     names = [output.name for output in request.outputs]
     unknown = [name for name in names if name not in manifest.outputs]
     if unknown or len(set(names)) < len(names):
-        raise BadBodyError(f"outputs must be some of {', '.join(manifest.outputs)}, each once")
+        raise InvalidBodyError(f"outputs must be some of {', '.join(manifest.outputs)}, each once")
     return [read_output(output, binary, manifest) for output in request.outputs]
 
 
@@ -241,5 +243,5 @@ def read_output(output: RequestOutput, binary: bool, manifest: Manifest) -> Want
     check_parameters(output.parameters)
     classes = number(output.parameters, "classification") or 0
     if classes and output.name != manifest.probabilities:
-        raise BadBodyError(f"'classification' is of {manifest.probabilities!r} alone, not of {output.name[:100]!r}")
+        raise InvalidBodyError(f"'classification' is of {manifest.probabilities!r} alone, not of {output.name[:100]!r}")
     return Wanted(output.name, flag(output.parameters, "binary_data", binary), min(classes, len(manifest.classes)))

@@ -7,9 +7,9 @@ import numpy as np
 import orjson
 
 from service.api.open_inference.requests import LENGTH, Question, Wanted
-from service.inference.outputs import Reading
+from service.inference.outputs import ModelOutput
 from service.inference.registry import Model
-from service.responses import JSON, Json, Reply
+from service.responses import JSON, Json, RawResponse
 
 BINARY = (b"content-type", b"application/octet-stream")
 JSON_LENGTH = b"inference-header-content-length"
@@ -27,7 +27,7 @@ class Output(NamedTuple):
     """Its bytes, if they are wanted behind the JSON."""
 
 
-def write_response(model: Model, question: Question, readings: Sequence[Reading]) -> Reply:
+def write_response(model: Model, question: Question, readings: Sequence[ModelOutput]) -> RawResponse:
     """The answer to ``question``, whose pictures have these ``readings``."""
     outputs = [write_output(model, wanted, readings) for wanted in question.wanted]
     answer = {
@@ -39,11 +39,11 @@ def write_response(model: Model, question: Question, readings: Sequence[Reading]
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     buffers = [buffer for output in outputs for buffer in output.buffers]
     if not any(wanted.binary for wanted in question.wanted):
-        return Reply(head, (JSON,))
-    return Reply(b"".join((head, *buffers)), (BINARY, (JSON_LENGTH, b"%d" % len(head))))
+        return RawResponse(head, (JSON,))
+    return RawResponse(b"".join((head, *buffers)), (BINARY, (JSON_LENGTH, b"%d" % len(head))))
 
 
-def write_output(model: Model, wanted: Wanted, readings: Sequence[Reading]) -> Output:
+def write_output(model: Model, wanted: Wanted, readings: Sequence[ModelOutput]) -> Output:
     """One of the outputs for all pictures."""
     if wanted.classes:
         texts = best_classes(model, wanted.classes, readings)
@@ -66,7 +66,7 @@ def with_bytes(description: Json, buffers: Sequence[Buffer]) -> Output:
     return Output(description | {"parameters": {"binary_data_size": size}}, buffers)
 
 
-def best_classes(model: Model, count: int, readings: Sequence[Reading]) -> list[str]:
+def best_classes(model: Model, count: int, readings: Sequence[ModelOutput]) -> list[str]:
     """``value:index:label`` of the ``count`` most probable classes of each picture, the most probable first."""
     classes = model.manifest.classes
     return [

@@ -32,7 +32,7 @@ from service.api.open_inference.schemas import (
     TensorMetadata,
 )
 from service.api.routes import BINARY, PICTURE_ERRORS, TimeoutHeader, check_live, check_ready, errors
-from service.errors import NotReadyError, RequestError, UnknownEncodingError, UnknownModelError
+from service.errors import ModelNotFoundError, NotReadyError, RequestError, UnsupportedEncodingError
 from service.inference.engine import Engine
 from service.inference.registry import Model
 from service.metrics.multiprocess import Figures
@@ -107,7 +107,7 @@ def create_open_inference_routes(
     for path, parameters in (MODEL, [NAME]), (MODEL_VERSION, [NAME, VERSION]):
         about: dict[str, Any] = {"openapi_extra": {"parameters": parameters}}
 
-        @router.get(path, summary="What a model takes and gives", responses=failures(UnknownModelError), **about)
+        @router.get(path, summary="What a model takes and gives", responses=failures(ModelNotFoundError), **about)
         async def model_metadata(model: Asked) -> ModelMetadata:
             versions = sorted(other.version for other in engine.models if other.name == model.name)
             return describe_model(model, versions)
@@ -115,7 +115,7 @@ def create_open_inference_routes(
         @router.get(
             f"{path}/ready",
             summary="Can a model answer?",
-            responses=failures(UnknownModelError, NotReadyError),
+            responses=failures(ModelNotFoundError, NotReadyError),
             **about,
         )
         async def model_ready(model: Asked) -> ModelReady:
@@ -123,11 +123,11 @@ def create_open_inference_routes(
                 raise NotReadyError("the service is shutting down, or the model does not answer any more")
             return ModelReady(name=model.name, ready=True)
 
-        @router.get(f"{path}/config", summary="How a model is run", responses=failures(UnknownModelError), **about)
+        @router.get(f"{path}/config", summary="How a model is run", responses=failures(ModelNotFoundError), **about)
         async def model_config(model: Asked) -> ModelConfig:
             return describe_config(model, settings)
 
-        @router.get(f"{path}/stats", summary="What a model has done", responses=failures(UnknownModelError), **about)
+        @router.get(f"{path}/stats", summary="What a model has done", responses=failures(ModelNotFoundError), **about)
         async def model_statistics(model: Asked) -> Statistics:
             return Statistics(model_stats=[describe_statistics(model, metrics.figures())])
 
@@ -135,7 +135,7 @@ def create_open_inference_routes(
             f"{path}/infer",
             summary="Ask a model about tensors or encoded pictures",
             response_model=InferenceResponse,
-            responses=BINARY_ANSWER | failures(*PICTURE_ERRORS, UnknownEncodingError),
+            responses=BINARY_ANSWER | failures(*PICTURE_ERRORS, UnsupportedEncodingError),
             openapi_extra={
                 "parameters": [*parameters, JSON_LENGTH, ENCODING],
                 "requestBody": {"content": {"application/octet-stream": {"schema": BINARY}}},

@@ -13,12 +13,12 @@ from itertools import islice, takewhile
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
-from service.errors import QueueFullError, UnknownModelError
-from service.inference.admission import Room
+from service.errors import ModelNotFoundError, QueueFullError
+from service.inference.admission import CapacityLimiter
 from service.inference.registry import Models
-from service.middleware.access_log import AccessLog, Client, headers_of, new_id, note_end, request_id
-from service.request_context import Exchange
-from service.responses import OPEN_INFERENCE, Reply, refusal
+from service.middleware.access_log import AccessLog, Client, headers_of, new_id, record_end, request_id
+from service.request_context import RequestContext
+from service.responses import OPEN_INFERENCE, RawResponse, error_response
 from service.server.fast_path.heads import HEAD_END, LONGEST_TARGET, Arrival, Head
 
 MOST_TARGETS = 256
@@ -26,11 +26,11 @@ TICK_S = 0.02
 NO_ROOM = QueueFullError("too much is waiting already; try again a little later")
 
 
-class Held(NamedTuple):
+class QueuedRequest(NamedTuple):
     """A request that waits."""
 
     arrival: Arrival
-    room: Room
+    room: CapacityLimiter
     """Of which it has taken as much as its body has bytes."""
     since: float
 
@@ -38,11 +38,11 @@ class Held(NamedTuple):
 class Caller(Protocol):
     """A connection."""
 
-    held: Held | None
+    held: QueuedRequest | None
     """Its request, while that waits here."""
     client: Client
 
-    def reply(self, reply: Reply, request_id: str) -> None:
+    def reply(self, reply: RawResponse, request_id: str) -> None:
         """Its request is answered."""
 
     def go_on(self, arrival: Arrival, held_s: float) -> None:
@@ -52,12 +52,12 @@ class Caller(Protocol):
 class Known(NamedTuple):
     """What was answered once."""
 
-    ending: Exchange
+    ending: RequestContext
     """Of a request for the same that is refused."""
-    reply: Reply
+    reply: RawResponse
 
 
-class Turnstile:
+class AdmissionQueue:
     """Lets requests in. All methods are called on the event loop."""
 
     def __init__(self, models: Models, lines: AccessLog, *, open_below: int, patience_s: float) -> None:
@@ -68,7 +68,7 @@ class Turnstile:
         self._patience_s = patience_s
         self._known: dict[bytes, Known] = {}
         """By target, as it stands in a request."""
-        self._held: dict[Room, dict[Caller, Held]] = {}
+        self._held: dict[CapacityLimiter, dict[Caller, QueuedRequest]] = {}
         """By model, in the order in which they came."""
         self._advancing = False
         self._ticking = False
@@ -78,7 +78,7 @@ class Turnstile:
         """Whether everybody is let in, when so many requests are under way."""
         return under_way < self._open_below and not self._held
 
-    def ended(self, path: str, target: bytes, exchange: Exchange) -> None:
+    def ended(self, path: str, target: bytes, exchange: RequestContext) -> None:
         """A request for ``target`` has ended, somehow."""
         if self._held:
             self._advance_soon()
@@ -98,12 +98,12 @@ class Turnstile:
             return True
         try:
             room = self._models.find(known.ending.model, known.ending.version).room
-        except UnknownModelError:  # it has gone
+        except ModelNotFoundError:  # it has gone
             del self._known[head.target]
             return True
         if room.fits(1, size):
             room.take(1, size)
-            self._hold(caller, Held(arrival, room, perf_counter()))
+            self._hold(caller, QueuedRequest(arrival, room, perf_counter()))
         elif head.personal or not room.could_fit(1, size):
             return True
         else:
@@ -118,7 +118,7 @@ class Turnstile:
             request, key = held.arrival.data, held.arrival.head.key
             held_s = perf_counter() - held.since
         if request:
-            exchange = Exchange(request_id(headers_of(request.partition(HEAD_END)[0])), held_s)
+            exchange = RequestContext(request_id(headers_of(request.partition(HEAD_END)[0])), held_s)
             exchange.key = key
             target = request.split(b" ", 2)[1]
             known = self._known.get(target)
@@ -140,21 +140,21 @@ class Turnstile:
         finally:  # behind the first step of its task, if it became one
             asyncio.get_running_loop().call_soon(self._has_begun, held.room, held.arrival.size)
 
-    def _has_begun(self, room: Room, size: int) -> None:
+    def _has_begun(self, room: CapacityLimiter, size: int) -> None:
         """A request that was let in has taken its room, or was none."""
         room.let_in -= 1
         room.let_in_bytes -= size
         if self._held:
             self._advance_soon()
 
-    def _learn(self, target: bytes, path: str, exchange: Exchange) -> None:
+    def _learn(self, target: bytes, path: str, exchange: RequestContext) -> None:
         if len(target) > LONGEST_TARGET:
             return
         if len(self._known) >= MOST_TARGETS:
             del self._known[next(iter(self._known))]
         ending = exchange.like("")
         ending.status, ending.error = NO_ROOM.status, NO_ROOM.code
-        self._known[target] = Known(ending, refusal(NO_ROOM, path))
+        self._known[target] = Known(ending, error_response(NO_ROOM, path))
 
     def _refuse(self, caller: Caller, head: Head, known: Known) -> None:
         exchange = known.ending.like(head.id or new_id())
@@ -162,11 +162,11 @@ class Turnstile:
         self._note(caller, head.target, exchange)
         caller.reply(known.reply, exchange.id)
 
-    def _note(self, caller: Caller, target: bytes, exchange: Exchange) -> None:
+    def _note(self, caller: Caller, target: bytes, exchange: RequestContext) -> None:
         """Log and count a request that ends unparsed."""
-        note_end(exchange, self._lines, "POST", target.partition(b"?")[0].decode("latin-1"), caller.client)
+        record_end(exchange, self._lines, "POST", target.partition(b"?")[0].decode("latin-1"), caller.client)
 
-    def _hold(self, caller: Caller, held: Held) -> None:
+    def _hold(self, caller: Caller, held: QueuedRequest) -> None:
         if not self._ticking:
             self._ticking = True
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
@@ -175,7 +175,7 @@ class Turnstile:
         self._held.setdefault(held.room, {})[caller] = held
         self._advance_soon()
 
-    def _take_out(self, caller: Caller, held: Held) -> None:
+    def _take_out(self, caller: Caller, held: QueuedRequest) -> None:
         caller.held = None
         held.room.held -= 1
         held.room.give_back(1, held.arrival.size)

@@ -13,7 +13,7 @@ give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 """To whoever else wants this processor; Windows has no such call."""
 
 
-class Vigil:
+class BusyPoll:
     """Looks for the next request instead of sleeping. All methods are called on the event loop.
 
     Only where requests come one after the other: answers that leave together have given the processor much to do, and

@@ -8,26 +8,26 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from service.api.predict import outcome
 from service.api.request_body import Body, WholeBody
-from service.middleware.access_log import AccessLog, note_end
-from service.request_context import Exchange, current
-from service.responses import Reply
-from service.server.fast_path.admission_queue import Caller, Turnstile
+from service.middleware.access_log import AccessLog, record_end
+from service.request_context import RequestContext, current
+from service.responses import RawResponse
+from service.server.fast_path.admission_queue import AdmissionQueue, Caller
 from service.server.fast_path.heads import Arrival
 
-Answerer = Callable[[bytes, Body], Awaitable[Reply]]
+Answerer = Callable[[bytes, Body], Awaitable[RawResponse]]
 """Answers the query and the body of a request."""
 
 
-class Direct:
+class FastPathHandler:
     """Answers requests."""
 
-    def __init__(self, answerers: Mapping[str, Answerer], lines: AccessLog, turnstile: Turnstile) -> None:
+    def __init__(self, answerers: Mapping[str, Answerer], lines: AccessLog, turnstile: AdmissionQueue) -> None:
         """``answerers`` by path."""
         self._answerers = answerers
         self._lines = lines
         self._turnstile = turnstile
 
-    async def answer(self, caller: Caller, arrival: Arrival, exchange: Exchange) -> None:
+    async def answer(self, caller: Caller, arrival: Arrival, exchange: RequestContext) -> None:
         """Answer a request that has come whole, unless its client goes away."""
         head = arrival.head
         exchange.route, exchange.key = head.path, head.key
@@ -39,5 +39,5 @@ class Direct:
                 exchange.status, exchange.error = reply.status, reply.error
                 caller.reply(reply, exchange.id)
         finally:
-            note_end(exchange, self._lines, "POST", head.path, caller.client)
+            record_end(exchange, self._lines, "POST", head.path, caller.client)
             self._turnstile.ended(head.path, head.target, exchange)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from service.middleware.access_log import REQUEST_ID, given_id, headers_of
-from service.middleware.auth import Pass
+from service.middleware.auth import Principal
 from service.responses import Header
 
 HEAD_END = b"\r\n\r\n"
@@ -82,7 +82,7 @@ class Heads:
     """Reads heads, and remembers them."""
 
     def __init__(
-        self, paths: Collection[str], owner: Callable[[bytes], Pass | None], personal: Collection[bytes] = ()
+        self, paths: Collection[str], owner: Callable[[bytes], Principal | None], personal: Collection[bytes] = ()
     ) -> None:
         """Of requests for ``paths``. ``owner`` tells whose one is by its headers, if it may be answered at all.
 

@@ -7,7 +7,7 @@ from typing import Any
 from service.server.fast_path.heads import HEAD_END
 
 
-class Outbox:
+class WriteBuffer:
     """What is to be sent, all of a turn of the event loop together.
 
     Sending may wake the client, which costs more than the sending itself. A client that gets several answers in a row
@@ -15,9 +15,9 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._corked: list[Corked] = []
+        self._corked: list[CorkedTransport] = []
 
-    def add(self, corked: "Corked") -> None:
+    def add(self, corked: "CorkedTransport") -> None:
         """In the next turn have it send what it holds."""
         if not self._corked:
             asyncio.get_running_loop().call_soon(self._send)
@@ -29,10 +29,10 @@ class Outbox:
             transport.send()
 
 
-class Corked:
+class CorkedTransport:
     """A transport that holds what is written until the next turn of the event loop: one packet, not several."""
 
-    def __init__(self, transport: asyncio.Transport, outbox: Outbox, under_way: Sized) -> None:
+    def __init__(self, transport: asyncio.Transport, outbox: WriteBuffer, under_way: Sized) -> None:
         """``under_way`` are the requests that are: with one alone nobody gains by waiting longer than for a head."""
         self._transport = transport
         self.is_closing = transport.is_closing

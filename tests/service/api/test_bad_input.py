@@ -36,7 +36,7 @@ def every_service_stays_well(server: Service, strict: Service) -> Iterator[None]
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_picture_is_refused(server: Service, name: str) -> None:
-    refused(server.client.post("/predict", content=DAMAGED[name]), 400, "bad_picture", "send it again whole")
+    refused(server.client.post("/predict", content=DAMAGED[name]), 400, "invalid_image", "send it again whole")
     well(server)
 
 
@@ -54,20 +54,27 @@ def test_an_odd_picture_that_viewers_show_is_answered(server: Service, name: str
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_another_kind_of_file_is_refused_with_the_formats_that_are_taken(server: Service, name: str) -> None:
-    refused(server.client.post("/predict", files={"image": FOREIGN[name]}), 415, "not_a_picture", "send PNG, JPEG")
+    refused(
+        server.client.post("/predict", files={"image": FOREIGN[name]}), 415, "unsupported_media_type", "send PNG, JPEG"
+    )
     well(server)
 
 
 @pytest.mark.parametrize("declared", sorted(MEDIA_TYPES))
 def test_what_is_declared_as_a_picture_and_is_none_is_a_bad_picture(server: Service, declared: str) -> None:
     response = server.client.post("/predict", content=b"seven", headers={"content-type": declared})
-    refused(response, 400, "bad_picture", "is the file whole?")
+    refused(response, 400, "invalid_image", "is the file whole?")
 
 
 @pytest.mark.parametrize("declared", ["image/svg+xml", "image/avif", "image/", "image/\u00ff", "IMAGE/X-ICON; a=b"])
 def test_a_picture_type_that_is_not_taken_is_told_from_a_damaged_file(server: Service, declared: str) -> None:
     headers = {b"content-type": declared.encode("latin-1")}
-    refused(server.client.post("/predict", content=b"seven", headers=headers), 415, "not_a_picture", "send PNG, JPEG")
+    refused(
+        server.client.post("/predict", content=b"seven", headers=headers),
+        415,
+        "unsupported_media_type",
+        "send PNG, JPEG",
+    )
 
 
 def test_a_decompression_bomb_is_refused(strict: Service) -> None:
@@ -113,36 +120,54 @@ END = f"--{BOUNDARY}--\r\n".encode()
 WHOLE_PART = part(NAMED) + END
 
 BODIES: dict[str, tuple[str, bytes, int, str, str]] = {
-    "no boundary": ("multipart/form-data", WHOLE_PART, 400, "bad_body", "boundary"),
-    "an empty boundary": ("multipart/form-data; boundary=", WHOLE_PART, 400, "bad_body", "multipart"),
-    "another boundary": ("multipart/form-data; boundary=other", WHOLE_PART, 400, "bad_body", "multipart"),
-    "an endless boundary": (f"multipart/form-data; boundary={'x' * 5000}", WHOLE_PART, 400, "bad_body", "multipart"),
-    "an empty multipart body": (MULTIPART, b"", 400, "bad_body", "send it again whole"),
-    "multipart without parts": (MULTIPART, END, 422, "bad_option", "curl -F image=@PICTURE"),
-    "a part cut short": (MULTIPART, WHOLE_PART[:200], 400, "bad_body", "send it again whole"),
-    "multipart without its end": (MULTIPART, part(NAMED), 400, "bad_body", "send it again whole"),
-    "garbage as multipart": (MULTIPART, bytes(range(256)), 400, "bad_body", "multipart"),
-    "another field": (MULTIPART, part(NAMED.replace("image", "photo")) + END, 422, "bad_option", "found: 'photo'"),
-    "two pictures": (MULTIPART, part(NAMED) + WHOLE_PART, 422, "bad_option", "/predict/batch"),
-    "text instead of a file": (MULTIPART, part(NAMED.partition("; file")[0]) + END, 422, "bad_option", "needs the @"),
-    "an empty file": (MULTIPART, part(NAMED, content=b"") + END, 400, "bad_picture", "empty"),
-    "a part without headers": (MULTIPART, part() + END, 400, "bad_body", "multipart"),
-    "a part without a name": (MULTIPART, part("Content-Disposition: form-data") + END, 400, "bad_body", "name"),
-    "a part header without a colon": (MULTIPART, part("Content-Disposition") + END, 400, "bad_body", "multipart"),
-    "a part header of odd bytes": (MULTIPART, part("Cont\0ent: \x7f", NAMED) + END, 400, "bad_body", "multipart"),
+    "no boundary": ("multipart/form-data", WHOLE_PART, 400, "invalid_body", "boundary"),
+    "an empty boundary": ("multipart/form-data; boundary=", WHOLE_PART, 400, "invalid_body", "multipart"),
+    "another boundary": ("multipart/form-data; boundary=other", WHOLE_PART, 400, "invalid_body", "multipart"),
+    "an endless boundary": (
+        f"multipart/form-data; boundary={'x' * 5000}",
+        WHOLE_PART,
+        400,
+        "invalid_body",
+        "multipart",
+    ),
+    "an empty multipart body": (MULTIPART, b"", 400, "invalid_body", "send it again whole"),
+    "multipart without parts": (MULTIPART, END, 422, "invalid_parameter", "curl -F image=@PICTURE"),
+    "a part cut short": (MULTIPART, WHOLE_PART[:200], 400, "invalid_body", "send it again whole"),
+    "multipart without its end": (MULTIPART, part(NAMED), 400, "invalid_body", "send it again whole"),
+    "garbage as multipart": (MULTIPART, bytes(range(256)), 400, "invalid_body", "multipart"),
+    "another field": (
+        MULTIPART,
+        part(NAMED.replace("image", "photo")) + END,
+        422,
+        "invalid_parameter",
+        "found: 'photo'",
+    ),
+    "two pictures": (MULTIPART, part(NAMED) + WHOLE_PART, 422, "invalid_parameter", "/predict/batch"),
+    "text instead of a file": (
+        MULTIPART,
+        part(NAMED.partition("; file")[0]) + END,
+        422,
+        "invalid_parameter",
+        "needs the @",
+    ),
+    "an empty file": (MULTIPART, part(NAMED, content=b"") + END, 400, "invalid_image", "empty"),
+    "a part without headers": (MULTIPART, part() + END, 400, "invalid_body", "multipart"),
+    "a part without a name": (MULTIPART, part("Content-Disposition: form-data") + END, 400, "invalid_body", "name"),
+    "a part header without a colon": (MULTIPART, part("Content-Disposition") + END, 400, "invalid_body", "multipart"),
+    "a part header of odd bytes": (MULTIPART, part("Cont\0ent: \x7f", NAMED) + END, 400, "invalid_body", "multipart"),
     "multipart in multipart": (
         MULTIPART,
         part('Content-Disposition: form-data; name="image"; filename="x"', f"Content-Type: {MULTIPART}2", content=b"-")
         + END,
         415,
-        "not_a_picture",
+        "unsupported_media_type",
         "send PNG",
     ),
     "a charset that cannot decode": (
         MULTIPART + "; charset=undefined",
         part(NAMED) + END,
         400,
-        "bad_body",
+        "invalid_body",
         "multipart",
     ),
     "more files than are taken": (MULTIPART, part(NAMED) * 17 + END, 413, "too_large", "fewer"),
@@ -153,22 +178,34 @@ BODIES: dict[str, tuple[str, bytes, int, str, str]] = {
         "too_large",
         "fewer",
     ),
-    "an empty body": ("image/png", b"", 400, "bad_picture", "empty"),
-    "an empty body of no type": ("", b"", 400, "bad_picture", "empty"),
-    "a form": ("application/x-www-form-urlencoded", b"image=7", 415, "not_a_picture", "multipart/form-data"),
-    "text": ("text/plain", PICTURE, 415, "not_a_picture", "multipart/form-data"),
-    "another multipart": ("multipart/mixed; boundary=x", WHOLE_PART, 415, "not_a_picture", "multipart/form-data"),
-    "a type that is none": ("\u00e4;;=", PICTURE, 415, "not_a_picture", "multipart/form-data"),
-    "JSON that is empty": ("application/json", b"", 400, "bad_body", "not JSON"),
-    "JSON that is a picture": ("application/json", PICTURE, 400, "bad_body", "not JSON"),
-    "JSON that is cut short": ("application/json", f'{{"image": "{BASE64}'.encode(), 400, "bad_body", "not JSON"),
-    "JSON of invalid UTF-8": ("application/json", b'{"image": "\xff"}', 400, "bad_body", "not JSON"),
-    "JSON of half a surrogate": ("application/json", rb'{"image": "\ud800"}', 400, "bad_body", "not JSON"),
-    "JSON in UTF-16": ("application/json", '{"image": ""}'.encode("utf-16"), 400, "bad_body", "not JSON"),
-    "JSON with NaN": ("application/json", b'{"image": NaN}', 400, "bad_body", "not JSON"),
-    "JSON nested too deeply": ("application/json", b"[" * 100_000 + b"]" * 100_000, 400, "bad_body", "not JSON"),
+    "an empty body": ("image/png", b"", 400, "invalid_image", "empty"),
+    "an empty body of no type": ("", b"", 400, "invalid_image", "empty"),
+    "a form": ("application/x-www-form-urlencoded", b"image=7", 415, "unsupported_media_type", "multipart/form-data"),
+    "text": ("text/plain", PICTURE, 415, "unsupported_media_type", "multipart/form-data"),
+    "another multipart": (
+        "multipart/mixed; boundary=x",
+        WHOLE_PART,
+        415,
+        "unsupported_media_type",
+        "multipart/form-data",
+    ),
+    "a type that is none": ("\u00e4;;=", PICTURE, 415, "unsupported_media_type", "multipart/form-data"),
+    "JSON that is empty": ("application/json", b"", 400, "invalid_body", "not JSON"),
+    "JSON that is a picture": ("application/json", PICTURE, 400, "invalid_body", "not JSON"),
+    "JSON that is cut short": ("application/json", f'{{"image": "{BASE64}'.encode(), 400, "invalid_body", "not JSON"),
+    "JSON of invalid UTF-8": ("application/json", b'{"image": "\xff"}', 400, "invalid_body", "not JSON"),
+    "JSON of half a surrogate": ("application/json", rb'{"image": "\ud800"}', 400, "invalid_body", "not JSON"),
+    "JSON in UTF-16": ("application/json", '{"image": ""}'.encode("utf-16"), 400, "invalid_body", "not JSON"),
+    "JSON with NaN": ("application/json", b'{"image": NaN}', 400, "invalid_body", "not JSON"),
+    "JSON nested too deeply": ("application/json", b"[" * 100_000 + b"]" * 100_000, 400, "invalid_body", "not JSON"),
 } | {
-    f"JSON {name}": ("application/json", json.dumps(content).encode(), 422, "bad_option", '{"image": "<base64>"}')
+    f"JSON {name}": (
+        "application/json",
+        json.dumps(content).encode(),
+        422,
+        "invalid_parameter",
+        '{"image": "<base64>"}',
+    )
     for name, content in {
         "array": [BASE64],
         "null": None,
@@ -196,23 +233,23 @@ def test_a_wrong_body_is_refused(server: Service, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "status", "code"),
     [
-        ("", 400, "bad_picture"),
-        ("data:image/png;base64,", 400, "bad_picture"),
-        ("c2V2ZW4=", 415, "not_a_picture"),
-        ("data:image/png;base64,c2V2ZW4=", 400, "bad_picture"),
-        ("data:text/plain;base64,c2V2ZW4=", 415, "not_a_picture"),
-        ("seven!", 400, "bad_body"),
-        ("siebenundzwölf", 400, "bad_body"),
-        (BASE64[:-1], 400, "bad_body"),
-        (BASE64 + "=", 400, "bad_body"),
-        ("\0" + BASE64, 400, "bad_body"),
-        (BASE64.replace("+", "-").replace("/", "_") + "-_==", 400, "bad_body"),
-        (f"data:image/png,{BASE64}", 400, "bad_body"),
-        (f"data:image/png;base64;{BASE64}", 400, "bad_body"),
-        (f"data:{'x' * 300};base64,{BASE64}", 400, "bad_body"),
-        ("data:" + ";a=b" * 40 + f",{BASE64}", 400, "bad_body"),
-        (f"file:///digit.png;base64,{BASE64}", 400, "bad_body"),
-        ("http://localhost/digit.png", 400, "bad_body"),
+        ("", 400, "invalid_image"),
+        ("data:image/png;base64,", 400, "invalid_image"),
+        ("c2V2ZW4=", 415, "unsupported_media_type"),
+        ("data:image/png;base64,c2V2ZW4=", 400, "invalid_image"),
+        ("data:text/plain;base64,c2V2ZW4=", 415, "unsupported_media_type"),
+        ("seven!", 400, "invalid_body"),
+        ("siebenundzwölf", 400, "invalid_body"),
+        (BASE64[:-1], 400, "invalid_body"),
+        (BASE64 + "=", 400, "invalid_body"),
+        ("\0" + BASE64, 400, "invalid_body"),
+        (BASE64.replace("+", "-").replace("/", "_") + "-_==", 400, "invalid_body"),
+        (f"data:image/png,{BASE64}", 400, "invalid_body"),
+        (f"data:image/png;base64;{BASE64}", 400, "invalid_body"),
+        (f"data:{'x' * 300};base64,{BASE64}", 400, "invalid_body"),
+        ("data:" + ";a=b" * 40 + f",{BASE64}", 400, "invalid_body"),
+        (f"file:///digit.png;base64,{BASE64}", 400, "invalid_body"),
+        ("http://localhost/digit.png", 400, "invalid_body"),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else None,
 )
@@ -241,32 +278,32 @@ def test_an_odd_body_with_a_good_picture_is_answered_like_any_other(server: Serv
 
 
 OPTIONS: dict[str, tuple[int, str, str]] = {
-    "top_k=0": (422, "bad_option", "top_k"),
-    "top_k=-1": (422, "bad_option", "top_k"),
-    "top_k=abc": (422, "bad_option", "top_k"),
-    "top_k=": (422, "bad_option", "top_k"),
-    "top_k=1.5": (422, "bad_option", "top_k"),
-    "top_k=nan": (422, "bad_option", "top_k"),
-    "top_k=1e9": (422, "bad_option", "top_k"),
-    "top_k=1001": (422, "bad_option", "top_k"),
-    "top_k=" + "9" * 5000: (422, "bad_option", "top_k"),
-    "rectified=gif": (422, "bad_option", "'png', 'jpeg' or 'none'"),
-    "rectified=": (422, "bad_option", "rectified"),
-    "version=0": (422, "bad_option", "version"),
-    "version=x": (422, "bad_option", "version"),
-    "version=999": (404, "unknown_model", "it has: "),
-    "version=" + "9" * 400: (404, "unknown_model", "it has: "),
-    "model=unknown": (404, "unknown_model", "there are: digits"),
-    "model=": (404, "unknown_model", "there are: digits"),
-    "model=../digits": (404, "unknown_model", "there are: digits"),
-    "model=digits%2F1": (404, "unknown_model", "there are: digits"),
-    "model=digits%00": (404, "unknown_model", "there are: digits"),
-    "model=%ff%fe": (404, "unknown_model", "there are: digits"),
-    "model=Digits": (404, "unknown_model", "there are: digits"),
-    "model=" + "x" * 20_000: (404, "unknown_model", "there are: digits"),
-    "topk=3": (422, "bad_option", "topk"),
-    "%00=%00": (422, "bad_option", "/docs"),
-    "top_k=0&version=x": (422, "bad_option", "version"),
+    "top_k=0": (422, "invalid_parameter", "top_k"),
+    "top_k=-1": (422, "invalid_parameter", "top_k"),
+    "top_k=abc": (422, "invalid_parameter", "top_k"),
+    "top_k=": (422, "invalid_parameter", "top_k"),
+    "top_k=1.5": (422, "invalid_parameter", "top_k"),
+    "top_k=nan": (422, "invalid_parameter", "top_k"),
+    "top_k=1e9": (422, "invalid_parameter", "top_k"),
+    "top_k=1001": (422, "invalid_parameter", "top_k"),
+    "top_k=" + "9" * 5000: (422, "invalid_parameter", "top_k"),
+    "rectified=gif": (422, "invalid_parameter", "'png', 'jpeg' or 'none'"),
+    "rectified=": (422, "invalid_parameter", "rectified"),
+    "version=0": (422, "invalid_parameter", "version"),
+    "version=x": (422, "invalid_parameter", "version"),
+    "version=999": (404, "model_not_found", "it has: "),
+    "version=" + "9" * 400: (404, "model_not_found", "it has: "),
+    "model=unknown": (404, "model_not_found", "there are: digits"),
+    "model=": (404, "model_not_found", "there are: digits"),
+    "model=../digits": (404, "model_not_found", "there are: digits"),
+    "model=digits%2F1": (404, "model_not_found", "there are: digits"),
+    "model=digits%00": (404, "model_not_found", "there are: digits"),
+    "model=%ff%fe": (404, "model_not_found", "there are: digits"),
+    "model=Digits": (404, "model_not_found", "there are: digits"),
+    "model=" + "x" * 20_000: (404, "model_not_found", "there are: digits"),
+    "topk=3": (422, "invalid_parameter", "topk"),
+    "%00=%00": (422, "invalid_parameter", "/docs"),
+    "top_k=0&version=x": (422, "invalid_parameter", "version"),
 }
 
 
@@ -346,5 +383,5 @@ def test_a_mutated_picture_is_answered_or_refused(strict: Service, content: byte
     if response.status_code == 200:
         prediction(response)
     else:
-        codes: dict[int, str] = {400: "bad_picture", 413: "too_large", 415: "not_a_picture"}
+        codes: dict[int, str] = {400: "invalid_image", 413: "too_large", 415: "unsupported_media_type"}
         refused(response, response.status_code, codes[response.status_code])

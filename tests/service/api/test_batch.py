@@ -98,10 +98,10 @@ def test_the_pictures_of_a_batch_share_an_inference(server: Service) -> None:
 
 def test_a_bad_picture_does_not_fail_its_neighbours(server: Service) -> None:
     bad = {
-        b"": "bad_picture",
-        DAMAGED["PNG cut in half"]: "bad_picture",
-        FOREIGN["PDF"]: "not_a_picture",
-        DAMAGED["TIFF of 200 bits"]: "bad_picture",
+        b"": "invalid_image",
+        DAMAGED["PNG cut in half"]: "invalid_image",
+        FOREIGN["PDF"]: "unsupported_media_type",
+        DAMAGED["TIFF of 200 bits"]: "invalid_image",
     }
     pictures = [PICTURE, *(content for broken in bad for content in (broken, PICTURE))]
     found = results(send(server, pictures))
@@ -112,7 +112,7 @@ def test_a_bad_picture_does_not_fail_its_neighbours(server: Service) -> None:
 
 def test_a_batch_of_bad_pictures_alone_is_answered_too(server: Service) -> None:
     found = results(send(server, [b"seven"] * 3))
-    assert [answer["error"]["code"] for answer in found] == ["not_a_picture"] * 3
+    assert [answer["error"]["code"] for answer in found] == ["unsupported_media_type"] * 3
 
 
 def test_options_apply_to_every_picture(server: Service) -> None:
@@ -158,19 +158,19 @@ def test_pictures_beyond_what_may_wait_at_all_are_refused_alone(narrow: Service)
 
 @pytest.mark.parametrize("field", ["image", "images[]", "Images"])
 def test_a_batch_without_pictures_is_refused_with_the_cure(server: Service, field: str) -> None:
-    refused(send(server, [PICTURE], field), 422, "bad_option", f"found: '{field}'); curl -F images=@PICTURE")
+    refused(send(server, [PICTURE], field), 422, "invalid_parameter", f"found: '{field}'); curl -F images=@PICTURE")
 
 
 def test_text_in_a_batch_is_refused_with_the_cure(server: Service) -> None:
     response = server.client.post("/predict/batch", data={"images": "seven"}, files={"other": PICTURE})
-    refused(response, 422, "bad_option", "needs the @")
+    refused(response, 422, "invalid_parameter", "needs the @")
 
 
 @pytest.mark.parametrize("declared", ["image/png", "application/json", "text/plain", None])
 def test_a_batch_that_is_not_multipart_is_refused_with_the_cure(server: Service, declared: str | None) -> None:
     headers = {"content-type": declared} if declared else {}
     response = server.client.post("/predict/batch", content=PICTURE, headers=headers)
-    refused(response, 415, "not_a_picture", "send multipart/form-data with parts called 'images'")
+    refused(response, 415, "unsupported_media_type", "send multipart/form-data with parts called 'images'")
 
 
 def test_a_batch_that_is_cut_short_is_refused_and_not_answered_in_part(server: Service) -> None:
@@ -178,7 +178,7 @@ def test_a_batch_that_is_cut_short_is_refused_and_not_answered_in_part(server: S
     response = server.client.post(
         "/predict/batch", content=body * 2 + body[:100], headers={"content-type": "multipart/form-data; boundary=x"}
     )
-    refused(response, 400, "bad_body", "send it again whole")
+    refused(response, 400, "invalid_body", "send it again whole")
 
 
 def at_once(service: Service, pictures: Sequence[bytes]) -> list[Raw]:

@@ -110,10 +110,10 @@ def test_refusals_are_counted_by_their_cause(service: Service) -> None:
 
     grown = gain(service, act)
     rejected = "stn_rejections_total"
-    assert grown(rejected, cause="bad_picture", **MODEL) == 2
-    assert grown(rejected, cause="not_a_picture", **MODEL) == 1
-    assert grown(rejected, cause="bad_option", model="") == 1
-    assert grown(rejected, cause="unknown_model", model="") == 1
+    assert grown(rejected, cause="invalid_image", **MODEL) == 2
+    assert grown(rejected, cause="unsupported_media_type", **MODEL) == 1
+    assert grown(rejected, cause="invalid_parameter", model="") == 1
+    assert grown(rejected, cause="model_not_found", model="") == 1
     assert grown(rejected, cause="bad_request", model="") == 1
     assert grown(rejected) == 6
 
@@ -130,7 +130,7 @@ def test_a_client_that_leaves_is_counted_but_not_refused(pictures: int) -> None:
         wait_until(lambda: scrape(service)("stn_requests_total", status=499) == 1)
         assert scrape(service)("stn_rejections_total") == 0
         assert scrape(service)("nv_inference_request_failure", reason="CANCELED") == 1
-        assert "bug" not in log_events(service)
+        assert "unhandled_exception" not in log_events(service)
 
 
 def test_what_waits_and_what_is_under_way_is_told() -> None:

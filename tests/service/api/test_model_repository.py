@@ -83,7 +83,7 @@ def test_models_come_and_go(service: Service, models: Path) -> None:
     done(load(service, "signs"))
     assert predict(service, model="signs")["predictions"][0]["label"].startswith("s-")
     done(post(service, "models/signs/unload", {"parameters": {"unload_dependents": False}}))
-    refused(service.client.post("/predict?model=signs", content=PICTURE), 404, "unknown_model", "there are: digits")
+    refused(service.client.post("/predict?model=signs", content=PICTURE), 404, "model_not_found", "there are: digits")
     done(load(service, config={"version_policy": {"specific": {"versions": [1]}}}))
     assert predict(service)["model"] == {"name": "digits", "version": 1}
     done(load(service, config=LATEST))
@@ -177,7 +177,7 @@ def test_the_settings_say_what_is_served_from_the_start(models: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes in folders")
 def test_a_load_that_never_ends_is_given_up_and_does_not_keep_the_service_from_stopping(models: Path) -> None:
-    with start_service("--models", models, *ADMIN, "--load-s", 1) as service:
+    with start_service("--models", models, *ADMIN, "--load-timeout-s", 1) as service:
         folder = artifacts.write_labelled(models / "digits" / "3", "three-")
         (folder / artifacts.MODEL).unlink()
         os.mkfifo(folder / artifacts.MODEL)  # whoever reads it waits for ever

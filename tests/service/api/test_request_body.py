@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from service.api.request_body import COPIED_IN_PLACE, Body, parse_form, read_form, split_form
 from service.imaging.preprocessing import Upload
-from service.inference.admission import Room, Seat
+from service.inference.admission import CapacityLimiter, Permit
 
 Value = TypeVar("Value")
 TYPE = b"multipart/form-data; boundary=x"
@@ -77,7 +77,7 @@ PICTURES = [bytes([number]) * COPIED_IN_PLACE for number in range(3)]
 
 def test_others_have_their_turn_while_a_large_form_is_taken_apart() -> None:
     content = b"".join(PART % picture for picture in PICTURES) + END
-    seat = Seat(Room(9, len(content), 9))
+    seat = Permit(CapacityLimiter(9, len(content), 9))
     found, turns = asyncio.run(with_turns(read_form(body_of(content), len(content), seat, "images", 3)))
     assert found == [Upload(picture, "image/png") for picture in PICTURES]
     assert turns > 2
@@ -92,7 +92,7 @@ def test_others_have_their_turn_while_a_large_form_is_parsed_thoroughly() -> Non
 
 def test_others_have_their_turn_while_a_large_body_is_put_together() -> None:
     content = bytes(4 * COPIED_IN_PLACE)
-    seat = Seat(Room(9, len(content), 9))
+    seat = Permit(CapacityLimiter(9, len(content), 9))
     found, turns = asyncio.run(with_turns(body_of(content, pieces=4).read(len(content), seat)))
     assert found == content
     assert turns > 2

@@ -64,7 +64,7 @@ def test_the_model_asked_for_answers_the_first_and_newest_by_default(
     ],
 )
 def test_a_model_that_is_not_there_is_refused_with_those_that_are(zoo: Service, query: str, says: str) -> None:
-    refused(zoo.client.post(f"/predict?{query}", content=PICTURE), 404, "unknown_model", says)
+    refused(zoo.client.post(f"/predict?{query}", content=PICTURE), 404, "model_not_found", says)
 
 
 def test_all_models_are_listed_with_what_they_are(zoo: Service) -> None:

@@ -73,7 +73,7 @@ def test_who_has_the_page_already_is_told_so(server: Service, index: httpx.Respo
         "/page/VERSION/index.html",
         "/page/VERSION/jsconfig.json",
         "/page/VERSION/..%2f..%2fapp.py",
-        "/page/VERSION/%2e%2e/demo.py",
+        "/page/VERSION/%2e%2e/app.py",
         "/samples/digits/..%2f2%2fmanifest.json",
         "/samples/digits/none.png",
         "/samples/..%2fdigits",
@@ -127,6 +127,6 @@ def test_numbers_are_in_order_and_what_is_no_picture_is_left_out(tmp_path: Path)
 
 
 def test_the_page_can_be_left_out() -> None:
-    with start_service(env={"STN_DEMO": "off"}) as service:
+    with start_service(env={"STN_UI": "off"}) as service:
         assert [service.client.get(path).status_code for path in ("/", "/samples/digits")] == [404, 404]
         assert service.client.get("/models").status_code == 200

@@ -22,7 +22,7 @@ PREDICTION = Prediction.model_validate(
 ).model_dump_json()
 
 
-class Reply(NamedTuple):
+class RawResponse(NamedTuple):
     """One answer; status 0 closes the connection instead."""
 
     status: int
@@ -30,16 +30,16 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-def failure(status: int, code: str, **headers: str) -> Reply:
+def failure(status: int, code: str, **headers: str) -> RawResponse:
     body = f'{{"error": {{"code": "{code}", "message": "no"}}}}'
-    return Reply(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    return RawResponse(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-GOOD = Reply(200, PREDICTION)
+GOOD = RawResponse(200, PREDICTION)
 
 
 @contextmanager
-def server(*script: Reply) -> Iterator[tuple[str, list[dict[str, str]]]]:
+def server(*script: RawResponse) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Its URL, and of each request that came its path and headers; the last reply is repeated."""
     seen: list[dict[str, str]] = []
 

@@ -26,7 +26,7 @@ from service.client import (
 )
 from tests.conftest import REPOSITORY, Service
 from tests.service.answers import PICTURE
-from tests.service.client.scripted import GOOD, Reply, failure
+from tests.service.client.scripted import GOOD, RawResponse, failure
 from tests.service.client.scripted import server as scripted
 from tests.service.pictures import DIGITS, encode
 from tests.service.server.test_overload import misbehaving
@@ -78,7 +78,7 @@ def test_a_picture_may_be_a_path(server: Service, ask: Ask, tmp_path: Path) -> N
 def test_a_batch_answers_for_each_picture(server: Service, ask: Ask) -> None:
     good, bad, other = ask(server.url, "predict_batch", [PICTURE, b"no picture", encode(DIGITS[1])], top_k=1)
     assert isinstance(bad, ErrorBody)
-    assert bad.error.code == "not_a_picture"
+    assert bad.error.code == "unsupported_media_type"
     assert [good.predictions[0].label, other.predictions[0].label] == [
         ask(server.url, "predict", picture, top_k=1).predictions[0].label for picture in (PICTURE, encode(DIGITS[1]))
     ]
@@ -91,10 +91,10 @@ def test_models_and_readiness(server: Service, ask: Ask) -> None:
 
 
 def test_a_refusal_carries_status_code_and_message(server: Service, ask: Ask) -> None:
-    with pytest.raises(RefusedError, match=r"\(400 bad_picture\)") as refusal:
+    with pytest.raises(RefusedError, match=r"\(400 invalid_image\)") as refused:
         ask(server.url, "predict", b"GIF89a")
-    assert (refusal.value.status, refusal.value.code) == (400, "bad_picture")
-    with pytest.raises(RefusedError, match=r"404 unknown_model"):
+    assert (refused.value.status, refused.value.code) == (400, "invalid_image")
+    with pytest.raises(RefusedError, match=r"404 model_not_found"):
         ask(server.url, "predict", PICTURE, model="nobody")
 
 
@@ -125,8 +125,8 @@ def test_a_service_may_be_behind_a_path(ask: Ask) -> None:
     assert seen[0]["path"] == "/models/here/predict?top_k=2"
 
 
-@pytest.mark.parametrize("reply", [failure(429, "queue_full"), failure(503, "not_ready"), Reply(0, "")])
-def test_a_busy_service_or_a_broken_connection_is_asked_again(reply: Reply, ask: Ask) -> None:
+@pytest.mark.parametrize("reply", [failure(429, "queue_full"), failure(503, "not_ready"), RawResponse(0, "")])
+def test_a_busy_service_or_a_broken_connection_is_asked_again(reply: RawResponse, ask: Ask) -> None:
     with scripted(reply, reply, GOOD) as (url, seen):
         assert ask(url, "predict", PICTURE, client={"patience_s": 2}).predictions[0].label == "7"
     assert len(seen) == 3
@@ -152,9 +152,12 @@ def test_retry_after_is_waited_for(ask: Ask) -> None:
     ids=["a day", "tomorrow", "before", "words"],
 )
 def test_whatever_retry_after_says_patience_ends(when: str, ask: Ask) -> None:
-    with scripted(failure(503, "not_ready", Retry_After=when)) as (url, seen), pytest.raises(BusyError) as refusal:
+    with (
+        scripted(failure(503, "not_ready", Retry_After=when)) as (url, seen),
+        pytest.raises(BusyError) as refused,
+    ):
         ask(url, "predict", PICTURE, client={"patience_s": 0.3})
-    assert refusal.value.code == "not_ready"
+    assert refused.value.code == "not_ready"
     assert 1 < len(seen) <= 9
 
 
@@ -170,8 +173,11 @@ def test_a_service_that_is_not_ready_is_asked_once(ask: Ask) -> None:
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("reply", [Reply(200, "<html>"), Reply(502, "Bad Gateway"), Reply(200, "{}"), Reply(404, "{}")])
-def test_what_is_no_answer_of_the_service_is_said_to_be_none(reply: Reply, ask: Ask) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [RawResponse(200, "<html>"), RawResponse(502, "Bad Gateway"), RawResponse(200, "{}"), RawResponse(404, "{}")],
+)
+def test_what_is_no_answer_of_the_service_is_said_to_be_none(reply: RawResponse, ask: Ask) -> None:
     with scripted(reply) as (url, _), pytest.raises(AnswerError, match=rf"{reply.status}.*check the URL"):
         ask(url, "predict", PICTURE)
 

@@ -72,7 +72,7 @@ def test_a_bad_picture_does_not_keep_others_from_their_answers(server: Service, 
     done = client("bad.png", "missing.png", "two.png", "--url", server.url, folder=folder)
     bad, missing = complaints(done)
     assert bad.startswith("error: bad.png: ")
-    assert "400 bad_picture" in bad
+    assert "400 invalid_image" in bad
     assert missing == "error: missing.png: cannot read missing.png: No such file or directory"
     assert done.stdout.startswith("two.png: digits/2 in ")
     assert sorted(file.name for file in folder.glob("*.answer.png")) == ["two.answer.png"]
@@ -108,9 +108,9 @@ def test_a_file_that_holds_no_key_is_said_to_hold_none(folder: Path) -> None:
 
 
 def test_a_key_that_is_refused_is_said_to_be(folder: Path) -> None:
-    with scripted(failure(401, "no_key")) as (url, _):
+    with scripted(failure(401, "unauthorized")) as (url, _):
         (line,) = complaints(client("seven.png", "--url", url, folder=folder))
-    assert "401 no_key" in line
+    assert "401 unauthorized" in line
 
 
 def test_a_wrong_command_line_is_refused(folder: Path) -> None:

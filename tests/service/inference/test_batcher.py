@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from export.artifact import Outputs
-from service.errors import ModelFailedError, NotReadyError
+from service.errors import InferenceFailedError, NotReadyError
 from service.inference.batcher import CUT_MS, Batcher, Inference
-from service.metrics.recorder import Meter
+from service.metrics.recorder import ModelMetrics
 
 Run = Callable[[NDArray[np.uint8]], Outputs]
 IN_PLACE_AND_THREAD = pytest.mark.parametrize("picture_ms", [0.0, 1000.0], ids=["in place", "in a thread"])
@@ -46,9 +46,16 @@ def numbers(outputs: Outputs) -> list[float]:
     return [number for (number,) in outputs["twice"].tolist()]
 
 
-def batcher(run: Run, *, max_batch: int = 8, hang_s: float = 60, picture_ms: float = 0.0) -> Batcher[float]:
+def batcher(
+    run: Run, *, max_batch: int = 8, inference_timeout_s: float = 60, picture_ms: float = 0.0
+) -> Batcher[float]:
     return Batcher(
-        run, numbers, max_batch=max_batch, hang_s=hang_s, picture_ms=picture_ms, meter=Meter(("doubles", "1"))
+        run,
+        numbers,
+        max_batch=max_batch,
+        inference_timeout_s=inference_timeout_s,
+        picture_ms=picture_ms,
+        meter=ModelMetrics(("doubles", "1")),
     )
 
 
@@ -107,7 +114,13 @@ def test_without_a_spare_core_batches_are_cut_to_what_may_hold_the_loop(spare_co
         return double(images)
 
     batches = Batcher(
-        run, numbers, max_batch=8, hang_s=60, picture_ms=one_ms, meter=Meter(("doubles", "1")), spare_core=spare_core
+        run,
+        numbers,
+        max_batch=8,
+        inference_timeout_s=60,
+        picture_ms=one_ms,
+        meter=ModelMetrics(("doubles", "1")),
+        spare_core=spare_core,
     )
     answers = answered(asyncio.run(ask(batches, *range(9))))
     assert [answer.value for answer in answers] == [2 * value for value in range(9)]
@@ -190,14 +203,14 @@ def test_a_failing_inference_fails_its_own_batch_alone(picture_ms: float) -> Non
         return double(images)
 
     answers = asyncio.run(ask(batcher(fails_on_seven, max_batch=2, picture_ms=picture_ms), 1, 2, 7, 3, 4, 5))
-    assert [isinstance(answer, ModelFailedError) for answer in answers] == [False, False, True, True, False, False]
+    assert [isinstance(answer, InferenceFailedError) for answer in answers] == [False, False, True, True, False, False]
 
 
 def test_too_few_answers_reach_nobody_as_anothers() -> None:
     def forgets_one(images: NDArray[np.uint8]) -> Outputs:
         return {name: output[1:] for name, output in double(images).items()}
 
-    assert all(isinstance(answer, ModelFailedError) for answer in asyncio.run(ask(batcher(forgets_one), 1, 2)))
+    assert all(isinstance(answer, InferenceFailedError) for answer in asyncio.run(ask(batcher(forgets_one), 1, 2)))
 
 
 def test_closing_answers_what_waits_and_takes_nothing_new() -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Outputs
-from service.errors import ModelFailedError
+from service.errors import InferenceFailedError
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine
 from service.inference.registry import load_models
@@ -43,7 +43,7 @@ def test_pictures_of_a_request_that_failed_are_gone_at_once() -> None:
         engine = Engine(models, settings)
         pictures = np.full_like(GOLDEN_PICTURES, 255)
         watched = weakref.ref(pictures)
-        with pytest.raises(ModelFailedError):
+        with pytest.raises(InferenceFailedError):
             await engine.infer(models.find(None, None), pictures, time.perf_counter() + 60)
         del pictures
         await asyncio.sleep(0)

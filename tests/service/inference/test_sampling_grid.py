@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from export.artifact import Manifest, Outputs
 from export.parity import trained
 from service.inference.outputs import read
-from service.inference.sampling_grid import bend, lattice, project, sample_points, spline
+from service.inference.sampling_grid import apply_tps, project, regular_grid, sample_points, spline
 from tests.conftest import Service
 from tests.export.test_kinds import COMPOSITIONS, composed, interface, pictures, served
 from tests.networks import small
@@ -17,13 +17,13 @@ from training.recipes.recipe import Recipe
 
 
 def test_a_lattice_runs_row_by_row_from_edge_to_edge() -> None:
-    assert lattice(3).tolist() == [[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert regular_grid(3).tolist() == [[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)]
 
 
 def test_a_spline_takes_its_control_points_to_their_targets() -> None:
-    targets = lattice(4) * 0.5 + np.random.default_rng(0).normal(scale=0.1, size=(16, 2))
+    targets = regular_grid(4) * 0.5 + np.random.default_rng(0).normal(scale=0.1, size=(16, 2))
     assert spline(4).shape == (19, 16)
-    np.testing.assert_allclose(bend(targets, lattice(4)), targets, atol=1e-12)
+    np.testing.assert_allclose(apply_tps(targets, regular_grid(4)), targets, atol=1e-12)
 
 
 def test_what_a_projective_map_cannot_see_is_sent_far_away() -> None:
@@ -46,7 +46,7 @@ def test_points_are_those_that_the_network_sampled(name: str) -> None:
         warps = network.network(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).warps
     for row, reading in enumerate(read(outputs, manifest)):
         for index, warp in enumerate(warps):
-            expected = warp.look(torch.from_numpy(lattice(7)).float()[None])[row].numpy()
+            expected = warp.look(torch.from_numpy(regular_grid(7)).float()[None])[row].numpy()
             found = sample_points(reading, manifest, index, 7) * 2 - 1
             near = np.abs(expected).max(axis=1) < 5  # not those beyond a horizon
             np.testing.assert_allclose(found[near], expected[near], atol=2e-3)

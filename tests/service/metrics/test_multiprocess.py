@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.metrics.multiprocess import Figures, Ledger, Place
+from service.metrics.multiprocess import Figures, SharedMetrics, WorkerSlot
 
 
-def ledger(folder: Path, number: int, ready: list[int]) -> Ledger:
-    return Ledger(Place(folder, number, ready, [0] * len(ready)))
+def ledger(folder: Path, number: int, ready: list[int]) -> SharedMetrics:
+    return SharedMetrics(WorkerSlot(folder, number, ready, [0] * len(ready)))
 
 
 def figures(count: float, gauge: float = 0) -> Figures:
@@ -56,7 +56,7 @@ def test_who_takes_its_place_goes_on_from_there_however_often(tmp_path: Path) ->
 
 def test_a_process_alone_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    alone = Ledger()
+    alone = SharedMetrics()
     alone.publish(figures(3, gauge=1))
     assert alone.total() == figures(3, gauge=1)
     assert list(tmp_path.iterdir()) == []

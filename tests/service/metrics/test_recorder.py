@@ -1,10 +1,10 @@
 import threading
 
-from service.metrics.recorder import Meters
+from service.metrics.recorder import Recorder
 
 
 def test_what_is_counted_can_be_read_while_another_model_is_loaded() -> None:
-    meters = Meters()
+    meters = Recorder()
     meters.of_model(("first", 1))
     loader = threading.Thread(target=lambda: [meters.of_model(("more", version)) for version in range(2000)])
     loader.start()
@@ -13,7 +13,7 @@ def test_what_is_counted_can_be_read_while_another_model_is_loaded() -> None:
 
 
 def test_a_version_that_is_loaded_again_goes_on_with_its_counts() -> None:
-    meters = Meters()
+    meters = Recorder()
     for size in (4, 1, 4):
         meters.of_model(("digits", 2)).inferred(size, 0.5, 0.25)
     meters.of_model(("digits", 2)).failed(3)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from service.middleware.access_log import ATOMIC, SANE_ID, describe, pieces
 from service.middleware.api_keys import make_key
-from service.request_context import Answered, Exchange, Timings
+from service.request_context import Answered, RequestContext, Timings
 from tests.conftest import STOP_S, Service, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, connect, post, predict, receive
@@ -74,7 +74,7 @@ def test_answers_protect_those_who_show_them_in_a_browser(server: Service) -> No
 
 def test_every_request_has_a_line_that_says_what_became_of_it() -> None:
     key, entry = make_key("camera")
-    with start_service("--api-keys", entry, "--header-s", 1) as service:
+    with start_service("--api-keys", entry, "--header-timeout-s", 1) as service:
         client = httpx.Client(base_url=service.url, headers={"x-api-key": key})
         before = datetime.now(UTC)
         answer = client.post("/predict", content=PICTURE, headers={"x-request-id": "good"})
@@ -108,15 +108,15 @@ def test_every_request_has_a_line_that_says_what_became_of_it() -> None:
     def ended(request_id: str) -> tuple[int, str | None]:
         return lines[request_id]["status"], lines[request_id].get("error")
 
-    assert ended("none") == (415, "not_a_picture")
+    assert ended("none") == (415, "unsupported_media_type")
     assert lines["none"]["model"] == "digits"
     assert "model" not in lines["models"]
-    assert ended("unknown") == (404, "unknown_model")
-    assert ended("stranger") == (401, "no_key")
+    assert ended("unknown") == (404, "model_not_found")
+    assert ended("stranger") == (401, "unauthorized")
     assert "key" not in lines["stranger"]
     assert (ended("nowhere"), lines["nowhere"]["path"]) == ((404, "not_found"), '/no"where\n')
     assert ended(malformed) == (400, "bad_request")
-    assert ended(slow) == (408, "too_slow")
+    assert ended(slow) == (408, "request_timeout")
 
 
 def test_the_open_inference_protocol_has_the_same_lines() -> None:
@@ -130,7 +130,7 @@ def test_the_open_inference_protocol_has_the_same_lines() -> None:
         tensor_line, cut_line = requests(stopped_log(service))[1:]
     assert (tensor_line["model"], tensor_line["pictures"], tensor_line["status"]) == ("signs", 2, 200)
     assert tensor_line["inference_ms"] > 0
-    assert (cut_line["request_id"], cut_line["error"]) == ("cut", "bad_body")
+    assert (cut_line["request_id"], cut_line["error"]) == ("cut", "invalid_body")
 
 
 def test_clients_cannot_make_it_log_more_than_a_line_a_request() -> None:
@@ -145,7 +145,7 @@ def test_clients_cannot_make_it_log_more_than_a_line_a_request() -> None:
 
 
 def test_a_body_that_never_ends_and_a_client_that_leaves_have_one_line_each() -> None:
-    with start_service("--upload-s", 1) as service:
+    with start_service("--request-timeout-s", 1) as service:
         with connect(service) as connection:
             connection.sendall(post(PICTURE, "X-Request-ID: stalls")[:-100])
             assert receive(connection).headers["x-request-id"] == "stalls"
@@ -170,7 +170,7 @@ def test_no_line_is_lost_and_none_is_broken_when_it_stops() -> None:
 
 
 def test_the_line_of_a_request_that_ends_with_the_service_is_not_lost() -> None:
-    with start_service("--grace-s", 1) as service, connect(service) as connection:
+    with start_service("--shutdown-timeout-s", 1) as service, connect(service) as connection:
         connection.sendall(post(PICTURE, "X-Request-ID: last")[:-100])
         time.sleep(0.3)
         log = stopped_log(service)
@@ -178,7 +178,7 @@ def test_the_line_of_a_request_that_ends_with_the_service_is_not_lost() -> None:
 
 
 def test_no_line_is_lost_when_the_process_ends_itself() -> None:
-    with misbehaving("hanging in place", "--hang-s", 1, "--threads", 1) as service:
+    with misbehaving("hanging in place", "--inference-timeout-s", 1, "--threads", 1) as service:
         predict(service, encode(np.zeros_like(noise(0))))
         with pytest.raises(httpx.RemoteProtocolError):
             service.client.post("/predict", content=EVIL)
@@ -226,7 +226,7 @@ def test_what_is_logged_of_a_batch_has_the_id_of_none_of_its_requests() -> None:
         assert service.client.post("/predict", content=EVIL, headers={"x-request-id": "evil"}).status_code == 500
         log = stopped_log(service)
     assert {line["event"]: line.get("request_id") for line in log}["inference_failed"] is None
-    assert [(line["request_id"], line["error"]) for line in requests(log)] == [("evil", "model_failed")]
+    assert [(line["request_id"], line["error"]) for line in requests(log)] == [("evil", "inference_failed")]
 
 
 def test_nothing_of_a_picture_a_key_or_a_query_is_logged() -> None:
@@ -262,7 +262,7 @@ def test_nothing_of_a_picture_a_key_or_a_query_is_logged() -> None:
 
 @pytest.mark.parametrize("path", ['/"', "/\\", "/\n", "/\u2028é", "/" + "x" * 100_000, "/\0", '/","status":500,"x":"'])
 def test_a_line_is_one_line_of_json_whatever_the_path(path: str) -> None:
-    exchange = Exchange("1")
+    exchange = RequestContext("1")
     exchange.model, exchange.version = 'a"b', 1
     exchange.status = 404
     line = describe("GET", path, CLIENT, exchange)
@@ -273,7 +273,7 @@ def test_a_line_is_one_line_of_json_whatever_the_path(path: str) -> None:
 
 
 def test_of_several_pictures_the_longest_times_are_said() -> None:
-    exchange = Exchange("1")
+    exchange = RequestContext("1")
     exchange.answered = [
         Answered(0.0, Timings(1, 8, 3, 4), 2, 1.0),
         Answered(0.0, Timings(5, 6, 3, 0.5), 3, 1.0),

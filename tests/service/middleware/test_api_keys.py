@@ -69,9 +69,9 @@ def test_a_wrong_entry_is_named_by_its_place_and_not_quoted(wrong: str, tmp_path
     file = tmp_path / "keys"
     file.write_text(f"{ENTRY}\n{wrong}\n")
     for listed, named in ((f"{ENTRY},{wrong}", ""), ("", str(file))):
-        with pytest.raises(SettingsError, match="entry 2 of ") as refusal:
+        with pytest.raises(SettingsError, match="entry 2 of ") as error_response:
             load_keys("api-keys", listed, named)
-        assert wrong not in str(refusal.value)
+        assert wrong not in str(error_response.value)
 
 
 def test_a_file_without_keys_or_none_at_all_does_not_open_the_service(tmp_path: Path) -> None:

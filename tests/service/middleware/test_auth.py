@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from service.errors import SettingsError
 from service.middleware.api_keys import make_key
-from service.middleware.auth import MAX_HEADERS, Guard, Rules, allow_origins
+from service.middleware.auth import MAX_HEADERS, AccessPolicy, AuthMiddleware, allow_origins
 from service.settings import load_settings
 from tests.conftest import Service, start_service
 from tests.service.answers import PICTURE, connect, error, receive, refused
@@ -30,7 +30,7 @@ ADMINS = ["/v2/repository/index", "/v2/repository/models/digits/load", "/v2/repo
 
 def guarded(*flags: str) -> ASGIApp:
     settings = load_settings(flags)
-    return allow_origins(Guard(PlainTextResponse("in"), Rules(settings)), settings.cors_origins)
+    return allow_origins(AuthMiddleware(PlainTextResponse("in"), AccessPolicy(settings)), settings.cors_origins)
 
 
 def ask(app: ASGIApp, path: str, method: str = "POST", **headers: str) -> httpx.Response:
@@ -114,7 +114,7 @@ def test_a_key_is_known_in_two_headers(headers: dict[str, str], status: int) -> 
     assert answer.status_code == status
     if status == 401:
         assert answer.headers["www-authenticate"].startswith("Bearer ")
-        error(answer.content, "no_key")
+        error(answer.content, "unauthorized")
 
 
 def test_under_v2_errors_have_the_form_of_the_protocol() -> None:
@@ -130,7 +130,7 @@ def test_every_key_has_a_rate_of_its_own() -> None:
     assert [ask(app, "/predict", x_api_key=USER).status_code for _ in range(5)] == [200] * 3 + [429] * 2
     assert ask(app, "/predict", x_api_key=OTHER).status_code == 200
     late = ask(app, "/predict", x_api_key=USER)
-    error(late.content, "too_often", "3 per 1 minute")
+    error(late.content, "rate_limited", "3 per 1 minute")
     assert 1 <= int(late.headers["retry-after"]) <= 60
     assert ask(app, "/health/live").status_code == 200
     assert ask(app, "/predict", x_api_key=STRANGER).status_code == 401
@@ -156,7 +156,7 @@ def test_without_keys_every_address_has_a_rate_that_recovers() -> None:
 def test_who_may_wait_unparsed_has_a_key_and_need_not_be_counted(
     flags: tuple[str, ...], without: bool, wrong: bool, right: bool
 ) -> None:
-    rules = Rules(load_settings(flags))
+    rules = AccessPolicy(load_settings(flags))
     plain = b" HTTP/1.1\r\nHost: h\r\n"
     assert (rules.owner(plain) is not None) == without
     assert (rules.owner(plain + b"X-API-Key: nonsense\r\n") is not None) == wrong
@@ -198,9 +198,9 @@ def closed() -> Iterator[Service]:
 
 def test_the_real_service_answers_who_has_a_key(closed: Service) -> None:
     assert closed.client.post("/predict", content=PICTURE, headers={"x-api-key": USER}).status_code == 200
-    refused(closed.client.post("/predict", content=PICTURE), 401, "no_key", "X-API-Key")
+    refused(closed.client.post("/predict", content=PICTURE), 401, "unauthorized", "X-API-Key")
     for sample in ("/samples/digits", "/samples/digits/0.png", "/samples/unknown"):
-        refused(closed.client.get(sample), 401, "no_key", "X-API-Key")
+        refused(closed.client.get(sample), 401, "unauthorized", "X-API-Key")
     assert closed.client.get("/samples/digits/0.png", headers={"x-api-key": USER}).status_code == 200
     assert closed.client.get("/health/ready").status_code == 200
 

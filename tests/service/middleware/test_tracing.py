@@ -129,7 +129,7 @@ def test_a_refused_request_says_why_and_a_path_that_is_not_there_is_no_name(
     traced.client.post("/predict", content=PICTURE[:40], headers={"x-request-id": "cut"})
     traced.client.get("/nowhere/else", headers={"x-request-id": "lost"})
     cut, lost = collector.wait_for(lambda span: attributes(span).get("stn.request_id") in ("cut", "lost"), 2)
-    assert attributes(cut)["error.type"] == "bad_picture"
+    assert attributes(cut)["error.type"] == "invalid_image"
     assert attributes(cut)["http.response.status_code"] == 400
     assert lost.name == "GET"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.repository.plan import Change
-from service.repository.poller import Watch
+from service.repository.poller import Poller
 from service.repository.version_policy import Policy
 from service.settings import Settings
 
@@ -26,16 +26,16 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def settled(models: Path, **settings: object) -> Watch:
+def settled(models: Path, **settings: object) -> Poller:
     """A watch that has seen what there is."""
-    watch = Watch(Settings.model_validate({"models": models, **settings}))
+    watch = Poller(Settings.model_validate({"models": models, **settings}))
     watch.changes()
     assert watch.changes() == []
     return watch
 
 
 def test_at_first_everything_is_a_change(models: Path) -> None:
-    assert Watch(Settings(models=models)).changes() == [Change("digits", EVERYTHING), Change("signs", EVERYTHING)]
+    assert Poller(Settings(models=models)).changes() == [Change("digits", EVERYTHING), Change("signs", EVERYTHING)]
 
 
 def test_a_new_version_and_a_new_model_are_changes_once(models: Path) -> None:

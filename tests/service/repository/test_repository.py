@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from export.artifact import Artifact
-from service.errors import LoadFailedError, UnknownModelError
+from service.errors import LoadFailedError, ModelNotFoundError
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine
 from service.inference.registry import Models, load_models
@@ -109,7 +109,7 @@ async def test_versions_that_fall_out_of_the_policy_go_when_their_last_request_i
         await it.repository.load("digits")
         (old, new) = it.entries()
         assert (old[:3], new) == (("digits", 1, State.UNLOADING), ready(2))
-        with pytest.raises(UnknownModelError, match="it has: 2"):
+        with pytest.raises(ModelNotFoundError, match="it has: 2"):
             it.models.find("digits", 1)
         del used
         await until(lambda: it.entries() == [("digits", 1, State.UNAVAILABLE, NOT_LOADED), ready(2)])
@@ -171,7 +171,7 @@ async def test_a_version_that_is_bad_holds_up_no_other(folder: Path) -> None:
 async def test_unloading_ends_a_model_and_loading_brings_it_back(folder: Path) -> None:
     async with kept(folder) as it:
         await it.repository.unload("digits")
-        with pytest.raises(UnknownModelError, match="no model is served at present"):
+        with pytest.raises(ModelNotFoundError, match="no model is served at present"):
             it.models.find(None, None)
         assert it.entries() == [("digits", 1, State.UNAVAILABLE, NOT_LOADED)]
         assert it.engine.ready, "it can answer that there is no model"
@@ -208,9 +208,9 @@ async def test_a_default_version_stays_the_default(folder: Path) -> None:
 @on_a_loop
 async def test_a_model_that_is_not_there_can_neither_be_loaded_nor_unloaded(folder: Path, name: str) -> None:
     async with kept(folder) as it:
-        with pytest.raises(UnknownModelError):
+        with pytest.raises(ModelNotFoundError):
             await it.repository.load(name)
-        with pytest.raises(UnknownModelError):
+        with pytest.raises(ModelNotFoundError):
             await it.repository.unload(name)
         assert it.entries() == [ready(1)]
 
@@ -254,7 +254,7 @@ async def test_a_load_that_does_not_end_is_given_up(folder: Path) -> None:
             forever.wait()
         return open_backend(artifact, device, threads)
 
-    async with kept(folder, stuck, load_s=1) as it:
+    async with kept(folder, stuck, load_timeout_s=1) as it:
         artifacts.write_labelled(folder / "digits" / "2", "stuck-")
         with pytest.raises(LoadFailedError, match="not loaded within 1 s"):
             await it.repository.load("digits")

@@ -56,7 +56,7 @@ def test_a_length_below_the_pictures_cuts_it_short(connection: socket.socket, le
     connection.sendall(post(PICTURE, length=length))
     answer = receive(connection)
     assert answer.status == 400
-    error(answer.content, "bad_picture")
+    error(answer.content, "invalid_image")
 
 
 @pytest.mark.parametrize(

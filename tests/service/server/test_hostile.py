@@ -43,7 +43,7 @@ MARGIN = 16 * 2**20
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Service]:
-    with start_service("--max-pixels", MAX_PIXELS, "--header-s", HEADER_S) as service:
+    with start_service("--max-pixels", MAX_PIXELS, "--header-timeout-s", HEADER_S) as service:
         predict(service)
         yield service
         well(service)
@@ -172,7 +172,7 @@ def test_a_head_that_drips_is_cut_off_while_others_are_answered(strict: Service)
         assert drip(dripping[0], head[30:], 0.05) < HEADER_S + 5
         answer = receive(dripping[0])
         assert answer.status == 408
-        error(answer.content, "too_slow", f"within {HEADER_S} s")
+        error(answer.content, "request_timeout", f"within {HEADER_S} s")
         predict(strict)
         assert {receive(connection).status for connection in dripping[1:]} == {408}
     finally:
@@ -253,7 +253,7 @@ NAMES = ["../digits", "..", "digits/../../etc", "/etc/passwd", "..\\digits", "di
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_no_path(server: Service, name: str) -> None:
-    refused(server.client.post("/predict", content=PICTURE, params={"model": name}), 404, "unknown_model")
+    refused(server.client.post("/predict", content=PICTURE, params={"model": name}), 404, "model_not_found")
     answer = server.client.post("/predict", files={"image": (name, PICTURE)})
     assert answer.status_code == 200, "the name of the file does not matter"
     assert server.client.post("/predict", content=PICTURE, params={"version": name}).status_code == 422
@@ -262,7 +262,7 @@ def test_a_name_is_no_path(server: Service, name: str) -> None:
 def test_a_compressed_body_is_not_decompressed(strict: Service) -> None:
     bomb = zlib.compress(bytes(2**28), 9)
     answer = strict.client.post("/predict", content=bomb, headers={"content-encoding": "deflate"})
-    refused(answer, 415, "not_a_picture")
+    refused(answer, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("label", ["POST /predict", "POST /predict/batch", "GET /models", "GET /health/ready"])

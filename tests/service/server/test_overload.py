@@ -76,7 +76,7 @@ def test_a_full_queue_refuses_at_once_and_undecoded() -> None:
         refused(response, 429, "queue_full", "try again a little later")
         assert response.headers["retry-after"] == "1"
         assert [answer.result().status_code for answer in waiting] == [200, 200]
-        refused(ask(service, DAMAGED["PNG cut in half"]), 400, "bad_picture")
+        refused(ask(service, DAMAGED["PNG cut in half"]), 400, "invalid_image")
 
 
 def test_the_queue_is_full_of_bytes_too() -> None:
@@ -99,7 +99,7 @@ def test_what_is_overdue_is_answered_in_time_and_not_computed() -> None:
         overdue = [response for response in responses if response.status_code != 200]
         assert overdue
         for response in overdue:
-            refused(response, 504, "time_is_up", "try again later")
+            refused(response, 504, "deadline_exceeded", "try again later")
         computed = scrape(service)("nv_inference_count")
         assert len(answered) <= computed < len(responses)
         assert prediction(ask(service))["timings_ms"]["queue"] < 4 * SLOW_S * 1000, "the others have left the queue"
@@ -107,10 +107,10 @@ def test_what_is_overdue_is_answered_in_time_and_not_computed() -> None:
 
 def test_a_request_may_have_less_patience_than_the_service() -> None:
     with misbehaving("slow") as service:
-        refused(ask(service, timeout_ms="20"), 504, "time_is_up")
+        refused(ask(service, timeout_ms="20"), 504, "deadline_exceeded")
         prediction(ask(service, timeout_ms="99999999"))
         for wrong in ("0", "-1", "soon", "1.5", "9" * 30):
-            refused(ask(service, timeout_ms=wrong), 422, "bad_option", "X-Timeout-Ms")
+            refused(ask(service, timeout_ms=wrong), 422, "invalid_parameter", "X-Timeout-Ms")
 
 
 def test_a_client_that_leaves_the_queue_is_not_computed() -> None:
@@ -143,7 +143,7 @@ def test_times_and_batch_sizes_are_true() -> None:
 def test_an_inference_that_raises_fails_its_own_batch_alone() -> None:
     with misbehaving("failing") as service:
         for _ in range(3):
-            refused(ask(service, EVIL), 500, "model_failed")
+            refused(ask(service, EVIL), 500, "inference_failed")
             prediction(ask(service))
         assert service.client.get("/health/ready").status_code == 200
 
@@ -161,11 +161,11 @@ def test_health_answers_while_the_queue_is_full() -> None:
 
 
 def test_a_model_that_hangs_is_given_up_and_taken_back_when_it_answers() -> None:
-    with misbehaving("recovering", "--hang-s", 1) as service:
+    with misbehaving("recovering", "--inference-timeout-s", 1) as service:
         with ThreadPoolExecutor(1) as threads:
             hanging = threads.submit(ask, service, EVIL)
             wait_for(service, "model_hangs")
-            refused(hanging.result(), 500, "model_failed", "hangs")
+            refused(hanging.result(), 500, "inference_failed", "hangs")
             refused(ask(service), 503, "not_ready", "does not answer any more")
             for state in ("ready", "live"):
                 refused(service.client.get(f"/health/{state}"), 503, "not_ready")
@@ -175,14 +175,14 @@ def test_a_model_that_hangs_is_given_up_and_taken_back_when_it_answers() -> None
 
 
 def test_a_service_whose_model_hangs_can_be_stopped() -> None:
-    with misbehaving("hanging", "--hang-s", 1) as service:
-        refused(ask(service, EVIL), 500, "model_failed", "hangs")
+    with misbehaving("hanging", "--inference-timeout-s", 1) as service:
+        refused(ask(service, EVIL), 500, "inference_failed", "hangs")
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(STOP_S) == HANGS
 
 
 def test_a_process_that_stands_still_ends_and_its_clients_do_not_hang() -> None:
-    with misbehaving("hanging in place", "--hang-s", 2, "--threads", 1) as service:
+    with misbehaving("hanging in place", "--inference-timeout-s", 2, "--threads", 1) as service:
         with pytest.raises(httpx.RemoteProtocolError):
             ask(service, EVIL)
         assert service.process.wait(STOP_S) == HANGS
@@ -190,12 +190,12 @@ def test_a_process_that_stands_still_ends_and_its_clients_do_not_hang() -> None:
 
 
 def test_an_upload_that_stalls_is_told_so() -> None:
-    with start_service("--upload-s", 1, "--header-s", 1) as service:
+    with start_service("--request-timeout-s", 1, "--header-timeout-s", 1) as service:
         for beginning in (post(PICTURE)[:-100], b"POST /predict HTTP/1.1\r\nHost: te"):
             with connect(service) as connection:
                 connection.sendall(beginning)
                 answer = receive(connection)
-                assert (answer.status, answer.json()["error"]["code"]) == (408, "too_slow")
+                assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
         with connect(service) as connection:
             assert connection.recv(100) == b"", "who says nothing is let go without a word"
         predict(service)
@@ -203,7 +203,7 @@ def test_an_upload_that_stalls_is_told_so() -> None:
 
 
 def test_past_its_patience_a_stopping_service_says_so_and_logs_no_traceback() -> None:
-    with start_service("--grace-s", 1) as service, connect(service) as connection:
+    with start_service("--shutdown-timeout-s", 1) as service, connect(service) as connection:
         connection.sendall(post(PICTURE)[:-100])
         time.sleep(0.2)
         service.process.send_signal(signal.SIGTERM)
@@ -235,7 +235,7 @@ def test_everyone_of_ten_thousand_gets_their_own_answer(tmp_path: Path) -> None:
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
             found = json.loads(await reader.readexactly(length))
             if bad:
-                assert found["error"]["code"] == "bad_picture"
+                assert found["error"]["code"] == "invalid_image"
                 continue
             assert found["predictions"][0]["label"] == alone[model, index]["predictions"][0]["label"]
             assert difference(np.array(found["theta"]), np.array(alone[model, index]["theta"])) < 1e-3
@@ -286,7 +286,7 @@ def test_a_worker_that_dies_is_replaced_and_meanwhile_nothing_is_ready() -> None
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
-    with start_service("--grace-s", 10 * STOP_S) as service, connect(service) as connection:
+    with start_service("--shutdown-timeout-s", 10 * STOP_S) as service, connect(service) as connection:
         connection.sendall(post(PICTURE)[:-100])
         time.sleep(0.2)
         for _ in range(2):

@@ -50,7 +50,7 @@ def resident(service: Service) -> int:
 
 @contextmanager
 def impatient() -> Iterator[Service]:
-    with start_service("--upload-s", UPLOAD_S, "--header-s", UPLOAD_S) as service:
+    with start_service("--request-timeout-s", UPLOAD_S, "--header-timeout-s", UPLOAD_S) as service:
         yield service
 
 
@@ -62,7 +62,7 @@ def test_a_good_request_is_answered_before_nonsense_behind_it_closes_the_connect
 
 
 def test_half_a_request_behind_a_whole_one_is_given_up_after_its_answer() -> None:
-    with one_at_a_time("--upload-s", 1) as service, several(service, 3, KEPT), connect(service) as connection:
+    with one_at_a_time("--request-timeout-s", 1) as service, several(service, 3, KEPT), connect(service) as connection:
         connection.sendall(KEPT + KEPT[:-10])
         assert statuses(connection) == [200, 408]
 

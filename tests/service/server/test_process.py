@@ -278,7 +278,7 @@ def test_serving_onnx_loads_nothing_that_is_for_training() -> None:
 @pytest.fixture
 def patient() -> Iterator[Service]:
     """A service that waits long for requests under way, and has answered one on a connection that stays open."""
-    with start_service("--grace-s", 10 * STOP_S) as service:
+    with start_service("--shutdown-timeout-s", 10 * STOP_S) as service:
         predict(service)
         yield service
 
@@ -335,6 +335,6 @@ def test_a_second_ctrl_c_stops_it_with_a_request_under_way(patient: Service) -> 
 
 
 def test_its_patience_with_requests_under_way_ends_after_the_grace_time() -> None:
-    with start_service("--grace-s", 1) as service, begin_upload(service):
+    with start_service("--shutdown-timeout-s", 1) as service, begin_upload(service):
         service.process.send_signal(signal.SIGTERM)
         assert stopped(service) == 0

@@ -5,9 +5,9 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.server.fast_path.busy_poll import Vigil
+from service.server.fast_path.busy_poll import BusyPoll
 from service.server.fast_path.heads import HEAD_END
-from service.server.fast_path.write_buffer import Corked, Outbox
+from service.server.fast_path.write_buffer import CorkedTransport, WriteBuffer
 from service.server.protocol import Connection
 from tests.service.loops import on_a_loop
 from tests.service.server.fast_path.test_admission_queue import AT_ONCE, PLAIN, Entrance
@@ -46,22 +46,22 @@ def wired(app: ASGIApp, entrance: Entrance, state: ServerState, **changes: objec
     config = uvicorn.Config(app, log_config=None)
     config.load()
     wires = {
-        "upload_s": 60.0,
-        "header_s": 60.0,
+        "request_timeout_s": 60.0,
+        "header_timeout_s": 60.0,
         "lines": entrance.lines,
         "heads": entrance.heads,
         "turnstile": entrance.turnstile,
         "direct": None,
-        "outbox": Outbox(),
+        "outbox": WriteBuffer(),
         "common": (),
-        "vigil": Vigil(0),
+        "vigil": BusyPoll(0),
     }
     kind: type[Connection] = type("Wired", (Connection,), wires | changes)
     return kind(config=config, server_state=state, app_state={})
 
 
-def corked(sent: list[bytes], under_way: int, outbox: Outbox | None = None) -> Corked:
-    return Corked(Recorder(sent), outbox or Outbox(), range(under_way))
+def corked(sent: list[bytes], under_way: int, outbox: WriteBuffer | None = None) -> CorkedTransport:
+    return CorkedTransport(Recorder(sent), outbox or WriteBuffer(), range(under_way))
 
 
 @on_a_loop
@@ -90,7 +90,7 @@ async def test_a_head_alone_leaves_in_the_next_turn() -> None:
 @on_a_loop
 async def test_answers_of_a_turn_leave_one_after_the_other() -> None:
     sent: list[bytes] = []
-    outbox = Outbox()
+    outbox = WriteBuffer()
     transports = [corked(sent, 3, outbox) for _ in range(3)]
     for number, transport in enumerate(transports):
         transport.write(HEAD)
@@ -118,7 +118,7 @@ async def test_what_is_held_leaves_before_the_connection_closes() -> None:
 @on_a_loop
 async def test_a_connection_that_is_lost_holds_up_no_other() -> None:
     sent: list[bytes] = []
-    outbox = Outbox()
+    outbox = WriteBuffer()
     lost, other = (corked(sent, 2, outbox) for _ in range(2))
     lost.write(HEAD)
     other.write(HEAD + b"other")

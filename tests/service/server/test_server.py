@@ -66,7 +66,10 @@ def test_a_worker_that_begins_does_not_make_the_others_wait_for_connections(monk
 
 
 def test_a_service_that_stops_is_not_taken_for_one_that_stands_still() -> None:
-    with start_service("--hang-s", HANG_S, "--grace-s", 10 * STOP_S) as service, begin_upload(service) as connection:
+    with (
+        start_service("--inference-timeout-s", HANG_S, "--shutdown-timeout-s", 10 * STOP_S) as service,
+        begin_upload(service) as connection,
+    ):
         service.process.send_signal(signal.SIGTERM)
         wait_until_it_takes_no_connections(service)
         time.sleep(2 * HANG_S + 1)
@@ -76,7 +79,10 @@ def test_a_service_that_stops_is_not_taken_for_one_that_stands_still() -> None:
 
 
 def test_an_inference_keeps_a_service_that_stops_no_longer_than_its_requests() -> None:
-    with misbehaving("hanging", "--hang-s", 10 * STOP_S, "--grace-s", 1) as service, ThreadPoolExecutor(1) as threads:
+    with (
+        misbehaving("hanging", "--inference-timeout-s", 10 * STOP_S, "--shutdown-timeout-s", 1) as service,
+        ThreadPoolExecutor(1) as threads,
+    ):
         hanging = threads.submit(ask, service, EVIL)
         wait_until(lambda: scrape(service)("stn_pictures_under_way") == 1)
         service.process.send_signal(signal.SIGTERM)
@@ -91,8 +97,8 @@ def test_whatever_else_holds_it_a_service_ends_when_its_time_is_over_or_at_a_sec
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{mute.getsockname()[1]}",
             "OTEL_EXPORTER_OTLP_TIMEOUT": str(10 * STOP_S),
         }
-        grace_s = 1 if signals == 1 else 10 * STOP_S
-        with start_service("--traces", "true", "--grace-s", grace_s, env=env) as service:
+        shutdown_timeout_s = 1 if signals == 1 else 10 * STOP_S
+        with start_service("--traces", "true", "--shutdown-timeout-s", shutdown_timeout_s, env=env) as service:
             predict(service)
             service.process.send_signal(signal.SIGTERM)
             wait_for(service, "stopped")

@@ -12,12 +12,22 @@ from typing import Any
 
 import pytest
 
-from service.errors import LoadFailedError, UnknownModelError
+from service.errors import LoadFailedError, ModelNotFoundError
 from service.inference.registry import load_models
-from service.repository.plan import CHANGED, Change, Standing
+from service.repository.plan import CHANGED, Change, ModelStatus
 from service.repository.repository import State, standings
 from service.settings import Settings
-from service.workers.coordinator import LOST, Bye, Commit, Done, Hello, Leader, Leave, Member, Prepare
+from service.workers.coordinator import (
+    LOST,
+    Commit,
+    Coordinator,
+    Deregister,
+    Done,
+    Participant,
+    Prepare,
+    Ready,
+    Restart,
+)
 from tests.conftest import START_S
 from tests.service import artifacts
 from tests.service.loops import on_a_loop
@@ -31,17 +41,17 @@ class Workers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.leader = Leader(settings, standings(load_models(settings)))
+        self.leader = Coordinator(settings, standings(load_models(settings)))
         self.members = [self.start() for _ in range(2)]
         self.leader.start()
 
-    def start(self) -> Member:
+    def start(self) -> Participant:
         """A member with the standings of the present."""
         ours, theirs = Pipe()
         self.leader.admit(ours)
         present = self.leader.standings
         models = load_models(self.settings, present={name: of.served for name, of in present.items()})
-        member = Member(self.settings, models, theirs, present)
+        member = Participant(self.settings, models, theirs, present)
         member.start()
         return member
 
@@ -54,7 +64,7 @@ class Workers:
 
     async def join(self) -> Connection:
         """The pipe of a worker that the test plays itself, once it takes part."""
-        pipe = self.pretend(Hello(self.leader.standings))
+        pipe = self.pretend(Ready(self.leader.standings))
         await until(lambda: self.leader.size == len(self.members) + 1)
         return pipe
 
@@ -85,7 +95,7 @@ async def test_what_one_is_asked_for_all_do(folder: Path) -> None:
         assert workers.versions() == [[1, 2], [1, 2]]
         await workers.members[1].unload("digits")
         assert workers.versions() == [[], []]
-        with pytest.raises(UnknownModelError):
+        with pytest.raises(ModelNotFoundError):
             await workers.members[0].load("letters")
 
 
@@ -136,7 +146,7 @@ async def test_one_that_dies_while_it_switches_fails_nothing(folder: Path) -> No
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(mortal), Prepare)
-        mortal.send(Standing(dict(standings(load_models(workers.settings))["digits"].served), {}))
+        mortal.send(ModelStatus(dict(standings(load_models(workers.settings))["digits"].served), {}))
         assert isinstance(await heard(mortal), Commit)
         mortal.close()
         await load
@@ -147,15 +157,15 @@ async def test_one_that_dies_while_it_switches_fails_nothing(folder: Path) -> No
 @on_a_loop
 @pytest.mark.parametrize("replies", [0, 1], ids=["to what it is to load", "to what it is to serve"])
 async def test_one_that_does_not_reply_holds_up_nobody_for_long_and_is_to_leave(folder: Path, replies: int) -> None:
-    async with working(folder, hang_s=5, load_s=5) as workers:
+    async with working(folder, inference_timeout_s=5, load_timeout_s=5) as workers:
         silent = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(silent), Prepare)
         if replies:
-            silent.send(Standing(dict(workers.leader.standings["digits"].served), {}))
+            silent.send(ModelStatus(dict(workers.leader.standings["digits"].served), {}))
             assert isinstance(await heard(silent), Commit)
-        assert isinstance(await heard(silent), Leave)
+        assert isinstance(await heard(silent), Restart)
         with pytest.raises(LoadFailedError, match=CHANGED if replies else LOST):
             await load
         await workers.members[0].load("digits")
@@ -166,7 +176,7 @@ async def test_one_that_does_not_reply_holds_up_nobody_for_long_and_is_to_leave(
 async def test_one_that_cannot_say_what_it_loaded_fails_the_change_for_all(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(change: Change) -> Standing:
+    async def fail(change: Change) -> ModelStatus:
         raise ValueError(change.name)
 
     async with working(folder) as workers:
@@ -183,7 +193,7 @@ async def test_one_that_cannot_say_what_it_loaded_fails_the_change_for_all(
 async def test_one_that_cannot_switch_takes_no_part_any_more_and_ends(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(name: str, standing: Standing) -> None:
+    def fail(name: str, standing: ModelStatus) -> None:
         raise ValueError(name, standing)
 
     told: list[tuple[int, int]] = []
@@ -204,7 +214,7 @@ async def test_one_that_read_another_folder_than_the_others_fails_the_change(fol
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(other), Prepare)
-        other.send(Standing({**workers.leader.standings["digits"].served, 2: "something else"}, {}))
+        other.send(ModelStatus({**workers.leader.standings["digits"].served, 2: "something else"}, {}))
         assert isinstance(await heard(other), Commit)
         other.send(Done())
         with pytest.raises(LoadFailedError, match="changed while it was read"):
@@ -219,7 +229,7 @@ async def test_one_that_ends_in_order_takes_no_part(folder: Path) -> None:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         load = asyncio.create_task(workers.members[0].load("digits"))
         assert isinstance(await heard(leaving), Prepare)
-        leaving.send(Bye())
+        leaving.send(Deregister())
         await load
         assert workers.versions() == [[1, 2], [1, 2]]
 
@@ -230,7 +240,7 @@ async def test_one_that_started_with_what_is_outdated_is_told_to_leave(folder: P
         before = workers.leader.standings
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         await workers.members[0].load("digits")
-        assert isinstance(await heard(workers.pretend(Hello(before))), Leave)
+        assert isinstance(await heard(workers.pretend(Ready(before))), Restart)
 
 
 @on_a_loop

@@ -73,7 +73,7 @@ def test_ctrl_c_is_no_traceback_of_a_worker_that_loads() -> None:
 
 
 def test_what_reaches_workers_by_their_group_and_by_the_supervisor_is_one_signal() -> None:
-    with start_service("--workers", 2, "--grace-s", LONG_S) as service, begin_upload(service) as connection:
+    with start_service("--workers", 2, "--shutdown-timeout-s", LONG_S) as service, begin_upload(service) as connection:
         for pid in (*workers(service), service.process.pid):
             os.kill(pid, signal.SIGTERM)
             time.sleep(0.5)
@@ -83,7 +83,7 @@ def test_what_reaches_workers_by_their_group_and_by_the_supervisor_is_one_signal
 
 
 def test_a_second_signal_ends_workers_at_once() -> None:
-    with start_service("--workers", 2, "--grace-s", LONG_S) as service, begin_upload(service) as connection:
+    with start_service("--workers", 2, "--shutdown-timeout-s", LONG_S) as service, begin_upload(service) as connection:
         for _ in range(2):
             service.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
@@ -93,7 +93,7 @@ def test_a_second_signal_ends_workers_at_once() -> None:
 
 
 def test_while_a_worker_still_answers_what_it_has_but_takes_nothing_new_nothing_is_ready() -> None:
-    with start_service("--workers", 2, "--grace-s", LONG_S) as service:
+    with start_service("--workers", 2, "--shutdown-timeout-s", LONG_S) as service:
         leaving, staying = workers(service)
         os.kill(staying, signal.SIGSTOP)
         with begin_upload(service) as connection:  # nobody else can have taken it
@@ -108,7 +108,7 @@ def test_while_a_worker_still_answers_what_it_has_but_takes_nothing_new_nothing_
 
 
 def test_a_worker_that_stands_still_is_replaced() -> None:
-    with start_service("--workers", 2, "--hang-s", 3) as service:
+    with start_service("--workers", 2, "--inference-timeout-s", 3) as service:
         before = workers(service)
         os.kill(min(before), signal.SIGSTOP)
         wait_until(lambda: deaths(service) == 1)
@@ -121,7 +121,7 @@ def test_a_worker_that_stands_still_is_replaced() -> None:
 
 
 def test_a_worker_that_stands_still_does_not_keep_the_others_from_ending() -> None:
-    with start_service("--workers", 2, "--grace-s", 1) as service:
+    with start_service("--workers", 2, "--shutdown-timeout-s", 1) as service:
         os.kill(min(workers(service)), signal.SIGSTOP)
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(STOP_S) == 1

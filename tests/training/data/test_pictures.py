@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import ImageInput
-from service.imaging.preprocessing import Upload, open_picture, prepare
+from service.imaging.preprocessing import Upload, open_picture
 from training.data.pictures import damage, read_picture, read_pictures, shape
 from training.errors import DataError
 from training.recipes.recipe import Size
@@ -29,7 +29,7 @@ def served(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
     """``(H, W, C)`` as the service reads ``file``."""
     fields = {"name": "image", "height": size[0], "width": size[1], "channels": channels, "resize": "bilinear"}
     model_input = ImageInput.model_validate(fields | {"background": (0,) * channels})
-    return prepare(open_picture(Upload(file.read_bytes(), None), 10_000), model_input).pixels
+    return preprocess(open_picture(Upload(file.read_bytes(), None), 10_000), model_input).pixels
 
 
 def test_pictures_come_in_order_and_in_the_size_asked_for(tmp_path: Path) -> None:

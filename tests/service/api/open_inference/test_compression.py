@@ -11,7 +11,7 @@ import pytest
 
 from service.api.open_inference.compression import inflate
 from service.errors import QueueFullError, TooLargeError
-from service.inference.admission import Room, Seat
+from service.inference.admission import CapacityLimiter, Permit
 from tests.conftest import Service, start_service
 from tests.service.api.open_inference.exchange import INFER, JSON_LENGTH, binary, golden, refused, tensor, tensors
 from tests.service.pictures import GOLDEN_PICTURES
@@ -99,16 +99,16 @@ def test_a_bomb_is_refused_without_being_inflated(own: Service, encoding: str) -
 
 
 def test_what_is_inflated_takes_room_and_stops_where_there_is_none() -> None:
-    room = Room(1, LIMIT, 1)
+    room = CapacityLimiter(1, LIMIT, 1)
 
-    def inflated(content: bytes, seat: Seat) -> bytes:
+    def inflated(content: bytes, seat: Permit) -> bytes:
         return asyncio.run(inflate(zlib.compress(content), "deflate", LIMIT, seat))
 
-    with Seat(room) as seat:
+    with Permit(room) as seat:
         assert inflated(bytes(LIMIT), seat) == bytes(LIMIT)
         assert room.bytes == LIMIT
-        with Seat(room) as other, pytest.raises(QueueFullError):
+        with Permit(room) as other, pytest.raises(QueueFullError):
             inflated(b"7", other)
     assert room.bytes == 0
-    with Seat(room) as seat, pytest.raises(TooLargeError):
+    with Permit(room) as seat, pytest.raises(TooLargeError):
         inflated(bytes(LIMIT + 1), seat)

@@ -128,7 +128,7 @@ def test_a_model_that_fails_is_500_and_counted() -> None:
 
 
 def test_a_model_that_hangs_is_neither_live_nor_ready() -> None:
-    with misbehaving("recovering", "--hang-s", 1) as service, ThreadPoolExecutor(1) as threads:
+    with misbehaving("recovering", "--inference-timeout-s", 1) as service, ThreadPoolExecutor(1) as threads:
         hanging = threads.submit(infer, service, BRIGHT)
         wait_for(service, "model_hangs")
         refused(hanging.result(), 500, "hangs")
@@ -150,7 +150,7 @@ def test_a_stopping_service_answers_what_it_accepted() -> None:
 
 
 def test_past_its_patience_a_stopping_service_says_so() -> None:
-    with misbehaving("crawling", "--grace-s", 1) as service, connect(service) as connection:
+    with misbehaving("crawling", "--shutdown-timeout-s", 1) as service, connect(service) as connection:
         connection.sendall(post(b"{", target=INFER, length=100))
         time.sleep(0.2)
         service.process.send_signal(signal.SIGTERM)

@@ -148,7 +148,7 @@ def test_a_wrong_timeout_is_422_in_the_form_of_the_protocol(server: Service) -> 
 
 
 def test_what_is_refused_on_the_wire_has_the_form_of_the_protocol() -> None:
-    with start_service("--upload-s", 1) as service, connect(service) as connection:
+    with start_service("--request-timeout-s", 1) as service, connect(service) as connection:
         connection.sendall(post(b"{", target=f"{INFER}?x=1", length=100))
         answer = receive(connection)
     assert (answer.status, answer.headers["content-type"]) == (408, "application/json")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from service.errors import UnknownModelError
-from service.inference.admission import Room
+from service.errors import ModelNotFoundError
+from service.inference.admission import CapacityLimiter
 from service.inference.registry import Models
 from service.middleware.access_log import AccessLog
 from service.middleware.auth import EVERYBODY
-from service.request_context import Exchange
-from service.responses import Reply
-from service.server.fast_path.admission_queue import TICK_S, Held, Turnstile
+from service.request_context import RequestContext
+from service.responses import RawResponse
+from service.server.fast_path.admission_queue import TICK_S, AdmissionQueue, QueuedRequest
 from service.server.fast_path.heads import Arrival, Heads
 from service.settings import Settings
 from tests.service.loops import on_a_loop
@@ -30,13 +30,13 @@ PATIENCE_S = 0.1
 class Served(Models):
     """One model, of which only the room matters."""
 
-    def __init__(self, room: Room) -> None:
-        self._room: Room | None = room
+    def __init__(self, room: CapacityLimiter) -> None:
+        self._room: CapacityLimiter | None = room
         self.changes = 1
 
     def find(self, name: str | None, version: int | None) -> Any:
         if self._room is None:
-            raise UnknownModelError("it has gone")
+            raise ModelNotFoundError("it has gone")
         return self
 
     def go(self) -> None:
@@ -44,7 +44,7 @@ class Served(Models):
         self._room = None
 
     @property
-    def room(self) -> Room:
+    def room(self) -> CapacityLimiter:
         assert self._room is not None
         return self._room
 
@@ -53,9 +53,9 @@ class Connection:
     """A connection on which requests come; those that are let in take room for themselves."""
 
     def __init__(self, entrance: "Entrance") -> None:
-        self.held: Held | None = None
+        self.held: QueuedRequest | None = None
         self.client: tuple[str, int] | None = ("127.0.0.1", 1)
-        self.answers: list[Reply] = []
+        self.answers: list[RawResponse] = []
         self.held_s: float | None = None
         self._entrance = entrance
 
@@ -65,7 +65,7 @@ class Connection:
         assert arrival is not None
         return self._entrance.turnstile.admits(self, arrival)
 
-    def reply(self, reply: Reply, request_id: str) -> None:
+    def reply(self, reply: RawResponse, request_id: str) -> None:
         self.answers.append(reply)
 
     def go_on(self, arrival: Arrival, held_s: float) -> None:
@@ -79,8 +79,8 @@ class Connection:
         self._entrance.turnstile.ended(PATH, TARGET, answered())
 
 
-def answered() -> Exchange:
-    exchange = Exchange("1")
+def answered() -> RequestContext:
+    exchange = RequestContext("1")
     exchange.status, exchange.model, exchange.version = 200, "digits", 1
     return exchange
 
@@ -89,12 +89,12 @@ class Entrance:
     """A turnstile before the room of a model that answers, on which several requests are worked already."""
 
     def __init__(self, worked_on: int, max_bytes: int = 1000) -> None:
-        self.room = Room(MOST, max_bytes, AT_ONCE)
+        self.room = CapacityLimiter(MOST, max_bytes, AT_ONCE)
         self.room.take(worked_on, min(max_bytes, 4 * worked_on))
         self.models = Served(self.room)
         self.lines = AccessLog(Settings(access_log="none"))
         self.heads = Heads([PATH], lambda _: EVERYBODY, {b"origin"})
-        self.turnstile = Turnstile(self.models, self.lines, open_below=AT_ONCE, patience_s=PATIENCE_S)
+        self.turnstile = AdmissionQueue(self.models, self.lines, open_below=AT_ONCE, patience_s=PATIENCE_S)
         self.turnstile.ended(PATH, TARGET, answered())
 
     def connections(self, count: int) -> list[Connection]:
@@ -261,7 +261,7 @@ async def test_a_request_that_comes_to_nothing_is_followed_by_the_next() -> None
 
 @on_a_loop
 async def test_however_often_somebody_waits_there_is_one_clock() -> None:
-    class Ticking(Turnstile):
+    class Ticking(AdmissionQueue):
         ticks = 0
 
         def _tick(self) -> None:

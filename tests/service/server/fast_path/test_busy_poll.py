@@ -3,11 +3,11 @@ import asyncio
 import pytest
 
 from service.server.fast_path import busy_poll as vigil
-from service.server.fast_path.busy_poll import Vigil
+from service.server.fast_path.busy_poll import BusyPoll
 from tests.service.loops import on_a_loop
 
 
-class Watched(Vigil):
+class Watched(BusyPoll):
     """Counts how often it looks, by a clock that stands still until it is told otherwise."""
 
     def __init__(self, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:

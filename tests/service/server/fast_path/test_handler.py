@@ -10,12 +10,12 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.api.request_body import Body
-from service.errors import BadOptionError
-from service.inference.admission import Seat
+from service.errors import InvalidParameterError
+from service.inference.admission import Permit
 from service.middleware.api_keys import make_key
-from service.request_context import held_s, note_wait
-from service.responses import Reply
-from service.server.fast_path.handler import Answerer, Direct
+from service.request_context import held_s, track_future
+from service.responses import RawResponse
+from service.server.fast_path.handler import Answerer, FastPathHandler
 from tests.conftest import Service, start_service, wait_until
 from tests.service.answers import PICTURE, without_time
 from tests.service.broken import DAMAGED
@@ -120,14 +120,14 @@ DATE = (b"date", b"Sun, 22 Nov 2026 12:00:00 GMT")
 class Line:
     """A connection whose plain requests are answered by ``answerer``, others by an application that says 204."""
 
-    def __init__(self, answerer: Answerer, header_s: float = 60.0) -> None:
+    def __init__(self, answerer: Answerer, header_timeout_s: float = 60.0) -> None:
         self.sent: list[bytes] = []
         self.transport = Recorder(self.sent)
         entrance = Entrance(0)
         self.state = ServerState()
         self.state.default_headers = [DATE]
-        direct = Direct({PATH: answerer}, entrance.lines, entrance.turnstile)
-        self.connection = wired(no_content, entrance, self.state, direct=direct, header_s=header_s)
+        direct = FastPathHandler({PATH: answerer}, entrance.lines, entrance.turnstile)
+        self.connection = wired(no_content, entrance, self.state, direct=direct, header_timeout_s=header_timeout_s)
         self.connection.connection_made(self.transport)
 
     async def ask(self, data: bytes = PLAIN) -> list[bytes]:
@@ -142,8 +142,8 @@ async def no_content(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
-async def echo(query: bytes, body: Body) -> Reply:
-    return Reply(query + b" " + await body.read(10, Seat(Entrance(0).room)))
+async def echo(query: bytes, body: Body) -> RawResponse:
+    return RawResponse(query + b" " + await body.read(10, Permit(Entrance(0).room)))
 
 
 class Gate:
@@ -153,9 +153,9 @@ class Gate:
         self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked = 0
 
-    async def __call__(self, query: bytes, body: Body) -> Reply:
+    async def __call__(self, query: bytes, body: Body) -> RawResponse:
         self.asked += 1
-        await note_wait(self.open)
+        await track_future(self.open)
         return await echo(query, body)
 
 
@@ -216,8 +216,8 @@ async def test_what_looks_like_a_request_in_the_body_of_another_is_not_answered(
 
 @on_a_loop
 async def test_a_request_knows_how_long_it_has_waited() -> None:
-    async def waited(query: bytes, body: Body) -> Reply:
-        return Reply(b"%g" % held_s())
+    async def waited(query: bytes, body: Body) -> RawResponse:
+        return RawResponse(b"%g" % held_s())
 
     line = Line(waited)
     arrival = line.connection.heads.read(PLAIN)
@@ -230,7 +230,7 @@ async def test_a_request_knows_how_long_it_has_waited() -> None:
 @on_a_loop
 async def test_the_time_for_a_head_ends_with_it() -> None:
     gate = Gate()
-    line = Line(gate, header_s=0.02)
+    line = Line(gate, header_timeout_s=0.02)
     await line.ask()
     await asyncio.sleep(0.05)
     assert not line.transport.closed
@@ -250,8 +250,8 @@ async def test_every_answer_says_when_it_is() -> None:
 
 @on_a_loop
 async def test_a_defect_leaves_nobody_waiting() -> None:
-    async def strange(query: bytes, body: Body) -> Reply:
-        return Reply(b"", status=999)
+    async def strange(query: bytes, body: Body) -> RawResponse:
+        return RawResponse(b"", status=999)
 
     line = Line(strange)
     await line.ask()
@@ -338,13 +338,13 @@ async def test_nothing_is_worked_out_for_a_client_that_has_gone() -> None:
 
 @on_a_loop
 async def test_errors_are_answered_and_the_connection_goes_on() -> None:
-    async def refuse(query: bytes, body: Body) -> Reply:
-        raise BadOptionError("no") if query else ZeroDivisionError("a defect")
+    async def refuse(query: bytes, body: Body) -> RawResponse:
+        raise InvalidParameterError("no") if query else ZeroDivisionError("a defect")
 
     line = Line(refuse)
     refused = (await line.ask())[0]
     assert refused.startswith(b"HTTP/1.1 422 ")
-    assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"] == {"code": "bad_option", "message": "no"}
+    assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"] == {"code": "invalid_parameter", "message": "no"}
     broken = (await line.ask(PLAIN.replace(b"?model=digits", b"")))[1]
     assert broken.startswith(b"HTTP/1.1 500 ")
     assert b"ZeroDivisionError" not in broken

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.middleware.auth import EVERYBODY, Pass
+from service.middleware.auth import EVERYBODY, Principal
 from service.server.fast_path.heads import LONGEST_HEAD, LONGEST_TARGET, MOST_HEADS, Arrival, Head, Heads
 from service.server.protocol import without_upgrade
 
@@ -92,9 +92,9 @@ def test_a_head_alone_is_known_before_its_body_comes() -> None:
 def test_only_what_differs_from_one_to_the_next_is_read_again() -> None:
     asked: list[bytes] = []
 
-    def owner(headers: bytes) -> Pass:
+    def owner(headers: bytes) -> Principal:
         asked.append(headers)
-        return Pass("me")
+        return Principal("me")
 
     heads = Heads(PATHS, owner)
     for boundary in (b"abc", b'"d e"'.replace(b" ", b"-"), b"----f"):

@@ -65,12 +65,16 @@ def test_a_head_and_a_body_that_come_apart_are_refused_as_if_they_were_one() -> 
 
 def test_a_body_that_is_far_behind_its_head_has_the_time_that_bodies_have() -> None:
     head, body = KEPT.removesuffix(GOOD), GOOD
-    with one_at_a_time("--upload-s", 1) as service, several(service, 5, KEPT), several(service, 2, head) as behind:
+    with (
+        one_at_a_time("--request-timeout-s", 1) as service,
+        several(service, 5, KEPT),
+        several(service, 2, head) as behind,
+    ):
         late, never = behind
         time.sleep(5 * MOMENT_S)
         assert exchange(late, body)[0] == 200
         answer = receive(never)
-        assert (answer.status, answer.json()["error"]["code"]) == (408, "too_slow")
+        assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
 
 
 def test_those_that_leave_unparsed_have_a_line_each() -> None:
