@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import ImageInput
-from service.imaging.preprocessing import Upload, open_picture
+from service.imaging.preprocessing import Upload, open_picture, preprocess
 from training.data.pictures import damage, read_picture, read_pictures, shape
 from training.errors import DataError
 from training.recipes.recipe import Size
