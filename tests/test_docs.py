@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", README, re.DOTALL)
 """Programs in the README, and what they print where it is shown."""
-PROGRAM = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "artifacts.md").read_text(), re.DOTALL)[0]
+PROGRAM = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "use" / "artifacts.md").read_text(), re.DOTALL)[0]
 FOREIGN = "\nprint(sorted({'torch', 'onnx', 'export', 'service', 'training', 'PIL', 'pydantic'} & set(sys.modules)))"
 
 
@@ -40,7 +40,7 @@ def test_the_twenty_lines_run_a_lone_model_file_with_onnx_runtime_and_numpy_alon
 
 OPEN_INFERENCE = re.findall(
     r"```(?:python|sh)\n(.*?)```\n\n```(?:json)?\n(.*?)```",
-    (ROOT / "docs" / "open-inference.md").read_text(),
+    (ROOT / "docs" / "use" / "open-inference.md").read_text(),
     re.DOTALL,
 )
 
