@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,13 @@ def test_every_file_that_a_text_names_exists() -> None:
         if not (ROOT / path).exists()
     }
     assert not missing
+
+
+IMPORT = re.compile(r"^ *from ((?:training|export|service)[\w.]*) import (.+)$", re.MULTILINE)
+IMPORTS = sorted({found for page in PAGES for found in IMPORT.findall(page.read_text())})
+
+
+@pytest.mark.parametrize(("module", "names"), IMPORTS)
+def test_what_a_program_on_a_page_imports_exists(module: str, names: str) -> None:
+    found = import_module(module)
+    assert all(hasattr(found, name) for name in names.split(", "))
