@@ -1,20 +1,20 @@
 # Two images without torch: `cpu`, the default, and `cuda`, which adds the CUDA 13 libraries. A third, `train`, has torch.
 #   docker build --target cpu .     docker build --target cuda .     docker build --target train .
 
-# What the two have in common.
+# The base of all images.
 FROM python:3.11-slim AS base
 WORKDIR /app
 ENV PATH=/venv/bin:$PATH STN_HOST=0.0.0.0 STN_PORT=8000 STN_MODELS=/app/models
-# ONNX Runtime's wheels for Linux would tell Microsoft about the process and its models.
+# ONNX Runtime's Linux wheels report usage to Microsoft by default.
 ENV ORT_DISABLE_TELEMETRY=1
-# The python image brings pip along, which a service only offers to intruders.
+# The service does not need the python image's pip, which would only help intruders.
 RUN pip uninstall --yes --quiet pip setuptools wheel
-# A number: Kubernetes cannot tell that a name is not root.
+# A number, because Kubernetes cannot verify that a named user is not root.
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['STN_PORT'] + '/health/ready', timeout=4)"]
-# No shell in between: SIGTERM reaches the service, which then answers what is under way and ends.
+# Without a shell in between, SIGTERM reaches the service, which finishes the requests in flight and exits.
 CMD ["python", "-m", "service"]
 
 FROM base AS code
@@ -22,15 +22,15 @@ USER root
 COPY service service
 COPY export export
 COPY models models
-# A clone made under a strict umask is unreadable to anyone but its owner. A volume that is mounted at models for the first
-# time takes over what is there, owner included: the service reads it, training writes to it.
+# A clone made under a strict umask can be read by its owner only. A new volume that is mounted at models takes over its content and
+# owner, so that the service can read it and training can write to it.
 RUN chmod -R a+rX . && chown -R 10001:10001 models
 
 FROM code AS training-code
 COPY training training
 RUN chmod -R a+rX . && mkdir runs data && chown 10001:10001 runs data
 
-# Dependencies alone, in a stage that only pyproject.toml and constraints.txt can change: the package is an empty one.
+# Only the dependencies, with an empty package, so that this stage changes only with pyproject.toml and constraints.txt.
 FROM python:3.11-slim AS build
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
@@ -49,7 +49,7 @@ FROM build AS build-cuda
 RUN pip install --constraint constraints.txt '.[cuda]' && pip uninstall --yes stn-serve
 
 FROM base AS cuda
-# What the NVIDIA container toolkit is to bring in; the GPUs themselves are the user's choice.
+# The driver features that the NVIDIA container toolkit mounts. The user chooses the GPUs.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /venv /venv
 COPY --from=code /app /app
@@ -65,5 +65,5 @@ HEALTHCHECK NONE
 ENTRYPOINT ["python", "-m", "training"]
 CMD ["--help"]
 
-# The last stage is what a build without --target gives.
+# A build without --target makes the last stage.
 FROM cpu

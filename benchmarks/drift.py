@@ -2,7 +2,7 @@
 
     python -m benchmarks.drift models/digits/2 runs/digits [--data-root data] [--pictures 1000]
 
-Prints the table of docs/drift.md: the service is started over the artifact's folder, is shown the pictures in
+Prints the table of docs/operate/drift.md: the service is started over the artifact's folder, is shown the pictures in
 POST /predict/batch, and is asked for /metrics. RUN is what the artifact was exported from; its ``run.json`` is enough.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--models models] [--seconds 3] [--cuda-graphs]
 
-Has not been run yet: the machines that the figures in docs/performance.md come from have no GPU.
+Has not been run yet: the machines that the figures in docs/operate/performance.md come from have no GPU.
 """
 
 import argparse

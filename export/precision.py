@@ -3,7 +3,7 @@
 float16: localisation networks and classifier compute in half precision. int8: those convolutions and linear layers of
 the classifier on which no grid depends are quantised statically, calibrated on validation pictures. Grid arithmetic and
 sampler stay in float32 in both: half a float16's mantissa is a pixel of a large picture, and a quantised localisation
-network moved corners by pixels where it was tried (docs/artifacts.md).
+network moved corners by pixels where it was tried (docs/use/artifacts.md).
 """
 
 import logging

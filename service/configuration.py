@@ -1,4 +1,4 @@
-"""docs/configuration.md, written from the settings: ``python -m service.configuration``."""
+"""docs/operate/configuration.md, written from the settings: ``python -m service.configuration``."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ This page is written from `service/settings.py` by `python -m service.configurat
 | variable | flag | default | takes | meaning |
 |---|---|---|---|---|
 """
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[1] / "docs" / "operate" / "configuration.md"
 Schema = dict[str, Any]
 KINDS = {
     "integer": "whole number",

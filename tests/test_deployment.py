@@ -27,8 +27,8 @@ ALERTS = sorted((DEPLOY / "prometheus").glob("*alerts.yml"))
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "stn-serve.json").read_text())
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 EXPRESSIONS += [variable["definition"] for variable in DASHBOARD["templating"]["list"]]
-METRICS = (ROOT / "docs" / "metrics.md").read_text()
-RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
+METRICS = (ROOT / "docs" / "operate" / "metrics.md").read_text()
+RUNBOOK = (ROOT / "docs" / "operate" / "operations.md").read_text()
 NO_PRIVILEGES = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 
 Manifest = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md that change what is served, run as they stand there, one after another."""
+"""The commands of docs/operate/operations.md that change what is served, run as they stand there, one after another."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import REPOSITORY, Service, start_service
 from tests.service.answers import PICTURE
 
-PAGE = (REPOSITORY / "docs" / "operations.md").read_text()
+PAGE = (REPOSITORY / "docs" / "operate" / "operations.md").read_text()
 KEY = "stn_operator"
 SWAP = re.findall(r"^    (.*)", PAGE.partition("## Swap a model")[2].partition("\n## ")[0], re.MULTILINE)
 """The commands of that section: put in place, load, index, take away, load, ask."""

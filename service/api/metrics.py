@@ -1,4 +1,4 @@
-"""The route of /metrics, which shows what all processes count (docs/metrics.md)."""
+"""The route of /metrics, which shows what all processes count (docs/operate/metrics.md)."""
 
 import os
 from collections.abc import Iterator

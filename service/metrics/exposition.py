@@ -1,4 +1,4 @@
-"""Figures under the names that docs/metrics.md describes, as families of `prometheus_client`."""
+"""Figures under the names that docs/operate/metrics.md describes, as families of `prometheus_client`."""
 
 from bisect import bisect_left
 from collections import defaultdict

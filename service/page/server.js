@@ -1,4 +1,4 @@
-/** The third tab: what the service does. docs/metrics.md says what the names mean. @module */
+/** The third tab: what the service does. docs/operate/metrics.md says what the names mean. @module */
 
 import { element, fill, make, percent } from "./answer.js";
 import { ask, listModels, Problem } from "./api.js";

@@ -12,7 +12,10 @@ from export.manifest import FORMAT_VERSION, read_manifest, schema
 from tests.export.manifests import manifest
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS = {version: json.loads((ROOT / "docs" / f"manifest-{version}.schema.json").read_text()) for version in (1, 2)}
+SCHEMAS = {
+    version: json.loads((ROOT / "docs" / "extend" / f"manifest-{version}.schema.json").read_text())
+    for version in (1, 2)
+}
 FIRST = json.loads((ROOT / "tests" / "data" / "manifest-1.json").read_text())
 BUNDLED = sorted((ROOT / "models").glob("*/*/manifest.json"))
 

@@ -24,7 +24,7 @@ from tests.service.server.test_overload import GOOD, ask, log_events, misbehavin
 MODEL = {"model": "digits", "version": VERSION}
 HALF = PICTURE[: len(PICTURE) // 2]
 STAGES = ("decode", "queue", "inference", "encode")
-DOCUMENTED = set(re.findall(r"^\| `(\w+)`", (REPOSITORY / "docs" / "metrics.md").read_text(), re.MULTILINE))
+DOCUMENTED = set(re.findall(r"^\| `(\w+)`", (REPOSITORY / "docs" / "operate" / "metrics.md").read_text(), re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
