@@ -21,6 +21,7 @@ FROM base AS code
 USER root
 COPY service service
 COPY export export
+COPY imaging imaging
 COPY models models
 # A clone made under a strict umask is unreadable to anyone but its owner. A volume that is mounted at models for the first
 # time takes over what is there, owner included: the service reads it, training writes to it.
