@@ -21,6 +21,7 @@ FROM base AS code
 USER root
 COPY service service
 COPY export export
+COPY imaging imaging
 COPY models models
 # A clone made under a strict umask can be read by its owner only. A new volume that is mounted at models takes over its content and
 # owner, so that the service can read it and training can write to it.

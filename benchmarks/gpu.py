@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import Artifact, Outputs, find_artifacts, read_artifact
-from service.imaging.preprocessing import Upload
 from service.inference.backends import Backend, cuda_obstacle, open_backend
 from service.inference.engine import Engine
+from service.inference.preprocessing import Upload
 from service.inference.registry import Models, load_models
 from service.settings import Settings
 

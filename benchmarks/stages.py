@@ -26,10 +26,11 @@ from uvicorn.server import ServerState
 from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
 from export.artifact import read_artifact
-from service.imaging.preprocessing import Upload, encode, open_picture, preprocess
+from imaging.fast_codecs import encode
 from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
+from service.inference.preprocessing import Upload, open_picture, preprocess
 from service.inference.registry import Model, load_models
 from service.request_context import Timings
 from service.responses import describe_answer, to_bytes

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from imaging.fast_codecs import FileFormat
 from service.errors import RequestError
-from service.imaging.preprocessing import Format
 from service.inference.engine import Answer
 from service.inference.geometry import corners
 from service.inference.sampling_grid import sample_points
@@ -38,7 +38,7 @@ class RawResponse(NamedTuple):
     """Code of the error, if it is one."""
 
 
-def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_ms: float) -> Json:
+def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, total_ms: float) -> Json:
     """A `service.schemas.Prediction`."""
     model, reading, times = answer.model, answer.reading, answer.timings
     classes = model.manifest.classes
@@ -66,7 +66,7 @@ def describe_answer(answer: Answer, top_k: int, rectified: Format | None, total_
     }
 
 
-def describe_transform(answer: Answer, index: int, rectified: Format | None) -> Json:
+def describe_transform(answer: Answer, index: int, rectified: FileFormat | None) -> Json:
     """A `service.schemas.TransformResult`."""
     look = answer.reading.looks[index]
     transform = answer.model.manifest.transforms[index]

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from imaging.fast_codecs import FileFormat
 from service.api.request_body import Body, read_one, read_several
 from service.errors import InternalError, InvalidParameterError, NotReadyError, RequestError, TooLargeError
-from service.imaging.preprocessing import Format, Upload
 from service.inference.admission import Permit
 from service.inference.engine import PICTURES_A_TURN, Engine
+from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.metrics.recorder import RECORDER
 from service.request_context import held_s, record_error
@@ -102,7 +103,7 @@ class Predict:
 
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
         started = perf_counter() - held_s()
-        rectified: Format | None = None if options.rectified == "none" else options.rectified
+        rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
         answer = await self._engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
         if options.points:

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, UnsupportedMediaTypeError
-from service.imaging.preprocessing import Upload
 from service.inference.admission import Permit
+from service.inference.preprocessing import Upload
 
 ONE = "image"
 SEVERAL = "images"

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from export.artifact import ArtifactError, find_artifacts, read_artifact
-from service.imaging.preprocessing import encode
+from imaging.fast_codecs import encode
 from service.inference.registry import Model, Models
 
 FOLDER: Final = Path(__file__).parents[1] / "page"

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import ImageInput
+from imaging.fast_codecs import FileFormat, encode
+from imaging.preprocessing import Picture
 from service.errors import DeadlineExceededError, InferenceFailedError, RequestError
-from service.imaging.preprocessing import Format, Picture, Upload, encode, open_picture, preprocess
 from service.inference.outputs import ModelOutput
+from service.inference.preprocessing import Upload, open_picture, preprocess
 from service.inference.registry import Model, Models
 from service.request_context import Timings, held_s, record_model, record_prediction, track_future
 from service.settings import Settings
@@ -83,7 +85,7 @@ class Engine:
         """Whether ``model`` can answer."""
         return not self._closing and not model.batcher.hangs
 
-    async def predict(self, model: Model, upload: Upload, rectified: Format | None, timeout_ms: int) -> Answer:
+    async def predict(self, model: Model, upload: Upload, rectified: FileFormat | None, timeout_ms: int) -> Answer:
         """Answer for one picture within ``timeout_ms``; ``rectified`` is how to encode the rectified images.
 
         Time that its request has waited at the wire counts.
@@ -169,7 +171,7 @@ class Engine:
         except TimeoutError:
             raise DeadlineExceededError("the picture was not decoded within the time given; try again later") from None
 
-    async def _encode(self, reading: ModelOutput, picture_format: Format) -> list[bytes]:
+    async def _encode(self, reading: ModelOutput, picture_format: FileFormat) -> list[bytes]:
         files = []
         for look in reading.looks:
             height, width, _ = look.rectified.shape

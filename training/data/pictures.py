@@ -10,29 +10,29 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 from torch import Tensor
 
+from imaging.decoding import open_image
+from imaging.errors import ImageError
+from imaging.preprocessing import preprocess
 from training.errors import DataError
 from training.recipes.recipe import Size
 
-WHITE_16_BIT = 65535
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns a picture of each EXIF orientation upright."""
-SIDEWAYS = {5, 6, 7, 8}
-"""EXIF orientations that exchange width and height."""
+MAX_PIXELS = 2**28
+"""Of a picture; the service takes fewer unless it is told otherwise."""
+
+
+class Input(NamedTuple):
+    """What pictures are brought to: an `imaging.preprocessing.InputSpec`."""
+
+    height: int
+    width: int
+    channels: int
+    background: tuple[int, ...]
 
 
 def read_pictures(files: Sequence[Path], size: Size, channels: int) -> Tensor:
-    """``files`` stretched to ``size`` = (height, width), as the service does with what it is sent.
+    """``files`` stretched to ``size`` = (height, width), read by the code that reads what the service is sent.
 
     Returns:
         ``(N, C, H, W)`` uint8 with 1 (grey) or 3 (RGB) channels.
@@ -49,78 +49,40 @@ def read_pictures(files: Sequence[Path], size: Size, channels: int) -> Tensor:
 
 
 def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
-    """One picture as ``(C, H, W)`` uint8, turned as its EXIF orientation says, on black where it is transparent.
+    """One picture as ``(C, H, W)`` uint8, upright, on black where it is transparent.
 
     Raises:
         DataError: it is not there, is no picture or is damaged.
     """
-    height, width = size
-    with opened(file) as stored:
-        stored.load()
-        picture = eight_bits(turn_upright(stored))
-        if picture.has_transparency_data:
-            coloured = picture.convert("RGBA")
-            picture = Image.new("RGBA", coloured.size, "black")
-            picture.alpha_composite(coloured)
-        picture = picture.convert("L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(picture).reshape(height, width, channels).transpose(2, 0, 1)
+    with reporting(file):
+        opened = open_image(file.read_bytes(), MAX_PIXELS)
+        return preprocess(opened, Input(*size, channels, (0,) * channels)).pixels.transpose(2, 0, 1)
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
-    """``file`` as Pillow opens it; damage is told by whatever Pillow raises while it is open.
-
-    Raises:
-        DataError: it is not there, is no picture or is damaged.
-    """
+def reporting(file: Path) -> Iterator[None]:
+    """Tell what is wrong with ``file`` as a `DataError`."""
     try:
-        with Image.open(file) as picture:
-            yield picture
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{file} is not there; name the folder of the pictures with --data-root") from error
-    except Exception as error:
-        raise DataError(f"{file} cannot be read as a picture ({error}); repair or remove it") from error
+    except (ImageError, OSError) as error:
+        raise DataError(f"{file} cannot be read as a picture ({problem(error)}); repair or remove it") from error
 
 
-def orientation(picture: Image.Image) -> int | None:
-    """As EXIF data has it, if it turns the picture; EXIF data that cannot be read says nothing."""
-    try:
-        said = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - Pillow raises whatever parsing garbage leads to
-        return None
-    return said if said in UPRIGHT else None
-
-
-def turn_upright(picture: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation says it is to be seen."""
-    said = orientation(picture)
-    return picture if said is None else picture.transpose(UPRIGHT[said])
-
-
-def eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of 16-bit grey levels as one of 8 bits; others as they are.
-
-    Raises:
-        ValueError: its levels have no agreed white.
-    """
-    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
-        return picture
-    levels = np.asarray(picture)
-    if picture.mode == "F" or levels.min() < 0 or levels.max() > WHITE_16_BIT:
-        raise ValueError("its pixels are of 32 bits, which have no agreed white; convert it to 8 or 16 bits")
-    return Image.fromarray(np.rint(levels * (255 / WHITE_16_BIT)).astype(np.uint8))
+def problem(error: BaseException | None) -> str:
+    """What is wrong with a file, without what its sender could do about it."""
+    return error.problem if isinstance(error, ImageError) else str(error)
 
 
 def damage(files: Sequence[Path]) -> dict[Path, str]:
-    """Which of ``files`` cannot be read as pictures, and why."""
+    """The ones of ``files`` that cannot be read as pictures, and why."""
 
     def reason(file: Path) -> str | None:
         try:
             read_picture(file, (1, 1), channels=3)
         except DataError as error:
-            return str(error.__cause__)
+            return problem(error.__cause__)
         return None
 
     with ThreadPoolExecutor() as threads:
@@ -136,11 +98,11 @@ class Shape(NamedTuple):
 
 
 def shape(file: Path) -> Shape:
-    """Of the picture as it is looked at, after its EXIF orientation.
+    """Width, height and colour of a picture as it is seen, after its EXIF orientation.
 
     Raises:
         DataError: it is not there, or is no picture.
     """
-    with opened(file) as picture:
-        width, height = picture.size[::-1] if orientation(picture) in SIDEWAYS else picture.size
-        return Shape(width, height, picture.mode not in ("1", "L", "LA", "I", "I;16", "F"))
+    with reporting(file):
+        opened = open_image(file.read_bytes(), MAX_PIXELS)
+        return Shape(opened.width, opened.height, opened.coloured)

@@ -14,7 +14,7 @@ from export.artifact import Manifest
 from service.api.open_inference.schemas import InferenceRequest, Parameters, RequestInput, RequestOutput
 from service.api.request_body import from_text, too_large
 from service.errors import InvalidBodyError, TooLargeError
-from service.imaging.preprocessing import Upload
+from service.inference.preprocessing import Upload
 from service.settings import Settings
 
 TENSOR, PICTURES = "UINT8", "BYTES"

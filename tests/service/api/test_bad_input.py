@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.imaging.preprocessing import MEDIA_TYPES
+from imaging.formats import MEDIA_TYPES
 from tests.conftest import Service, start_service
 from tests.service.answers import PICTURE, prediction, refused, well, without_time
 from tests.service.broken import DAMAGED, FOREIGN, HUGE, ODD, WHOLE, png, rows

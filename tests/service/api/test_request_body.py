@@ -8,8 +8,8 @@ import pytest
 from starlette.types import Message
 
 from service.api.request_body import COPIED_IN_PLACE, Body, parse_form, read_form, split_form
-from service.imaging.preprocessing import Upload
 from service.inference.admission import CapacityLimiter, Permit
+from service.inference.preprocessing import Upload
 
 Value = TypeVar("Value")
 TYPE = b"multipart/form-data; boundary=x"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import ImageInput
-from service.imaging.preprocessing import Upload, open_picture, preprocess
+from service.inference.preprocessing import Upload, open_picture, preprocess
 from training.data.pictures import damage, read_picture, read_pictures, shape
 from training.errors import DataError
 from training.recipes.recipe import Size
@@ -58,7 +58,7 @@ def test_a_picture_is_trained_on_as_the_service_will_see_it(tmp_path: Path, mode
 
 def test_a_picture_of_floating_point_pixels_is_refused_as_the_service_does(tmp_path: Path) -> None:
     Image.fromarray(gradient()[..., 0].astype(np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(DataError, match="no agreed white"):
+    with pytest.raises(DataError, match="no agreed black and white"):
         read_picture(tmp_path / "a.tiff", (4, 4), channels=1)
 
 
@@ -121,5 +121,5 @@ def test_whatever_pillow_stumbles_over_is_told_as_damage(tmp_path: Path, monkeyp
 
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "convert", stumble)
-    with pytest.raises(DataError, match=r"a\.png cannot be read as a picture \(bad operand\)"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read as a picture \(.*bad operand.*\)"):
         read_picture(tmp_path / "a.png", (4, 4), channels=3)

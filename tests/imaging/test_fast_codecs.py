@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.imaging.fast_codecs import decode, encode_png, look
+from imaging.fast_codecs import decode_plain, encode_png, open_plain
 from tests.service.broken import DAMAGED, ODD, WHOLE
-from tests.service.imaging.test_picture_modes import KINDS
+from tests.service.inference.test_picture_modes import KINDS
 
 PLAIN = {"PNG grey", "PNG RGB", "JPEG grey", "JPEG RGB", "JPEG progressive", "of the model's size"}
 SMALL = sorted(name for name, content in KINDS.items() if len(content) < 10_000)
@@ -17,12 +17,12 @@ SMALL = sorted(name for name, content in KINDS.items() if len(content) < 10_000)
 
 @pytest.mark.parametrize("name", sorted(PLAIN))
 def test_plain_pictures_are_known_as_such(name: str) -> None:
-    assert look(KINDS[name]) is not None
+    assert open_plain(KINDS[name]) is not None
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if any(word in name for word in ("alpha", "RGBA", "transp"))])
 def test_transparent_pictures_are_left_to_pillow(name: str) -> None:
-    assert look(KINDS[name]) is None
+    assert open_plain(KINDS[name]) is None
 
 
 def test_turned_pictures_are_left_to_pillow() -> None:
@@ -31,15 +31,15 @@ def test_turned_pictures_are_left_to_pillow() -> None:
     for picture_format in ("PNG", "JPEG"):
         content = io.BytesIO()
         Image.new("RGB", (8, 8)).save(content, picture_format, exif=exif.tobytes())
-        assert look(content.getvalue()) is None
+        assert open_plain(content.getvalue()) is None
 
 
 def same_as_pillow(content: bytes) -> bool | None:
     """None if the picture is left to Pillow, or Pillow finds something wrong with it."""
-    plain = look(content)
+    plain = open_plain(content)
     if plain is None or plain.width * plain.height > 10**6:
         return None
-    pixels = decode(content, plain)
+    pixels = decode_plain(plain)
     if pixels is None:
         return None
     try:

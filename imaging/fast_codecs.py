@@ -1,10 +1,11 @@
-"""A quick way to and from pixels for plain pictures, which most are. Whatever is special is left to Pillow.
+"""A fast way to and from pixels for plain pictures, which most are. All others take the general way (`decoding`).
 
-Plain is a PNG of 8-bit grey or RGB and a baseline or progressive JPEG of grey or YCbCr, each whole and without anything
-that changes how it is to be seen: no palette, no transparency, no EXIF data, no Adobe marker. Of these the decoders
-here give the very pixels that Pillow gives.
+A plain picture is a PNG of 8-bit grey or RGB, or a baseline or progressive JPEG of grey or YCbCr. It is whole, and
+nothing in it changes how it is seen: no palette, no transparency, no EXIF data, no Adobe marker. The decoders used here
+give exactly the pixels that Pillow gives.
 """
 
+import io
 import struct
 import zlib
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Literal, NamedTuple
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_START = struct.Struct(">8sI4sIIBBBBB4x")
@@ -38,31 +40,42 @@ SCAN = 0xDA
 TABLES = {0xC4, 0xDB, 0xDD, 0xE0, 0xFE}
 """Huffman and quantisation tables, restart interval, JFIF, comment."""
 JPEG_CHANNELS = {1, 3}
+JPEG_QUALITY = 90
+
+FileFormat = Literal["png", "jpeg"]
+"""Formats that pictures are encoded in."""
 
 
-class Plain(NamedTuple):
-    """What the header of a plain picture says."""
+class PlainImage(NamedTuple):
+    """A plain picture, and what its header says."""
 
     format: Literal["PNG", "JPEG"]
     width: int
     height: int
     channels: int
+    data: bytes
+    """The whole file."""
+
+    @property
+    def coloured(self) -> bool:
+        """Whether it is RGB and not grey."""
+        return self.channels == 3
 
 
-def look(data: bytes) -> Plain | None:
-    """The header of ``data`` if it is a plain picture; pixels are not looked at."""
+def open_plain(data: bytes) -> PlainImage | None:
+    """The header of ``data`` if it is a plain picture; its pixels are not decoded."""
     try:
         if data.startswith(PNG):
-            return look_at_png(data)
+            return open_plain_png(data)
         if data.startswith(JPEG) and data.endswith(JPEG_END):
-            return look_at_jpeg(data)
+            return open_plain_jpeg(data)
     except struct.error:  # it ends in the middle
         return None
     return None
 
 
-def look_at_png(data: bytes) -> Plain | None:
-    """See `look`."""
+def open_plain_png(data: bytes) -> PlainImage | None:
+    """See `open_plain`."""
     _, length, kind, width, height, depth, colour, *how = PNG_START.unpack_from(data)
     channels = PNG_CHANNELS.get((depth, colour))
     if (length, kind, how) != (13, b"IHDR", [0, 0, 0]) or channels is None or not width or not height:
@@ -72,13 +85,13 @@ def look_at_png(data: bytes) -> Plain | None:
         length, kind = PNG_CHUNK.unpack_from(data, position)
         position += length + 12
         if kind == b"IEND":
-            return Plain("PNG", width, height, channels) if position <= len(data) else None
+            return PlainImage("PNG", width, height, channels, data) if position <= len(data) else None
         if kind not in HARMLESS:
             return None
 
 
-def look_at_jpeg(data: bytes) -> Plain | None:
-    """See `look`."""
+def open_plain_jpeg(data: bytes) -> PlainImage | None:
+    """See `open_plain`."""
     found, position = None, 2
     while True:
         start, marker, length = JPEG_SEGMENT.unpack_from(data, position)
@@ -90,24 +103,34 @@ def look_at_jpeg(data: bytes) -> Plain | None:
             depth, height, width, channels = JPEG_FRAME.unpack_from(data, position + JPEG_SEGMENT.size)
             if depth != 8 or channels not in JPEG_CHANNELS or not width or not height:
                 return None
-            found = Plain("JPEG", width, height, channels)
+            found = PlainImage("JPEG", width, height, channels, data)
         elif marker not in TABLES:
             return None
         position += 2 + length
 
 
-def decode(data: bytes, plain: Plain) -> NDArray[np.uint8] | None:
-    """The pixels of a plain picture, ``(H, W)`` or ``(H, W, 3)``; none if there is anything wrong with them."""
+def decode_plain(opened: PlainImage) -> NDArray[np.uint8] | None:
+    """The pixels of a plain picture, ``(H, W)`` or ``(H, W, 3)``; None if there is anything wrong with them."""
     try:
         pixels: NDArray[np.uint8] = (
-            imagecodecs.spng_decode(data) if plain.format == "PNG" else imagecodecs.jpeg8_decode(data)
+            imagecodecs.spng_decode(opened.data) if opened.format == "PNG" else imagecodecs.jpeg8_decode(opened.data)
         )
     except RuntimeError:  # the errors of all decoders are derived from it
         return None
-    shape = (plain.height, plain.width) if plain.channels == 1 else (plain.height, plain.width, plain.channels)
+    shape = (opened.height, opened.width) if opened.channels == 1 else (opened.height, opened.width, opened.channels)
     if pixels.shape == (*shape, 1):
         pixels = pixels[..., 0]
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
+
+
+def encode(pixels: NDArray[np.uint8], file_format: FileFormat) -> bytes:
+    """``(h, w, C)`` of one or three channels as a PNG (exact) or JPEG file."""
+    if file_format == "png":
+        return encode_png(pixels)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=JPEG_QUALITY)
+    return content.getvalue()
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

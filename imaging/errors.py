@@ -1,0 +1,32 @@
+"""Everything that can keep a picture from being read.
+
+ImageError                    base class; the message says what is wrong and how to cure it
+├── DamagedImageError         empty, cut short or corrupted
+├── UnsupportedImageError     whole, as far as one can tell, but of a kind that is not read
+│   └── UnknownFormatError    of no format that is known
+└── ImageTooLargeError        more pixels than are taken
+"""
+
+
+class ImageError(Exception):
+    """Base class; the message says what is wrong and how whoever sent the picture cures it."""
+
+    def __init__(self, problem: str, cure: str) -> None:
+        super().__init__(f"{problem}; {cure}")
+        self.problem = problem
+
+
+class DamagedImageError(ImageError):
+    """The file is empty, cut short or corrupted."""
+
+
+class UnsupportedImageError(ImageError):
+    """The file is of a kind that is not read; the message names the kind and what to send instead."""
+
+
+class UnknownFormatError(UnsupportedImageError):
+    """The file begins like no format that is known."""
+
+
+class ImageTooLargeError(ImageError):
+    """The picture has more pixels than are taken."""
