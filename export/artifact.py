@@ -19,7 +19,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -64,6 +65,7 @@ __all__ = [  # what the service may know of this package
     "find_artifacts",
     "pack_golden",
     "read_artifact",
+    "read_bytes",
     "record",
     "seal",
     "values",
@@ -185,38 +187,65 @@ def check_file(folder: Path, name: str, expected: FileRecord) -> bytes:
 
 
 def read_bytes(file: Path, most: int | None = None) -> bytes:
-    """The content of ``file``, of which no more than ``most`` bytes are expected.
+    """The content of the regular file ``file``, of which no more than ``most`` bytes are expected.
+
+    A FIFO, device or socket is not opened: that could block for ever. A file that grows meanwhile is not followed.
 
     Raises:
-        ArtifactError: it cannot be read, or is larger.
+        ArtifactError: it cannot be read, is no regular file, is larger or grows.
     """
     try:
-        if most is not None and file.stat().st_size > most:
-            raise ArtifactError(f"{file} is larger than the {most:,} bytes that it should have; copy it again")
-        return file.read_bytes()
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ArtifactError(f"{file} is not a regular file; put the file itself there")
+        with open(file, "rb", opener=open_without_waiting) as stream:
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ArtifactError(f"{file} is not a regular file; put the file itself there")
+            if most is not None and found.st_size > most:
+                raise ArtifactError(f"{file} is larger than the {most:,} bytes that it should have; copy it again")
+            content = stream.read(found.st_size + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ArtifactError(f"cannot read {file} ({reason}); copy the whole folder again") from error
+    if len(content) > found.st_size:
+        raise ArtifactError(f"{file} grew while it was read; load it again when it has been copied")
+    return content
 
 
-def find_artifacts(models: Path) -> Iterator[tuple[str, int, Path]]:
+def open_without_waiting(path: str, flags: int) -> int:
+    """Open a file, or a FIFO that has taken its place, without waiting for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def find_artifacts(
+    models: Path, on_error: Callable[[str, ArtifactError], None] | None = None
+) -> Iterator[tuple[str, int, Path]]:
     """Name, version and folder of everything in ``models`` that is laid out as ``NAME/VERSION``, sorted.
 
-    ``models`` may be a lone model file too, which is then the only one: named as the file, in version 1.
+    ``models`` may be a lone model file too, which is then the only one: named as the file, in version 1. A model whose
+    folder cannot be read is left out, and ``on_error`` is told its name; without ``on_error`` the error is raised.
 
     Raises:
         ArtifactError: there is no such folder, or it cannot be read.
     """
-    if models.is_file():
-        yield models.stem if NAME.fullmatch(models.stem) else "model", 1, models
-        return
     try:
-        names = sorted(entry for entry in models.iterdir() if entry.is_dir() and NAME.fullmatch(entry.name))
+        alone = models.is_file()
+        names = [] if alone else sorted(entry for entry in models.iterdir() if NAME.fullmatch(entry.name))
+        folders = [entry for entry in names if entry.is_dir()]
     except OSError as error:
         raise ArtifactError(f"cannot read the models folder {models}: {error.strerror}") from error
-    for folder in names:
-        for version in versions(folder):
-            yield folder.name, version, folder / str(version)
+    if alone:
+        yield models.stem if NAME.fullmatch(models.stem) else "model", 1, models
+    for folder in folders:
+        try:
+            found = versions(folder)
+        except ArtifactError as error:
+            if on_error is None:
+                raise
+            on_error(folder.name, error)
+        else:
+            for version in found:
+                yield folder.name, version, folder / str(version)
 
 
 def versions(folder: Path) -> list[int]:

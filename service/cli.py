@@ -9,7 +9,7 @@ from service.errors import StartError
 from service.inference.registry import Models, load_models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
-from service.repository.repository import standings
+from service.repository.repository import initial_statuses
 from service.server.server import Server, listen
 from service.settings import Settings, load_settings
 from service.workers.supervisor import Supervisor
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
             print(line, flush=True)  # noqa: T201
 
         if settings.workers > 1:
-            present = standings(models)
+            present = initial_statuses(models)
             del models  # each worker has its own; here they were only to find out whether they load
             return Supervisor(settings, listener, announce, present).run()
         server = Server(settings, models, announce)

@@ -31,14 +31,20 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def publish(self) -> None:
-        """Write down what was counted, for the other workers and for the one that may take this one's place."""
+        """Share the metrics with the other workers and with a later replacement; a failure is counted."""
+        try:
+            self._publish()
+        except Exception as error:  # noqa: BLE001 - the server calls it once a second and would end
+            self._ledger.failures.record("publish_metrics", error)
+
+    def _publish(self) -> None:
         self._ledger.publish(
             Figures(RECORDER.counts() | {("cpu", str(self._ledger.number)): [cpu_s()]}, self._gauges())
         )
 
     def figures(self) -> Figures:
         """Of all processes: of this one as they are, of the others up to a second ago."""
-        self.publish()
+        self._publish()
         return self._ledger.total()
 
     def expose(self, accept: str) -> tuple[bytes, str]:

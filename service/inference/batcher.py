@@ -179,16 +179,16 @@ class Batcher(Generic[Value]):
         self._busy_since = now
         self._together = len(batch) > 1
         loop = asyncio.get_running_loop()
-        images = np.stack([item.pixels for item in batch]) if self._together else batch[0].pixels[np.newaxis]
-        if len(batch) * self._picture_ms <= self._in_place_ms:
-            try:
-                self._resolve(batch, *self._timed(images))
-            except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the answer to this batch
-                self._fail(batch, error)
-            loop.call_soon(self._gather, 0)
-        else:
-            task = loop.run_in_executor(self._thread, self._timed, images)
-            task.add_done_callback(lambda done: self._finish(batch, done))
+        try:
+            images = np.stack([item.pixels for item in batch]) if self._together else batch[0].pixels[np.newaxis]
+            if len(batch) * self._picture_ms > self._in_place_ms:
+                task = loop.run_in_executor(self._thread, self._timed, images)
+                task.add_done_callback(lambda done: self._finish(batch, done))
+                return
+            self._resolve(batch, *self._timed(images))
+        except Exception as error:  # noqa: BLE001 - whatever is raised fails this batch, and the next one is started
+            self._fail(batch, error)
+        loop.call_soon(self._gather, 0)
 
     def _most(self) -> int:
         """Pictures in the next batch at most."""
@@ -209,11 +209,10 @@ class Batcher(Generic[Value]):
         if self.hangs:
             self.hangs = False
             log.warning("model_answers_again")
-        error = done.exception()
-        if error is not None:
-            self._fail(batch, error)
-        else:
+        try:
             self._resolve(batch, *done.result())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(batch, error)
         self._next()
 
     def _resolve(self, batch: list[Item[Value]], values: Sequence[Value], started: float, ended: float) -> None:

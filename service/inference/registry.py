@@ -165,13 +165,15 @@ def load_models(
     return Models(models, selection.defaults)
 
 
-def find_folders(models: Path) -> dict[tuple[str, int], Path]:
-    """Where each name and version lies.
+def find_folders(
+    models: Path, on_error: Callable[[str, ArtifactError], None] | None = None
+) -> dict[tuple[str, int], Path]:
+    """The folder of each name and version; ``on_error`` is as in `find_artifacts`.
 
     Raises:
         ArtifactError: the folder cannot be read.
     """
-    return {(name, version): folder for name, version, folder in find_artifacts(models)}
+    return {(name, version): folder for name, version, folder in find_artifacts(models, on_error)}
 
 
 def load_model(name: str, version: int, artifact: Artifact, settings: Settings, opener: Opener) -> Model:

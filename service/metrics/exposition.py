@@ -49,6 +49,7 @@ def families(figures: Figures, ready: Sequence[int], windows: Mapping[Key, Windo
     yield from pictures(figures.counts)
     yield from gauges(figures.gauges)
     yield from workers(figures.counts, ready)
+    yield from background(figures.counts)
     yield from drift(figures.gauges, windows, least)
     yield from triton(figures)
 
@@ -139,6 +140,14 @@ def workers(counts: Counts, ready: Sequence[int]) -> Iterator[Metric]:
     for labels, (seconds,) in of(counts, "cpu"):
         spent.add_metric(labels, seconds)
     yield spent
+
+
+def background(counts: Counts) -> Iterator[Metric]:
+    """Failures of the tasks that run beside the requests."""
+    failures = CounterMetricFamily("stn_background_failures", "Failures of a background task", labels=("task",))
+    for labels, (number,) in of(counts, "background"):
+        failures.add_metric(labels, number)
+    yield failures
 
 
 def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[Metric]:

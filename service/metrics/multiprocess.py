@@ -1,102 +1,154 @@
-"""What several processes counted, added up. Each writes down what it counted; whoever is asked adds all of it up.
+"""Metrics of several processes, added up.
 
-A worker that dies leaves its file behind, and the one that takes its place goes on from there: no count ever goes down.
-Before a worker answers a scrape it writes down its own counts, so that what was once said is never taken back. A worker
-that is killed takes with it only what it counted after it last wrote, and nobody was told of.
+Each worker writes its counts to a file of its own, once a second and before it answers a scrape. The worker that
+answers a scrape adds up the files of all. A worker that replaces another one continues from its file, so that no count
+goes down. Only the counts since the last write of a killed worker are lost, and they were never exposed.
+
+A damaged file is logged, counted and ignored: the counts of that worker start from zero.
 """
 
+import math
+import os
+import zlib
 from collections.abc import Iterable, MutableSequence, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 import structlog
 
+from export.artifact import ArtifactError, read_bytes
+from service.background import Failures
 from service.metrics.recorder import Counts
+
+HEADER: Final = b"stn-serve-metrics 1 %08x\n"
+"""First line of a file: the version of the format and the CRC-32 of all that follows."""
+LARGEST_FILE: Final = 64 * 2**20
 
 log = structlog.get_logger(__name__)
 
 
 class Figures(NamedTuple):
-    """What there is to say of one process, or of all."""
+    """The metrics of one process, or their sums over all processes."""
 
     counts: Counts
-    """Only grow."""
+    """Values that only grow."""
     gauges: Counts
-    """As they are now."""
+    """Present values."""
 
 
 class WorkerSlot(NamedTuple):
-    """Where the workers of one service write, and which of them this one is."""
+    """The place of one worker among the workers of a service, and the memory that they share."""
 
     folder: Path
+    """Holds the metrics file of each worker."""
     number: int
     ready: MutableSequence[int]
-    """For each worker, whether it answers; seen by all of them."""
+    """For each worker, whether it answers requests. Every process reads it."""
     beats: MutableSequence[int]
-    """For each worker, how often its event loop has turned; seen by who started it."""
+    """For each worker, how often its event loop has turned. The supervisor reads it."""
+    supervisor_failures: MutableSequence[int]
+    """One number: the failures of the supervisor's background tasks."""
 
 
 class SharedMetrics:
-    """Of one process, alone or among others."""
+    """The metrics of this process, alone or as one of several workers."""
 
-    def __init__(self, place: WorkerSlot | None = None) -> None:
-        self._place = place
+    def __init__(self, slot: WorkerSlot | None = None, failures: Failures | None = None) -> None:
+        self.failures = failures or Failures()
+        """Failures of the background tasks of this process."""
+        self._slot = slot
         self._own = Figures({}, {})
-        self._inherited = read(file_of(place, place.number)).counts if place else {}
-        self._troubled = False
+        self._unwritable = False
+        self._damaged: set[int] = set()
+        self._inherited = self._read(slot, slot.number).counts if slot else {}
 
     @property
     def ready(self) -> Sequence[int]:
-        """For each worker, whether it answers."""
-        return self._place.ready if self._place else (1,)
+        """For each worker, whether it answers requests."""
+        return self._slot.ready if self._slot else (1,)
 
     @property
     def number(self) -> int:
-        """Which of the workers this one is."""
-        return self._place.number if self._place else 0
+        """The number of this worker."""
+        return self._slot.number if self._slot else 0
 
     def publish(self, figures: Figures) -> None:
-        """Note this process's ``figures``, for itself and for the others."""
-        self._own = Figures(sum_counts([self._inherited, figures.counts]), figures.gauges)
-        if self._place is None:
+        """Record the ``figures`` of this process, for itself and for the other workers."""
+        failures: Counts = {("background", task): [count] for task, count in self.failures.counts().items()}
+        self._own = Figures(sum_counts([self._inherited, figures.counts, failures]), figures.gauges)
+        if self._slot is None:
             return
-        file = file_of(self._place, self._place.number)
+        file = metrics_file(self._slot, self._slot.number)
         aside = file.with_suffix(".new")
         try:
-            aside.write_bytes(orjson.dumps([list(each.items()) for each in self._own]))
+            aside.unlink(missing_ok=True)
+            aside.write_bytes(serialise(self._own))
             aside.replace(file)
         except OSError as error:
-            if not self._troubled:  # once, not every second
+            if not self._unwritable:  # once, not every second
                 log.warning("metrics_not_shared", file=str(file), error=error.strerror)
-            self._troubled = True
+            self._unwritable = True
+        else:
+            self._unwritable = False
 
     def total(self) -> Figures:
-        """Of all processes: counts of all that ever lived, gauges of those that answer."""
-        if self._place is None:
+        """The sums over all workers: counts of all that ever ran, gauges of those that answer requests."""
+        if self._slot is None:
             return self._own
-        found = {index: read(file_of(self._place, index)) for index in range(len(self._place.ready))}
-        found[self._place.number] = self._own
-        answering = [figures.gauges for index, figures in found.items() if self._place.ready[index]]
-        return Figures(sum_counts([figures.counts for figures in found.values()]), sum_counts(answering))
+        found = {index: self._read(self._slot, index) for index in range(len(self._slot.ready))}
+        found[self._slot.number] = self._own
+        answering = [figures.gauges for index, figures in found.items() if self._slot.ready[index]]
+        counts = [figures.counts for figures in found.values()]
+        if self._slot.supervisor_failures[0]:
+            counts.append({("background", "supervisor"): [self._slot.supervisor_failures[0]]})
+        return Figures(sum_counts(counts), sum_counts(answering))
+
+    def _read(self, slot: WorkerSlot, index: int) -> Figures:
+        """The figures that a worker wrote last; none if its file is missing or damaged."""
+        file = metrics_file(slot, index)
+        try:
+            if not os.path.lexists(file):
+                return Figures({}, {})
+            figures = deserialise(read_bytes(file, LARGEST_FILE))
+        except (ArtifactError, OSError, ValueError) as error:
+            if index not in self._damaged:  # once, not at every scrape
+                self.failures.record("share_metrics", error, file=str(file))
+            self._damaged.add(index)
+            return Figures({}, {})
+        self._damaged.discard(index)
+        return figures
 
 
-def file_of(place: WorkerSlot, index: int) -> Path:
-    """Where a worker writes."""
-    return place.folder / f"{index}.json"
+def metrics_file(slot: WorkerSlot, index: int) -> Path:
+    """The file that a worker writes."""
+    return slot.folder / f"{index}.json"
 
 
-def read(file: Path) -> Figures:
-    """What a worker wrote last; nothing if it never did."""
-    try:
-        counts, gauges = ({tuple(key): vector for key, vector in each} for each in orjson.loads(file.read_bytes()))
-    except FileNotFoundError:
-        return Figures({}, {})
+def serialise(figures: Figures) -> bytes:
+    """The content of a metrics file."""
+    content = orjson.dumps([list(counts.items()) for counts in figures])
+    return HEADER % zlib.crc32(content) + content
+
+
+def deserialise(data: bytes) -> Figures:
+    """The figures in a metrics file.
+
+    Raises:
+        ValueError: the file is damaged, or of another version.
+    """
+    header, _, content = data.partition(b"\n")
+    if header + b"\n" != HEADER % zlib.crc32(content):
+        raise ValueError("the file is damaged or of another version; its counts start from zero")
+    counts, gauges = (
+        {tuple(key): [math.nan if value is None else value for value in vector] for key, vector in each}
+        for each in orjson.loads(content)
+    )
     return Figures(counts, gauges)
 
 
 def sum_counts(all_counts: Iterable[Counts]) -> Counts:
-    """Their sums, element by element."""
+    """The sums of ``all_counts``, element by element."""
     sums: Counts = {}
     for counts in all_counts:
         for key, vector in counts.items():

@@ -1,1 +1,1 @@
-"""Models that come and go."""
+"""The models folder while the service runs: which models are loaded, replaced and unloaded, and when."""

@@ -1,4 +1,4 @@
-"""What may change in what is served of a model, and how several processes come to the same."""
+"""Changes to the set of served models, and how the reports of several processes become one status."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,14 +10,15 @@ CHANGED = "it changed while it was read; load it again"
 
 
 class Change(NamedTuple):
-    """A wish: to serve the versions of a model that a policy chooses, as they are in the folder, or none of them."""
+    """A request to serve the versions of a model that ``policy`` chooses, or to unload the model."""
 
     name: str
     policy: Policy | None
+    """None unloads the model."""
 
 
 class ModelStatus(NamedTuple):
-    """What is served of a model, or could be, and what is not although it was wanted."""
+    """The versions of a model that are served, and the wanted versions that are not."""
 
     served: Mapping[int, str]
     """The digest of each version."""
@@ -25,17 +26,21 @@ class ModelStatus(NamedTuple):
     """The reason for each version."""
 
 
-def target_versions(change: Change, there: Iterable[tuple[str, int]], served: Iterable[int]) -> list[int]:
-    """The versions that a change is about: chosen of those ``there``, else those ``served``; none to unload."""
+def target_versions(change: Change, available: Iterable[tuple[str, int]], served: Iterable[int]) -> list[int]:
+    """The versions to load for ``change``.
+
+    The policy chooses among the ``available`` versions. Where it finds none, the ``served`` versions are kept.
+    """
     if change.policy is None:
         return []
-    return change.policy.choose(version for name, version in there if name == change.name) or sorted(served)
+    return change.policy.choose(version for name, version in available if name == change.name) or sorted(served)
 
 
 def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus]) -> ModelStatus:
-    """The standing of a model that all processes take, of what each of them could serve.
+    """The status that all processes switch to, given the report of each.
 
-    Each takes only what all have loaded. While any version fails, nothing that was served goes.
+    A version is served only if every process has loaded the same content. While any version fails, the versions that
+    were served ``before`` stay.
     """
     failed = {version: reason for report in reports for version, reason in report.failed.items()}
     served: dict[int, str] = {}
@@ -48,15 +53,15 @@ def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus]) -> ModelS
     return ModelStatus({**before.served, **served} if failed else served, failed)
 
 
-def check_loaded(name: str, standing: ModelStatus) -> None:
-    """Raise what a load has to answer with that led to ``standing``.
+def check_loaded(name: str, status: ModelStatus) -> None:
+    """Raise the error that a load which led to ``status`` is answered with.
 
     Raises:
         LoadFailedError: a version could not be loaded.
         ModelNotFoundError: there is nothing to load.
     """
-    if standing.failed:
-        reasons = "; ".join(f"{name}/{version}: {reason}" for version, reason in sorted(standing.failed.items()))
-        raise LoadFailedError(f"{reasons} (what was served before still is)")
-    if not standing.served:
+    if status.failed:
+        reasons = "; ".join(f"{name}/{version}: {reason}" for version, reason in sorted(status.failed.items()))
+        raise LoadFailedError(f"{reasons} (the versions that were served before still are)")
+    if not status.served:
         raise ModelNotFoundError(f"there is no model {name!r} in the models folder")

@@ -1,6 +1,8 @@
-"""Looks for changes in the models folder, from what its files look like: names, sizes and times, not contents."""
+"""Detects changes in the models folder by the names, sizes and times of its files, without reading them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -10,67 +12,77 @@ from service.repository.version_policy import Policy, Selection
 from service.settings import Settings
 
 Stamp = tuple[tuple[str, int, int, int], ...]
+"""Name, modification time, size and inode of each file of a version."""
+Scan = Mapping[str, Mapping[int, Stamp] | None]
+"""The stamp of each version, by model; None for a model whose folder cannot be read at present."""
+OUTDATED: Final[Mapping[int, Stamp]] = {0: ()}
+"""Differs from the stamps of any folder, since versions begin at 1."""
 
 log = structlog.get_logger(__name__)
 
 
 class Poller:
-    """What is wanted of the folder, and what it looked like when that was last made so."""
+    """Compares scans of the models folder with the state that was last applied."""
 
     def __init__(self, settings: Settings) -> None:
-        self._models = settings.models
         self._selection = Selection(settings)
-        self._wishes: dict[str, Policy | None] = {}
-        self._seen: dict[str, dict[int, Stamp]] = {}
+        self._requested: dict[str, Policy | None] = {}
+        self._applied: dict[str, Mapping[int, Stamp]] = {}
 
-    def note(self, change: Change) -> None:
-        """Somebody wants this from now on, whatever the settings say."""
-        self._wishes[change.name] = change.policy
+    def record_request(self, change: Change) -> None:
+        """Follow ``change`` from now on instead of the settings."""
+        self._requested[change.name] = change.policy
 
-    def changes(self) -> list[Change]:
-        """What it takes to serve what is in the folder now; everything the first time, then what has changed.
+    def mark_outdated(self, name: str) -> None:
+        """Report the model ``name`` again at the next scan, since its last change could not be applied."""
+        self._applied[name] = OUTDATED
 
-        A folder that cannot be read or holds no model at all is taken for a disk that is gone, and changes nothing.
+    def changes(self, scan: Scan) -> list[Change]:
+        """The changes that make the service serve the scanned folder: all models at first, then what has changed.
+
+        An empty folder changes nothing: an unmounted disk looks like one. A model whose folder cannot be read stays
+        as it is.
         """
-        try:
-            found = stamps(self._models)
-        except ArtifactError as error:
-            log.warning("models_folder_unreadable", error=str(error))
-            return []
         changes = []
-        for name in sorted({*found, *self._seen}) if found else ():
-            policy = self._policy(name)
-            if policy is None:
+        for name in sorted({*scan, *self._applied}) if scan else ():
+            policy, found = self._policy(name), scan.get(name, {})
+            if policy is None or found is None:
                 continue
-            there = found.get(name, {})
-            chosen = {version: there[version] for version in policy.choose(there) if version in there}
-            if chosen != self._seen.get(name, {}):
-                self._seen[name] = chosen
-                changes.append(Change(name, policy if there else None))
+            chosen = {version: found[version] for version in policy.choose(found) if version in found}
+            if chosen != self._applied.get(name, {}):
+                self._applied[name] = chosen
+                changes.append(Change(name, policy if found else None))
         return changes
 
     def _policy(self, name: str) -> Policy | None:
         configured = self._selection.policy(name) if self._selection.starts_with(name) else None
-        return self._wishes.get(name, configured)
+        return self._requested.get(name, configured)
 
 
-def stamps(models: Path) -> dict[str, dict[int, Stamp]]:
-    """What each version of each model looks like.
+def scan_folder(models: Path) -> Scan:
+    """Stamp every version of every model in ``models``.
 
     Raises:
         ArtifactError: the folder cannot be read.
     """
-    found: dict[str, dict[int, Stamp]] = {}
-    for name, version, place in find_artifacts(models):
-        found.setdefault(name, {})[version] = stamp(place)
+    found: dict[str, dict[int, Stamp] | None] = {}
+
+    def skip(name: str, error: ArtifactError) -> None:
+        log.warning("model_folder_unreadable", model=name, error=str(error))
+        found[name] = None
+
+    for name, version, place in find_artifacts(models, skip):
+        versions = found.setdefault(name, {})
+        if versions is not None:
+            versions[version] = stamp(place)
     return found
 
 
 def stamp(place: Path) -> Stamp:
-    """What the files of an artifact look like; nothing while they come or go."""
+    """Stamp the files of a version; empty while the folder is being written or removed."""
     try:
         files = sorted(place.iterdir()) if place.is_dir() else [place]
-        looks = [(file.name, file.stat()) for file in files]
+        statuses = [(file.name, file.stat()) for file in files]
     except OSError:
         return ()
-    return tuple((name, rescan.st_mtime_ns, rescan.st_size, rescan.st_ino) for name, rescan in looks)
+    return tuple((name, status.st_mtime_ns, status.st_size, status.st_ino) for name, status in statuses)

@@ -1,40 +1,39 @@
-"""The models folder while the service runs: what of it is loaded, comes, goes or cannot be had, and why.
+"""Loads, replaces and unloads models while the service answers requests.
 
-A change has two steps. `Repository.prepare` loads and warms up what is new beside what is served, in a thread.
-`Repository.commit` then switches all at once, on the event loop, between two requests. `service.workers` puts
-other processes between the two.
+A change has two steps. `Repository.prepare` loads and warms up new versions in a thread, beside the served ones.
+`Repository.commit` then switches to them all at once, on the event loop, between two requests. With several workers,
+`service.workers` coordinates both steps across processes.
 """
 
 import asyncio
 import ctypes
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import structlog
 
 from export.artifact import ArtifactError, read_artifact
+from service.background import BlockingCalls, Failures, repeat
 from service.errors import ModelNotFoundError, StartError
 from service.inference.registry import Model, Models, Opener, default_opener, digest, find_folders, load_model
 from service.repository.plan import Change, ModelStatus, check_loaded, merge_reports, target_versions
-from service.repository.poller import Poller
+from service.repository.poller import Poller, scan_folder
 from service.repository.version_policy import Policy, Selection
 from service.settings import Settings
 
 NOT_LOADED = "not loaded"
 SETTLE_S = 1.0
-"""Between a switch and a look at what is left of the models that went."""
-
-Value = TypeVar("Value")
+"""Pause between checks for retired models that have been freed."""
+SCAN_TIMEOUT_S = 10.0
+"""Longest time to list the models folder, which may be on a network file system that does not answer."""
 
 log = structlog.get_logger(__name__)
 
 
 class State(StrEnum):
-    """Of a version of a model, in Triton's words."""
+    """State of a version of a model, as Triton names it."""
 
     READY = "READY"
     LOADING = "LOADING"
@@ -49,84 +48,91 @@ class Entry(NamedTuple):
     version: int
     state: State
     reason: str
-    """Why it is not served, or not as it is in the folder; empty when there is nothing to say."""
+    """Why the version is not served, or differs from the folder; empty if there is nothing to report."""
 
 
 class Repository:
     """Loads and unloads ``models`` while they are served. All methods are called on the event loop."""
 
-    def __init__(self, settings: Settings, models: Models, opener: Opener | None = None) -> None:
-        """``models`` are those that have been loaded; others are loaded through ``opener`` (`open_backend`)."""
+    def __init__(
+        self, settings: Settings, models: Models, opener: Opener | None = None, failures: Failures | None = None
+    ) -> None:
+        """``models`` are already loaded; later ones are loaded through ``opener`` (default: `open_backend`)."""
+        self.failures = failures or Failures()
+        """Failures of the background tasks of this process."""
+        self.statuses = initial_statuses(models)
+        """The status of each model by name."""
         self._settings = settings
         self._models = models
         self._opener = opener or default_opener(settings)
         self._selection = Selection(settings)
-        self._watch = Poller(settings)
-        self.standings = standings(models)
-        """By name of the model."""
+        self._poller = Poller(settings)
         self._prepared: list[Model] = []
         self._loading: set[tuple[str, int]] = set()
-        self._there: set[tuple[str, int]] = set()
-        self._thread = one_thread()
-        self._turn = asyncio.Lock()
+        self._available: set[tuple[str, int]] = set()
+        self._loader = BlockingCalls("load-models")
+        self._scanner = BlockingCalls("scan-models")
+        self._change_lock = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
-        self._seeing_off: asyncio.Task[None] | None = None
+        self._releasing: asyncio.Task[None] | None = None
         self._closed = False
 
     def start(self) -> None:
-        """Begin to look for changes in the folder, if that was asked for."""
+        """Begin to poll the models folder, if the settings ask for it."""
         if self._settings.poll_s:
-            self._polling = asyncio.create_task(self._poll())
+            self._polling = asyncio.create_task(repeat("poll_models", self._poll, self._settings.poll_s, self.failures))
 
     def close(self) -> None:
-        """Load nothing any more."""
+        """Load no further models."""
         self._closed = True
-        for task in (self._polling, self._seeing_off):
+        for task in (self._polling, self._releasing):
             if task is not None:
                 task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._loader.close()
+        self._scanner.close()
 
     def index(self, ready_only: bool = False) -> list[Entry]:
-        """All versions that are served, come, go, failed, or were in the folder at the last look, sorted."""
-        found = {key: Entry(*key, State.UNAVAILABLE, NOT_LOADED) for key in self._there}
-        for name, standing in self.standings.items():
-            for version, reason in standing.failed.items():
+        """List all versions that are served, loading, unloading, failed or in the folder at the last scan, sorted."""
+        found = {key: Entry(*key, State.UNAVAILABLE, NOT_LOADED) for key in self._available}
+        for name, status in self.statuses.items():
+            for version, reason in status.failed.items():
                 found[name, version] = Entry(name, version, State.UNAVAILABLE, reason)
         for key in self._models.leaving.values():
-            found[key] = Entry(*key, State.UNLOADING, "requests under way still use it")
+            found[key] = Entry(*key, State.UNLOADING, "requests in flight still use it")
         for key in self._loading:
             found[key] = Entry(*key, State.LOADING, "")
         for model in self._models:
             name, version = model.name, model.version
-            reason = self.standings[name].failed.get(version, "")
+            reason = self.statuses[name].failed.get(version, "")
             state = State.READY
             if model.batcher.hangs:
-                state, reason = State.UNAVAILABLE, "it does not answer any more; load it again"
+                state, reason = State.UNAVAILABLE, "its inference hangs; load it again"
             found[name, version] = Entry(name, version, state, reason)
         return sorted(entry for entry in found.values() if entry.state is State.READY or not ready_only)
 
     async def rescan(self) -> None:
-        """Note for the index what the folder holds now; what it held before if it cannot be read."""
+        """Update the index with the versions in the models folder; an unreadable folder leaves it as it was."""
+        find = partial(find_folders, self._settings.models, lambda _, __: None)
         try:
-            self._there = set(await asyncio.to_thread(find_folders, self._settings.models))
-        except ArtifactError as error:
-            log.warning("models_folder_unreadable", error=str(error))
+            self._available = set(await self._scanner.run_async(find, SCAN_TIMEOUT_S))
+        except (ArtifactError, OSError) as error:
+            self.failures.record("scan_models", error)
 
     async def load(self, name: str, policy: Policy | None = None) -> None:
-        """Serve the versions of a model that ``policy`` (that of the settings) chooses, as they are in the folder now.
+        """Serve the versions of a model that ``policy`` (default: the settings) chooses, as they are in the folder now.
 
-        Those that are served already and have not changed stay as they are. The others are loaded beside them.
+        Versions that are served already and have not changed are kept. The others are loaded beside them.
 
         Raises:
-            LoadFailedError: a version cannot be loaded; all that was served before still is.
+            LoadFailedError: a version cannot be loaded; all versions that were served before still are.
             ModelNotFoundError: the folder has no such model.
         """
         change = Change(name, policy or self._selection.policy(name))
-        self._watch.note(change)
+        self._poller.record_request(change)
         check_loaded(name, await self.apply(change))
 
     async def unload(self, name: str) -> None:
-        """Serve no version of a model any more. Requests under way are answered.
+        """Stop serving all versions of a model. Requests in flight are answered.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -134,122 +140,108 @@ class Repository:
         await self.rescan()
         if name not in {entry.name for entry in self.index()}:
             raise ModelNotFoundError(f"there is no model {name!r}")
-        self._watch.note(Change(name, None))
+        self._poller.record_request(Change(name, None))
         await self.apply(Change(name, None))
 
     async def apply(self, change: Change) -> ModelStatus:
-        """Make a change, whose outcome this process decides alone."""
-        async with self._turn:
-            before = self.standings.get(change.name, ModelStatus({}, {}))
+        """Make a change and return the resulting status of its model."""
+        async with self._change_lock:
+            before = self.statuses.get(change.name, ModelStatus({}, {}))
             after = merge_reports(before, [await self.prepare(change)])
             self.commit(change.name, after)
             return after
 
     async def prepare(self, change: Change) -> ModelStatus:
-        """Load what a change takes, beside what is served; what can be served then, and what cannot."""
+        """Load the versions of a change beside the served ones, and report which of them can be served."""
         if change.policy is None:
             return ModelStatus({}, {})
         self._prepared.clear()
         await self.rescan()
         served = {model.version: model for model in self._models if model.name == change.name}
-        good: dict[int, str] = {}
+        loaded: dict[int, str] = {}
         failed: dict[int, str] = {}
-        for version in target_versions(change, self._there, served):
+        for version in target_versions(change, self._available, served):
             if self._closed:
                 failed[version] = "the service is shutting down"
                 continue
             key = (change.name, version)
             self._loading.add(key)
             try:
-                loaded = await self._in_thread(partial(self._load, *key, served.get(version)))
-            except TimeoutError:
-                loaded = f"it was not loaded within {self._settings.load_timeout_s} s and is given up"
+                load = partial(self._load, *key, served.get(version))
+                model = await self._loader.run_async(load, self._settings.load_timeout_s)
+            except TimeoutError as error:
+                model = f"it was not loaded within {self._settings.load_timeout_s} s and was given up: {error}"
             finally:
                 self._loading.discard(key)
-            if isinstance(loaded, Model):
-                self._prepared.append(loaded)
-                good[version] = loaded.digest
+            if isinstance(model, Model):
+                self._prepared.append(model)
+                loaded[version] = model.digest
             else:
-                failed[version] = loaded
-                log.error("load_failed", model=change.name, version=version, error=loaded)
-        return ModelStatus(good, failed)
+                failed[version] = model
+                log.error("load_failed", model=change.name, version=version, error=model)
+        return ModelStatus(loaded, failed)
 
-    def commit(self, name: str, standing: ModelStatus) -> None:
-        """Serve exactly ``standing`` of the model ``name``, from the next request on."""
+    def commit(self, name: str, status: ModelStatus) -> None:
+        """Serve exactly the versions in ``status`` of the model ``name``, from the next request on."""
         others = [model for model in self._models if model.name != name]
         mine = [model for model in self._models if model.name == name]
-        had = {(model.version, model.digest): model for model in (*mine, *self._prepared)}
+        candidates = {(model.version, model.digest): model for model in (*mine, *self._prepared)}
         self._prepared.clear()
-        self._models.serve([*others, *(had[key] for key in standing.served.items())])
-        if standing != self.standings.pop(name, None):
-            log.info("now_served", model=name, versions=sorted(standing.served), failed=sorted(standing.failed))
-        if any(standing):
-            self.standings[name] = standing
-        if self._seeing_off is None or self._seeing_off.done():
-            self._seeing_off = asyncio.create_task(self._release_retired())
+        self._models.serve([*others, *(candidates[key] for key in status.served.items())])
+        if status != self.statuses.pop(name, None):
+            log.info("now_served", model=name, versions=sorted(status.served), failed=sorted(status.failed))
+        if any(status):
+            self.statuses[name] = status
+        if self._releasing is None or self._releasing.done():
+            self._releasing = asyncio.create_task(self._release_retired())
 
     def _load(self, name: str, version: int, served: Model | None) -> Model | str:
-        """The version as it is in the folder, ``served`` itself if it is just that and answers; or why there is none.
+        """Load a version from the folder; ``served`` itself if it is unchanged and answers. Return text on failure.
 
-        No error leaves the thread: its traceback would keep what was read in memory.
+        No exception leaves the thread, because its traceback would keep the content of the files in memory.
         """
         try:
-            folder = find_folders(self._settings.models).get((name, version))
+            folder = find_folders(self._settings.models, lambda _, __: None).get((name, version))
             if folder is None:
                 return f"there is no {name}/{version} in {self._settings.models}; put it there, or unload {name}"
             artifact = read_artifact(folder)
             if served and served.digest == digest(artifact) and not served.batcher.hangs:
                 return served
             return load_model(name, version, artifact, self._settings, self._opener)
-        except (ArtifactError, StartError) as error:
+        except (ArtifactError, StartError, OSError) as error:
             return str(error)
         except Exception as error:
             log.exception("unhandled_exception")
             return repr(error)
 
-    async def _in_thread(self, work: Callable[[], Value]) -> Value:
-        """What ``work`` gives.
-
-        Raises:
-            TimeoutError: it does not end; its thread is left to itself.
-        """
-        job = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        try:
-            return await asyncio.wait_for(job, self._settings.load_timeout_s)
-        except TimeoutError:
-            self._thread.shutdown(wait=False, cancel_futures=True)
-            self._thread = one_thread()
-            raise
-
     async def _release_retired(self) -> None:
-        """Give memory back as the models that are not served any more go."""
+        """Return memory to the system as retired models are freed."""
         remaining = -1
         while remaining:
             await asyncio.sleep(SETTLE_S)
             before, remaining = remaining, len(self._models.leaving)
             if remaining != before:
-                await asyncio.to_thread(give_memory_back)
+                await asyncio.to_thread(return_free_memory)
 
     async def _poll(self) -> None:
-        while True:
-            for change in await asyncio.to_thread(self._watch.changes):
+        """Apply the changes in the models folder. A change that fails unexpectedly is tried again at the next poll."""
+        scan = await self._scanner.run_async(partial(scan_folder, self._settings.models), SCAN_TIMEOUT_S)
+        for change in self._poller.changes(scan):
+            try:
                 await self.apply(change)
-            await asyncio.sleep(self._settings.poll_s)
+            except Exception as error:  # noqa: BLE001 - the other changes are still to be applied
+                self._poller.mark_outdated(change.name)
+                self.failures.record("poll_models", error, model=change.name)
 
 
-def one_thread() -> ThreadPoolExecutor:
-    """For what must not hold the event loop."""
-    return ThreadPoolExecutor(1, thread_name_prefix="loading")
-
-
-def give_memory_back() -> None:
-    """Have the C library return to the system what is free: GNU's keeps it for itself."""
-    with suppress(OSError, AttributeError, TypeError):  # another C library
+def return_free_memory() -> None:
+    """Have GNU's C library return its free memory to the system; other C libraries need no help."""
+    with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def standings(models: Models) -> dict[str, ModelStatus]:
-    """Of models that have just been loaded, by name."""
+def initial_statuses(models: Models) -> dict[str, ModelStatus]:
+    """The status of each model that has just been loaded, by name."""
     served: dict[str, dict[int, str]] = {}
     for model in models:
         served.setdefault(model.name, {})[model.version] = model.digest

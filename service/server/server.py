@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
         """
         self._engine = Engine(models, settings)
         self._repository = repository or Repository(settings, models)
-        self._metrics = Metrics(self._engine, settings, SharedMetrics(place))
+        self._metrics = Metrics(self._engine, settings, SharedMetrics(place, self._repository.failures))
         self._on_ready = on_ready
         self._is_worker = workers_ready is not None
         self._access_log = AccessLog(settings)

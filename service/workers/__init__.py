@@ -1,1 +1,1 @@
-"""Several processes on one address."""
+"""Several processes that answer on one address and serve the same models."""

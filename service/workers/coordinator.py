@@ -1,135 +1,142 @@
-"""Several processes that serve the same models: all change together, or none does.
+"""Makes all workers serve the same models: a change is made in every worker or in none.
 
-A change that one worker is asked for, or that the folder calls for, goes to the leader, in the supervisor. It has all
-workers load what is new beside what they serve; when all have reported, they switch to what each of them could load.
+A change that a worker requests, or that the models folder calls for, goes to the coordinator in the supervisor. It has
+all workers load the new versions beside the served ones. When all have reported, they switch to the versions that each
+of them has loaded.
 
-- A worker that dies while it loads fails the change: the others go on with what they have.
-- One that dies or fails while it switches is replaced by one that starts with the new standings.
-- One that does not reply in time is taken for dead and told to leave, should it come back.
-- One that started with others than those of the present, since they changed meanwhile, ends and is replaced.
+- If a worker dies while it loads, the change fails and the other workers keep what they serve.
+- A worker that dies or fails while it switches is replaced by one that starts with the new status.
+- A worker that does not reply in time is told to restart.
+- A worker that started with a status that has changed meanwhile is told to restart.
 """
 
-import asyncio
-import os
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
 
 import structlog
 
 from export.artifact import ArtifactError
-from service.inference.registry import Models, Opener, find_folders
+from service.background import BlockingCalls, Failures, backoff_s
+from service.inference.registry import find_folders
 from service.repository.plan import Change, ModelStatus, merge_reports, target_versions
-from service.repository.poller import Poller
-from service.repository.repository import Repository
+from service.repository.poller import Poller, scan_folder
+from service.repository.repository import SCAN_TIMEOUT_S
 from service.settings import Settings
+from service.workers.messages import (
+    ChangePending,
+    ChangeRequest,
+    ChangeResult,
+    Commit,
+    Deregister,
+    ModelStatuses,
+    Prepare,
+    PrepareFailed,
+    Ready,
+    Restart,
+    limit_waits,
+    readable,
+    served_versions,
+    shut,
+)
 
 TICK_S = 0.1
+PENDING_S = 1.0
+"""Interval at which workers are told that the changes they requested are pending."""
 LOST = "a worker failed while it loaded it; the log says how"
 
-ModelStatuses = Mapping[str, ModelStatus]
-
 log = structlog.get_logger(__name__)
-
-
-class Ready(NamedTuple):
-    """A worker serves, and this is what."""
-
-    standings: ModelStatuses
-
-
-class ChangeRequest(NamedTuple):
-    """A worker was asked for a change."""
-
-    number: int
-    change: Change
-
-
-class ChangeResult(NamedTuple):
-    """The outcome of a wish."""
-
-    number: int
-    standing: ModelStatus
-
-
-class Prepare(NamedTuple):
-    """Load what this takes, and report a standing."""
-
-    change: Change
-
-
-class Failed(NamedTuple):
-    """A worker has nothing to report, since it could not do what was asked."""
-
-
-class Commit(NamedTuple):
-    """Serve this from now on, and say `Done`."""
-
-    name: str
-    standing: ModelStatus
-
-
-class Done(NamedTuple):
-    """A worker has switched."""
-
-
-class Restart(NamedTuple):
-    """A worker is to end, so that another one takes its place."""
-
-
-class Deregister(NamedTuple):
-    """A worker ends, and takes no part any more."""
 
 
 class Coordinator:
     """Makes changes in all workers. Runs in a thread of the supervisor."""
 
-    def __init__(self, settings: Settings, standings: ModelStatuses) -> None:
-        """``standings`` is what the first workers are started with."""
-        self.standings: ModelStatuses = dict(standings)
-        """Of the present: what a worker that is started now has to load."""
+    def __init__(self, settings: Settings, statuses: ModelStatuses, failures: Failures | None = None) -> None:
+        """``statuses`` is what the first workers are started with."""
+        self.statuses: ModelStatuses = dict(statuses)
+        """The present status of each model, with which a new worker starts."""
         self._settings = settings
-        self._watch = Poller(settings)
-        self._next_look = time.monotonic() + settings.poll_s
+        self._failures = failures or Failures()
+        self._poller = Poller(settings)
+        self._scanner = BlockingCalls("scan-models")
+        self._failed_polls = 0
+        self._next_poll = time.monotonic() + settings.poll_s
+        self._next_pending = 0.0
         self._pipes: list[Connection] = []
-        self._members: list[Connection] = []
-        self._wishes: deque[tuple[Connection, ChangeRequest]] = deque()
+        self._participants: list[Connection] = []
+        self._requests: deque[tuple[Connection, ChangeRequest]] = deque()
+        """Requested changes that have no result yet; the first is in progress."""
 
     def admit(self, pipe: Connection) -> None:
         """Listen to a worker that has been started."""
+        limit_waits(pipe)
         self._pipes.append(pipe)
 
     def start(self) -> None:
-        """Begin to lead."""
-        threading.Thread(target=self._run, name="leader", daemon=True).start()
+        """Begin to coordinate."""
+        threading.Thread(target=self._run, name="coordinator", daemon=True).start()
 
     @property
     def size(self) -> int:
-        """How many workers take part in changes."""
-        return len(self._members)
+        """The number of workers that take part in changes."""
+        return len(self._participants)
 
     def _run(self) -> None:
+        failed = 0
         while True:
-            for pipe in arrived(self._pipes, TICK_S):
-                self._hear(pipe)
-            while self._wishes:
-                pipe, wish = self._wishes.popleft()
-                self._watch.note(wish.change)
-                self._send(pipe, ChangeResult(wish.number, self._make(wish.change)))
-            if self._settings.poll_s and self._members and time.monotonic() >= self._next_look:
-                for change in self._watch.changes():
-                    self._make(change)
-                self._next_look = time.monotonic() + self._settings.poll_s
+            try:
+                self._step()
+            except Exception as error:  # noqa: BLE001 - without this thread no model could be loaded any more
+                failed += 1
+                self._failures.record("coordinate", error)
+                time.sleep(backoff_s(TICK_S, failed))
+            else:
+                failed = 0
 
-    def _hear(self, pipe: Connection) -> Any:
-        """Take the next message of a worker, None if it has gone, and return it."""
+    def _step(self) -> None:
+        """Handle the messages of the workers, the changes that they request, and changes in the folder."""
+        for pipe in readable(list(self._pipes), TICK_S):
+            self._receive(pipe)
+        while self._requests:
+            pipe, request = self._requests[0]
+            self._poller.record_request(request.change)
+            try:
+                status = self._make(request.change)
+            except Exception as error:  # noqa: BLE001 - the worker that asked waits for a result
+                self._failures.record("coordinate", error)
+                status = None
+            self._requests.popleft()
+            self._send(pipe, ChangeResult(request.number, status))
+        if self._settings.poll_s and self._participants and time.monotonic() >= self._next_poll:
+            self._poll()
+
+    def _poll(self) -> None:
+        try:
+            scan = self._scanner.run(partial(scan_folder, self._settings.models), SCAN_TIMEOUT_S)
+        except (ArtifactError, OSError) as error:
+            self._failed_polls += 1
+            self._next_poll = time.monotonic() + backoff_s(self._settings.poll_s, self._failed_polls)
+            self._failures.record("poll_models", error)
+            return
+        self._failed_polls = 0
+        for change in self._poller.changes(scan):
+            try:
+                self._make(change)
+            except Exception as error:  # noqa: BLE001 - the other changes are still to be made
+                self._poller.mark_outdated(change.name)
+                self._failures.record("poll_models", error, model=change.name)
+        self._next_poll = time.monotonic() + self._settings.poll_s
+
+    def _receive(self, pipe: Connection) -> Any:
+        """Handle the next message of a worker and return it; None if the worker is gone."""
         try:
             message = pipe.recv()
-        except (EOFError, OSError):
+        except Exception as error:  # noqa: BLE001 - a worker that dies may leave half a message
+            if not isinstance(error, EOFError | ConnectionError):
+                self._failures.record("coordinate", error)
             message = None
         match message:
             case None:
@@ -138,170 +145,77 @@ class Coordinator:
                 pipe.close()
             case Deregister():
                 self._forget(pipe)
-            case Ready(standings):
-                if served(standings) == served(self.standings):
-                    self._members.append(pipe)
+            case Ready(statuses):
+                if served_versions(statuses) == served_versions(self.statuses):
+                    self._participants.append(pipe)
                 else:
                     log.warning("worker_outdated")
                     self._send(pipe, Restart())
             case ChangeRequest():
-                self._wishes.append((pipe, message))
+                self._requests.append((pipe, message))
         return message
 
     def _make(self, change: Change) -> ModelStatus:
-        before = self.standings.get(change.name, ModelStatus({}, {}))
-        target_versions = self._target_versions(change, before)
-        asked = list(self._members)
-        replies = self._ask(
-            asked,
-            Prepare(change),
-            self._settings.inference_timeout_s + len(target_versions) * self._settings.load_timeout_s,
-        )
+        before = self.statuses.get(change.name, ModelStatus({}, {}))
+        targets = self._target_versions(change, before)
+        participants = list(self._participants)
+        patience_s = self._settings.inference_timeout_s + len(targets) * self._settings.load_timeout_s
+        replies = self._ask(participants, Prepare(change), patience_s)
         reports = [reply for reply in replies if isinstance(reply, ModelStatus)]
-        if not reports or any(reply is None or isinstance(reply, Failed) for reply in replies):
-            reports.append(ModelStatus({}, dict.fromkeys(target_versions, LOST)))
+        if not reports or any(reply is None or isinstance(reply, PrepareFailed) for reply in replies):
+            reports.append(ModelStatus({}, dict.fromkeys(targets, LOST)))
         after = merge_reports(before, reports)
-        others = {name: standing for name, standing in self.standings.items() if name != change.name}
-        self.standings = others | ({change.name: after} if any(after) else {})
-        self._ask(
-            [pipe for pipe in asked if pipe in self._members],
-            Commit(change.name, after),
-            self._settings.inference_timeout_s,
-        )
+        others = {name: status for name, status in self.statuses.items() if name != change.name}
+        self.statuses = others | ({change.name: after} if any(after) else {})
+        participants = [pipe for pipe in participants if pipe in self._participants]
+        self._ask(participants, Commit(change.name, after), self._settings.inference_timeout_s)
         return after
 
     def _ask(self, pipes: list[Connection], message: object, patience_s: float) -> list[object]:
-        """The replies of these workers; None of one that died, or did not reply in time."""
+        """The replies of workers to ``message``; None for a worker that died or did not reply in time."""
         deadline = time.monotonic() + patience_s
         replies: list[object] = []
         waiting = list(pipes)
-        for pipe in pipes:
-            self._send(pipe, message)
-        while waiting and (left_s := deadline - time.monotonic()) > 0:
-            for pipe in arrived(waiting, left_s):
-                reply = self._hear(pipe)
-                if not isinstance(reply, ChangeRequest):
-                    replies.append(reply)
-                    waiting.remove(pipe)
-        for pipe in waiting:
-            log.error("worker_timeout", seconds=patience_s)
-            self._forget(pipe)
-            self._send(pipe, Restart())
+        try:
+            for pipe in pipes:
+                self._send(pipe, message)
+            while waiting and (left_s := deadline - time.monotonic()) > 0:
+                for pipe in readable(waiting, min(left_s, PENDING_S)):
+                    reply = self._receive(pipe)
+                    if not isinstance(reply, ChangeRequest):
+                        replies.append(reply)
+                        waiting.remove(pipe)
+                self._send_pending()
+        finally:  # a late reply must not be taken for the reply to another message
+            for pipe in waiting:
+                log.error("worker_timeout", seconds=patience_s)
+                self._forget(pipe)
+                self._send(pipe, Restart())
         return replies + [None] * len(waiting)
 
+    def _send_pending(self) -> None:
+        if time.monotonic() >= self._next_pending:
+            self._next_pending = time.monotonic() + PENDING_S
+            for pipe in {pipe for pipe, _ in self._requests}:
+                self._send(pipe, ChangePending())
+
     def _target_versions(self, change: Change, before: ModelStatus) -> list[int]:
+        find = partial(find_folders, self._settings.models, lambda _, __: None)
         try:
-            return target_versions(change, find_folders(self._settings.models), before.served)
-        except ArtifactError:
+            return target_versions(change, self._scanner.run(find, SCAN_TIMEOUT_S), before.served)
+        except (ArtifactError, OSError):
             return sorted(before.served)
 
     def _send(self, pipe: Connection, message: object) -> None:
         try:
-            pipe.send(message)
-        except OSError:
-            log.debug("worker_gone")  # its pipe says so too
+            if not pipe.closed:
+                pipe.send(message)
+        except ConnectionError:
+            log.debug("worker_gone")  # the next read of its pipe says so too
+        except OSError as error:
+            self._failures.record("coordinate", error)
+            shut(pipe)  # half a message may have been sent; the worker restarts
 
     def _forget(self, pipe: Connection) -> None:
-        if pipe in self._members:
-            self._members.remove(pipe)
-
-
-class Participant(Repository):
-    """The repository of a worker, whose changes the leader decides."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        models: Models,
-        pipe: Connection,
-        standings: ModelStatuses,
-        opener: Opener | None = None,
-    ) -> None:
-        """``standings`` is what the leader said was to be loaded, ``pipe`` leads to it."""
-        super().__init__(settings, models, opener)
-        self.standings = dict(standings)
-        self._pipe = pipe
-        self._wishes: dict[int, asyncio.Future[ModelStatus]] = {}
-        self._wished = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self) -> None:
-        """Take part from now on."""
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._listen, args=(loop,), name="member", daemon=True).start()
-        self._send(Ready(self.standings))
-
-    def close(self) -> None:
-        """Take part no more."""
-        self._send(Deregister())
-        super().close()
-
-    async def apply(self, change: Change) -> ModelStatus:
-        """Have the leader make a change in all workers."""
-        self._wished += 1
-        number = self._wished
-        self._wishes[number] = asyncio.get_running_loop().create_future()
-        try:
-            self._send(ChangeRequest(number, change))
-            return await self._wishes[number]
-        finally:
-            del self._wishes[number]
-
-    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            try:
-                loop.call_soon_threadsafe(self._hear, self._pipe.recv())
-            except (EOFError, OSError, RuntimeError):  # the supervisor, or the loop, is gone
-                return
-
-    def _hear(self, message: Any) -> None:
-        match message:
-            case Prepare(change):
-                task = asyncio.create_task(self._report(change))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            case Commit(name, standing):
-                try:
-                    self.commit(name, standing)
-                except Exception:
-                    log.exception("unhandled_exception")
-                    self._send(Deregister())
-                    leave()
-                else:
-                    self._send(Done())
-            case ChangeResult(number, standing):
-                if number in self._wishes and not self._wishes[number].done():
-                    self._wishes[number].set_result(standing)
-            case Restart():
-                leave()
-
-    async def _report(self, change: Change) -> None:
-        try:
-            report: ModelStatus | Failed = await self.prepare(change)
-        except Exception:
-            log.exception("unhandled_exception")
-            report = Failed()
-        self._send(report)
-
-    def _send(self, message: object) -> None:
-        try:
-            self._pipe.send(message)
-        except OSError:
-            log.debug("supervisor_gone")
-
-
-def leave() -> None:
-    """End this worker in order; another one takes its place."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def arrived(pipes: list[Connection], timeout: float) -> list[Connection]:
-    """Those of ``pipes`` that have something to say, once there is one or the seconds of ``timeout`` are over."""
-    waiting = list(pipes)
-    speaking = wait(waiting, timeout)
-    return [pipe for pipe in waiting if pipe in speaking]
-
-
-def served(standings: ModelStatuses) -> dict[str, dict[int, str]]:
-    """What of it is served, by name."""
-    return {name: dict(standing.served) for name, standing in standings.items() if standing.served}
+        if pipe in self._participants:
+            self._participants.remove(pipe)

@@ -1,11 +1,11 @@
-"""Several processes that answer on the same address, and the one that starts them again when they die."""
+"""Starts the worker processes that answer on one address, and replaces those that die or hang."""
 
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,23 +17,25 @@ from types import FrameType
 
 import structlog
 
+from service.background import Failures, backoff_s
 from service.errors import StartError
 from service.inference.registry import load_models
 from service.logging import configure_logs
 from service.metrics.multiprocess import WorkerSlot
 from service.server.server import LAST_S, Server
 from service.settings import Settings
-from service.workers.coordinator import Coordinator, ModelStatuses, Participant, served
+from service.workers.coordinator import Coordinator
+from service.workers.messages import ModelStatuses, served_versions
+from service.workers.participant import Participant
+from service.workers.shared_folder import SharedFolder
 
 CANNOT_START = 3
-"""Exit status of a worker that has said why in its log."""
+"""Exit status of a worker that has logged why it cannot start."""
 SHORT_LIFE_S = 5.0
-"""A worker that dies sooner is replaced only after `PAUSE_S`."""
+"""A worker that dies sooner is replaced only after a pause, which doubles with each such death in a row."""
 PAUSE_S = 1.0
-LOOK_S = 0.1
-"""Between looks at the workers."""
-MEMORY = "/dev/shm"  # noqa: S108 - the folder made in it is nobody else's
-"""Where Linux keeps files that are never on a disk."""
+CHECK_S = 0.1
+"""Interval between checks of the workers."""
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
 
 log = structlog.get_logger(__name__)
@@ -43,141 +45,176 @@ class Supervisor:
     """Keeps ``settings.workers`` processes alive."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None], standings: ModelStatuses
+        self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None], statuses: ModelStatuses
     ) -> None:
-        """``standings`` is what the workers are to serve."""
+        """``statuses`` is what the workers are to serve; ``on_ready`` is called when all of them answer.
+
+        Raises:
+            StartError: there is no place for the memory that the workers share.
+        """
         self._settings = settings
-        self._leader = Coordinator(settings, standings)
+        self._failures = Failures()
+        self._coordinator = Coordinator(settings, statuses, self._failures)
         self._listener = listener
         self._on_ready = on_ready
+        self._shared_folder = SharedFolder()
         self._ready = SPAWN.RawArray("b", settings.workers)
         self._beats = SPAWN.RawArray("L", settings.workers)
+        self._shared_failures = SPAWN.RawArray("L", 1)
         self._heard = [0] * settings.workers
-        """Beats of each, as of the last look."""
+        """The beats of each worker at the last check."""
         self._silent = [0] * settings.workers
-        """Looks since each that answers has beaten."""
-        self._next_look = 0.0
-        self._shared = tempfile.TemporaryDirectory(
-            prefix="stn-serve-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None
-        )
+        """Checks since the last beat of each worker that is ready."""
+        self._next_check = 0.0
         self._workers: dict[int, BaseProcess] = {}
         self._started: dict[int, float] = {}
         self._due = dict.fromkeys(range(settings.workers), 0.0)
-        """When each that does not run is to start."""
+        """When each worker that does not run is to start."""
+        self._short_lives = [0] * settings.workers
+        """How often in a row each worker has died soon after its start, or could not be started."""
         self._signals = 0
         self._latest = math.inf
-        """When workers that still have not ended are killed."""
+        """When workers that have been told to stop are killed."""
         self._announced = False
 
     def run(self) -> int:
-        """Serve until told to stop; the exit status."""
+        """Serve until told to stop, and return the exit status."""
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, self._stop)
         resource_tracker.ensure_running()  # started with the first worker, it would undo what `_start` does to signals
-        self._leader.start()
+        self._coordinator.start()
+        try:
+            return self._supervise()
+        finally:
+            self._shared_folder.remove()
+
+    def _supervise(self) -> int:
         status = told = 0
         while self._workers or not self._signals:
             if not self._signals:
                 self._start_due()
-            wait([worker.sentinel for worker in self._workers.values()], timeout=LOOK_S)
+            wait([worker.sentinel for worker in self._workers.values()], timeout=CHECK_S)
             for index, worker in list(self._workers.items()):
                 if not worker.is_alive():
                     status = max(status, self._reap(index, worker))
             if not self._announced and all(self._ready):
                 self._announced = True
                 self._on_ready()
-            if told < self._signals:  # here and not in the handler: those that were just started are told too
+            if told < self._signals:  # here and not in the handler, so that workers that have just started are told too
                 self._signal_workers(at_once=told > 0)
                 told += 1
-            if time.monotonic() > self._next_look:
-                self._next_look = time.monotonic() + LOOK_S
+            if time.monotonic() > self._next_check:
+                self._next_check = time.monotonic() + CHECK_S
                 self._check_heartbeats()
-        self._shared.cleanup()
+                self._shared_failures[0] = sum(self._failures.counts().values())
         return status
 
     def _start_due(self) -> None:
         now = time.monotonic()
         for index in [index for index, due in self._due.items() if due <= now]:
-            del self._due[index]
-            self._start(index)
+            try:
+                self._start(index)
+            except OSError as error:  # no memory, processes or file descriptors left: there may be later
+                self._short_lives[index] += 1
+                pause_s = backoff_s(PAUSE_S, self._short_lives[index] - 1)
+                self._due[index] = now + pause_s
+                self._failures.record("start_worker", error, worker=index, retry_s=pause_s)
+            else:
+                del self._due[index]
 
     def _start(self, index: int) -> None:
         ours, theirs = SPAWN.Pipe()
-        place = WorkerSlot(Path(self._shared.name), index, self._ready, self._beats)
-        worker = SPAWN.Process(
-            target=work, args=(self._settings, self._listener, place, theirs, self._leader.standings)
-        )
-        # Ctrl+C reaches the whole group. The supervisor says what it means; workers, which inherit this, get none.
+        slot = WorkerSlot(self._shared_folder.path, index, self._ready, self._beats, self._shared_failures)
+        arguments = (self._settings, self._listener, slot, theirs, self._coordinator.statuses)
+        worker = SPAWN.Process(target=work, args=arguments)
+        # Ctrl+C reaches the whole process group. Only the supervisor acts on it; workers inherit that it is blocked.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        worker.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        theirs.close()
-        self._leader.admit(ours)
+        try:
+            worker.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            theirs.close()
+        self._coordinator.admit(ours)
         self._workers[index] = worker
         self._started[index] = time.monotonic()
 
     def _reap(self, index: int, worker: BaseProcess) -> int:
-        """Note that a worker has ended and that another is to start, unless it was to end; the exit status."""
+        """Record that a worker has ended, schedule its replacement while serving, and return the exit status."""
         self._ready[index] = 0
+        self._silent[index] = 0
         del self._workers[index]
+        exit_code = worker.exitcode
         if self._signals:
-            return int(worker.exitcode not in (0, -signal.SIGTERM))  # the latter while it still loads
-        log.error("worker_died", worker=index, pid=worker.pid, exit=worker.exitcode)
-        if worker.exitcode == CANNOT_START and not self._announced:
+            return int(exit_code not in (0, -signal.SIGTERM))  # the latter while it is still loading
+        log.error("worker_died", worker=index, pid=worker.pid, exit=exit_code)
+        if exit_code == CANNOT_START and not self._announced:
             self._stop()
             return 1
         now = time.monotonic()
-        self._due[index] = now + PAUSE_S if now - self._started[index] < SHORT_LIFE_S else now
+        self._short_lives[index] = self._short_lives[index] + 1 if now - self._started[index] < SHORT_LIFE_S else 0
+        self._due[index] = now + (backoff_s(PAUSE_S, self._short_lives[index] - 1) if self._short_lives[index] else 0)
         return 0
 
     def _stop(self, sig: int = 0, frame: FrameType | None = None) -> None:
-        """Have the workers answer what is under way and end; called again, at once."""
+        """Have the workers answer the requests in flight and stop; on a second call, stop at once."""
         self._signals += 1
 
     def _signal_workers(self, *, at_once: bool) -> None:
-        """Tell all workers to end. SIGTERM may have reached them by their group too, so it never means at once."""
+        """Tell all workers to stop. Their process group may send SIGTERM too, so that never means at once."""
         self._latest = time.monotonic() + 2 * LAST_S + (0 if at_once else self._settings.shutdown_timeout_s)
         for worker in self._workers.values():
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signal.SIGUSR1 if at_once else signal.SIGTERM)
 
     def _check_heartbeats(self) -> None:
-        """Kill those that cannot end themselves: suspended ones, or those that something holds with all their threads.
+        """Kill workers that cannot stop by themselves: suspended ones, and those whose threads are all blocked.
 
-        Looks are counted, not time, for those that stand still: while the whole machine is suspended nobody looks.
+        For workers that are silent, checks are counted and not seconds: while the whole machine is suspended, the
+        supervisor does not check.
         """
         too_late = time.monotonic() > self._latest
         for index, worker in self._workers.items():
             beats = self._beats[index]
             self._silent[index] = self._silent[index] + 1 if self._ready[index] and beats == self._heard[index] else 0
             self._heard[index] = beats
-            if (
-                too_late or self._silent[index] * LOOK_S > 2 * self._settings.inference_timeout_s
-            ):  # twice as long as it may itself
+            if too_late or self._silent[index] * CHECK_S > 2 * self._settings.inference_timeout_s:
+                # The watchdog inside the worker has half of that time.
                 log.error("worker_killed", worker=index, pid=worker.pid, reason="late" if too_late else "still")
                 worker.kill()
                 self._silent[index] = 0
+            elif not self._ready[index] and not self._signals and self._loads_too_long(index):
+                log.error("worker_killed", worker=index, pid=worker.pid, reason="start")
+                worker.kill()
         if too_late:
             self._latest = math.inf
 
+    def _loads_too_long(self, index: int) -> bool:
+        """Whether a replacement has not become ready in the time that its models may take to load."""
+        versions = sum(len(status.served) for status in self._coordinator.statuses.values())
+        limit_s = self._settings.load_timeout_s * max(1, versions)
+        return self._announced and time.monotonic() - self._started[index] > limit_s
+
 
 def work(
-    settings: Settings, listener: socket.socket, place: WorkerSlot, pipe: Connection, standings: ModelStatuses
+    settings: Settings, listener: socket.socket, slot: WorkerSlot, pipe: Connection, statuses: ModelStatuses
 ) -> None:
-    """A worker: loads what is to be served and answers on ``listener``.
+    """Run a worker: load the models in ``statuses`` and answer requests on ``listener``.
 
-    In its ``place`` it says when it does; ``pipe`` leads to the supervisor, which makes the changes in ``standings``.
+    ``slot`` tells the other processes when the worker is ready. ``pipe`` leads to the coordinator.
     """
     configure_logs(settings)
-    end_with_parent()
+    stop_with_parent(slot.folder)
 
     def on_ready() -> None:
-        place.ready[place.number] = 1
+        slot.ready[slot.number] = 1
 
     try:
-        models = load_models(settings, present=served(standings))
-        repository = Participant(settings, models, pipe, standings)
-        server = Server(settings, models, on_ready, lambda: all(place.ready), repository, place)
+        models = load_models(settings, present=served_versions(statuses))
+        repository = Participant(settings, models, pipe, statuses)
+        server = Server(settings, models, on_ready, lambda: all(slot.ready), repository, slot)
     except StartError as error:
         log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
         raise SystemExit(CANNOT_START) from None
@@ -185,14 +222,15 @@ def work(
     server.serve_on(listener)
 
 
-def end_with_parent() -> None:
-    """Stop as on SIGTERM when the supervisor is gone."""
+def stop_with_parent(shared_folder: Path) -> None:
+    """Stop as on SIGTERM when the supervisor is gone, and remove the folder that it cannot remove any more."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
     def watch() -> None:
         wait([parent.sentinel])
+        shutil.rmtree(shared_folder, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

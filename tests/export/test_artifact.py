@@ -3,6 +3,8 @@ import io
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from export.artifact import (
     find_artifacts,
     pack_golden,
     read_artifact,
+    read_bytes,
     record,
     seal,
     write_artifact,
@@ -349,3 +352,32 @@ def test_a_disk_that_takes_no_more_keeps_what_was_there(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (folder / "mark").read_text() == "old"
     assert [entry.name for entry in folder.parent.iterdir()] == ["1"]
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for place in (tmp_path / "fifo", tmp_path / "loop", tmp_path / "socket", tmp_path, Path("/dev/zero")):
+            with pytest.raises(ArtifactError, match=r"is not a regular file|cannot read"):
+                read_bytes(place)
+
+
+def test_a_fifo_that_takes_the_place_of_a_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    regular = (tmp_path / "file").stat()
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setattr(Path, "stat", lambda _, **__: regular)
+    with pytest.raises(ArtifactError, match="is not a regular file"):
+        read_bytes(tmp_path / "fifo")
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    short = os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, 3, 0, 0, 0))
+    monkeypatch.setattr("export.artifact.os.fstat", lambda _: short)
+    with pytest.raises(ArtifactError, match="grew while it was read"):
+        read_bytes(tmp_path / "file")

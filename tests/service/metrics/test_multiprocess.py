@@ -1,5 +1,7 @@
 """What several processes counted is added up; who takes a dead one's place goes on from what that had written."""
 
+import math
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from service.metrics.multiprocess import Figures, SharedMetrics, WorkerSlot
 
 
 def ledger(folder: Path, number: int, ready: list[int]) -> SharedMetrics:
-    return SharedMetrics(WorkerSlot(folder, number, ready, [0] * len(ready)))
+    return SharedMetrics(WorkerSlot(folder, number, ready, [0] * len(ready), [0]))
 
 
 def figures(count: float, gauge: float = 0) -> Figures:
@@ -52,6 +54,76 @@ def test_who_takes_its_place_goes_on_from_there_however_often(tmp_path: Path) ->
         successor.publish(figures(5))
     assert one.total().counts == {("requests", "/predict"): [18, 36]}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0.json", "1.json"]
+
+
+def damage(kind: str, file: Path) -> None:
+    content = file.read_bytes()
+    file.unlink()
+    match kind:
+        case "cut off":
+            file.write_bytes(content[:-20])
+        case "empty":
+            file.write_bytes(b"")
+        case "garbage":
+            file.write_bytes(bytes(range(256)))
+        case "another version":
+            file.write_bytes(content.replace(b"metrics 1", b"metrics 2"))
+        case "one byte":
+            file.write_bytes(content.replace(b"3", b"8", 1))
+        case "other JSON":
+            file.write_bytes(b'[[[["request"],["text"]]],[]]')
+        case "a FIFO":
+            os.mkfifo(file)
+        case "a folder":
+            file.mkdir()
+        case "a circular link":
+            file.symlink_to(file)
+
+
+KINDS = ["cut off", "empty", "garbage", "another version", "one byte", "other JSON", "a FIFO", "a circular link"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_costs_the_counts_in_it_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    ready = [1, 1]
+    one, other = ledger(tmp_path, 0, ready), ledger(tmp_path, 1, ready)
+    one.publish(figures(3))
+    other.publish(figures(4))
+    damage(kind, tmp_path / "1.json")
+    assert one.total().counts == figures(3).counts
+    successor = ledger(tmp_path, 1, ready)
+    successor.publish(figures(1))
+    successor.publish(figures(2))
+    found = one.total().counts
+    assert found["requests", "/predict"] == [5, 10], "it goes on"
+    assert found["background", "share_metrics"] == [1]
+    again = ledger(tmp_path, 1, ready)
+    again.publish(figures(1))
+    assert again.total().counts["requests", "/predict"] == [6, 12], "and so does the next one"
+
+
+def test_a_folder_in_the_place_of_a_file_costs_what_cannot_be_shared(tmp_path: Path) -> None:
+    damage_to = tmp_path / "0.json"
+    ledger(tmp_path, 0, [1]).publish(figures(3))
+    damage("a folder", damage_to)
+    lone = ledger(tmp_path, 0, [1])
+    lone.publish(figures(4))
+    assert lone.total().counts["requests", "/predict"] == [4, 8]
+
+
+def test_numbers_that_are_none_are_shared_too(tmp_path: Path) -> None:
+    one, other = ledger(tmp_path, 0, [1, 1]), ledger(tmp_path, 1, [1, 1])
+    one.publish(Figures({}, {("drift",): [math.nan, math.inf]}))
+    assert [math.isnan(value) for value in other.total().gauges["drift",]] == [True, True]
+
+
+def test_failures_of_background_tasks_are_counted_and_so_are_those_of_the_supervisor(tmp_path: Path) -> None:
+    slot = WorkerSlot(tmp_path, 0, [1], [0], [2])
+    metrics = SharedMetrics(slot)
+    metrics.failures.record("poll_models", OSError("Input/output error"))
+    metrics.publish(figures(0))
+    assert metrics.total().counts["background", "poll_models"] == [1]
+    assert metrics.total().counts["background", "supervisor"] == [2]
 
 
 def test_a_process_alone_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from export.artifact import ArtifactError
 from service.repository.plan import Change
-from service.repository.poller import Poller
+from service.repository.poller import Poller, scan_folder
 from service.repository.version_policy import Policy
 from service.settings import Settings
 
@@ -27,60 +30,90 @@ def models(tmp_path: Path) -> Path:
 
 
 def settled(models: Path, **settings: object) -> Poller:
-    """A watch that has seen what there is."""
-    watch = Poller(Settings.model_validate({"models": models, **settings}))
-    watch.changes()
-    assert watch.changes() == []
-    return watch
+    """A poller that has seen the folder as it is."""
+    poller = Poller(Settings.model_validate({"models": models, **settings}))
+    poller.changes(scan_folder(models))
+    assert poller.changes(scan_folder(models)) == []
+    return poller
 
 
 def test_at_first_everything_is_a_change(models: Path) -> None:
-    assert Poller(Settings(models=models)).changes() == [Change("digits", EVERYTHING), Change("signs", EVERYTHING)]
+    poller = Poller(Settings(models=models))
+    assert poller.changes(scan_folder(models)) == [Change("digits", EVERYTHING), Change("signs", EVERYTHING)]
 
 
 def test_a_new_version_and_a_new_model_are_changes_once(models: Path) -> None:
-    watch = settled(models)
+    poller = settled(models)
     put(models, "digits", 2)
     put(models, "letters", 1)
-    assert watch.changes() == [Change("digits", EVERYTHING), Change("letters", EVERYTHING)]
-    assert watch.changes() == []
+    assert poller.changes(scan_folder(models)) == [Change("digits", EVERYTHING), Change("letters", EVERYTHING)]
+    assert poller.changes(scan_folder(models)) == []
 
 
 def test_a_version_that_is_replaced_is_a_change(models: Path) -> None:
-    watch = settled(models)
+    poller = settled(models)
     before = (models / "digits" / "1" / "model.onnx").stat()
     put(models, "digits", 1, "nodel")
     os.utime(models / "digits" / "1" / "model.onnx", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert watch.changes() == [Change("digits", EVERYTHING)]
+    assert poller.changes(scan_folder(models)) == [Change("digits", EVERYTHING)]
 
 
 def test_a_version_that_the_policy_leaves_out_is_no_change(models: Path) -> None:
     put(models, "digits", 5)
-    watch = settled(models, versions="latest")
+    poller = settled(models, versions="latest")
     put(models, "digits", 4)
-    assert watch.changes() == []
+    assert poller.changes(scan_folder(models)) == []
 
 
 def test_a_model_whose_folder_goes_is_unloaded_but_not_when_all_go(models: Path) -> None:
-    watch = settled(models)
+    poller = settled(models)
     shutil.rmtree(models / "digits")
-    assert watch.changes() == [Change("digits", None)]
+    assert poller.changes(scan_folder(models)) == [Change("digits", None)]
     shutil.rmtree(models / "signs")
-    assert watch.changes() == [], "a disk that is gone looks like this"
+    assert poller.changes(scan_folder(models)) == [], "a disk that is gone looks like this"
     models.rmdir()
-    assert watch.changes() == []
+    with pytest.raises(ArtifactError, match="cannot read the models folder"):
+        scan_folder(models)
 
 
 def test_a_model_outside_the_start_up_set_is_left_alone_until_somebody_loads_it(models: Path) -> None:
-    watch = settled(models, load="signs")
+    poller = settled(models, load="signs")
     put(models, "digits", 2)
-    assert watch.changes() == []
-    watch.note(Change("digits", Policy(latest=1)))
-    assert watch.changes() == [Change("digits", Policy(latest=1))]
+    assert poller.changes(scan_folder(models)) == []
+    poller.record_request(Change("digits", Policy(latest=1)))
+    assert poller.changes(scan_folder(models)) == [Change("digits", Policy(latest=1))]
 
 
 def test_a_model_that_somebody_unloaded_stays_so(models: Path) -> None:
-    watch = settled(models)
-    watch.note(Change("digits", None))
+    poller = settled(models)
+    poller.record_request(Change("digits", None))
     put(models, "digits", 2)
-    assert watch.changes() == []
+    assert poller.changes(scan_folder(models)) == []
+
+
+def test_a_model_whose_folder_cannot_be_read_stays_as_it_is_and_holds_up_no_other(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poller = settled(models)
+    put(models, "signs", 2)
+    listed = Path.iterdir
+
+    def fail_for_digits(folder: Path) -> Iterator[Path]:
+        if folder.name == "digits":
+            raise OSError(errno.EIO, "Input/output error")
+        return listed(folder)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "iterdir", fail_for_digits)
+        assert poller.changes(scan_folder(models)) == [Change("signs", EVERYTHING)]
+    assert poller.changes(scan_folder(models)) == []
+
+
+def test_a_change_that_could_not_be_applied_is_reported_again(models: Path) -> None:
+    poller = settled(models)
+    poller.mark_outdated("digits")
+    assert poller.changes(scan_folder(models)) == [Change("digits", EVERYTHING)]
+    assert poller.changes(scan_folder(models)) == []
+    shutil.rmtree(models / "digits")
+    poller.mark_outdated("digits")
+    assert poller.changes(scan_folder(models)) == [Change("digits", None)]

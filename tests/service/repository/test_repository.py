@@ -1,10 +1,12 @@
 """Models come and go within one process."""
 
 import asyncio
+import errno
+import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine
 from service.inference.registry import Models, load_models
 from service.repository import repository as repository_module
+from service.repository.plan import Change, ModelStatus
 from service.repository.repository import NOT_LOADED, Entry, Repository, State
 from service.repository.version_policy import Policy
 from service.settings import Settings
@@ -302,3 +305,76 @@ async def test_nothing_of_a_model_that_went_is_kept(folder: Path, monkeypatch: p
             await until(lambda: not it.models.leaving)
         assert [entry.version for entry in it.repository.index(ready_only=True)] == [4]
         assert it.repository.index()[0] == Entry("digits", 1, State.UNAVAILABLE, NOT_LOADED)
+
+
+@on_a_loop
+async def test_the_folder_is_polled_on_after_it_could_not_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    async with kept(folder, poll_s=1) as it:
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "is_file", fail)
+            await until(lambda: it.repository.failures.counts().get("poll_models", 0) > 0)
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        await until(lambda: it.label() == "two-0")
+
+
+@on_a_loop
+async def test_a_change_that_fails_unexpectedly_holds_up_no_other_and_is_made_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(folder, poll_s=1) as it:
+        prepare = it.repository.prepare
+
+        async def fail_for_digits(change: Change) -> ModelStatus:
+            if change.name == "digits":
+                raise RuntimeError("can't start new thread")
+            return await prepare(change)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(it.repository, "prepare", fail_for_digits)
+            artifacts.write_labelled(folder / "digits" / "2", "two-")
+            artifacts.write_labelled(folder / "letters" / "1", "l-")
+            await until(lambda: it.repository.failures.counts().get("poll_models", 0) > 0)
+            await until(lambda: ("letters", 1, State.READY, "") in it.entries())
+        await until(lambda: it.label() == "two-0")
+
+
+@pytest.mark.parametrize("lone", [False, True], ids=["in an artifact", "as a lone model file"])
+@on_a_loop
+async def test_a_fifo_in_the_place_of_a_model_holds_nothing_up(folder: Path, lone: bool) -> None:
+    async with kept(folder, poll_s=1) as it:
+        bad = artifacts.write_labelled(folder / ".aside", "bad-")
+        for name in ("manifest.json", artifacts.MODEL) if lone else (artifacts.MODEL,):
+            (bad / name).unlink()
+        os.mkfifo(bad / artifacts.MODEL)
+        bad.rename(folder / "digits" / "2")
+        await until(lambda: len(it.entries()) == 2 and it.entries()[1].state is State.UNAVAILABLE)
+        artifacts.write_labelled(folder / "digits" / "3", "three-")
+        await until(lambda: it.label() == "three-0")
+        assert it.repository.failures.counts() == {}
+
+
+@on_a_loop
+async def test_a_disk_that_does_not_answer_is_given_up_and_polled_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository_module, "SCAN_TIMEOUT_S", 0.1)
+    mended = threading.Event()
+    listed = Path.iterdir
+
+    def hang(path: Path) -> Iterator[Path]:
+        mended.wait()
+        return listed(path)
+
+    async with kept(folder, poll_s=1) as it:
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "iterdir", hang)
+            await until(lambda: it.repository.failures.counts().get("poll_models", 0) > 0)
+            await it.repository.rescan()  # which requests for the index wait for
+        mended.set()
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        await until(lambda: it.label() == "two-0")

@@ -1,6 +1,7 @@
-"""All workers change together or none does: a leader and members over real pipes, here in one process."""
+"""All workers change together or none does: a coordinator and participants over real pipes, here in one process."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -12,22 +13,18 @@ from typing import Any
 
 import pytest
 
+from service.background import Failures
 from service.errors import LoadFailedError, ModelNotFoundError
 from service.inference.registry import load_models
 from service.repository.plan import CHANGED, Change, ModelStatus
-from service.repository.repository import State, standings
+from service.repository.repository import State, initial_statuses
 from service.settings import Settings
-from service.workers.coordinator import (
-    LOST,
-    Commit,
-    Coordinator,
-    Deregister,
-    Done,
-    Participant,
-    Prepare,
-    Ready,
-    Restart,
-)
+from service.workers import coordinator as coordinator_module
+from service.workers import messages as messages_module
+from service.workers import participant as participant_module
+from service.workers.coordinator import LOST, Coordinator
+from service.workers.messages import Commit, Committed, Deregister, Prepare, Ready, Restart
+from service.workers.participant import Participant
 from tests.conftest import START_S
 from tests.service import artifacts
 from tests.service.loops import on_a_loop
@@ -37,52 +34,53 @@ __all__ = ["folder"]  # a fixture
 
 
 class Workers:
-    """A leader, two members, and what is needed for more."""
+    """A coordinator, two participants, and what is needed for more."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.leader = Coordinator(settings, standings(load_models(settings)))
-        self.members = [self.start() for _ in range(2)]
-        self.leader.start()
+        self.failures = Failures()
+        self.coordinator = Coordinator(settings, initial_statuses(load_models(settings)), self.failures)
+        self.participants = [self.start() for _ in range(2)]
+        self.coordinator.start()
 
     def start(self) -> Participant:
-        """A member with the standings of the present."""
+        """A participant with the statuses of the present."""
         ours, theirs = Pipe()
-        self.leader.admit(ours)
-        present = self.leader.standings
+        self.coordinator.admit(ours)
+        present = self.coordinator.statuses
         models = load_models(self.settings, present={name: of.served for name, of in present.items()})
-        member = Participant(self.settings, models, theirs, present)
-        member.start()
-        return member
+        participant = Participant(self.settings, models, theirs, present)
+        participant.start()
+        return participant
 
     def pretend(self, says: object) -> Connection:
         """The pipe of a worker that the test plays itself."""
         ours, theirs = Pipe()
-        self.leader.admit(ours)
+        self.coordinator.admit(ours)
         theirs.send(says)
         return theirs
 
     async def join(self) -> Connection:
         """The pipe of a worker that the test plays itself, once it takes part."""
-        pipe = self.pretend(Ready(self.leader.standings))
-        await until(lambda: self.leader.size == len(self.members) + 1)
+        pipe = self.pretend(Ready(self.coordinator.statuses))
+        await until(lambda: self.coordinator.size == len(self.participants) + 1)
         return pipe
 
     def versions(self) -> list[list[int]]:
-        """What each of the members serves."""
-        return [[entry.version for entry in member.index(ready_only=True)] for member in self.members]
+        """What each of the participants serves."""
+        return [[entry.version for entry in participant.index(ready_only=True)] for participant in self.participants]
 
 
 @asynccontextmanager
 async def working(models: Path, **options: object) -> AsyncIterator[Workers]:
     workers = Workers(Settings.model_validate({"models": models, "device": "cpu", **options}))
     yield workers
-    for member in workers.members:
-        member.close()
+    for participant in workers.participants:
+        participant.close()
 
 
 async def heard(pipe: Connection) -> Any:
-    """What the leader says to a worker that the test plays."""
+    """What the coordinator says to a worker that the test plays."""
     assert await asyncio.to_thread(pipe.poll, START_S), "it says nothing"
     return pipe.recv()
 
@@ -91,12 +89,12 @@ async def heard(pipe: Connection) -> Any:
 async def test_what_one_is_asked_for_all_do(folder: Path) -> None:
     async with working(folder) as workers:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        await workers.members[0].load("digits")
+        await workers.participants[0].load("digits")
         assert workers.versions() == [[1, 2], [1, 2]]
-        await workers.members[1].unload("digits")
+        await workers.participants[1].unload("digits")
         assert workers.versions() == [[], []]
         with pytest.raises(ModelNotFoundError):
-            await workers.members[0].load("letters")
+            await workers.participants[0].load("letters")
 
 
 @on_a_loop
@@ -104,10 +102,10 @@ async def test_all_say_why_a_version_could_not_be_loaded(folder: Path) -> None:
     async with working(folder) as workers:
         (artifacts.write_labelled(folder / "digits" / "2", "bad-") / artifacts.MODEL).unlink()
         with pytest.raises(LoadFailedError, match="digits/2"):
-            await workers.members[0].load("digits")
-        workers.members.append(workers.start())
-        for member in workers.members:
-            one, two = member.index()
+            await workers.participants[0].load("digits")
+        workers.participants.append(workers.start())
+        for participant in workers.participants:
+            one, two = participant.index()
             assert (one.state, two.state) == (State.READY, State.UNAVAILABLE)
             assert "cannot read" in two.reason
 
@@ -117,7 +115,7 @@ async def test_changes_that_are_asked_for_at_once_are_made_one_after_another(fol
     async with working(folder) as workers:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         artifacts.write_labelled(folder / "letters" / "1", "l-")
-        one, other = workers.members
+        one, other = workers.participants
         await asyncio.gather(one.load("digits"), other.load("letters"), other.unload("digits"), one.load("letters"))
         of_one, of_other = workers.versions()
         assert of_one == of_other
@@ -129,13 +127,13 @@ async def test_one_that_dies_while_it_loads_fails_the_change_for_all(folder: Pat
     async with working(folder) as workers:
         mortal = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        load = asyncio.create_task(workers.members[0].load("digits"))
+        load = asyncio.create_task(workers.participants[0].load("digits"))
         assert isinstance(await heard(mortal), Prepare)
         mortal.close()
         with pytest.raises(LoadFailedError, match=LOST):
             await load
         assert workers.versions() == [[1], [1]]
-        await workers.members[0].load("digits")
+        await workers.participants[0].load("digits")
         assert workers.versions() == [[1, 2], [1, 2]], "the others go on"
 
 
@@ -144,13 +142,13 @@ async def test_one_that_dies_while_it_switches_fails_nothing(folder: Path) -> No
     async with working(folder) as workers:
         mortal = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        load = asyncio.create_task(workers.members[0].load("digits"))
+        load = asyncio.create_task(workers.participants[0].load("digits"))
         assert isinstance(await heard(mortal), Prepare)
-        mortal.send(ModelStatus(dict(standings(load_models(workers.settings))["digits"].served), {}))
+        mortal.send(ModelStatus(dict(initial_statuses(load_models(workers.settings))["digits"].served), {}))
         assert isinstance(await heard(mortal), Commit)
         mortal.close()
         await load
-        workers.members.append(workers.start())
+        workers.participants.append(workers.start())
         assert workers.versions() == [[1, 2]] * 3, "its replacement comes up with the present set"
 
 
@@ -160,15 +158,15 @@ async def test_one_that_does_not_reply_holds_up_nobody_for_long_and_is_to_leave(
     async with working(folder, inference_timeout_s=5, load_timeout_s=5) as workers:
         silent = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        load = asyncio.create_task(workers.members[0].load("digits"))
+        load = asyncio.create_task(workers.participants[0].load("digits"))
         assert isinstance(await heard(silent), Prepare)
         if replies:
-            silent.send(ModelStatus(dict(workers.leader.standings["digits"].served), {}))
+            silent.send(ModelStatus(dict(workers.coordinator.statuses["digits"].served), {}))
             assert isinstance(await heard(silent), Commit)
         assert isinstance(await heard(silent), Restart)
         with pytest.raises(LoadFailedError, match=CHANGED if replies else LOST):
             await load
-        await workers.members[0].load("digits")
+        await workers.participants[0].load("digits")
         assert workers.versions() == [[1, 2], [1, 2]], "the others go on"
 
 
@@ -182,10 +180,10 @@ async def test_one_that_cannot_say_what_it_loaded_fails_the_change_for_all(
     async with working(folder) as workers:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         with monkeypatch.context() as broken:
-            broken.setattr(workers.members[1], "prepare", fail)
+            broken.setattr(workers.participants[1], "prepare", fail)
             with pytest.raises(LoadFailedError, match=LOST):
-                await workers.members[0].load("digits")
-        await workers.members[0].load("digits")
+                await workers.participants[0].load("digits")
+        await workers.participants[0].load("digits")
         assert workers.versions() == [[1, 2], [1, 2]]
 
 
@@ -193,18 +191,18 @@ async def test_one_that_cannot_say_what_it_loaded_fails_the_change_for_all(
 async def test_one_that_cannot_switch_takes_no_part_any_more_and_ends(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(name: str, standing: ModelStatus) -> None:
-        raise ValueError(name, standing)
+    def fail(name: str, status: ModelStatus) -> None:
+        raise ValueError(name, status)
 
     told: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *call: told.append(call))
     async with working(folder) as workers:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        monkeypatch.setattr(workers.members[1], "commit", fail)
-        await workers.members[0].load("digits")
+        monkeypatch.setattr(workers.participants[1], "commit", fail)
+        await workers.participants[0].load("digits")
         assert workers.versions() == [[1, 2], [1]]
         assert told == [(os.getpid(), signal.SIGTERM)]
-        assert workers.leader.size == 1
+        assert workers.coordinator.size == 1
 
 
 @on_a_loop
@@ -212,11 +210,11 @@ async def test_one_that_read_another_folder_than_the_others_fails_the_change(fol
     async with working(folder) as workers:
         other = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        load = asyncio.create_task(workers.members[0].load("digits"))
+        load = asyncio.create_task(workers.participants[0].load("digits"))
         assert isinstance(await heard(other), Prepare)
-        other.send(ModelStatus({**workers.leader.standings["digits"].served, 2: "something else"}, {}))
+        other.send(ModelStatus({**workers.coordinator.statuses["digits"].served, 2: "something else"}, {}))
         assert isinstance(await heard(other), Commit)
-        other.send(Done())
+        other.send(Committed())
         with pytest.raises(LoadFailedError, match="changed while it was read"):
             await load
         assert workers.versions() == [[1], [1]]
@@ -227,7 +225,7 @@ async def test_one_that_ends_in_order_takes_no_part(folder: Path) -> None:
     async with working(folder) as workers:
         leaving = await workers.join()
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        load = asyncio.create_task(workers.members[0].load("digits"))
+        load = asyncio.create_task(workers.participants[0].load("digits"))
         assert isinstance(await heard(leaving), Prepare)
         leaving.send(Deregister())
         await load
@@ -237,14 +235,99 @@ async def test_one_that_ends_in_order_takes_no_part(folder: Path) -> None:
 @on_a_loop
 async def test_one_that_started_with_what_is_outdated_is_told_to_leave(folder: Path) -> None:
     async with working(folder) as workers:
-        before = workers.leader.standings
+        before = workers.coordinator.statuses
         artifacts.write_labelled(folder / "digits" / "2", "two-")
-        await workers.members[0].load("digits")
+        await workers.participants[0].load("digits")
         assert isinstance(await heard(workers.pretend(Ready(before))), Restart)
 
 
 @on_a_loop
-async def test_the_leader_looks_at_the_folder_for_all(folder: Path) -> None:
+async def test_the_coordinator_looks_at_the_folder_for_all(folder: Path) -> None:
     async with working(folder, poll_s=1) as workers:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
         await until(lambda: workers.versions() == [[1, 2], [1, 2]])
+
+
+@on_a_loop
+async def test_the_coordinator_goes_on_after_the_folder_could_not_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    async with working(folder, poll_s=1) as workers:
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "is_file", fail)
+            await until(lambda: workers.failures.counts().get("poll_models", 0) > 0)
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        await until(lambda: workers.versions() == [[1, 2], [1, 2]])
+        artifacts.write_labelled(folder / "digits" / "3", "three-")
+        await workers.participants[0].load("digits")
+        assert workers.versions() == [[1, 2, 3], [1, 2, 3]]
+
+
+@on_a_loop
+async def test_a_change_in_which_the_coordinator_fails_is_answered_and_the_next_one_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> ModelStatus:
+        raise ValueError("a defect")
+
+    async with working(folder) as workers:
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        with monkeypatch.context() as broken:
+            broken.setattr(coordinator_module, "merge_reports", fail)
+            with pytest.raises(LoadFailedError, match="the supervisor failed"):
+                await workers.participants[0].load("digits")
+        assert workers.failures.counts() == {"coordinate": 1}
+        await workers.participants[1].load("digits")
+        assert workers.versions() == [[1, 2], [1, 2]]
+
+
+@on_a_loop
+async def test_a_coordinator_that_is_silent_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(participant_module, "COORDINATOR_TIMEOUT_S", 0.5)
+    settings = Settings(models=folder, device="cpu")
+    models = load_models(settings)
+    ours, theirs = Pipe()  # nobody reads what comes through it
+    lonely = Participant(settings, models, theirs, initial_statuses(models))
+    lonely.start()
+    with pytest.raises(LoadFailedError, match="the supervisor does not answer"):
+        await lonely.load("digits")
+    lonely.close()
+    ours.send(Ready({}))  # its thread ends
+
+
+@on_a_loop
+async def test_a_load_that_takes_longer_than_the_coordinator_may_be_silent_is_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(participant_module, "COORDINATOR_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(coordinator_module, "PENDING_S", 0.1)
+    async with working(folder) as workers:
+        slow = await workers.join()
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        load = asyncio.create_task(workers.participants[0].load("digits"))
+        assert isinstance(await heard(slow), Prepare)
+        await asyncio.sleep(2)
+        slow.send(Deregister())
+        await load
+        assert workers.versions() == [[1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize("sent", [b"\0\0\0\x08garbage!", b"\0\0\0\x08half"], ids=["garbage", "half a message"])
+@on_a_loop
+async def test_a_worker_whose_messages_cannot_be_read_holds_up_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(messages_module, "IO_TIMEOUT_S", 1)
+    async with working(folder) as workers:
+        mad = await workers.join()
+        os.write(mad.fileno(), sent)
+        await until(lambda: workers.coordinator.size == 2)
+        assert workers.failures.counts() == {"coordinate": 1}
+        with pytest.raises((EOFError, OSError)):
+            await heard(mad)
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        await workers.participants[0].load("digits")
+        assert workers.versions() == [[1, 2], [1, 2]]

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.workers.shared_folder import MEMORY, PREFIX
 from tests.conftest import STOP_S, Service, start_service, wait_until
 from tests.service.answers import PICTURE, receive
 from tests.service.server.test_process import begin_upload
@@ -126,3 +127,45 @@ def test_a_worker_that_stands_still_does_not_keep_the_others_from_ending() -> No
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(STOP_S) == 1
         assert service.log().count("worker_killed") == 1
+
+
+def shared_folders() -> set[Path]:
+    return set(Path(MEMORY).glob(f"{PREFIX}*"))
+
+
+def test_a_worker_whose_metrics_file_is_damaged_is_replaced_by_one_that_serves() -> None:
+    there = shared_folders()
+    with start_service("--workers", 2) as service:
+        (folder,) = shared_folders() - there
+        wait_until(lambda: len(list(folder.glob("*.json"))) == 2)
+        before = workers(service)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not before & workers(service))
+        for file in folder.glob("*.json"):
+            file.write_bytes(file.read_bytes()[:-10])
+        wait_until(lambda: readiness(service) == 200)
+        assert deaths(service) == 2
+        metrics = service.client.get("/metrics")
+        assert metrics.status_code == 200
+        assert service.log().count("background_failure") >= 2
+
+
+def test_nothing_is_left_of_a_service_whose_supervisor_was_killed() -> None:
+    there = shared_folders()
+    with start_service("--workers", 2) as service:
+        (folder,) = shared_folders() - there
+        started = workers(service)
+        service.process.kill()
+        service.process.wait(STOP_S)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+        assert not folder.exists()
+
+
+def test_a_worker_that_does_not_get_ready_is_replaced() -> None:
+    with start_service("--workers", 2, "--load-timeout-s", 3) as service:
+        before = workers(service)
+        os.kill(min(before), signal.SIGKILL)
+        os.kill(replacement(service, before), signal.SIGSTOP)  # while it loads
+        wait_until(lambda: '"reason": "start"' in service.log())
+        wait_until(lambda: readiness(service) == 200)

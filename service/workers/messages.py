@@ -1,0 +1,94 @@
+"""The messages between the coordinator and its participants, and the pipes that carry them."""
+
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import NamedTuple
+
+from service.repository.plan import Change, ModelStatus
+
+ModelStatuses = Mapping[str, ModelStatus]
+"""The status of each model by name."""
+IO_TIMEOUT_S = 10
+"""Longest time to send or receive one message."""
+
+
+class Ready(NamedTuple):
+    """A worker answers requests and serves these models."""
+
+    statuses: ModelStatuses
+
+
+class ChangeRequest(NamedTuple):
+    """A worker was asked for a change."""
+
+    number: int
+    change: Change
+
+
+class ChangePending(NamedTuple):
+    """The coordinator is alive and has yet to finish the changes that were requested."""
+
+
+class ChangeResult(NamedTuple):
+    """The outcome of a requested change; None if the coordinator failed."""
+
+    number: int
+    status: ModelStatus | None
+
+
+class Prepare(NamedTuple):
+    """Load the versions of a change and report them as a `ModelStatus`."""
+
+    change: Change
+
+
+class PrepareFailed(NamedTuple):
+    """A worker could not carry out `Prepare`."""
+
+
+class Commit(NamedTuple):
+    """Serve these versions from now on and reply with `Committed`."""
+
+    name: str
+    status: ModelStatus
+
+
+class Committed(NamedTuple):
+    """A worker serves the versions of a `Commit`."""
+
+
+class Restart(NamedTuple):
+    """Stop, so that a new worker takes over."""
+
+
+class Deregister(NamedTuple):
+    """A worker is stopping and takes no part in further changes."""
+
+
+def limit_waits(pipe: Connection) -> None:
+    """Make a send or receive on ``pipe`` fail with an OSError if the other end stops in the middle of a message."""
+    with socket.socket(fileno=pipe.fileno()) as end:
+        limit = struct.pack("ll", IO_TIMEOUT_S, 0)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        end.detach()
+
+
+def shut(pipe: Connection) -> None:
+    """End the conversation on ``pipe``: both ends find that the other one is gone."""
+    with socket.socket(fileno=pipe.fileno()) as end:
+        end.shutdown(socket.SHUT_RDWR)
+        end.detach()
+
+
+def readable(pipes: Sequence[Connection], timeout_s: float) -> list[Connection]:
+    """The ``pipes`` with a message or at their end, in order, after waiting for the first for up to ``timeout_s``."""
+    found = wait(pipes, timeout_s)
+    return [pipe for pipe in pipes if pipe in found]
+
+
+def served_versions(statuses: ModelStatuses) -> dict[str, dict[int, str]]:
+    """The digests of the served versions by model."""
+    return {name: dict(status.served) for name, status in statuses.items() if status.served}
