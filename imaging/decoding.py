@@ -5,11 +5,12 @@ from functools import partial
 
 from PIL import Image
 
+from imaging.bmp import open_bmp
 from imaging.errors import ImageTooLargeError
 from imaging.fast_codecs import PlainImage, decode_plain, open_plain
 from imaging.formats import identify
 from imaging.jpeg import open_jpeg
-from imaging.pillow_formats import open_avif, open_bmp, open_gif, open_heif, open_netpbm, open_with_pillow
+from imaging.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow
 from imaging.png import open_png
 from imaging.stored import StoredImage, reporting_damage
 from imaging.tiff import open_tiff
