@@ -1,6 +1,6 @@
 """BMP files as browsers show them: Pillow decodes them, except for those that are run-length encoded.
 
-Of the latter Pillow takes pixels that were left out for the first colour of the palette; they are transparent.
+Of the latter Pillow takes pixels that were left out for the first colour of the palette; browsers show them black.
 """
 
 import struct
@@ -93,10 +93,7 @@ def open_run_length_encoded(header: Header, data: bytes) -> StoredImage:
         read = entries[: len(entries) // 4 * 4].reshape(-1, 4)[: len(palette), 2::-1]
         palette[: len(read)] = read
         levels, drawn = decode_runs(header, data)
-        image = Image.fromarray(palette[levels][::-1])
-        if not drawn.all():
-            image.putalpha(Image.fromarray(drawn[::-1] * np.uint8(255)))
-        return image
+        return Image.fromarray((palette[levels] * drawn[..., np.newaxis])[::-1])
 
     return StoredImage("BMP", header.width, header.height, True, load)
 

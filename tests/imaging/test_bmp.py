@@ -125,17 +125,17 @@ RUNS: dict[str, tuple[bytes, list[list[int]]]] = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_run_length_encoding_leaves_transparent_what_it_leaves_out(name: str) -> None:
+def test_run_length_encoding_shows_black_what_it_leaves_out(name: str) -> None:
     runs, levels = RUNS[name]
-    expected = np.vstack([INKS, [[200] * 3]])[np.array(levels)]
-    assert difference(run_length_encoded(runs), expected, background=(200,)) == 0
+    expected = np.vstack([INKS, [[0] * 3]])[np.array(levels)]
+    assert difference(run_length_encoded(runs), expected) == 0
 
 
 def test_run_length_encoding_of_four_bits() -> None:
     runs = b"\4\x5a\0\0\0\3\x12\x30\1\x40\0\0\3\x67\0\1"
     levels = np.array([[6, 7, 6, NONE], [1, 2, 3, 4], [5, 10, 5, 10]])
-    expected = np.vstack([INKS, [[200] * 3]])[levels]
-    assert difference(run_length_encoded(runs, bits=4), expected, background=(200,)) == 0
+    expected = np.vstack([INKS, [[0] * 3]])[levels]
+    assert difference(run_length_encoded(runs, bits=4), expected) == 0
 
 
 def test_run_length_encoding_cut_short_is_damage() -> None:

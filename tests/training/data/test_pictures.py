@@ -31,7 +31,7 @@ def served(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
     """``(H, W, C)`` as the service reads ``file``."""
     fields = {"name": "image", "height": size[0], "width": size[1], "channels": channels, "resize": "bilinear"}
     model_input = ImageInput.model_validate(fields | {"background": (0,) * channels})
-    return preprocess(open_picture(Upload(file.read_bytes(), None), 10_000), model_input).pixels
+    return preprocess(open_picture(Upload(file.read_bytes(), None), 100_000), model_input).pixels
 
 
 def test_pictures_come_in_order_and_in_the_size_asked_for(tmp_path: Path) -> None:
