@@ -40,14 +40,14 @@ RUN touch README.md LICENSE && \
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/venv/bin/python
 
 FROM build AS build-cpu
-RUN pip install --constraint constraints.txt '.[serve-cpu]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[serve-cpu,heif]' && pip uninstall --yes stn-serve
 
 FROM base AS cpu
 COPY --from=build-cpu /venv /venv
 COPY --from=code /app /app
 
 FROM build AS build-cuda
-RUN pip install --constraint constraints.txt '.[cuda]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[cuda,heif]' && pip uninstall --yes stn-serve
 
 FROM base AS cuda
 # The driver features that the NVIDIA container toolkit mounts. The user chooses the GPUs.
@@ -56,7 +56,7 @@ COPY --from=build-cuda /venv /venv
 COPY --from=code /app /app
 
 FROM build AS build-train
-RUN pip install --constraint constraints.txt '.[train]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[train,heif]' && pip uninstall --yes stn-serve
 
 FROM base AS train
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility HOME=/tmp

@@ -5,15 +5,26 @@ from functools import partial
 
 from PIL import Image
 
+from imaging.bmp import open_bmp
 from imaging.errors import ImageTooLargeError
 from imaging.fast_codecs import PlainImage, decode_plain, open_plain
 from imaging.formats import identify
-from imaging.pillow_formats import open_with_pillow
+from imaging.jpeg import open_jpeg
+from imaging.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow
+from imaging.png import open_png
 from imaging.stored import StoredImage, reporting_damage
+from imaging.tiff import open_tiff
 
 OPENERS: dict[str, Callable[[bytes], StoredImage]] = {
-    **{name: partial(open_with_pillow, picture_format=name) for name in ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")},
-    **{name: partial(open_with_pillow, picture_format=name) for name in ("AVIF", "PPM")},
+    "PNG": open_png,
+    "JPEG": open_jpeg,
+    "TIFF": open_tiff,
+    "BMP": open_bmp,
+    "GIF": open_gif,
+    "WEBP": partial(open_with_pillow, picture_format="WEBP"),
+    "AVIF": open_avif,
+    "HEIF": open_heif,
+    "PPM": open_netpbm,
 }
 """What reads the header of a file of each format."""
 

@@ -23,10 +23,12 @@ def simplify(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray(eight_bits(np.asarray(image), WHITE_16_BIT))
+    if image.mode == "La":  # which Pillow converts to nothing else
+        image = image.convert("LA")
     mode = SIMPLE.get(image.mode)
     if mode is None:
         raise UnsupportedImageError(
-            f"pictures of mode {image.mode} have no agreed black and white", "convert it to 8 or 16 bits"
+            f"this is a picture of mode {image.mode}, which is not taken", "save it as 8-bit grey or RGB"
         )
     if mode in ("L", "RGB") and image.has_transparency_data:
         mode = "RGBA"

@@ -45,7 +45,7 @@ BINARY = {"type": "string", "format": "binary"}
 PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF of any size, in one of three ways.",
+        "description": "A PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or HEIC of any size, in one of three ways.",
         "content": {
             "multipart/form-data": {
                 "schema": {"type": "object", "required": ["image"], "properties": {"image": BINARY}}

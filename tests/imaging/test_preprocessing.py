@@ -88,7 +88,7 @@ def test_pixels_are_counted_before_decoding() -> None:
 @pytest.mark.parametrize(("dtype", "value"), [(np.int32, 70_000), (np.int32, -1), (np.int32, 100), (np.float32, 0.5)])
 def test_depths_without_an_agreed_white_are_refused(dtype: type, value: float) -> None:
     data = saved(Image.fromarray(np.full((4, 4), value, dtype)), "TIFF")
-    with pytest.raises(UnsupportedImageError, match="8 or 16 bits"):
+    with pytest.raises(UnsupportedImageError, match="8-bit grey"):
         read(data)
 
 

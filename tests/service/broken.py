@@ -107,9 +107,6 @@ DAMAGED: dict[str, bytes] = {
     "PNG of 7 bits": png(8, 8, rows(8, 8), depth=7),
     "PNG of an unknown colour type": png(8, 8, rows(8, 8), colour=5),
     "PNG with a chunk longer than the file": png(8, 8, b"\x7f\xff\xff\xffIDAT"),
-    "PNG with a text that unpacks to 100 MB": png(
-        8, 8, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 * 2**20), 9)), rows(8, 8)
-    ),
     "JPEG without an end marker": WHOLE["JPEG"][:-2],
     "JPEG of a start marker alone": b"\xff\xd8\xff",
     "JPEG with its header only": WHOLE["JPEG"][: WHOLE["JPEG"].index(b"\xff\xda")],
@@ -159,6 +156,11 @@ ODD: dict[str, bytes] = {
     "PNG with too few rows": png(8, 8, rows(8, 3)),
     "PNG with a palette of odd length": png(8, 8, chunk(b"PLTE", b"12345"), rows(8, 8), colour=3),
     "PNG with pixels beyond its palette": png(8, 8, chunk(b"PLTE", b"123"), rows(8, 8), colour=3),
+    "PNG with a text that unpacks to 100 MB": png(
+        8, 8, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 * 2**20), 9)), rows(8, 8)
+    ),
+    "PNG with a bad checksum of its text": png(8, 8, patched(chunk(b"tEXt", b"a\0b"), 11, b"\xff\xff"), rows(8, 8)),
+    "PNG with a bad checksum of its gamma": png(8, 8, patched(chunk(b"gAMA", bytes(4)), 12, b"\xff\xff"), rows(8, 8)),
     "PNG followed by other bytes": WHOLE["PNG"] + b"<?php",
 }
 """Any viewer shows them, so they are answered."""
@@ -169,7 +171,7 @@ FOREIGN: dict[str, bytes] = {
     "zip": archive(),
     "PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
     "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>',
-    "PPM": encode(DIGITS[0], "PPM"),
+    "PPM written as text": b"P2 2 1 255 0 255",
     "ICO": save(Image.fromarray(DIGITS[0]), "ICO"),
     "JPEG 2000": save(Image.fromarray(DIGITS[0]), "JPEG2000"),
     "sound": b"RIFF\x24\0\0\0WAVEfmt ",

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, get_args
 
 import structlog
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from imaging.formats import EXTENSIONS
 from training.data.collection import Collection
 from training.data.pictures import damage, read_pictures
 from training.data.random_streams import Stream, seeded
@@ -26,8 +26,6 @@ from training.recipes.recipe import Recipe, Size
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 SPLIT_TABLE = "split.csv"
-EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
-"""Of the picture files that are taken."""
 UNWRITABLE = {"Cc", "Cs"}
 """Kinds of characters that names in a table cannot have: control characters, and what is no UTF-8."""
 SHOWN = 5

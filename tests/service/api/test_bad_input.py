@@ -4,19 +4,37 @@ import base64
 import json
 from collections.abc import Iterator
 
+import imagecodecs
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from imaging.formats import MEDIA_TYPES
 from tests.conftest import Service, start_service
-from tests.service.answers import PICTURE, prediction, refused, well, without_time
-from tests.service.broken import DAMAGED, FOREIGN, HUGE, ODD, WHOLE, png, rows
+from tests.imaging.test_pillow_formats import heic
+from tests.imaging.tiffs import Layout, write
+from tests.service.answers import PICTURE, predict, prediction, refused, well, without_time
+from tests.service.broken import COLOUR, DAMAGED, FOREIGN, HUGE, ODD, WHOLE, png, rows
+from tests.service.pictures import encode, read
 
 MAX_BYTES = 200_000
 MAX_PIXELS = 1_000_000
 BASE64 = base64.b64encode(PICTURE).decode()
 BOUNDARY = "frontier"
+GREY = np.asarray(Image.fromarray(COLOUR).convert("L"))
+UNREAD = {
+    "a TIFF of floating-point numbers": (encode(GREY.astype(np.float32), "TIFF"), "save it as a TIFF of 8-bit grey"),
+    "a TIFF of signed levels": (encode(GREY.astype(np.int32), "TIFF"), "save it as a TIFF of 8-bit grey"),
+    "a hierarchical JPEG": (b"\xff\xd8\xff\xc5\0\x0b\x08\0\x08\0\x08\1\1\x11\0\xff\xd9", "send it as a JPEG of 8 bits"),
+}
+READ = {
+    "HEIC": heic(COLOUR),
+    "AVIF": encode(COLOUR, "AVIF", quality=100),
+    "JPEG of 12 bits": bytes(imagecodecs.jpeg8_encode(GREY.astype(np.uint16) * 16, level=100, bitspersample=12)),
+    "TIFF of 12 bits": write(GREY.astype(np.uint16) * 16, Layout(bits=12)),
+}
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 
@@ -60,13 +78,34 @@ def test_another_kind_of_file_is_refused_with_the_formats_that_are_taken(server:
     well(server)
 
 
+@pytest.mark.parametrize("name", ["HTML", "zip", "PDF", "SVG", "ICO", "JPEG 2000", "sound"])
+def test_the_bytes_decide_and_not_the_declared_type(server: Service, name: str) -> None:
+    response = server.client.post("/predict", content=FOREIGN[name], headers={"content-type": "image/jpeg"})
+    refused(response, 415, "unsupported_media_type", "which is not taken; ")
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_whole_picture_of_a_kind_that_is_not_read_is_named(server: Service, name: str) -> None:
+    data, kind = UNREAD[name]
+    refused(server.client.post("/predict", content=data), 415, "unsupported_media_type", kind)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_phones_scanners_and_clinics_make_is_answered(server: Service, name: str) -> None:
+    response = server.client.post("/predict", content=READ[name], headers={"content-type": "image/jpeg"})
+    levels = GREY if name in ("TIFF of 12 bits", "JPEG of 12 bits") else COLOUR
+    expected = predict(server, encode(levels))
+    found = prediction(response)
+    assert np.abs(read(found["rectified"]).astype(float) - read(expected["rectified"])).mean() < 4
+
+
 @pytest.mark.parametrize("declared", sorted(MEDIA_TYPES))
 def test_what_is_declared_as_a_picture_and_is_none_is_a_bad_picture(server: Service, declared: str) -> None:
     response = server.client.post("/predict", content=b"seven", headers={"content-type": declared})
     refused(response, 400, "invalid_image", "is the file whole?")
 
 
-@pytest.mark.parametrize("declared", ["image/svg+xml", "image/avif", "image/", "image/\u00ff", "IMAGE/X-ICON; a=b"])
+@pytest.mark.parametrize("declared", ["image/svg+xml", "image/jxl", "image/", "image/\u00ff", "IMAGE/X-ICON; a=b"])
 def test_a_picture_type_that_is_not_taken_is_told_from_a_damaged_file(server: Service, declared: str) -> None:
     headers = {b"content-type": declared.encode("latin-1")}
     refused(

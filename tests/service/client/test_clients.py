@@ -212,6 +212,7 @@ def test_the_client_needs_no_part_of_the_server() -> None:
         "numpy",
         "onnxruntime",
         "imagecodecs",
+        "imaging",
         "pydantic_settings",
         "export",
     }

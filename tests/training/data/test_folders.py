@@ -144,11 +144,11 @@ def test_what_is_hidden_is_no_class_and_no_picture(root: Path) -> None:
 
 def test_other_files_are_no_pictures_but_those_among_pictures_are_told(root: Path) -> None:
     (root / "readme.md").write_text("hello")
-    for name in ("a.heic", "b.heic"):
+    for name in ("a.jxl", "b.jxl"):
         (root / "red" / name).write_text("a format that is not known")
     with capture_logs() as logs:
         assert len(split_folder(root, changed())) == 60
-    assert [(entry["count"], entry["example"]) for entry in logs] == [(2, repr(str(root / "red" / "a.heic")))]
+    assert [(entry["count"], entry["example"]) for entry in logs] == [(2, repr(str(root / "red" / "a.jxl")))]
 
 
 def test_pictures_that_are_not_taken_are_told(root: Path) -> None:
