@@ -22,6 +22,19 @@ START_S = 60
 STOP_S = 30
 
 
+WHOLE = {"start_service", "fail_to_start", "subprocess"}
+"""What a test module that runs whole programs imports."""
+COSTLY = {"server", "service", "trained_run", "browser", "exported"}
+"""Fixtures that start a program, train a network or export one."""
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark as ``unit`` all tests that start no program and train nothing; `make check` runs them alone."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not WHOLE & vars(item.module).keys() | COSTLY & {*item.fixturenames}:
+            item.add_marker("unit")
+
+
 class Service(NamedTuple):
     """A running ``python -m service``."""
 
