@@ -22,17 +22,28 @@ START_S = 60
 STOP_S = 30
 
 
-WHOLE = {"start_service", "fail_to_start", "subprocess"}
-"""What a test module that runs whole programs imports."""
-COSTLY = {"server", "service", "trained_run", "browser", "exported"}
+COSTLY_NAMES = {
+    "start_service",
+    "fail_to_start",
+    "subprocess",
+    "fit",
+    "begin",
+    "evaluate",
+    "OnnxRuntime",
+    "Coordinator",
+}
+"""What test modules import to start programs, train, export, or run several workers."""
+COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
 """Fixtures that start a program, train a network or export one."""
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Mark as ``unit`` all tests that start no program and train nothing; `make check` runs them alone."""
+    """Mark as ``unit`` all tests that neither start programs nor train or export; `make check` runs them alone."""
     for item in items:
-        if isinstance(item, pytest.Function) and not WHOLE & vars(item.module).keys() | COSTLY & {*item.fixturenames}:
-            item.add_marker("unit")
+        if isinstance(item, pytest.Function):
+            names, fixtures = vars(item.module).keys(), {*item.fixturenames}
+            if COSTLY_NAMES.isdisjoint(names) and COSTLY_FIXTURES.isdisjoint(fixtures):
+                item.add_marker("unit")
 
 
 class Service(NamedTuple):
