@@ -32,15 +32,6 @@ COSTLY_NAMES = {
     "OnnxRuntime",
     "Coordinator",
 }
-    "start_service",
-    "fail_to_start",
-    "subprocess",
-    "fit",
-    "begin",
-    "evaluate",
-    "OnnxRuntime",
-    "Coordinator",
-}
 """What test modules import to start programs, train, export, or run several workers."""
 COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
 """Fixtures that start a program, train a network or export one."""
