@@ -1,15 +1,17 @@
-# Two commands: `make serve` serves the bundled models, `make test` checks everything.
+# `make serve` serves the bundled models, `make check` is for every change, `make test` checks everything.
 
 PYTHON ?= python3
 BIN := .venv/bin
 HOST := $(or $(STN_HOST),127.0.0.1)
 PORT := $(or $(STN_PORT),8000)
 
-.PHONY: help serve test test-kserve format clean
+.PHONY: help serve check test wheel-test test-kserve format clean
 
 help:
 	@echo "make serve   install what serving needs into .venv and serve models/ at http://$(HOST):$(PORT)"
-	@echo "make test    install everything for development into .venv, then lint, check types and test"
+	@echo "make check   install everything for development into .venv, then lint, check types and run the unit tests"
+	@echo "make test    the same with all tests"
+	@echo "make wheel-test  build the wheel, install it alone in a fresh environment and have it answer"
 	@echo "make test-kserve  test with KServe's client too, in an environment of its own (450 MB)"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv and caches"
@@ -17,13 +19,24 @@ help:
 serve: .venv/serve.stamp
 	@echo "Serving $(or $(STN_MODELS),models) at http://$(HOST):$(PORT); Ctrl+C stops. Open it in a browser, or from another terminal here:"
 	@echo "  curl -F image=@docs/pictures/digit.png http://$(HOST):$(PORT)/predict"
-	@exec $(BIN)/python -m service --host $(HOST) --port $(PORT) --log-format console
+	@exec $(BIN)/stn-serve --host $(HOST) --port $(PORT) --log-format console
 
-test: .venv/dev.stamp
+define LINT
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+endef
+
+check: .venv/dev.stamp
+	$(LINT)
+	$(BIN)/pytest -n 2 -m unit
+
+test: .venv/dev.stamp
+	$(LINT)
 	$(BIN)/pytest -n 2 -rs
+
+wheel-test:
+	@PYTHON=$(PYTHON) .ci/wheel-test
 
 test-kserve: .venv/dev.stamp .venv/kserve.stamp
 	$(BIN)/pytest tests/service/api/open_inference/test_kserve.py

@@ -1,15 +1,22 @@
-"""The command line: ``python -m service`` serves, ``… key NAME`` makes a key, ``… client PICTURE…`` asks."""
+"""The command line, as ``stn-serve`` or ``python -m service``: serve models, ask a service, make an API key."""
 
 import os
 import signal
 import sys
+from pathlib import Path
+from typing import Final, NoReturn
 
-INTERRUPTED = 130
+INTERRUPTED: Final = 130
 """Exit status after Ctrl+C, as shells have it; a service that answers already ends in order, with 0."""
+SCRIPT: Final = "stn-serve"
+COMMANDS: Final = """{program} [serve] [FLAGS]    serve models; the flags are below
+{program} client PICTURE...  ask a running service; see {program} client --help
+{program} key NAME           make an API key; see {program} key --help
+"""
 
 
 def main() -> int:
-    """Each command imports what it needs: asking takes no runtime."""
+    """Run a command. Each imports what it needs: asking takes no runtime."""
     command, rest = sys.argv[1:2], sys.argv[2:]
     if command == ["client"]:
         from service.client.command import main as ask
@@ -21,9 +28,17 @@ def main() -> int:
         return make_key(rest)
     from service.cli import main as serve
 
-    return serve(sys.argv[1:])
+    if command in (["-h"], ["--help"]):
+        program = SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m service"
+        print(COMMANDS.format(program=program))  # noqa: T201 - the command line's answer to its user
+    return serve(rest if command == ["serve"] else sys.argv[1:])
+
+
+def run() -> NoReturn:
+    """Run a command and exit with its status."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # of a KeyboardInterrupt imports make other errors
+    sys.exit(main())
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # of a KeyboardInterrupt imports make other errors
-    sys.exit(main())
+    run()

@@ -22,6 +22,30 @@ START_S = 60
 STOP_S = 30
 
 
+COSTLY_NAMES = {
+    "start_service",
+    "fail_to_start",
+    "subprocess",
+    "fit",
+    "begin",
+    "evaluate",
+    "OnnxRuntime",
+    "Coordinator",
+}
+"""What test modules import to start programs, train, export, or run several workers."""
+COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
+"""Fixtures that start a program, train a network or export one."""
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark as ``unit`` all tests that neither start programs nor train or export; `make check` runs them alone."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            names, fixtures = vars(item.module).keys(), {*item.fixturenames}
+            if COSTLY_NAMES.isdisjoint(names) and COSTLY_FIXTURES.isdisjoint(fixtures):
+                item.add_marker("unit")
+
+
 class Service(NamedTuple):
     """A running ``python -m service``."""
 

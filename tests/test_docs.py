@@ -184,7 +184,7 @@ def test_the_index_lists_every_page() -> None:
 
 
 FOLDERS = ("docs", "training", "export", "service", "tests", "benchmarks", "deploy")
-NAMED = re.compile(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:md|py|yml|js|json)\b")
+NAMED = re.compile(rf"(?<!\./)\b(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:md|py|yml|js|json)\b")
 TEXTS = [
     file
     for folder in FOLDERS

@@ -1,8 +1,8 @@
-"""The page at GET /: its files, held in memory, and the sample pictures that lie beside the models.
+"""The page at GET /: its files, held in memory, and the sample pictures beside the models.
 
-All files but ``index.html`` stand under a path that holds the digest of their contents, and may be kept for ever: other
-files have another path. A sample lies in ``MODELS/NAME/samples/`` and is called as its class is; a model that has none
-shows the golden pictures of its artifact.
+All files but ``index.html`` are served under a path with the digest of their contents, and may be cached for ever. The
+samples of a model lie in ``MODELS/NAME/samples/``, named by their class. A model without samples shows the golden
+pictures of its artifact.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from export.artifact import ArtifactError, find_artifacts, read_artifact
+from export.artifact import ArtifactError, find_artifacts, read_artifact, read_bytes
 from imaging.fast_codecs import encode
 from service.inference.registry import Model, Models
 
 FOLDER: Final = Path(__file__).parents[1] / "page"
 INDEX: Final = "index.html"
 PLACEHOLDER: Final = b"{files}"
-"""Stands in ``index.html`` for where the other files are."""
+"""The placeholder in ``index.html`` for the path of the other files."""
 TYPES: Final[Mapping[str, str]] = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -34,6 +34,7 @@ TYPES: Final[Mapping[str, str]] = {
 }
 SAMPLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ()._-]{0,99}\.(png|jpg)")
 SAMPLES: Final = "samples"
+LARGEST_SAMPLE: Final = 16 * 2**20
 POLICY: Final = "; ".join(
     (
         "default-src 'none'",
@@ -57,30 +58,31 @@ ASK_AGAIN: Final = "no-cache"
 
 
 class File(NamedTuple):
-    """What is sent for a path."""
+    """A file as it is sent."""
 
     content: bytes
     type: str
     etag: str
 
 
-def file(content: bytes, name: str) -> File:
-    """The file of that ``name``."""
+def make_file(content: bytes, name: str) -> File:
+    """The file with that ``content`` and the type that its ``name`` tells."""
     return File(content, TYPES[Path(name).suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
 class Page:
-    """The files of a ``folder`` that holds a page."""
+    """The files of the page in ``folder`` and its sub-folders."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
-        contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in TYPES}
+        paths = sorted(path for path in folder.rglob("*") if path.suffix in TYPES)
+        contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         index = contents.pop(INDEX)
         digest = hashlib.sha256()
         for name, content in contents.items():
             digest.update(f"{name}:{len(content)}:".encode() + content)
         self.version = digest.hexdigest()[:16]
-        self.index = file(index.replace(PLACEHOLDER, f"page/{self.version}".encode()), INDEX)
-        self.files = {name: file(content, name) for name, content in contents.items()}
+        self.index = make_file(index.replace(PLACEHOLDER, f"page/{self.version}".encode()), INDEX)
+        self.files = {name: make_file(content, name) for name, content in contents.items()}
 
 
 def create_ui(models: Models, folder: Path, page: Page | None = None) -> APIRouter:
@@ -105,14 +107,14 @@ def create_ui(models: Models, folder: Path, page: Page | None = None) -> APIRout
         if not SAMPLE.fullmatch(name):
             raise HTTPException(404)
         try:
-            content = (folder / model / SAMPLES / name).read_bytes()
-        except OSError:
+            content = read_bytes(folder / model / SAMPLES / name, LARGEST_SAMPLE)
+        except ArtifactError:
             content = golden_samples(found, folder).get(name, b"")
         if not content:
             raise HTTPException(404)
-        return send(request, file(content, name), ASK_AGAIN)
+        return send(request, make_file(content, name), ASK_AGAIN)
 
-    @router.get("/page/{version}/{name}")
+    @router.get("/page/{version}/{name:path}")
     async def part(request: Request, version: str, name: str) -> Response:
         found = page.files.get(name) if version == page.version else None
         if found is None:
@@ -123,15 +125,16 @@ def create_ui(models: Models, folder: Path, page: Page | None = None) -> APIRout
 
 
 def list_samples(folder: Path) -> list[str]:
-    """The names of the sample pictures in ``folder``; none where there is no such folder."""
+    """The names of the sample pictures in ``folder``; none if there is no such folder."""
     try:
-        return sorted((entry.name for entry in folder.iterdir() if SAMPLE.fullmatch(entry.name)), key=in_order)
+        found = [entry for entry in folder.iterdir() if SAMPLE.fullmatch(entry.name) and entry.is_file()]
     except OSError:
         return []
+    return sorted((entry.name for entry in found), key=in_order)
 
 
 def golden_samples(model: Model, folder: Path) -> Mapping[str, bytes]:
-    """The golden pictures of ``model``, which lies in ``folder``, by name; none if its files have gone meanwhile."""
+    """The golden pictures of ``model`` in ``folder``, by name; none if its files have been removed meanwhile."""
     try:
         return read_golden(model.name, model.version, model.digest, folder)
     except (ArtifactError, KeyError):
@@ -140,11 +143,11 @@ def golden_samples(model: Model, folder: Path) -> Mapping[str, bytes]:
 
 @lru_cache(maxsize=32)
 def read_golden(name: str, version: int, digest: str, folder: Path) -> Mapping[str, bytes]:
-    """See `golden_samples`; ``digest`` tells one content of the artifact from another.
+    """Read what `golden_samples` returns. The ``digest`` of the artifact is part of the cache key.
 
     Raises:
         ArtifactError: the artifact cannot be read.
-        KeyError: it is not there.
+        KeyError: there is no such artifact.
     """
     places = {(found, number): place for found, number, place in find_artifacts(folder)}
     images, _ = read_artifact(places[name, version]).golden()
@@ -152,13 +155,13 @@ def read_golden(name: str, version: int, digest: str, folder: Path) -> Mapping[s
 
 
 def in_order(name: str) -> tuple[int, str]:
-    """Numbers by their value, then all else."""
+    """Sort key: numbers by value, then all other names."""
     stem = Path(name).stem
     return (int(stem), name) if stem.isdecimal() else (10**9, name)
 
 
 def send(request: Request, found: File, caching: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The file, or 304 to who has it already."""
+    """Respond with the file, or with 304 if the client has it already."""
     common = {"ETag": found.etag, "Cache-Control": caching, **(headers or {})}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=common)

@@ -1,16 +1,16 @@
-/** The page: its controls and what they do to the workbench. @module */
+/** Entry point: connects the controls of the page to the workbench. @module */
 
-import { element, signed } from "./answer.js";
-import { Bench } from "./bench.js";
-import { camera } from "./camera.js";
-import { nameOf } from "./compare.js";
-import * as gestures from "./gestures.js";
-import { pad } from "./pad.js";
-import { START } from "./placement.js";
-import { ServerView } from "./server.js";
-import { offerToTake } from "./take.js";
-import { listen as listenForPictures, open, readClipboard } from "./sources.js";
-import { tabs } from "./tabs.js";
+import { offerToTake } from "./export/controls.js";
+import { camera } from "./inputs/camera.js";
+import { pad } from "./inputs/drawing.js";
+import { listen as listenForPictures, open, readClipboard } from "./inputs/files.js";
+import { element } from "./lib/dom.js";
+import { nameOf, signed } from "./lib/format.js";
+import * as gestures from "./stage/gestures.js";
+import { START } from "./stage/placement.js";
+import { ServerView } from "./views/server.js";
+import { tabs } from "./views/tabs.js";
+import { Workbench } from "./workbench.js";
 
 const DRAWN_SIZE = 2 / 3;
 /** A drawing fills its pad; the digits of the samples fill two thirds of the stage's side. */
@@ -24,14 +24,14 @@ const UNITS = {
 };
 const SLIDERS = /** @type {(keyof typeof UNITS)[]} */ (Object.keys(UNITS));
 
-const bench = new Bench(showState);
-const { state, problems } = bench;
+const workbench = new Workbench(showState);
+const { state, problems } = workbench;
 const serverView = new ServerView((error) => problems.show(error));
 const frame = element("frame", HTMLDivElement);
 
-/** @param {import("./bench.js").State} state */
+/** @param {import("./workbench.js").State} state */
 function showState({ picture, placement, disturbance, moving }) {
-  for (const button of bench.samples.children) {
+  for (const button of workbench.samples.children) {
     button.setAttribute("aria-pressed", String(button.getAttribute("data-sample") === picture?.sample));
   }
   const values = { ...placement, ...disturbance };
@@ -52,38 +52,38 @@ function onClick(id, act) {
 }
 
 function listenToStage() {
-  gestures.listen(frame, bench.stage.canvas, () => state.placement, (placement) => bench.change({ placement, moving: null }));
+  gestures.listen(frame, workbench.stage.canvas, () => state.placement, (placement) => workbench.change({ placement, moving: null }));
   for (const name of SLIDERS) {
     element(name, HTMLInputElement).addEventListener("input", ({ currentTarget }) => {
       const value = Number(/** @type {HTMLInputElement} */ (currentTarget).value);
-      if (name === "clutter" || name === "noise") bench.change({ disturbance: { ...state.disturbance, [name]: value } });
-      else bench.change({ placement: { ...state.placement, [name]: value }, moving: null });
+      if (name === "clutter" || name === "noise") workbench.change({ disturbance: { ...state.disturbance, [name]: value } });
+      else workbench.change({ placement: { ...state.placement, [name]: value }, moving: null });
     });
   }
   element("invert", HTMLInputElement).addEventListener("change", ({ currentTarget }) => {
     const invert = /** @type {HTMLInputElement} */ (currentTarget).checked;
-    bench.change({ disturbance: { ...state.disturbance, invert } });
+    workbench.change({ disturbance: { ...state.disturbance, invert } });
   });
   element("show-points", HTMLInputElement).addEventListener("change", ({ currentTarget }) => {
-    bench.overlay.points = /** @type {HTMLInputElement} */ (currentTarget).checked;
-    bench.loop.ask();
+    workbench.overlay.points = /** @type {HTMLInputElement} */ (currentTarget).checked;
+    workbench.loop.ask();
   });
-  onClick("move", () => bench.toggleMotion());
+  onClick("move", () => workbench.toggleMotion());
   onClick("reset", () =>
-    bench.change({ placement: START, disturbance: { clutter: 0, noise: 0, invert: false }, moving: null }),
+    workbench.change({ placement: START, disturbance: { clutter: 0, noise: 0, invert: false }, moving: null }),
   );
 }
 
 function listenToPictures() {
   const file = element("file", HTMLInputElement);
-  const openFile = (/** @type {File} */ found) => void bench.take(open(found, found.name || "What you pasted"));
+  const openFile = (/** @type {File} */ found) => void workbench.take(open(found, found.name || "What you pasted"));
   listenForPictures(frame, openFile, (problem) => problems.show(problem));
   onClick("open-file", () => file.click());
   file.addEventListener("change", () => {
     if (file.files?.[0]) openFile(file.files[0]);
     file.value = "";
   });
-  onClick("paste", () => bench.take(readClipboard().then((blob) => open(blob, "What you pasted"))));
+  onClick("paste", () => workbench.take(readClipboard().then((blob) => open(blob, "What you pasted"))));
 
   const video = element("video", HTMLVideoElement);
   const openCamera = camera(
@@ -92,10 +92,10 @@ function listenToPictures() {
       video,
       keep: element("camera-keep", HTMLButtonElement),
     },
-    (picture) => bench.take(Promise.resolve(picture), state.picture?.name === "camera" ? state.placement : {}),
+    (picture) => workbench.take(Promise.resolve(picture), state.picture?.name === "camera" ? state.placement : {}),
     () => {
       const live = state.picture?.source === video;
-      if (live) bench.change({});
+      if (live) workbench.change({});
       return live;
     },
   );
@@ -109,27 +109,27 @@ function listenToPictures() {
     },
     (picture) => {
       const again = state.picture?.name === "drawing";
-      void bench.take(Promise.resolve(picture), again ? state.placement : { size: DRAWN_SIZE });
+      void workbench.take(Promise.resolve(picture), again ? state.placement : { size: DRAWN_SIZE });
     },
   );
   onClick("open-pad", openPad);
 }
 
 function listenToTop() {
-  bench.modelChoice.addEventListener("change", () => {
-    const model = bench.models.find((candidate) => nameOf(candidate) === bench.modelChoice.value);
-    if (model) bench.use(model, null).catch((error) => problems.show(error));
+  workbench.modelChoice.addEventListener("change", () => {
+    const model = workbench.models.find((candidate) => nameOf(candidate) === workbench.modelChoice.value);
+    if (model) workbench.use(model, null).catch((error) => problems.show(error));
   });
   tabs(element("tabs", HTMLDivElement), (tab) => {
     element("workbench", HTMLElement).hidden = tab === "server";
     serverView.watch(tab === "server");
-    bench.change({ tab });
+    workbench.change({ tab });
   });
 }
 
-window.addEventListener("hashchange", () => void bench.begin());
+window.addEventListener("hashchange", () => void workbench.begin());
 listenToStage();
 listenToPictures();
 listenToTop();
-offerToTake(bench);
-void bench.begin();
+offerToTake(workbench);
+void workbench.begin();

@@ -1,5 +1,5 @@
 /**
- * What the modules hand to each other. Only types: nothing of this file is loaded.
+ * Types that the modules share. The browser does not load this file.
  *
  * @typedef {[number, number]} Point x and y, y down.
  * @typedef {{width: number, height: number}} Size

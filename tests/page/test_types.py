@@ -1,12 +1,34 @@
 """The page's modules are what their JSDoc types say."""
 
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
 
 from service.api.ui import FOLDER
+
+FOLDERS = {
+    "lib": {"lib"},
+    "stage": {"stage", "lib"},
+    "inputs": {"inputs", "lib"},
+    "views": {"views", "lib"},
+    "export": {"export", "inputs", "stage", "lib"},
+}
+"""The folders from which the modules of each may import."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_import_only_what_they_may_and_stay_small(folder: str) -> None:
+    modules = sorted((FOLDER / folder).glob("*.js"))
+    assert 1 < len(modules) <= 12
+    found = {
+        (module.parent / path).resolve().relative_to(FOLDER).parent.as_posix()
+        for module in modules
+        for path in re.findall(r'^import .* from "(.*)";', module.read_text(), re.MULTILINE)
+    }
+    assert found <= FOLDERS[folder]
 
 
 def test_the_modules_are_what_their_types_say() -> None:

@@ -1,6 +1,7 @@
 """The page's files: what is sent with them, what is kept, and what is not there."""
 
 import io
+import os
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.service.artifacts import write
 from tests.service.pictures import ARTIFACT, DIGITS
 
 LARGEST_PAGE = 150_000
-FILES = sorted(file for file in FOLDER.iterdir() if file.suffix in (".js", ".css", ".svg"))
+FILES = sorted(file for file in FOLDER.rglob("*") if file.suffix in (".js", ".css", ".svg"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def files_of(index: httpx.Response) -> str:
 
 
 def test_the_page_is_small() -> None:
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= LARGEST_PAGE
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) <= LARGEST_PAGE
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(index: httpx.Response) -> None:
@@ -48,9 +49,9 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(index: 
     assert addresses == {"http://www.w3.org/2000/svg"}  # a name, which nothing loads
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(FOLDER).as_posix())
 def test_every_file_has_its_type_and_may_be_kept_for_ever(server: Service, index: httpx.Response, file: Path) -> None:
-    answer = server.client.get(f"/{files_of(index)}/{file.name}")
+    answer = server.client.get(f"/{files_of(index)}/{file.relative_to(FOLDER).as_posix()}")
     assert answer.status_code == 200
     assert answer.content == file.read_bytes()
     types = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -70,6 +71,9 @@ def test_who_has_the_page_already_is_told_so(server: Service, index: httpx.Respo
     [
         "/page/0000000000000000/main.js",
         "/page/VERSION/none.js",
+        "/page/VERSION/lib",
+        "/page/VERSION/lib/",
+        "/page/VERSION/lib//dom.js",
         "/page/VERSION/index.html",
         "/page/VERSION/jsconfig.json",
         "/page/VERSION/..%2f..%2fapp.py",
@@ -119,9 +123,19 @@ def test_a_lone_model_file_has_them_too(tmp_path: Path) -> None:
         assert len(service.client.get("/samples/mine").json()["samples"]) == len(DIGITS)
 
 
+def test_a_sample_that_is_no_file_holds_nothing_up(tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "1")
+    (tmp_path / "mine" / "samples").mkdir()
+    os.mkfifo(tmp_path / "mine" / "samples" / "1.png")
+    with start_service("--models", tmp_path) as service:
+        assert service.client.get("/samples/mine/1.png").status_code == 404
+
+
 def test_numbers_are_in_order_and_what_is_no_picture_is_left_out(tmp_path: Path) -> None:
     for name in ("10.png", "9.png", "a.jpg", "notes.txt", ".hidden.png"):
         (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "fifo.png")
     assert list_samples(tmp_path) == ["9.png", "10.png", "a.jpg"]
     assert list_samples(tmp_path / "none") == []
 

@@ -1,13 +1,13 @@
-/** Mouse, touch, wheel and keys on the stage, as changes of the placement. @module */
+/** Turns mouse, touch, wheel and keyboard input on the stage into changes of the placement. @module */
 
 import { angleBetween, change, pinch, shift, START, zoom } from "./placement.js";
 
-/** @typedef {import("./types.js").Placement} Placement */
-/** @typedef {import("./types.js").Point} Point */
+/** @typedef {import("../types.js").Placement} Placement */
+/** @typedef {import("../types.js").Point} Point */
 
 const WHEEL = 0.0015;
 const STEP = 0.02;
-/** Of an arrow key, in shares of the stage. */
+/** Step of an arrow key, as a share of the stage. */
 
 /** @type {Record<string, (placement: Placement, fine: number) => Placement>} */
 const KEYS = {
@@ -24,7 +24,7 @@ const KEYS = {
 };
 
 /**
- * Let a person move the picture.
+ * Listen for gestures that move the picture.
  * @param {HTMLElement} frame takes the pointers; its border turns
  * @param {HTMLCanvasElement} stage takes the keys
  * @param {() => Placement} now

@@ -1,9 +1,9 @@
-/** A film of the stage and the rectified image side by side. @module */
+/** Records a video of the stage and the rectified image side by side. @module */
 
-import { Problem } from "./api.js";
-import { contextOf } from "./stage.js";
+import { Problem } from "../lib/api.js";
+import { contextOf } from "../lib/canvas.js";
 
-/** @typedef {import("./types.js").Point} Point */
+/** @typedef {import("../types.js").Point} Point */
 
 const SIDE = 360;
 const GAP = 12;
@@ -24,8 +24,8 @@ export class Recorder {
   }
 
   /**
-   * Begin to film.
-   * @param {(film: Blob) => void} onFilm is called with it when it has ended
+   * Start to record.
+   * @param {(film: Blob) => void} onFilm receives the video when the recording has ended
    * @throws {Problem}
    */
   begin(onFilm) {
@@ -40,14 +40,14 @@ export class Recorder {
     this.recorder = recorder;
   }
 
-  /** Stop; the film comes a little later. */
+  /** Stop recording; `onFilm` is called soon after. */
   end() {
     this.recorder?.stop();
     this.recorder = null;
   }
 
   /**
-   * The next frame.
+   * Add a frame.
    * @param {HTMLCanvasElement} stage
    * @param {HTMLCanvasElement} rectified
    * @param {Point[]} corners in pixels of the stage

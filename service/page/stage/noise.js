@@ -1,7 +1,7 @@
-/** Chance that is the same for the same seed, so that what was shared looks the same. @module */
+/** Seeded random disturbances, so that a shared link shows the same picture. @module */
 
 /**
- * Numbers from 0 to 1 (mulberry32, Tommy Ettinger 2017).
+ * A generator of numbers from 0 to 1 (mulberry32, Tommy Ettinger 2017).
  * @param {number} seed
  * @returns {() => number}
  */
@@ -16,7 +16,7 @@ export function random(seed) {
 }
 
 /**
- * Add noise to pixels: the sum of three even chances, near enough to a bell.
+ * Add nearly Gaussian noise to pixels: the sum of three uniform numbers.
  * @param {Uint8ClampedArray} pixels RGBA
  * @param {number} spread standard deviation in grey levels
  * @param {number} seed
@@ -32,7 +32,7 @@ export function addNoise(pixels, spread, seed) {
 }
 
 /**
- * Small pieces of a picture, strewn over the stage: all numbers are shares of the picture's or the stage's sides.
+ * Random patches of a picture for clutter. Numbers are shares of the sides of the picture and of the stage.
  * @param {number} count
  * @param {number} seed
  * @returns {{from: [number, number], to: [number, number], side: number}[]}

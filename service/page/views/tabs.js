@@ -1,4 +1,4 @@
-/** Tabs as the ARIA Authoring Practices have them: arrows move between them, and what is chosen is shown. @module */
+/** Tabs after the ARIA Authoring Practices: arrow keys move between them and select. @module */
 
 /**
  * @param {HTMLElement} list

@@ -1,11 +1,11 @@
-/** What theta says, in numbers and words; areas of outlines. Pure functions. @module */
+/** Decomposes theta and describes it in words; areas of polygons. Pure functions. @module */
 
-/** @typedef {import("./types.js").Point} Point */
-/** @typedef {import("./types.js").Size} Size */
+/** @typedef {import("../types.js").Point} Point */
+/** @typedef {import("../types.js").Size} Size */
 /** @typedef {{turn: number, zoom: number, right: number, down: number, stretch: number, mirrored: boolean}} Parts */
 
 /**
- * Take theta, which maps the rectified image to a picture of `size`, apart.
+ * Decompose theta, which maps the rectified image to a picture of `size`.
  *
  * The turn is the rotation nearest to theta, after a mirror from left to right if there is one; the zoom is how many
  * times larger things are in the rectified image than if that showed the whole picture; the stretch is how much longer
@@ -34,7 +34,7 @@ export function takeApart(theta, size) {
 }
 
 /**
- * The same as a sentence: "turned 23° left, zoomed 1.4×, looking 6 px right and 2 px up".
+ * Describe the parts in words: "turned 23° left, zoomed 1.4×, looking 6 px right and 2 px up".
  * @param {Parts} parts
  * @returns {string}
  */
@@ -82,7 +82,7 @@ export function outline(points) {
 }
 
 /**
- * Which share of what an outline encloses lies outside a picture.
+ * The share of a polygon's area that lies outside a picture.
  * @param {Point[]} polygon in the picture's pixels
  * @param {Size} size
  * @returns {number} from 0 to 1
@@ -107,7 +107,7 @@ export function area(polygon) {
 }
 
 /**
- * What of a polygon lies in a picture (Sutherland and Hodgman 1974).
+ * Clip a polygon to a picture (Sutherland and Hodgman 1974).
  * @param {Point[]} polygon
  * @param {Size} size
  * @returns {Point[]}

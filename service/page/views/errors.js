@@ -1,10 +1,10 @@
-/** What went wrong, at the top of the page; and the key, if one is wanted. @module */
+/** The error banner, and the dialog that asks for an API key. @module */
 
-import { Problem, storeKey } from "./api.js";
-import { element } from "./answer.js";
+import { Problem, storeKey } from "../lib/api.js";
+import { element } from "../lib/dom.js";
 
-export class Problems {
-  /** @param {() => void} onKey there is a new key: try again */
+export class ErrorBanner {
+  /** @param {() => void} onKey called when the user has entered a key */
   constructor(onKey) {
     this.box = element("problem", HTMLDivElement);
     this.what = element("problem-what", HTMLElement);
@@ -23,9 +23,9 @@ export class Problems {
   }
 
   /**
-   * Say what happened and what to do.
+   * Show what happened and what to do.
    * @param {unknown} error
-   * @param {() => void} [again] what may help after a while
+   * @param {() => void} [again] retry for errors that may pass
    */
   show(error, again) {
     if (!(error instanceof Problem)) throw error;
@@ -42,7 +42,7 @@ export class Problems {
     }
   }
 
-  /** The service answers: what it said before holds no more. What was wrong with a file stays. */
+  /** Hide an error of the service once it answers again. An error about a file stays. */
   answered() {
     if (this.ofService && !this.box.hidden) this.hide();
   }

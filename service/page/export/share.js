@@ -1,9 +1,9 @@
-/** What is on the stage, as an address and as a command. @module */
+/** The content of the stage as a link and as a curl command. @module */
 
-import { START, within } from "./placement.js";
+import { START, within } from "../stage/placement.js";
 
-/** @typedef {import("./types.js").Placement} Placement */
-/** @typedef {import("./types.js").Disturbance} Disturbance */
+/** @typedef {import("../types.js").Placement} Placement */
+/** @typedef {import("../types.js").Disturbance} Disturbance */
 /** @typedef {{model: string, version: number, sample: string | null, picture: string | null, placement: Placement,
  *   disturbance: Disturbance}} Shared `picture` is a data URL, for one that is no sample */
 
@@ -56,13 +56,13 @@ export function fromHash(hash) {
 }
 
 /**
- * Text in quotes that a shell takes as it is.
+ * Quote text for a POSIX shell.
  * @param {string} text
  */
 const quoted = (text) => `'${text.replace(/'/g, `'\\''`)}'`;
 
 /**
- * The command that sends what is on the stage to the service. The key is left to a variable.
+ * The curl command that sends the content of the stage. It reads the key from an environment variable.
  * @param {string} url
  * @param {string} picture a PNG file in base64
  * @param {boolean} keyed
@@ -83,7 +83,7 @@ export async function toBase64(blob) {
 }
 
 /**
- * A data URL as a file; fetch() would ask the Content-Security-Policy, which rightly knows none.
+ * Decode a data URL. The Content-Security-Policy does not let fetch() read one.
  * @param {string} url of `fromHash`
  * @returns {Blob}
  */

@@ -1,14 +1,14 @@
-/** Work that is asked for faster than it can be done: never two at once, and always the newest. @module */
+/** Runs work that is requested faster than it can be done: one run at a time, always for the latest state. @module */
 
-export class Newest {
-  /** @param {() => Promise<void>} work looks at the newest state itself */
+export class LatestOnly {
+  /** @param {() => Promise<void>} work reads the latest state itself */
   constructor(work) {
     this.work = work;
     this.busy = false;
     this.asked = false;
   }
 
-  /** Do the work, once more if it is under way. */
+  /** Run the work; if it is running, run it once more afterwards. */
   ask() {
     this.asked = true;
     if (!this.busy) void this.run();
@@ -27,7 +27,7 @@ export class Newest {
   }
 }
 
-/** How often something happened within the last second or so. */
+/** The rate of an event over about the last second. */
 export class Rate {
   constructor() {
     /** @type {number[]} */
@@ -35,7 +35,7 @@ export class Rate {
   }
 
   /**
-   * It happened.
+   * Count an event.
    * @param {number} now milliseconds
    * @returns {number} times a second
    */

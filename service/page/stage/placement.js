@@ -1,8 +1,8 @@
-/** Where the picture lies on the stage: pure functions on placements. @module */
+/** The position, rotation and scale of the picture on the stage. Pure functions. @module */
 
-/** @typedef {import("./types.js").Placement} Placement */
-/** @typedef {import("./types.js").Point} Point */
-/** @typedef {import("./types.js").Size} Size */
+/** @typedef {import("../types.js").Placement} Placement */
+/** @typedef {import("../types.js").Point} Point */
+/** @typedef {import("../types.js").Size} Size */
 
 /** @type {Readonly<Placement>} */
 export const START = Object.freeze({ x: 0, y: 0, turn: 0, size: 1 });
@@ -10,7 +10,7 @@ export const START = Object.freeze({ x: 0, y: 0, turn: 0, size: 1 });
 export const LIMITS = Object.freeze({ shift: 1, smallest: 0.25, largest: 3 });
 
 /**
- * The same placement within what the sliders show.
+ * Clamp a placement to the ranges of the sliders.
  * @param {Placement} placement
  * @returns {Placement}
  */
@@ -27,7 +27,7 @@ export function within({ x, y, turn, size }) {
 }
 
 /**
- * The canvas matrix (a, b, c, d, e, f) that draws a picture there. At size 1 it just fits on the stage.
+ * The canvas matrix (a, b, c, d, e, f) that draws a picture at a placement. At size 1 the picture just fits.
  * @param {Placement} placement
  * @param {Size} picture
  * @param {Size} stage
@@ -64,7 +64,7 @@ export function shift(placement, by, stage) {
 }
 
 /**
- * Turn and size about the picture's own middle.
+ * Rotate and scale about the centre of the picture.
  * @param {Placement} placement
  * @param {number} degrees clockwise
  * @param {number} factor
@@ -75,7 +75,7 @@ export function change(placement, degrees, factor) {
 }
 
 /**
- * Two fingers: the points under `before` come under `after`, by shift, turn and size alone.
+ * Apply a pinch: move, rotate and scale so that the points under the fingers stay under them.
  * @param {Placement} placement
  * @param {[Point, Point]} before in pixels of the stage
  * @param {[Point, Point]} after
@@ -100,7 +100,7 @@ export function pinch(placement, [p, q], [p2, q2], stage) {
 }
 
 /**
- * Size by a wheel: what is under the pointer stays there.
+ * Scale about the pointer.
  * @param {Placement} placement
  * @param {number} factor
  * @param {Point} at in pixels of the stage
@@ -120,7 +120,7 @@ export function zoom(placement, factor, at, stage) {
 }
 
 /**
- * Degrees clockwise from one point to another, seen from the picture's middle.
+ * The angle in degrees, clockwise, between two points about the centre of the picture.
  * @param {Placement} placement
  * @param {Point} from
  * @param {Point} to
@@ -134,7 +134,7 @@ export function angleBetween(placement, from, to, stage) {
 }
 
 /**
- * A smooth way about `home`, where it is after 0 seconds: shifts, turns and sizes with periods that do not meet soon.
+ * A smooth motion that starts at `home`. Its periods differ, so that it does not repeat soon.
  * @param {Placement} home
  * @param {number} seconds
  * @returns {Placement}

@@ -1,16 +1,16 @@
-/** Two models or versions on the same picture. @module */
+/** The Compare tab: two models or versions on the same picture. @module */
 
-import { decode, element, fill, looksOf, make, outsideOf, percent, put, sentence, showClasses, wordsOf } from "./answer.js";
-import { predict } from "./api.js";
+import { predict } from "../lib/api.js";
+import { put } from "../lib/canvas.js";
+import { element, fill, make } from "../lib/dom.js";
+import { nameOf, percent, sentence } from "../lib/format.js";
+import { decode, looksOf, outsideOf, showClasses, wordsOf } from "./prediction.js";
 
-/** @typedef {import("./types.js").ModelInfo} ModelInfo */
-/** @typedef {import("./types.js").Size} Size */
-
-/** @param {ModelInfo} model */
-export const nameOf = (model) => `${model.name}/${model.version}`;
+/** @typedef {import("../types.js").ModelInfo} ModelInfo */
+/** @typedef {import("../types.js").Size} Size */
 
 /**
- * Fill a choice with models.
+ * Fill a select element with models.
  * @param {HTMLSelectElement} select
  * @param {ModelInfo[]} models
  */
@@ -20,9 +20,9 @@ export function offer(select, models) {
   if (models.some((model) => nameOf(model) === before)) select.value = before;
 }
 
-/** One of the two. */
+/** One side of the comparison. */
 class Side {
-  /** @param {string} name for those who hear the page */
+  /** @param {string} name for screen readers */
   constructor(name) {
     this.select = document.createElement("select");
     this.rectified = document.createElement("canvas");
@@ -67,7 +67,7 @@ export class CompareView {
   }
 
   /**
-   * Ask both, one after the other, and show what they say.
+   * Request both predictions, one after the other, and show them.
    * @param {Uint8Array} picture
    * @param {Size} size of it
    * @returns {Promise<ReturnType<typeof looksOf>>} where they looked

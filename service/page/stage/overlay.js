@@ -1,13 +1,13 @@
-/** Where the network looks, drawn over the stage in the picture's own pixels. @module */
+/** Draws the sampled region over the stage, in pixels of the picture. @module */
 
-import { outline } from "./looking.js";
+import { outline } from "../lib/geometry.js";
 
-/** @typedef {import("./types.js").Look} Look */
-/** @typedef {import("./types.js").Point} Point */
+/** @typedef {import("../types.js").Look} Look */
+/** @typedef {import("../types.js").Point} Point */
 
 const SVG = "http://www.w3.org/2000/svg";
 export const MARGIN = 0.125;
-/** Of the frame around the stage, in shares of the stage's width; style.css has the same. */
+/** Width of the frame around the stage, as a share of the stage's width; style.css has the same number. */
 
 /** @param {Point[]} points */
 const line = (points) => points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(3)} ${y.toFixed(3)}`).join("");
@@ -33,8 +33,8 @@ export class Overlay {
   }
 
   /**
-   * Show what transformers did to a picture.
-   * @param {import("./types.js").Size} size of the picture
+   * Show the regions that the transformers sample.
+   * @param {import("../types.js").Size} size of the picture
    * @param {{look: Look, bends: boolean}[]} looks the last one on top; `bends` where corners do not say all
    */
   show({ width, height }, looks) {

@@ -1,4 +1,4 @@
-/** The text format of Prometheus, as far as this service writes it; and what changed between two looks at it. @module */
+/** Parses the text format of Prometheus, as this service writes it, and computes changes between two scrapes. @module */
 
 /** @typedef {{name: string, labels: Record<string, string>, value: number}} Sample */
 
@@ -24,7 +24,7 @@ export function parse(text) {
  */
 const unescape = (_, character) => (character === "n" ? "\n" : character);
 
-/** What was read at one moment. */
+/** One scrape. */
 export class Reading {
   /**
    * @param {Sample[]} samples
@@ -36,7 +36,7 @@ export class Reading {
   }
 
   /**
-   * Those of a name that carry all these labels.
+   * The samples of a metric with all of the given labels.
    * @param {string} name
    * @param {Record<string, string>} labels
    */
@@ -46,7 +46,7 @@ export class Reading {
   }
 
   /**
-   * Their sum; 0 where there are none.
+   * The sum of those samples; 0 if there are none.
    * @param {string} name
    * @param {Record<string, string>} labels
    */
@@ -56,7 +56,7 @@ export class Reading {
 }
 
 /**
- * How much a counter grew a second; not less than 0, as a service that starts again begins anew.
+ * The rate of a counter per second; at least 0, since a restart resets counters.
  * @param {Reading} before
  * @param {Reading} now
  * @param {string} name
@@ -68,7 +68,7 @@ export function perSecond(before, now, name, labels) {
 }
 
 /**
- * The mean of what a histogram took in meanwhile, or else since ever; null if nothing.
+ * The mean of a histogram's observations between two scrapes, else since the start; null if there are none.
  * @param {Reading} before
  * @param {Reading} now
  * @param {string} name

@@ -1,13 +1,13 @@
-/** Take it with you: the command, the link and the film. @module */
+/** The buttons that copy a command or a link, or record a video. @module */
 
-import { element } from "./answer.js";
-import { predictPath, Problem, storedKey } from "./api.js";
+import { predictPath, Problem, storedKey } from "../lib/api.js";
+import { shrink } from "../lib/canvas.js";
+import { element } from "../lib/dom.js";
 import { toBase64, toCurl } from "./share.js";
-import { shrink } from "./sources.js";
 
-/** @param {import("./bench.js").Bench} bench */
-export function offerToTake(bench) {
-  const { state, stage, problems, recorder } = bench;
+/** @param {import("../workbench.js").Workbench} workbench */
+export function offerToTake(workbench) {
+  const { state, stage, problems, recorder } = workbench;
   const taken = element("taken", HTMLElement);
 
   const copy = async (/** @type {string} */ text, /** @type {string} */ said) => {
@@ -31,7 +31,7 @@ export function offerToTake(bench) {
     const side = Math.max(stage.canvas.width, stage.canvas.height);
     const picture = state.picture.sample === null ? shrink(state.picture.source, side).toDataURL("image/png") : null;
     const url = new URL(location.href);
-    url.hash = bench.address(picture);
+    url.hash = workbench.address(picture);
     await copy(url.href, "The link is copied.");
   });
 
@@ -49,7 +49,7 @@ export function offerToTake(bench) {
       link.hidden = true;
       try {
         recorder.begin(keep);
-        bench.loop.ask();
+        workbench.loop.ask();
       } catch (error) {
         problems.show(error);
       }

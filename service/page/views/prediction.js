@@ -1,44 +1,19 @@
-/** An answer as a person reads it. @module */
+/** The Look tab: shows a prediction. @module */
 
-import { inWords, outline, outsideShare, takeApart } from "./looking.js";
-import { contextOf } from "./stage.js";
+import { put } from "../lib/canvas.js";
+import { element, fill, make } from "../lib/dom.js";
+import { percent, sentence, signed } from "../lib/format.js";
+import { inWords, outline, outsideShare, takeApart } from "../lib/geometry.js";
 
-/** @typedef {import("./types.js").Answer} Answer */
-/** @typedef {import("./types.js").Look} Look */
-/** @typedef {import("./types.js").Size} Size */
+/** @typedef {import("../types.js").Answer} Answer */
+/** @typedef {import("../types.js").Look} Look */
+/** @typedef {import("../types.js").Size} Size */
 
 const BENT = new Set(["tps", "projective"]);
-/** Kinds of transformers that theta does not say all of. */
+/** Kinds of transformers that theta describes only in part. */
 
 /**
- * The element of that id.
- * @template {Element} Kind
- * @param {string} id
- * @param {new () => Kind} kind
- * @returns {Kind}
- */
-export function element(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`the page has no ${kind.name} #${id}`);
-  return found;
-}
-
-/**
- * A new element with text.
- * @param {string} tag
- * @param {string} [text]
- * @param {string} [className]
- * @returns {HTMLElement}
- */
-export function make(tag, text = "", className = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
-
-/**
- * What an answer's transformers did, the one whose image is classified last.
+ * The outputs of the transformers; the one whose image is classified comes last.
  * @param {Answer} answer
  * @returns {{look: Look, bends: boolean, name: string}[]}
  */
@@ -50,7 +25,7 @@ export function looksOf(answer, kind = "affine") {
 }
 
 /**
- * The rectified image, decoded.
+ * Decode the rectified image.
  * @param {Look} look
  * @returns {Promise<ImageBitmap>}
  */
@@ -60,22 +35,9 @@ export async function decode({ rectified }) {
 }
 
 /**
- * Put an image on a canvas of its size, which the style sheet makes large.
- * @param {HTMLCanvasElement} canvas
- * @param {ImageBitmap} image
- */
-export function put(canvas, image) {
-  if (canvas.width !== image.width || canvas.height !== image.height) {
-    canvas.width = image.width;
-    canvas.height = image.height;
-  }
-  contextOf(canvas).drawImage(image, 0, 0);
-}
-
-/**
- * Classes as bars. Rows stay where they are and change, so that nothing flickers.
+ * Show classes as bars. Rows are updated in place, so that nothing flickers.
  * @param {HTMLElement} list
- * @param {import("./types.js").ClassPrediction[]} predictions
+ * @param {import("../types.js").ClassPrediction[]} predictions
  */
 export function showClasses(list, predictions) {
   while (list.children.length < predictions.length) {
@@ -95,34 +57,21 @@ export function showClasses(list, predictions) {
 }
 
 /**
- * With a minus that is as wide as a plus, and none before a zero.
- * @param {number} value
- * @param {number} digits after the point
- */
-export function signed(value, digits = 0) {
-  const text = value.toFixed(digits);
-  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
-}
-
-/** @param {number} share from 0 to 1 */
-export const percent = (share) => `${(share * 100).toFixed(share > 0.9995 || share < 0.0005 ? 0 : 1)} %`;
-
-/**
- * Where a network looked, in words.
+ * Describe the sampled region in words.
  * @param {Look} look
  * @param {Size} size of the picture
  */
 export const wordsOf = (look, size) => inWords(takeApart(look.theta, size));
 
 /**
- * The share of what it looked at that lies outside of the picture.
+ * The share of the sampled region that lies outside the picture.
  * @param {{look: Look, bends: boolean}} seen
  * @param {Size} size
  */
 export const outsideOf = ({ look, bends }, size) =>
   outsideShare(bends && look.points ? outline(look.points) : look.corners, size);
 
-export class AnswerView {
+export class PredictionView {
   constructor() {
     this.rectified = element("rectified", HTMLCanvasElement);
     this.classes = element("classes", HTMLOListElement);
@@ -184,24 +133,3 @@ export class AnswerView {
   }
 }
 
-/** @param {string} text */
-export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-
-/**
- * Terms and what they are; those that are there already change.
- * @param {HTMLElement} list
- * @param {[string, string][]} facts
- */
-export function fill(list, facts) {
-  while (list.children.length > facts.length) list.lastElementChild?.remove();
-  facts.forEach(([term, value], index) => {
-    let row = list.children[index];
-    if (row === undefined) {
-      row = make("div");
-      row.append(make("dt"), make("dd"));
-      list.append(row);
-    }
-    if (row.children[0].textContent !== term) row.children[0].textContent = term;
-    if (row.children[1].textContent !== value) row.children[1].textContent = value;
-  });
-}

@@ -1,18 +1,22 @@
-/** The workbench: one state that inputs change; the stage draws it, the service answers to it, the views show the answer. @module */
+/** The state of the page: inputs change it, the stage draws it, the service answers, and the views show the answer. @module */
 
-import { AnswerView, decode, element, looksOf, percent } from "./answer.js";
-import { listModels, predict } from "./api.js";
-import { toBmp } from "./bmp.js";
-import { CompareView, nameOf, offer } from "./compare.js";
-import { MotionView } from "./motion.js";
-import { Newest, Rate } from "./newest.js";
-import { Overlay } from "./overlay.js";
-import { path, START, within } from "./placement.js";
-import { Problems } from "./problems.js";
-import { Recorder } from "./record.js";
-import { fromDataUrl, fromHash, toHash } from "./share.js";
-import { listSamples, open, openSample, showSample } from "./sources.js";
-import { contextOf, Stage } from "./stage.js";
+import { Recorder } from "./export/recorder.js";
+import { fromDataUrl, fromHash, toHash } from "./export/share.js";
+import { open } from "./inputs/files.js";
+import { listSamples, openSample, showSample } from "./inputs/samples.js";
+import { listModels, predict } from "./lib/api.js";
+import { toBmp } from "./lib/bmp.js";
+import { contextOf } from "./lib/canvas.js";
+import { element } from "./lib/dom.js";
+import { nameOf, percent } from "./lib/format.js";
+import { LatestOnly, Rate } from "./lib/latest.js";
+import { Overlay } from "./stage/overlay.js";
+import { path, START, within } from "./stage/placement.js";
+import { Stage } from "./stage/stage.js";
+import { CompareView, offer } from "./views/compare.js";
+import { ErrorBanner } from "./views/errors.js";
+import { MotionView } from "./views/motion.js";
+import { PredictionView, decode, looksOf } from "./views/prediction.js";
 
 /** @typedef {import("./types.js").Answer} Answer */
 /** @typedef {import("./types.js").ModelInfo} ModelInfo */
@@ -22,10 +26,10 @@ import { contextOf, Stage } from "./stage.js";
  *   disturbance: import("./types.js").Disturbance, tab: string, moving: {home: Placement, since: number} | null}} State */
 
 const QUIET_MS = 900;
-/** How long an answer stands before it is spoken and the address follows. */
+/** How long an answer must stay the same before it is announced and the address is updated. */
 const FIRST_SAMPLE = 3;
 
-export class Bench {
+export class Workbench {
   /** @param {(state: State) => void} onChange shows the state on the controls */
   constructor(onChange) {
     this.onChange = onChange;
@@ -34,13 +38,13 @@ export class Bench {
     this.modelChoice = element("model", HTMLSelectElement);
     this.samples = element("samples", HTMLDivElement);
     this.spoken = element("spoken", HTMLParagraphElement);
-    this.answerView = new AnswerView();
+    this.answerView = new PredictionView();
     this.motionView = new MotionView();
     this.recorder = new Recorder();
     this.rate = new Rate();
-    this.loop = new Newest(() => this.look());
+    this.loop = new LatestOnly(() => this.look());
     this.compareView = new CompareView(() => this.loop.ask());
-    this.problems = new Problems(() => void this.begin());
+    this.problems = new ErrorBanner(() => void this.begin());
     this.settling = 0;
     /** @type {ModelInfo[]} */
     this.models = [];
@@ -58,7 +62,7 @@ export class Bench {
   }
 
   /**
-   * Everything that changes, changes here, and all that follows from it follows.
+   * Change the state, draw it and ask the service again. Nothing else changes the state.
    * @param {Partial<State>} patch
    */
   change(patch) {
@@ -69,7 +73,7 @@ export class Bench {
     this.loop.ask();
   }
 
-  /** Ask the service about what is on the stage now. */
+  /** Ask the service about the present content of the stage. */
   async look() {
     const { model, picture, tab } = this.state;
     if (model === null || picture === null || tab === "server") return;
@@ -98,7 +102,7 @@ export class Bench {
     this.settle(answer);
   }
 
-  /** @param {Answer} answer is spoken, and the address follows, once it stands still */
+  /** @param {Answer} answer announced and put into the address once it no longer changes */
   settle(answer) {
     clearTimeout(this.settling);
     this.settling = window.setTimeout(() => {
@@ -109,7 +113,7 @@ export class Bench {
   }
 
   /**
-   * What is on the stage, for an address.
+   * The content of the stage as the fragment of an address.
    * @param {string | null} picture as a data URL, if it is no sample
    */
   address(picture) {
@@ -120,7 +124,7 @@ export class Bench {
   }
 
   /**
-   * Take another picture.
+   * Show another picture.
    * @param {Promise<Picture>} coming
    * @param {Partial<Placement>} [placement]
    */
@@ -135,7 +139,7 @@ export class Bench {
   }
 
   /**
-   * Let a model look, at a sample of its own if the picture was one of another model.
+   * Select a model. If the picture is a sample of another model, one of its own samples replaces it.
    * @param {ModelInfo} model
    * @param {string | null} sample to begin with
    */
@@ -151,7 +155,7 @@ export class Bench {
       if (!own && wanted !== undefined) {
         Object.assign(patch, { picture: await openSample(model.name, wanted), placement: START });
       }
-      if (model !== this.chosen) return; // another one was chosen meanwhile
+      if (model !== this.chosen) return; // another model was selected meanwhile
       this.offerSamples(model, names);
     }
     this.stage.fit(model.input);
@@ -181,7 +185,7 @@ export class Bench {
     );
   }
 
-  /** Let the picture move, or stop it. */
+  /** Start or stop the motion of the picture. */
   toggleMotion() {
     if (this.state.moving !== null) return this.change({ moving: null });
     this.motionView.begin();
@@ -196,7 +200,7 @@ export class Bench {
     requestAnimationFrame(() => this.step());
   }
 
-  /** Load what the service has, and what the address says. */
+  /** Load the models and the content that the address describes. */
   async begin() {
     try {
       Object.assign(this.state, { model: null, picture: null, moving: null });

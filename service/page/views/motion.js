@@ -1,9 +1,9 @@
-/** What moving changes: mean and variance of frames, of what goes in and of what comes out. @module */
+/** Mean and variance of the moving picture and of its rectified image. @module */
 
-import { element } from "./answer.js";
-import { contextOf } from "./stage.js";
+import { contextOf } from "../lib/canvas.js";
+import { element } from "../lib/dom.js";
 
-/** Mean and variance of each value over frames, as they come (Welford 1962). */
+/** Running mean and variance of each value over frames (Welford 1962). */
 export class Spread {
   constructor() {
     this.count = 0;
@@ -11,7 +11,7 @@ export class Spread {
     this.squares = new Float64Array(0);
   }
 
-  /** @param {ArrayLike<number>} values as many as in the frames before, or it begins anew */
+  /** @param {ArrayLike<number>} values another number of values than before resets the statistics */
   add(values) {
     if (values.length !== this.mean.length) {
       this.count = 0;
@@ -26,7 +26,7 @@ export class Spread {
     }
   }
 
-  /** The variances' mean over the whole frame; 0 before the second one. */
+  /** The mean variance over the frame; 0 before the second frame. */
   variance() {
     if (this.count < 2) return 0;
     return this.squares.reduce((sum, value) => sum + value, 0) / (this.count - 1) / this.squares.length;
@@ -34,7 +34,7 @@ export class Spread {
 }
 
 /**
- * The colours of a frame without its alpha, which would be no variance at all.
+ * The colours of a frame without alpha, which never varies.
  * @param {ImageData} image
  * @returns {Uint8ClampedArray}
  */
@@ -59,7 +59,7 @@ export class MotionView {
     this.rectified = new Spread();
   }
 
-  /** Forget all frames. */
+  /** Reset the statistics. */
   begin() {
     this.input = new Spread();
     this.rectified = new Spread();

@@ -1,35 +1,14 @@
-/** The stage: a canvas of the model's own input size, on which the picture lies under the user's hand. @module */
+/** The stage: a canvas of the model's input size on which the user places the picture. @module */
 
-import { addNoise, pieces } from "./chance.js";
+import { contextOf, sizeOf } from "../lib/canvas.js";
+import { addNoise, pieces } from "./noise.js";
 import { matrix } from "./placement.js";
 
 const SEED = 1;
-/** Of clutter and noise, which stand still while the picture moves. */
+/** Seed of clutter and noise, which stay fixed while the picture moves. */
 
-/** @typedef {import("./types.js").Picture} Picture */
-/** @typedef {import("./types.js").Size} Size */
-
-/**
- * The size of a picture, of a video too.
- * @param {Picture["source"]} source
- * @returns {Size}
- */
-export function sizeOf(source) {
-  return source instanceof HTMLVideoElement
-    ? { width: source.videoWidth || 1, height: source.videoHeight || 1 }
-    : { width: source.width, height: source.height };
-}
-
-/**
- * The context of a canvas that is read again and again.
- * @param {HTMLCanvasElement} canvas
- * @returns {CanvasRenderingContext2D}
- */
-export function contextOf(canvas) {
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  if (context === null) throw new Error("this browser has no 2D canvas");
-  return context;
-}
+/** @typedef {import("../types.js").Picture} Picture */
+/** @typedef {import("../types.js").Size} Size */
 
 export class Stage {
   /** @param {HTMLCanvasElement} canvas */
@@ -40,7 +19,7 @@ export class Stage {
   }
 
   /**
-   * Take a model's input size.
+   * Adopt the input size of a model.
    * @param {{width: number, height: number, channels: number}} input
    */
   fit(input) {
@@ -50,10 +29,10 @@ export class Stage {
   }
 
   /**
-   * Draw `picture` where it lies; what it does not cover is black, as it is to the network.
+   * Draw `picture` at `placement`. The rest is black, as the network sees it.
    * @param {Picture} picture
-   * @param {import("./types.js").Placement} placement
-   * @param {import("./types.js").Disturbance} disturbance
+   * @param {import("../types.js").Placement} placement
+   * @param {import("../types.js").Disturbance} disturbance
    */
   draw(picture, placement, disturbance) {
     const { context, canvas } = this;
@@ -81,10 +60,10 @@ export class Stage {
   }
 
   /**
-   * Clutter: pieces of the picture itself; on black ground only their light parts cover what is there.
+   * Draw clutter from pieces of the picture; only their light parts cover a black background.
    * @param {Picture} picture
    * @param {Size} size
-   * @param {import("./types.js").Disturbance} disturbance
+   * @param {import("../types.js").Disturbance} disturbance
    */
   strew(picture, size, disturbance) {
     const { context, canvas } = this;
@@ -111,7 +90,7 @@ export class Stage {
   }
 
   /**
-   * What the stage shows, as a PNG.
+   * Encode the stage as PNG.
    * @returns {Promise<Blob>}
    */
   png() {

@@ -1,13 +1,13 @@
-/** The service: requests, the key, and errors as what happened and what to do. @module */
+/** Client of the service: requests, the API key, and errors with their remedy. @module */
 
-/** @typedef {import("./types.js").Answer} Answer */
-/** @typedef {import("./types.js").ModelInfo} ModelInfo */
+/** @typedef {import("../types.js").Answer} Answer */
+/** @typedef {import("../types.js").ModelInfo} ModelInfo */
 
 const KEY = "stn-serve-key";
 export const POINTS = 9;
-/** Points a side of the sampled grid that answers are asked for. */
+/** Points along each side of the sampling grid that is requested. */
 
-/** What went wrong, for a person. */
+/** An error to show to the user: what happened and what to do. */
 export class Problem extends Error {
   /**
    * @param {string} what happened
@@ -45,13 +45,13 @@ export function storedKey() {
   return sessionStorage.getItem(KEY);
 }
 
-/** @param {string} key which this tab keeps until it is closed */
+/** @param {string} key kept until this tab is closed */
 export function storeKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
 /**
- * Ask the service.
+ * Send a request to the service.
  * @param {string} path
  * @param {RequestInit} [options]
  * @returns {Promise<Response>} a success
@@ -73,7 +73,7 @@ export async function ask(path, options = {}) {
 }
 
 /**
- * What an answer that is no success says.
+ * Convert an unsuccessful response into a problem.
  * @param {Response} response
  * @returns {Promise<Problem>}
  */
@@ -115,7 +115,7 @@ export function predictPath(model) {
 }
 
 /**
- * Let a model look at a picture.
+ * Request a prediction.
  * @param {ModelInfo} model
  * @param {Uint8Array} picture a BMP file
  * @returns {Promise<{answer: Answer, roundTrip: number}>} with the milliseconds from here and back

@@ -1,9 +1,9 @@
-/** The camera as a picture that lives. @module */
+/** The camera as a live picture. @module */
 
-import { Problem } from "./api.js";
-import { shrink } from "./sources.js";
+import { Problem } from "../lib/api.js";
+import { shrink } from "../lib/canvas.js";
 
-/** @typedef {import("./types.js").Picture} Picture */
+/** @typedef {import("../types.js").Picture} Picture */
 
 /**
  * @param {{dialog: HTMLDialogElement, video: HTMLVideoElement, keep: HTMLElement}} parts
@@ -29,7 +29,7 @@ export function camera({ dialog, video, keep }, onPicture, onFrame) {
   const watch = () => {
     if (stream === null) return;
     if (onFrame()) requestAnimationFrame(watch);
-    else stop(); // another picture has taken its place
+    else stop(); // another picture has been chosen meanwhile
   };
   keep.addEventListener("click", end);
   dialog.addEventListener("keydown", (event) => {

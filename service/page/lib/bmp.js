@@ -1,4 +1,4 @@
-/** Pixels as a BMP file, which takes no time to write; toBlob() makes its PNG when the browser is idle. @module */
+/** Encodes pixels as BMP, which is immediate, whereas toBlob() waits until the browser is idle. @module */
 
 const HEADER = 54;
 

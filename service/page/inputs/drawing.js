@@ -1,11 +1,10 @@
-/** A pad to draw on: light on dark, as the digits that the models know. @module */
+/** A drawing pad: white ink on black, as in the training data. @module */
 
-import { shrink } from "./sources.js";
-import { contextOf } from "./stage.js";
+import { contextOf, shrink } from "../lib/canvas.js";
 
 /**
  * @param {{dialog: HTMLDialogElement, ink: HTMLCanvasElement, clear: HTMLElement, close: HTMLElement}} parts
- * @param {(picture: import("./types.js").Picture) => void} onPicture
+ * @param {(picture: import("../types.js").Picture) => void} onPicture
  * @returns {() => void} opens it
  */
 export function pad({ dialog, ink, clear, close }, onPicture) {

@@ -1,15 +1,15 @@
-/** The third tab: what the service does. docs/operate/metrics.md says what the names mean. @module */
+/** The Server tab: metrics of the service, which docs/operate/metrics.md explains. @module */
 
-import { element, fill, make, percent } from "./answer.js";
-import { ask, listModels, Problem } from "./api.js";
-import { nameOf } from "./compare.js";
-import { mean, parse, perSecond, Reading } from "./prometheus.js";
+import { ask, listModels, Problem } from "../lib/api.js";
+import { element, fill, make } from "../lib/dom.js";
+import { nameOf, percent } from "../lib/format.js";
+import { mean, parse, perSecond, Reading } from "../lib/prometheus.js";
 
-/** @typedef {import("./types.js").ModelInfo} ModelInfo */
+/** @typedef {import("../types.js").ModelInfo} ModelInfo */
 
 const EVERY_MS = 2000;
 const SHIFTED = 0.25;
-/** From this distance on a model sees other pictures than it was made for. */
+/** Population stability index from which the inputs are taken to have drifted. */
 const NO_METRICS = new Set([401, 403, 404]);
 
 export class ServerView {
@@ -25,7 +25,7 @@ export class ServerView {
   }
 
   /**
-   * Begin or cease to look.
+   * Start or stop polling the metrics.
    * @param {boolean} shown
    */
   watch(shown) {
@@ -59,7 +59,7 @@ export class ServerView {
     if (now !== null && before !== null) {
       const requests = models.map((model) => perSecond(before, now, "stn_requests_total", labelsOf(model)));
       facts.push(
-        ["requests", `${requests.reduce((sum, rate) => sum + rate, 0).toFixed(1)} /s`], // without those of pages like this
+        ["requests", `${requests.reduce((sum, rate) => sum + rate, 0).toFixed(1)} /s`], // without the requests of such pages
         ["refused", `${perSecond(before, now, "stn_rejections_total", {}).toFixed(1)} /s`],
         ["waiting", String(now.sum("stn_queue_depth", {}))],
       );
@@ -72,14 +72,14 @@ export class ServerView {
 }
 
 /**
- * Those that a model's metrics carry.
+ * The labels of a model's metrics.
  * @param {ModelInfo} model
  * @returns {Record<string, string>}
  */
 const labelsOf = (model) => ({ model: model.name, version: String(model.version) });
 
 /**
- * A model's row.
+ * The table row of a model.
  * @param {ModelInfo} model
  * @param {Reading | null} before
  * @param {Reading | null} now
@@ -123,7 +123,7 @@ function drift(now, labels) {
   return `${said} (${furthest.labels.quantity} ${furthest.value.toFixed(2)})`;
 }
 
-/** @returns {Promise<Reading | null>} null where the service has no metrics for this page */
+/** @returns {Promise<Reading | null>} null if this page may not read the metrics */
 async function readMetrics() {
   try {
     const text = await (await ask("metrics")).text();
