@@ -27,13 +27,15 @@ from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
 from export.artifact import read_artifact
 from imaging.fast_codecs import encode
+from service.api.prediction_json import describe_answer
+from service.app import create_app
 from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
 from service.inference.preprocessing import Upload, open_picture, preprocess
 from service.inference.registry import Model, load_models
 from service.request_context import Timings
-from service.responses import describe_answer, to_bytes
+from service.responses import to_bytes
 from service.server.protocol import Connection
 from service.server.server import Server, calm_collector
 from service.settings import Settings
@@ -61,7 +63,7 @@ def main() -> None:
     print(f"model {options.model}, {options.picture}\n\n| stage | us a picture |\n|---|---|")
     upload = Upload(options.picture.read_bytes(), media_type(options.picture))
     stages(models.find(options.model, None), options.models, upload)
-    config = Server(settings, models, lambda: None).config
+    config = Server(create_app(settings, models=models), lambda: None).config
     config.load()
     target = f"/predict?model={options.model}"
     for way, header in (("directly", ""), ("through the application", "X-Timeout-Ms: 10000\r\n")):

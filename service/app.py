@@ -1,114 +1,192 @@
-"""The web application: routes, and the one place where errors become HTTP."""
+"""The application: ordinary FastAPI, which any ASGI server can run and any other application can mount."""
 
-import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
-from service.api.metrics import Metrics, create_metrics_route
-from service.api.model_repository import create_administration
-from service.api.open_inference.infer import PATH as INFER
-from service.api.open_inference.infer import Infer
+from service.api.errors import add_error_handlers
+from service.api.metrics import create_metrics_route
+from service.api.model_repository import create_model_repository_routes
+from service.api.open_inference.infer import create_infer_routes
 from service.api.open_inference.routes import create_open_inference_routes
-from service.api.predict import ONE, SEVERAL, Predict
+from service.api.predict import create_predict_routes
 from service.api.routes import create_routes
 from service.api.ui import create_ui
-from service.errors import InternalError, InvalidParameterError, RequestError
-from service.inference.engine import Engine
-from service.repository.repository import Repository
-from service.request_context import record_error, record_route
-from service.responses import describe_error, describe_problem
-from service.settings import Settings
+from service.errors import SettingsError
+from service.inference.registry import Models
+from service.logging import LogWriter
+from service.metrics.recorder import Recorder
+from service.middleware.access_log import AccessLog, AccessLogMiddleware
+from service.middleware.auth import METRICS, Access, AccessPolicy, AuthMiddleware
+from service.middleware.errors import ErrorMiddleware
+from service.middleware.rate_limit import RateLimiter, RateLimitMiddleware
+from service.middleware.request_id import RequestIdMiddleware
+from service.middleware.security_headers import SecurityHeadersMiddleware
+from service.redaction import Redactor
+from service.settings import Settings, load_settings
+from service.state import Parts, ServiceState, Worker
 
-Route = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+if TYPE_CHECKING:
+    from service.middleware.tracing import Tracer
 
 SWAGGER = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
-"""What its page is made of, and of which types."""
-
-log = structlog.get_logger(__name__)
-
-
-class Application(FastAPI):
-    """FastAPI, with POST routes that its middlewares and router have no part in."""
-
-    def __init__(self, direct: Mapping[str, Route], patterns: Mapping[re.Pattern[str], Route], **options: Any):
-        """``direct`` routes are found by their path, others by the pattern that all of their path has."""
-        super().__init__(**options)
-        self._direct = direct
-        self._patterns = patterns
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            if route := self._direct.get(scope["path"]):
-                record_route(scope["path"])
-                return route(scope, receive, send)
-            for pattern, route in self._patterns.items():
-                if found := pattern.fullmatch(scope["path"]):
-                    return route({**scope, "path_params": found.groupdict()}, receive, send)
-        return super().__call__(scope, receive, send)
+"""The files of Swagger's page, and their types."""
 
 
 def create_app(
-    engine: Engine,
-    repository: Repository,
-    settings: Settings,
-    metrics: Metrics,
-    workers_ready: Callable[[], bool],
+    settings: Settings | None = None,
+    *,
+    models: Models | None = None,
+    worker: Worker | None = None,
+    log_writer: LogWriter | None = None,
 ) -> FastAPI:
-    """The application over a loaded ``engine`` and the ``repository`` of its models, which it closes when it ends.
+    """The whole application: models, routes, keys, rates, logs, metrics, traces, documentation and page.
 
-    ``workers_ready`` says whether all processes that serve on this address are ready.
+    Nothing is shared with other applications in the process. Its state is a `ServiceState` at ``app.state.service``.
+
+    Args:
+        settings: they are read from ``STN_*`` in the environment if left out.
+        models: loaded models; if left out, the lifespan loads what the settings name.
+        worker: what makes the application one of several processes at the same address.
+        log_writer: where the access log goes; a writer to stderr by default.
+
+    Raises:
+        SettingsError: a setting is wrong.
     """
+    settings = load_settings(()) if settings is None else settings
+    state = create_state(settings, models, worker, log_writer)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        repository.start()
-        yield
-        repository.close()
-        await engine.close()
-        log.info("stopped")
+        await state.start()
+        try:
+            yield
+        finally:
+            await state.stop()
 
-    predict = Predict(engine, settings)
-    app = Application(
-        {ONE: predict.one, SEVERAL: predict.several},
-        {INFER: Infer(engine, settings)},
+    app = FastAPI(
         title="stn-serve",
         version=__version__,
         summary="Classifiers that first straighten what they look at",
         lifespan=lifespan,
+        routes=[*create_predict_routes(state), *create_infer_routes(state)],
+        middleware=create_middleware(state),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever host the client names
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.include_router(create_routes(engine, repository, workers_ready))
-    app.include_router(create_open_inference_routes(engine, settings, metrics, workers_ready))
-    if settings.admin:
-        app.include_router(create_administration(repository))
-    app.include_router(create_metrics_route(metrics))
-    if settings.ui:
-        app.include_router(create_ui(engine.models, settings.models))
-    add_documentation(app)
-    app.add_exception_handler(RequestError, answer_request_error)
-    app.add_exception_handler(HTTPException, answer_http_error)
-    app.add_exception_handler(RequestValidationError, answer_wrong_parameters)
-    app.add_exception_handler(Exception, answer_bug)
+    app.state.service = state
+    add_routes(app, state)
+    add_error_handlers(app)
+    state.parts = Parts.of(app)
     return app
 
 
+def get_state(app: FastAPI) -> ServiceState:
+    """The state of an application that `create_app` made."""
+    state = app.state.service
+    if not isinstance(state, ServiceState):
+        raise TypeError(f"app.state.service is no ServiceState but {type(state).__name__}")
+    return state
+
+
+def is_unmodified(app: FastAPI) -> bool:
+    """Whether ``app`` is as `create_app` made it, without middleware, routes or exception handlers of a user."""
+    return get_state(app).is_unmodified(app)
+
+
+def create_state(
+    settings: Settings,
+    models: Models | None = None,
+    worker: Worker | None = None,
+    log_writer: LogWriter | None = None,
+) -> ServiceState:
+    """The state of an application; see `create_app`."""
+    policy = AccessPolicy(settings)
+    redactor = Redactor(policy.is_key)
+    recorder = Recorder() if models is None else models.recorder
+    log_writer = log_writer or LogWriter(as_json=settings.log_format == "json")
+    return ServiceState(
+        settings=settings,
+        policy=policy,
+        redactor=redactor,
+        recorder=recorder,
+        log_writer=log_writer,
+        access_log=AccessLog(settings, recorder, log_writer, redactor),
+        models=models,
+        worker=worker,
+        tracer=create_tracer() if settings.traces else None,
+    )
+
+
+def create_middleware(state: ServiceState) -> list[Middleware]:
+    """The middleware from the outside to the inside. A user's middleware goes around all of it."""
+    settings = state.settings
+    middleware = [
+        Middleware(RequestIdMiddleware, state.redactor),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(AccessLogMiddleware, state.access_log),
+    ]
+    if state.tracer is not None:
+        from service.middleware.tracing import TracingMiddleware
+
+        middleware.append(Middleware(TracingMiddleware, state.tracer, state.redactor))
+    if settings.cors_origins:
+        middleware.append(Middleware(CORSMiddleware, **cors_options(settings.cors_origins)))
+    middleware += [Middleware(ErrorMiddleware), Middleware(AuthMiddleware, state.policy)]
+    if settings.rate_limit:
+        middleware.append(Middleware(RateLimitMiddleware, RateLimiter(settings.rate_limit)))
+    return middleware
+
+
+def cors_options(origins: str) -> dict[str, Any]:
+    """Options of Starlette's middleware for web pages of these origins: ``https://a.example,...`` or ``*``."""
+    return {
+        "allow_origins": [origin.strip().rstrip("/") for origin in origins.split(",")],
+        "allow_methods": ["GET", "HEAD", "POST"],
+        "allow_headers": ["*"],
+        "expose_headers": ["X-Request-ID", "Retry-After", "Inference-Header-Content-Length"],
+    }
+
+
+def create_tracer() -> "Tracer":
+    """The tracer of an application.
+
+    Raises:
+        SettingsError: OpenTelemetry is not installed.
+    """
+    try:
+        from service.middleware.tracing import Tracer
+    except ImportError as error:
+        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install -e '.[otel]'") from error
+    return Tracer()
+
+
+def add_routes(app: FastAPI, state: ServiceState) -> None:
+    """Add all routes but those for predictions, which the router finds before their descriptions."""
+    settings, policy = state.settings, state.policy
+    app.include_router(create_routes(state))
+    app.include_router(create_open_inference_routes(state))
+    app.include_router(create_model_repository_routes(state))
+    app.include_router(create_metrics_route(lambda: state.metrics, **policy.requirement(policy.access(METRICS))))
+    if settings.ui:
+        app.include_router(create_ui(lambda: state.engine.models, settings.models, **policy.requirement(Access.USER)))
+    add_documentation(app)
+
+
 def add_documentation(app: FastAPI) -> None:
-    """Swagger's page at ``/docs``, from this service alone. Its links are relative: a proxy may be in front."""
+    """Swagger's page at ``/docs``. All of it comes from this service, and its links are relative."""
 
     @app.get("/swagger/{name}", include_in_schema=False)
     async def part(name: str) -> FileResponse:
@@ -126,35 +204,3 @@ def add_documentation(app: FastAPI) -> None:
             swagger_favicon_url="swagger/favicon-32x32.png",
             swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True, "filter": True},
         )
-
-
-def answer_request_error(request: Request, error: Exception) -> Response:
-    """Errors of ours, which carry status and code."""
-    if not isinstance(error, RequestError):
-        raise error
-    record_error(error.code)
-    return JSONResponse(describe_error(error, request.url.path), error.status, dict(error.headers))
-
-
-def answer_http_error(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router."""
-    if not isinstance(error, HTTPException):
-        raise error
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    record_error(code)
-    content = describe_problem(code, f"{error.detail}; /docs lists what there is", request.url.path)
-    return JSONResponse(content, error.status_code, error.headers)
-
-
-def answer_wrong_parameters(request: Request, error: Exception) -> Response:
-    """422 of FastAPI."""
-    if not isinstance(error, RequestValidationError):
-        raise error
-    problems = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-    return answer_request_error(request, InvalidParameterError(f"{problems}; /docs describes the request"))
-
-
-def answer_bug(request: Request, error: Exception) -> Response:
-    """Anything else is a defect of the service: the log has the details, the client does not."""
-    log.error("unhandled_exception", error=repr(error))
-    return answer_request_error(request, InternalError("the service has a defect; its log says which"))

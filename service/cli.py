@@ -1,14 +1,16 @@
-"""What ``python -m service`` does: serve."""
+"""``python -m service``: serve until told to stop."""
 
 import socket
 import sys
 from collections.abc import Sequence
 
 from service import __version__
+from service.app import create_app, get_state
 from service.errors import StartError
-from service.inference.registry import Models, load_models
+from service.inference.registry import Models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
+from service.redaction import Redactor
 from service.repository.repository import initial_statuses
 from service.server.server import Server, listen
 from service.settings import Settings, load_settings
@@ -16,12 +18,12 @@ from service.workers.supervisor import Supervisor
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop; what prevents that becomes one line and exit code 1."""
+    """Serve until told to stop; an error that prevents it becomes one line and exit code 1."""
     try:
         settings = load_settings(arguments)
-        configure_logs(settings)
-        AccessPolicy(settings)  # complains of wrong keys before models are loaded
-        models = load_models(settings)
+        redactor = Redactor(AccessPolicy(settings).is_key)
+        app = create_app(settings, log_writer=configure_logs(settings, redactor))
+        models = get_state(app).load()
         listener = listen(settings)
         line = announcement(settings, models, listener)
 
@@ -30,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
 
         if settings.workers > 1:
             present = initial_statuses(models)
-            del models  # each worker has its own; here they were only to find out whether they load
+            del app, models  # each worker has its own; these were only to find out whether they load
             return Supervisor(settings, listener, announce, present).run()
-        server = Server(settings, models, announce)
+        server = Server(app, announce)
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer to its user
         return 1
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def announcement(settings: Settings, models: Models, listener: socket.socket) -> str:
-    """What is served, and where."""
+    """The line that says what is served, and where."""
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     served = ", ".join(f"{model.name}/{model.version} on {model.device}" for model in models)

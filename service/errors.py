@@ -203,3 +203,6 @@ class DeadlineExceededError(RequestError):
 
     status = 504
     code = "deadline_exceeded"
+
+
+STOPPED = NotReadyError("the service has stopped; send the request to another instance")

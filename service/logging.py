@@ -1,26 +1,168 @@
-"""Structured logs: one JSON object a line on stderr, from the service and from uvicorn alike."""
+"""Structured logs: one JSON object per line on stderr, from the service and from libraries alike.
 
+Logging never blocks: lines are handed to a thread of their own, and are dropped and counted when nobody reads stderr.
+"""
+
+import atexit
 import logging
+import os
+import select
 import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
 
+import orjson
 import structlog
 
+from service.redaction import Redactor
 from service.request_context import current
 from service.settings import Settings
 
-OTHERS = {"python_multipart": logging.ERROR, "PIL": logging.WARNING}
-"""Loggers of libraries that say what clients send: one warns of it as often as clients like, and Pillow would say what
-stands in a picture's metadata."""
+LIBRARIES = {"python_multipart": logging.ERROR, "PIL": logging.WARNING}
+"""Least levels of libraries that log what clients send: python_multipart warns as often as clients like, and Pillow
+logs the metadata of pictures."""
+MAX_WAITING = 2**20
+"""Bytes of lines that wait to be written; further lines are dropped."""
+FLUSH_S = 1.0
+"""The longest time that `LogWriter.flush` waits."""
 
 
-def configure_logs(settings: Settings) -> None:
-    """Send everything that is logged through structlog."""
+class LogWriter:
+    """Writes lines to stderr from a thread of its own, which starts with the first line.
+
+    The thread writes to a duplicate of the file descriptor, not to `sys.stderr`: a thread that blocks in the latter
+    would hold its lock, and every other user of it would block as well.
+    """
+
+    def __init__(self, *, max_waiting: int = MAX_WAITING, as_json: bool = True) -> None:
+        self.dropped = 0
+        """The number of lines that were dropped."""
+        self._reported = 0
+        self._max_waiting = max_waiting
+        self._as_json = as_json
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0
+        """Bytes that are not written yet, among them those that are being written."""
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def write(self, lines: bytes) -> None:
+        """Have one or more whole ``lines`` written, or drop them when too much is waiting. Never blocks."""
+        with self._changed:
+            if self._waiting and self._waiting + len(lines) > self._max_waiting:
+                self.dropped += lines.count(b"\n")
+                return
+            self._lines.append(lines)
+            self._waiting += len(lines)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float = FLUSH_S) -> None:
+        """Wait until everything is written, or until ``timeout_s`` is over because nobody reads."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout_s)
+
+    def close(self) -> None:
+        """Flush, and end the thread if it does not block; a later line starts another one."""
+        self.flush()
+        with self._changed:
+            if not self._waiting and self._thread is not None:
+                self._lines.append(b"")
+                self._thread = None
+                self._changed.notify_all()
+
+    def _run(self) -> None:
+        descriptor = duplicate_stderr()
+        while lines := self._next():
+            written = put(descriptor, lines)
+            with self._changed:
+                if not written:
+                    self.dropped += lines.count(b"\n")
+                self._waiting -= len(lines)
+                missing, self._reported = self.dropped - self._reported, self.dropped if written else self._reported
+                self._changed.notify_all()
+            if written and missing:
+                put(descriptor, self._describe(missing))
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _next(self) -> bytes:
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines)
+            return self._lines.popleft()
+
+    def _describe(self, missing: int) -> bytes:
+        """The line that says how many lines are missing before it."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if not self._as_json:
+            return f"{moment} [warning  ] log_lines_dropped lines={missing}\n".encode()
+        line = {"event": "log_lines_dropped", "level": "warning", "logger": __name__, "timestamp": moment}
+        return orjson.dumps(line | {"lines": missing}) + b"\n"
+
+
+class WriterHandler(logging.Handler):
+    """Hands log records to a `LogWriter`."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._writer.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except Exception as error:  # noqa: BLE001 - a record that cannot be formatted must not end what logged it
+            self._writer.write(f"a log record of {record.name} cannot be formatted: {type(error).__name__}\n".encode())
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+
+def duplicate_stderr() -> int | None:
+    """A duplicate of the file descriptor of stderr; None where stderr is no file, as in some notebooks and tests."""
+    try:
+        return os.dup(sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):  # None, no file, or closed
+        return None
+
+
+def put(descriptor: int | None, lines: bytes) -> bool:
+    """Write ``lines``, waiting for a reader where that is needed; False if they cannot be written at all."""
+    if descriptor is None:
+        try:
+            sys.stderr.write(lines.decode())
+            sys.stderr.flush()
+        except (AttributeError, OSError, ValueError):
+            return False
+        return True
+    remaining = memoryview(lines)
+    while remaining:
+        try:
+            remaining = remaining[os.write(descriptor, remaining) :]
+        except BlockingIOError:  # the reader has made it non-blocking
+            with suppress(OSError):
+                select.select([], [descriptor], [], 1.0)
+        except OSError:
+            return False
+    return True
+
+
+def configure_logs(settings: Settings, redactor: Redactor) -> LogWriter:
+    """Send everything that this process logs through structlog to the writer that is returned, without keys.
+
+    This is for a process that is the service; an application inside another one leaves logging to that process.
+    """
     shared: list[structlog.typing.Processor] = [
         add_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        partial(hide_keys_in_event, redactor),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -28,12 +170,12 @@ def configure_logs(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    as_json = settings.log_format == "json"
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
-    handler = logging.StreamHandler(sys.stderr)
+    writer = LogWriter(as_json=as_json)
+    handler = WriterHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
@@ -43,13 +185,25 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for name, level in OTHERS.items():
+    for name, level in LIBRARIES.items():
         logging.getLogger(name).setLevel(level)
+    atexit.register(writer.flush)
+    return writer
 
 
 def add_request_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Say during which request something was logged."""
-    exchange = current.get()
-    if exchange is not None:
-        event["request_id"] = exchange.id
+    """Add the id of the request during which something is logged."""
+    context = current.get()
+    if context is not None:
+        event["request_id"] = context.id
+    return event
+
+
+def hide_keys_in_event(
+    redactor: Redactor, _: object, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Hide keys in every text of an event, tracebacks included."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = redactor.redact(value)
     return event

@@ -1,6 +1,7 @@
-"""What is learned about a request on its way through the service: for its line in the log, for its trace, for others.
+"""The context of a request: everything that its log line, its trace and the metrics say about it.
 
-Whoever learns something notes it here, whichever protocol the request came by. Outside of requests nothing is noted.
+Code that learns something about the current request records it here, whichever protocol the request came by. Outside of
+a request the functions do nothing.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ Value = TypeVar("Value")
 
 
 class Timings(NamedTuple):
-    """Of one picture, in milliseconds."""
+    """Durations of the stages of one picture, in milliseconds."""
 
     decode: float
     queue: float
@@ -32,7 +33,7 @@ class Answered(NamedTuple):
     batch_size: int
     ended: float
     held_s: float = 0.0
-    """How long its request had waited at the wire before that."""
+    """How long its request had waited in the server's queue before that."""
 
 
 class RequestContext:
@@ -56,7 +57,7 @@ class RequestContext:
     )
 
     def __init__(self, request_id: str, held_s: float = 0.0) -> None:
-        """Of one that has waited for ``held_s`` already."""
+        """Create the context of a request that has already waited for ``held_s`` seconds."""
         self.id = request_id
         self.held_s = held_s
         self.started = perf_counter() - held_s
@@ -64,34 +65,34 @@ class RequestContext:
         self.status = 0
         """0 while there is no answer."""
         self.left = False
-        """Whether its client has gone away."""
+        """Whether the client has disconnected."""
         self.key: str | None = None
-        """Whose key the request came with."""
+        """The name of the key that the request came with."""
         self.route: str | None = None
-        """The path as documented, where it was noted; see `route_of`."""
+        """The documented path, where it was recorded; see `route_of`."""
         self.model: str | None = None
         self.version: int | None = None
         self.error: str | None = None
-        """The code of the error that it was refused with."""
+        """The code of the error that the request was answered with."""
         self.answered: list[Answered] = []
         self.awaited: list[asyncio.Future[Any]] = []
-        """What it waits for; nothing any more once it has ended."""
+        """The futures that the request waits for; empty once it has ended."""
         self.trace: str | None = None
 
     def end(self) -> None:
-        """Its answer was sent, or nobody waits for it any more."""
+        """Note that the answer was sent, or that the client no longer waits for it."""
         self.ended = perf_counter()
         self.awaited.clear()  # an exception in one leads back here, and would keep whole batches in memory for long
 
     def leave(self) -> None:
-        """Its client has gone away."""
+        """Note that the client has disconnected, and fail everything that the request waits for."""
         self.left = True
         for answer in self.awaited:
             if not answer.done():
                 answer.set_exception(ClientDisconnect())
 
     def like(self, request_id: str) -> "RequestContext":
-        """Of another request that begins now and ends in the same way."""
+        """The context of another request that begins now and ends in the same way."""
         other = RequestContext(request_id)
         other.status, other.error = self.status, self.error
         other.route, other.model, other.version = self.route, self.model, self.version
@@ -99,10 +100,19 @@ class RequestContext:
 
 
 def route_of(exchange: RequestContext, scope: Mapping[str, Any]) -> str | None:
-    """The documented path that a request was for, noted or found by the router; None of what clients make up."""
+    """The documented path of a request, recorded or found by the router; None for paths that clients invent."""
     if exchange.route is not None:
         return exchange.route
     path: str | None = getattr(scope.get("route"), "path", None)
+    return path
+
+
+def path_within(scope: Mapping[str, Any]) -> str:
+    """The path of a request as the application's own router matches it: without the prefix of a mounted application."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
+        return path[len(root) :]
     return path
 
 
@@ -110,27 +120,27 @@ current: ContextVar[RequestContext | None] = ContextVar("exchange", default=None
 
 
 def held_s() -> float:
-    """How long the request has waited at the wire."""
+    """How long the request has waited in the server's queue."""
     exchange = current.get()
     return 0.0 if exchange is None else exchange.held_s
 
 
 def record_key(name: str) -> None:
-    """Whose key the request has."""
+    """Record the name of the key that the request came with."""
     exchange = current.get()
     if exchange is not None:
         exchange.key = name
 
 
 def record_route(path: str) -> None:
-    """The documented path that the request is for."""
+    """Record the documented path that the request is for."""
     exchange = current.get()
     if exchange is not None:
         exchange.route = path
 
 
 def record_model(name: str, version: int) -> None:
-    """The model that the request is for."""
+    """Record the model that the request is for."""
     exchange = current.get()
     if exchange is not None:
         exchange.model = name
@@ -138,23 +148,23 @@ def record_model(name: str, version: int) -> None:
 
 
 def record_error(code: str) -> None:
-    """Why the request is refused."""
+    """Record the code of the error that the request is answered with."""
     exchange = current.get()
     if exchange is not None:
         exchange.error = code
 
 
 def record_prediction(started: float, timings: Timings, batch_size: int, ended: float) -> None:
-    """One of the pictures of the request was answered."""
+    """Record that one of the pictures of the request was answered."""
     exchange = current.get()
     if exchange is not None:
         exchange.answered.append(Answered(started, timings, batch_size, ended, exchange.held_s))
 
 
 def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
-    """The request waits for ``answer``, which is returned, and fails if its client goes away.
+    """Return ``answer`` after noting that the request waits for it; it fails if the client disconnects.
 
-    Who waits for it should give it no name: an exception in it leads back to whoever waits, and so to the name.
+    Await the result without binding it to a name: an exception in it refers back to the waiting frame and its names.
     """
     exchange = current.get()
     if exchange is not None:

@@ -1,20 +1,14 @@
-"""Answers as JSON in the form of `service.schemas`, which the tests hold them to.
+"""Responses as bytes: how they are made, sent through ASGI, and written for the server itself."""
 
-Written by hand, as plain dictionaries: validating what we made ourselves costs more than making it.
-"""
-
-import base64
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import orjson
+from starlette.types import Send
 
-from imaging.fast_codecs import FileFormat
 from service.errors import RequestError
-from service.inference.engine import Answer
-from service.inference.geometry import corners
-from service.inference.sampling_grid import sample_points
+from service.request_context import record_error
 from service.schemas import ErrorBody, ErrorDetail
 
 OPEN_INFERENCE = "/v2"
@@ -28,75 +22,18 @@ Header = tuple[bytes, bytes]
 
 
 class RawResponse(NamedTuple):
-    """What is answered to a request."""
+    """A response whose body is complete."""
 
     content: bytes
     headers: tuple[Header, ...] = (JSON,)
-    """Of its own, besides the length and those that every answer has."""
+    """Headers of this response, besides its length and the headers that every response has."""
     status: int = 200
     error: str | None = None
-    """Code of the error, if it is one."""
-
-
-def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, total_ms: float) -> Json:
-    """A `service.schemas.Prediction`."""
-    model, reading, times = answer.model, answer.reading, answer.timings
-    classes = model.manifest.classes
-    ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
-    transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
-    main = transforms[answer.model.manifest.main]
-    return {
-        "model": {"name": model.name, "version": model.version},
-        "predictions": [
-            {"label": classes[index], "index": index, "probability": probability}
-            for index, probability in zip(ranking, probabilities, strict=True)
-        ],
-        "theta": main["theta"],
-        "corners": main["corners"],
-        "rectified": main["rectified"],
-        **({"transforms": transforms} if len(transforms) > 1 else {}),
-        "batch_size": answer.batch_size,
-        "timings_ms": {
-            "decode": round(times.decode, 3),
-            "queue": round(times.queue, 3),
-            "inference": round(times.inference, 3),
-            "encode": round(times.encode, 3),
-            "total": round(total_ms, 3),
-        },
-    }
-
-
-def describe_transform(answer: Answer, index: int, rectified: FileFormat | None) -> Json:
-    """A `service.schemas.TransformResult`."""
-    look = answer.reading.looks[index]
-    transform = answer.model.manifest.transforms[index]
-    file = None
-    if answer.rectified:
-        height, width, _ = look.rectified.shape
-        data = base64.b64encode(answer.rectified[index]).decode()
-        file = {"format": rectified, "width": width, "height": height, "data": data}
-    return {
-        "name": transform.name,
-        "kind": transform.kind,
-        "theta": look.theta,
-        "parameters": look.parameters,
-        "corners": corners(look.region, answer.width, answer.height),
-        "rectified": file,
-    }
-
-
-def add_points(description: Json, answer: Answer, side: int) -> None:
-    """Where ``side`` x ``side`` points of each rectified image lie in the picture, to what `describe_answer` said."""
-    manifest, size = answer.model.manifest, (answer.width, answer.height)
-    indices = range(len(manifest.transforms))
-    points = [(sample_points(answer.reading, manifest, index, side) * size).tolist() for index in indices]
-    description["points"] = points[manifest.main]
-    for transform, found in zip(description.get("transforms", ()), points, strict=False):
-        transform["points"] = found
+    """The code of the error, if it is one."""
 
 
 def describe_error(error: RequestError, path: str) -> Json:
-    """A `service.schemas.ErrorBody`; to requests of paths under /v2 in the form of the Open Inference Protocol."""
+    """A `service.schemas.ErrorBody`; for paths under /v2 an error in the form of the Open Inference Protocol."""
     return describe_problem(error.code, str(error), path)
 
 
@@ -113,15 +50,24 @@ def to_bytes(description: Json) -> bytes:
 
 
 def error_response(error: RequestError, path: str) -> RawResponse:
-    """What is answered to a request of ``path`` that ends in ``error``."""
+    """The response to a request for ``path``, as the application sees it, that failed with ``error``."""
     headers = ((name.encode(), value.encode()) for name, value in error.headers.items())
     return RawResponse(to_bytes(describe_error(error, path)), (JSON, *headers), error.status, error.code)
 
 
-def to_http(reply: RawResponse, request_id: str, common: Iterable[Header], *, last: bool = False) -> bytes:
-    """``reply`` as it goes over the wire, where the application has no part in it.
+async def send_response(send: Send, response: RawResponse) -> None:
+    """Send ``response`` through ASGI."""
+    if response.error is not None:
+        record_error(response.error)
+    length = (b"content-length", b"%d" % len(response.content))
+    await send({"type": "http.response.start", "status": response.status, "headers": [length, *response.headers]})
+    await send({"type": "http.response.body", "body": response.content})
 
-    ``common`` headers are the server's; ``last`` says that the connection ends with it.
+
+def to_http(reply: RawResponse, request_id: str, common: Iterable[Header], *, last: bool = False) -> bytes:
+    """``reply`` as the bytes of HTTP/1.1, for responses that do not come from the application.
+
+    ``common`` headers are the server's; ``last`` says that the connection ends with this response.
     """
     headers = b"".join([b"%s: %s\r\n" % header for header in (*common, *reply.headers)])
     return b"%scontent-length: %d\r\nx-request-id: %s\r\nx-content-type-options: nosniff\r\n%s%s\r\n%s" % (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from export.artifact import read_artifact
 from service.errors import RequestError
@@ -212,3 +213,34 @@ IMPORTS = sorted({found for page in PAGES for found in IMPORT.findall(page.read_
 def test_what_a_program_on_a_page_imports_exists(module: str, names: str) -> None:
     found = import_module(module)
     assert all(hasattr(found, name) for name in names.split(", "))
+
+
+EMBEDDING = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "embedding.md").read_text(), re.DOTALL)
+
+
+def test_the_engine_answers_in_the_ten_lines_that_are_shown() -> None:
+    program = EMBEDDING[0]
+    statements = [line for line in program.splitlines() if line.strip() and "import" not in line]
+    assert len(statements) <= 10
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert re.fullmatch(r"\d 0\.\d\d\n|\d 1\.00\n", done.stdout.splitlines(keepends=True)[-1])
+
+
+@pytest.mark.parametrize("lifespan", [EMBEDDING[1:2], EMBEDDING[1:3]], ids=["its own", "within another"])
+def test_the_application_works_inside_another_as_is_shown(lifespan: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    for program in lifespan:
+        exec(program, names)
+    with TestClient(names["app"]) as client:
+        picture = (ROOT / "docs" / "pictures" / "digit.png").read_bytes()
+        assert client.post("/ml/predict", content=picture).json()["model"]["name"] == "digits"
+
+
+def test_the_route_that_is_shown_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    for program in (EMBEDDING[1], EMBEDDING[3]):
+        exec(program, names)
+    with TestClient(names["service"]) as client:
+        assert client.get("/mine").json() == {"hello": "from a route of your own"}

@@ -1,19 +1,42 @@
 """The API that loads and unloads models, as Triton's clients know it: /v2/repository."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from starlette.requests import ClientDisconnect
 
-from service.errors import InvalidBodyError, TooLargeError
-from service.repository.repository import Repository
+from service.api.open_inference.schemas import InferenceError
+from service.api.routes import errors
+from service.errors import (
+    InvalidBodyError,
+    LoadFailedError,
+    ModelNotFoundError,
+    NotReadyError,
+    RequestError,
+    RequestTimeoutError,
+    TooLargeError,
+)
+from service.middleware.auth import ADMIN, Access, Requirement
+from service.repository.repository import State
 from service.repository.version_policy import Policy
+from service.state import ServiceState
 
 Form = TypeVar("Form", bound="Options")
 MAX_BYTES = 2**20
-"""Of a body: options, and no models, which are put into the folder."""
+"""The largest body. It has options and no model; models are put into the folder."""
+PREFIX = ADMIN
+INDEX = "/index"
+LOAD = "/models/{name}/load"
+UNLOAD = "/models/{name}/unload"
+BODY_ERRORS = (InvalidBodyError, RequestTimeoutError, TooLargeError, NotReadyError)
+NOTHING: dict[int | str, dict[str, Any]] = {200: {"description": "Done; the body is empty.", "content": {}}}
+NAME: dict[str, Any] = {
+    "parameters": [
+        {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "of the model"}
+    ]
+}
 
 
 class Options(BaseModel):
@@ -23,25 +46,25 @@ class Options(BaseModel):
 
 
 class IndexOptions(Options):
-    """Body of a request for the index."""
+    """The body of a request for the index."""
 
-    ready: bool = Field(False, description="only what is READY")
+    ready: bool = Field(False, description="list only versions that are READY")
 
 
 class Latest(Options):
-    """The latest versions, so many."""
+    """The latest versions, up to a number."""
 
     num_versions: int = Field(1, ge=1)
 
 
 class Specific(Options):
-    """Versions by number."""
+    """Particular versions."""
 
     versions: list[int] = Field(min_length=1)
 
 
 class VersionPolicy(Options):
-    """Which versions to serve: one of the three, as in Triton's model configuration."""
+    """The versions to serve: one of the three choices, as in Triton's model configuration."""
 
     latest: Latest | None = None
     specific: Specific | None = None
@@ -49,24 +72,24 @@ class VersionPolicy(Options):
 
 
 class LoadConfig(Options):
-    """What of Triton's model configuration a load may say."""
+    """The part of Triton's model configuration that a load may set."""
 
     version_policy: VersionPolicy
 
 
 class LoadParameters(Options):
-    """Parameters of a load; Triton's clients send the configuration as JSON within JSON."""
+    """The parameters of a load; Triton's clients send the configuration as JSON within JSON."""
 
     config: Json[LoadConfig] | None = None
 
 
 class LoadOptions(Options):
-    """Body of a load."""
+    """The body of a load."""
 
     parameters: LoadParameters = LoadParameters()
 
     def policy(self) -> Policy | None:
-        """The policy that it asks for, if any."""
+        """The policy that the request asks for, if any."""
         if self.parameters.config is None:
             return None
         target_versions = self.parameters.config.version_policy
@@ -76,35 +99,106 @@ class LoadOptions(Options):
         )
 
 
-def create_administration(repository: Repository) -> APIRouter:
-    """The routes over ``repository``. Who may use them is decided before a request gets here."""
-    router = APIRouter(prefix="/v2/repository", tags=["repository"])
+class IndexEntry(BaseModel):
+    """A version of a model in the index."""
 
-    @router.post("/index", summary="All versions of all models, their states, and why")
+    name: str
+    version: str
+    state: State
+    reason: str = Field(description="why the version is not served; empty if there is nothing to say")
+
+
+def create_model_repository_routes(state: ServiceState) -> APIRouter:
+    """The routes, each followed by its description.
+
+    The routes are plain Starlette routes: they read a body whatever its Content-Type says, since Triton's clients send
+    none.
+    """
+    requirement = Requirement(state.policy, Access.ADMIN)
+    described = APIRouter(prefix=PREFIX, tags=["repository"], **state.policy.requirement(Access.ADMIN))
+    router = APIRouter()
+
     async def index(request: Request) -> Response:
+        requirement.check(request.scope)
         options = await read(request, IndexOptions)
-        await repository.rescan()
-        entries = [entry._asdict() | {"version": str(entry.version)} for entry in repository.index(options.ready)]
+        await state.repository.rescan()
+        entries = [entry._asdict() | {"version": str(entry.version)} for entry in state.repository.index(options.ready)]
         return Response(orjson.dumps(entries), media_type="application/json")
 
-    @router.post("/models/{name}/load", summary="Serve a model as it is in the folder now")
-    async def load(name: str, request: Request) -> Response:
-        await repository.load(name, (await read(request, LoadOptions)).policy())
+    async def load(request: Request) -> Response:
+        requirement.check(request.scope)
+        await state.repository.load(request.path_params["name"], (await read(request, LoadOptions)).policy())
         return Response()
 
-    @router.post("/models/{name}/unload", summary="Serve a model no more")
-    async def unload(name: str) -> Response:
-        await repository.unload(name)
+    async def unload(request: Request) -> Response:
+        requirement.check(request.scope)
+        await state.repository.unload(request.path_params["name"])
         return Response()
 
+    for path, endpoint in ((INDEX, index), (LOAD, load), (UNLOAD, unload)):
+        router.add_route(PREFIX + path, endpoint, methods=["POST"], include_in_schema=False)
+
+    @described.post(
+        INDEX,
+        summary="All versions of all models, their states and the reasons",
+        response_model=list[IndexEntry],
+        responses=failures(*BODY_ERRORS),
+        openapi_extra=body_of(IndexOptions),
+    )
+    def describe_index() -> None:
+        """No Content-Type is needed, and an empty body stands for the defaults."""
+
+    @described.post(
+        LOAD,
+        summary="Serve a model as it is in the folder now",
+        response_class=Response,
+        responses=NOTHING | failures(LoadFailedError, ModelNotFoundError, *BODY_ERRORS),
+        openapi_extra=NAME | body_of(LoadOptions),
+    )
+    def describe_load() -> None:
+        """Versions are loaded beside the present ones, which stay if a load fails. No Content-Type is needed."""
+
+    @described.post(
+        UNLOAD,
+        summary="Stop serving a model",
+        response_class=Response,
+        responses=NOTHING | failures(ModelNotFoundError, NotReadyError),
+        openapi_extra=NAME,
+    )
+    def describe_unload() -> None:
+        """Requests in flight are answered. A body is not read."""
+
+    router.include_router(described)
     return router
 
 
+def failures(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, for the OpenAPI document."""
+    return errors(*kinds, model=InferenceError)
+
+
+def body_of(form: type[Options]) -> dict[str, Any]:
+    """An optional body with ``form`` in it, for the OpenAPI document.
+
+    FastAPI would describe a parameter by itself, but would add that wrong values are answered with 422.
+    """
+    schema = form.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            part = parts[value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+            return {key: inlined(each) for key, each in (part | value).items() if key != "$ref"}
+        return [inlined(each) for each in value] if isinstance(value, list) else value
+
+    return {"requestBody": {"content": {"application/json": {"schema": inlined(schema)}}}}
+
+
 async def read(request: Request, form: type[Form]) -> Form:
-    """The body, whatever its Content-Type says: Triton's clients send none; left out, all is as by default.
+    """The options in the body; an empty body stands for the defaults.
 
     Raises:
-        InvalidBodyError: it is something else.
+        InvalidBodyError: the body has something else.
         TooLargeError: it has more than `MAX_BYTES`.
     """
     body = b""

@@ -1,34 +1,35 @@
-"""POST /predict and POST /predict/batch, as plain ASGI applications.
+"""POST /predict and POST /predict/batch, as ASGI endpoints of the application's router.
 
-The way through FastAPI's middlewares, router and dependencies costs as much as all the work on a small picture. Here a
-request goes straight from the server to the engine and back; `service.server.fast_path` answers plain requests in the
-same way without ASGI. `service.api.routes` describes both routes for the OpenAPI document.
+FastAPI's dependencies and validation of the body would cost as much as all the work on a small picture. So these are
+plain Starlette routes, and `service.api.routes` describes them in the OpenAPI document. `service.server.fast_path`
+answers with the same functions without ASGI.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from time import perf_counter
-from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from imaging.fast_codecs import FileFormat
+from service.api.prediction_json import add_points, describe_answer
 from service.api.request_body import Body, read_one, read_several
-from service.errors import InternalError, InvalidParameterError, NotReadyError, RequestError, TooLargeError
+from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError
 from service.inference.admission import Permit
-from service.inference.engine import PICTURES_A_TURN, Engine
+from service.inference.engine import PICTURES_A_TURN
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
-from service.metrics.recorder import RECORDER
-from service.request_context import held_s, record_error
-from service.responses import Json, RawResponse, add_points, describe_answer, describe_error, error_response, to_bytes
+from service.middleware.auth import Access, Requirement
+from service.request_context import held_s, path_within, record_route
+from service.responses import Json, RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
-from service.settings import Settings
+from service.state import ServiceState
 
 ONE = "/predict"
 SEVERAL = "/predict/batch"
@@ -40,30 +41,21 @@ log = structlog.get_logger(__name__)
 
 
 class Predict:
-    """Both routes over ``engine``."""
+    """Answers both routes."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
-        self._settings = settings
-
-    def one(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """POST /predict."""
-        return respond(send, self.answer_one(scope["query_string"], Body(scope["headers"], receive)), scope["path"])
-
-    def several(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """POST /predict/batch."""
-        body = Body(scope["headers"], receive)
-        return respond(send, self.answer_several(scope["query_string"], body), scope["path"])
+    def __init__(self, state: ServiceState) -> None:
+        self._state = state
+        self._settings = state.settings
 
     async def answer_one(self, query: bytes, body: Body) -> RawResponse:
         """The answer to a request for one picture.
 
         Raises:
             RequestError: it cannot be answered.
-            ClientDisconnect: nobody waits for it any more.
+            ClientDisconnect: the client no longer waits for it.
         """
         options = read_options(query)
-        model = self._engine.find(options.model, options.version)
+        model = self._state.engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
         with Permit(model.room) as seat:
             upload = await read_one(body, self._settings.max_bytes, seat)
@@ -71,9 +63,9 @@ class Predict:
             return RawResponse(to_bytes(await self._answer(model, upload, options, timeout_ms)))
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
-        """The answer to a request for several; see `answer_one`."""
+        """The answer to a request for several pictures; see `answer_one`."""
         options = read_options(query)
-        model = self._engine.find(options.model, options.version)
+        model = self._state.engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
 
         async def answer_or_error(upload: Upload, seat: Permit) -> Json:
@@ -83,7 +75,7 @@ class Predict:
                 seat.take(pictures=1)
                 return await self._answer(model, upload, options, timeout_ms)
             except RequestError as error:
-                RECORDER.rejected(error.code, (model.name, model.version))
+                self._state.recorder.rejected(error.code, (model.name, model.version))
                 return describe_error(error, SEVERAL)
 
         with Permit(model.room) as seat:
@@ -94,7 +86,7 @@ class Predict:
                     for position, upload in enumerate(uploads, start=1):
                         answers.append(group.create_task(answer_or_error(upload, seat)))
                         if position % PICTURES_A_TURN == 0:
-                            await asyncio.sleep(0)  # others have their turn before more pictures are decoded in place
+                            await asyncio.sleep(0)  # other requests have their turn
             except BaseExceptionGroup as group_error:
                 if group_error.subgroup(ClientDisconnect) is not None:
                     raise ClientDisconnect from None
@@ -104,7 +96,7 @@ class Predict:
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
         started = perf_counter() - held_s()
         rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
-        answer = await self._engine.predict(model, upload, rectified, timeout_ms)
+        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
         if options.points:
             add_points(description, answer, options.points)
@@ -112,10 +104,10 @@ class Predict:
 
 
 def read_timeout(body: Body, most_ms: int) -> int:
-    """How many milliseconds the answer may take, as the head of the request says, and ``most_ms`` at most.
+    """The milliseconds that the answer may take according to the header of the request, at most ``most_ms``.
 
     Raises:
-        InvalidParameterError: it says no number.
+        InvalidParameterError: the header is not a number.
     """
     for name, value in body.headers:
         if name == TIMEOUT:
@@ -125,40 +117,57 @@ def read_timeout(body: Body, most_ms: int) -> int:
     return most_ms
 
 
+class Endpoint:
+    """An ASGI endpoint: what ``answer`` returns or raises for a request becomes its response."""
+
+    def __init__(
+        self, route: str, answer: Callable[[Scope, Body], Awaitable[RawResponse]], requirement: Requirement
+    ) -> None:
+        """``route`` is the documented path, and ``requirement`` says which key the request needs."""
+        self._route = route
+        self._answer = answer
+        self._requirement = requirement
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record_route(self._route)
+        path = path_within(scope)
+        response = await outcome(self._authorized(scope, Body(scope["headers"], receive)), path)
+        if response is not None:
+            await send_response(send, response)
+
+    async def _authorized(self, scope: Scope, body: Body) -> RawResponse:
+        self._requirement.enforce(scope)
+        return await self._answer(scope, body)
+
+
+def create_predict_routes(state: ServiceState) -> list[Route]:
+    """Both routes, without their descriptions."""
+    predict = Predict(state)
+    requirement = Requirement(state.policy, Access.USER)
+
+    def one(scope: Scope, body: Body) -> Awaitable[RawResponse]:
+        return predict.answer_one(scope["query_string"], body)
+
+    def several(scope: Scope, body: Body) -> Awaitable[RawResponse]:
+        return predict.answer_several(scope["query_string"], body)
+
+    return [
+        Route(path, Endpoint(path, answer, requirement), methods=["POST"], include_in_schema=False)
+        for path, answer in ((ONE, one), (SEVERAL, several))
+    ]
+
+
 async def outcome(work: Awaitable[RawResponse], path: str) -> RawResponse | None:
-    """What ``work`` gives to a request of ``path``, or what went wrong; None if nobody waits for it any more."""
+    """The response to a request for ``path`` that ``work`` makes; None if the client has disconnected."""
     try:
         return await work
     except RequestError as error:
         return error_response(error, path)
     except ClientDisconnect:
         return None
-    except asyncio.CancelledError:  # by the server, whose patience with what is under way has ended
-        return error_response(NotReadyError("the service has stopped; send the request to another instance"), path)
     except Exception:
         log.exception("unhandled_exception")
         return error_response(InternalError("the service has a defect; its log says which"), path)
-
-
-async def respond(send: Send, work: Awaitable[RawResponse], path: str) -> None:
-    """Send the `outcome` of ``work``."""
-    reply = await outcome(work, path)
-    if reply is not None:
-        await send_reply(send, reply)
-
-
-async def refuse(send: Send, error: RequestError, path: str) -> None:
-    """Send an error, in the form that requests of ``path`` expect."""
-    await send_reply(send, error_response(error, path))
-
-
-async def send_reply(send: Send, reply: RawResponse) -> None:
-    """Send an answer."""
-    if reply.error is not None:
-        record_error(reply.error)
-    length = (b"content-length", b"%d" % len(reply.content))
-    await send({"type": "http.response.start", "status": reply.status, "headers": [length, *reply.headers]})
-    await send({"type": "http.response.body", "body": reply.content})
 
 
 def read_options(query: bytes) -> PredictOptions:

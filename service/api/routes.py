@@ -1,6 +1,5 @@
-"""The service's own routes: models and health; and what the OpenAPI document says of predictions."""
+"""The service's own routes, models and health, and the descriptions of predictions in the OpenAPI document."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -20,9 +19,8 @@ from service.errors import (
     TooLargeError,
     UnsupportedMediaTypeError,
 )
-from service.inference.engine import Engine
 from service.inference.registry import Model
-from service.repository.repository import Repository
+from service.middleware.auth import Access
 from service.schemas import (
     AccuracyInfo,
     BatchPrediction,
@@ -36,6 +34,7 @@ from service.schemas import (
     Status,
     TransformInfo,
 )
+from service.state import ServiceState
 
 TimeoutHeader = Annotated[
     int | None,
@@ -80,7 +79,7 @@ PICTURES_BODY: dict[str, Any] = {
 
 
 def errors(*kinds: type[RequestError], model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, of the form of ``model``, for the OpenAPI document."""
+    """The error responses of a route, with ``model`` as their schema, for the OpenAPI document."""
     answers: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         text = f"`{kind.code}`: {kind.__doc__}"
@@ -103,9 +102,10 @@ BODY_ERRORS = (
 PICTURE_ERRORS = (InvalidImageError, *BODY_ERRORS, InferenceFailedError, DeadlineExceededError)
 
 
-def create_routes(engine: Engine, repository: Repository, workers_ready: Callable[[], bool]) -> APIRouter:
-    """The routes over ``engine``, and the descriptions of those that `service.api.predict` answers."""
-    router = APIRouter()
+def create_routes(state: ServiceState) -> APIRouter:
+    """The routes, and the descriptions of the routes that `service.api.predict` answers."""
+    everybody = APIRouter(tags=["health"])
+    router = APIRouter(**state.policy.requirement(Access.USER))
 
     @router.post(
         "/predict",
@@ -131,6 +131,7 @@ def create_routes(engine: Engine, repository: Repository, workers_ready: Callabl
 
     @router.get("/models", tags=["models"], summary="What is served, and what is not at present")
     async def models() -> ModelList:
+        engine, repository = state.engine, state.repository
         served = [describe(model, default=engine.models.is_default(model)) for model in engine.models]
         known = {(model.name, model.version) for model in served}
         others = [
@@ -140,47 +141,48 @@ def create_routes(engine: Engine, repository: Repository, workers_ready: Callabl
         ]
         return ModelList(models=served, not_served=others)
 
-    @router.head("/health/live", include_in_schema=False)
-    @router.get(
+    @everybody.head("/health/live", include_in_schema=False)
+    @everybody.get(
         "/health/live",
-        tags=["health"],
         summary="Is the process answering, and no model given up?",
         responses=errors(NotReadyError),
     )
     async def live() -> Status:
-        check_live(engine)
+        check_live(state)
         return Status(status="live")
 
-    @router.head("/health/ready", include_in_schema=False)
-    @router.get(
+    @everybody.head("/health/ready", include_in_schema=False)
+    @everybody.get(
         "/health/ready",
-        tags=["health"],
         summary="Have all models answered their warm-up as they should?",
         responses=errors(NotReadyError),
     )
     async def ready() -> Status:
-        check_ready(engine, workers_ready)
+        check_ready(state)
         return Status(status="ready")
 
-    return router
+    whole = APIRouter()
+    whole.include_router(router)
+    whole.include_router(everybody)
+    return whole
 
 
-def check_live(engine: Engine) -> None:
+def check_live(state: ServiceState) -> None:
     """Raise `NotReadyError` if only another process can answer again."""
-    if engine.hangs:
+    if state.engine.hangs:
         raise NotReadyError("a model does not answer any more; start the service again")
 
 
-def check_ready(engine: Engine, workers_ready: Callable[[], bool]) -> None:
+def check_ready(state: ServiceState) -> None:
     """Raise `NotReadyError` unless every model of every worker can answer."""
-    if not workers_ready():
+    if not state.workers_ready():
         raise NotReadyError("a worker has died and is being replaced")
-    if not engine.ready:
+    if not state.engine.ready:
         raise NotReadyError("the service is shutting down, or a model does not answer any more")
 
 
 def describe(model: Model, *, default: bool) -> ModelInfo:
-    """A model in the form of the API; ``default`` is whether its version answers where none is named."""
+    """A model in the form of the API; ``default`` says whether its version answers where a request names none."""
     manifest = model.manifest
     return ModelInfo(
         name=model.name,

@@ -7,10 +7,10 @@ pictures of its artifact.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -85,9 +85,10 @@ class Page:
         self.files = {name: make_file(content, name) for name, content in contents.items()}
 
 
-def create_ui(models: Models, folder: Path, page: Page | None = None) -> APIRouter:
-    """The routes of the page over ``models``, which lie in ``folder``."""
+def create_ui(find_models: Callable[[], Models], folder: Path, page: Page | None = None, **samples: Any) -> APIRouter:
+    """The routes of the page. Models lie in ``folder``; ``samples`` are options of the router of sample pictures."""
     router = APIRouter(include_in_schema=False)
+    sample_router = APIRouter(include_in_schema=False, **samples)
     page = page or Page()
 
     @router.get("/")
@@ -95,15 +96,15 @@ def create_ui(models: Models, folder: Path, page: Page | None = None) -> APIRout
     async def index(request: Request) -> Response:
         return send(request, page.index, ASK_AGAIN, PAGE_HEADERS)
 
-    @router.get("/samples/{model}")
-    def samples(model: str) -> Response:
-        found = models.find(model, None)
+    @sample_router.get("/samples/{model}")
+    def list_all(model: str) -> Response:
+        found = find_models().find(model, None)
         names = list_samples(folder / model / SAMPLES) or list(golden_samples(found, folder))
         return JSONResponse({"samples": names}, headers={"Cache-Control": ASK_AGAIN})
 
-    @router.get("/samples/{model}/{name}")
+    @sample_router.get("/samples/{model}/{name}")
     def sample(request: Request, model: str, name: str) -> Response:
-        found = models.find(model, None)
+        found = find_models().find(model, None)
         if not SAMPLE.fullmatch(name):
             raise HTTPException(404)
         try:
@@ -121,6 +122,7 @@ def create_ui(models: Models, folder: Path, page: Page | None = None) -> APIRout
             raise HTTPException(404)
         return send(request, found, FOR_EVER)
 
+    router.include_router(sample_router)
     return router
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import starmap
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from imaging.preprocessing import Picture
 from service.errors import DeadlineExceededError, InferenceFailedError, RequestError
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload, open_picture, preprocess
-from service.inference.registry import Model, Models
+from service.inference.registry import Model, Models, load_models
 from service.request_context import Timings, held_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
@@ -45,16 +45,42 @@ class Answer(NamedTuple):
     batch_size: int
     timings: Timings
 
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.model.manifest.classes[int(self.reading.ranking[0])]
+
+    @property
+    def probability(self) -> float:
+        """The probability of `label`."""
+        return float(self.reading.probabilities[0])
+
 
 class Engine:
-    """The models and the threads that large pictures are decoded and encoded in."""
+    """The models, and the threads that decode and encode large pictures; as a context it closes in the end."""
 
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
         self._max_pixels = settings.max_pixels
+        self._timeout_ms = settings.timeout_ms
         workers = settings.decode_threads or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
         self._closing = False
+
+    @classmethod
+    def load(cls, settings: Settings) -> Self:
+        """An engine with the models that ``settings`` name.
+
+        Raises:
+            StartError: they cannot be loaded.
+        """
+        return cls(load_models(settings), settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     @property
     def hangs(self) -> bool:
@@ -71,7 +97,7 @@ class Engine:
         """Whether every model can answer."""
         return not self._closing and not self.hangs
 
-    def find(self, name: str | None, version: int | None) -> Model:
+    def find(self, name: str | None = None, version: int | None = None) -> Model:
         """The model that a request asks for.
 
         Raises:
@@ -85,20 +111,24 @@ class Engine:
         """Whether ``model`` can answer."""
         return not self._closing and not model.batcher.hangs
 
-    async def predict(self, model: Model, upload: Upload, rectified: FileFormat | None, timeout_ms: int) -> Answer:
-        """Answer for one picture within ``timeout_ms``; ``rectified`` is how to encode the rectified images.
+    async def predict(
+        self, model: Model, picture: Upload | bytes, rectified: FileFormat | None = None, timeout_ms: int | None = None
+    ) -> Answer:
+        """Answer for one picture file within ``timeout_ms``, by default that of the settings.
 
-        Time that its request has waited at the wire counts.
+        ``rectified`` is the format of the rectified images, which are left out by default. The time that a request has
+        waited in the queue of the server counts.
 
         Raises:
             RequestError: the picture cannot be used, its time is up, or the model failed.
         """
         started = time.perf_counter()
         held = held_s()
-        deadline = started - held + timeout_ms / 1000
-        picture = await self._read(upload, model.manifest.input, deadline)
+        deadline = started - held + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
+        upload = Upload(picture, None) if isinstance(picture, bytes) else picture
+        opened = await self._read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
-        inference = await track_future(model.batcher.submit(picture.pixels, deadline, held))
+        inference = await track_future(model.batcher.submit(opened.pixels, deadline, held))
         inferred = time.perf_counter()
         reading = finite_output(inference.value)
         files = await self._encode(reading, rectified) if rectified else None
@@ -106,7 +136,7 @@ class Engine:
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
         record_prediction(started, timings, inference.batch_size, ended)
-        return Answer(model, reading, picture.width, picture.height, files, inference.batch_size, timings)
+        return Answer(model, reading, opened.width, opened.height, files, inference.batch_size, timings)
 
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float

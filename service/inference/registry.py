@@ -21,7 +21,7 @@ from service.inference.backends import Backend, Device, open_backend
 from service.inference.batcher import Batcher
 from service.inference.outputs import ModelOutput, read
 from service.metrics.drift import Window
-from service.metrics.recorder import RECORDER
+from service.metrics.recorder import Recorder
 from service.repository.version_policy import Selection
 from service.settings import Settings
 
@@ -54,8 +54,14 @@ class Model(NamedTuple):
 class Models:
     """All that are served, by name and version; they come and go all at once (`serve`)."""
 
-    def __init__(self, models: Iterable[Model], defaults: Mapping[str, tuple[int, ...]] | None = None) -> None:
-        """``defaults`` is as in `Selection`."""
+    def __init__(
+        self,
+        models: Iterable[Model],
+        defaults: Mapping[str, tuple[int, ...]] | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """``defaults`` is as in `Selection`; ``recorder`` counts the inferences of ``models``."""
+        self.recorder = recorder or Recorder()
         self._defaults = defaults or {}
         self._served: tuple[Model, ...] = ()
         self._found: dict[tuple[str | None, int | None], Model] = {}
@@ -133,11 +139,14 @@ class Models:
 
 
 def load_models(
-    settings: Settings, opener: Opener | None = None, present: Mapping[str, Mapping[int, str]] | None = None
+    settings: Settings,
+    opener: Opener | None = None,
+    present: Mapping[str, Mapping[int, str]] | None = None,
+    recorder: Recorder | None = None,
 ) -> Models:
     """Load and warm up what is to be served from the start, each model through ``opener`` (`open_backend`).
 
-    ``present`` says instead what others serve already: the digests by name and version.
+    ``present`` says instead what others serve already: the digests by name and version. ``recorder`` counts inferences.
 
     Raises:
         ModelLoadError: there is nothing, or something is missing, cannot be loaded or answers wrongly.
@@ -157,12 +166,13 @@ def load_models(
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
     opener = opener or default_opener(settings)
+    recorder = recorder or Recorder()
     models = []
     for name, version, artifact in found:
         if present is not None and digest(artifact) != present[name][version]:
             raise ModelLoadError(f"{artifact.folder} is not what the other workers serve; load {name} anew")
-        models.append(load_model(name, version, artifact, settings, opener))
-    return Models(models, selection.defaults)
+        models.append(load_model(name, version, artifact, settings, opener, recorder))
+    return Models(models, selection.defaults, recorder)
 
 
 def find_folders(
@@ -176,7 +186,9 @@ def find_folders(
     return {(name, version): folder for name, version, folder in find_artifacts(models, on_error)}
 
 
-def load_model(name: str, version: int, artifact: Artifact, settings: Settings, opener: Opener) -> Model:
+def load_model(
+    name: str, version: int, artifact: Artifact, settings: Settings, opener: Opener, recorder: Recorder
+) -> Model:
     """Load one version and replay its golden pictures.
 
     Raises:
@@ -211,7 +223,7 @@ def load_model(name: str, version: int, artifact: Artifact, settings: Settings, 
         max_batch=settings.max_batch,
         inference_timeout_s=settings.inference_timeout_s,
         picture_ms=picture_ms,
-        meter=RECORDER.of_model((name, version)),
+        meter=recorder.of_model((name, version)),
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
         spare_core=spare_core,
     )

@@ -1,4 +1,4 @@
-"""Figures under the names that docs/operate/metrics.md describes, as families of `prometheus_client`."""
+"""Counts and gauges under the names that docs/operate/metrics.md describes, as families of `prometheus_client`."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -14,13 +14,13 @@ from service.metrics.multiprocess import Figures
 from service.metrics.recorder import CLIENT_LEFT, SECONDS, Counts, Key
 
 PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""Upper ends of the buckets of batch sizes."""
+"""Upper bounds of the buckets of batch sizes."""
 MODEL: Final = ("model", "version")
 DRIFT: Final = (*MODEL, "transform", "quantity")
 PREDICTIONS: Final = ("/predict", "/predict/batch", "/infer")
-"""How the routes end that ask a model."""
+"""The last parts of the routes that ask a model."""
 REASONS: Final = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", CLIENT_LEFT: "CANCELED", 500: "BACKEND"}
-"""Triton's words for why a request failed, by status."""
+"""Triton's names of the reasons for which a request failed, by status."""
 TRITON_STAGES: Final = {
     "queue": ("nv_inference_queue_duration_us", "Time of pictures in the queue"),
     "decode": ("nv_inference_compute_input_duration_us", "Time of decoding pictures"),
@@ -37,13 +37,13 @@ GAUGES: Final = {
 
 
 def families(figures: Figures, ready: Sequence[int], windows: Mapping[Key, Window], least: int) -> Iterator[Metric]:
-    """All that is exposed.
+    """All metric families.
 
     Args:
-        figures: of all processes.
+        figures: the figures of all processes.
         ready: for each worker, whether it answers.
-        windows: of the models that are loaded, by name and version; their references are read, not what they show.
-        least: pictures that it takes before drift is told.
+        windows: the drift windows of the loaded models, by name and version; only their references are read.
+        least: the number of pictures from which on drift is exposed.
     """
     yield from requests(figures.counts)
     yield from pictures(figures.counts)
@@ -55,12 +55,12 @@ def families(figures: Figures, ready: Sequence[int], windows: Mapping[Key, Windo
 
 
 def of(counts: Counts, what: str) -> Iterator[tuple[Key, list[float]]]:
-    """Labels and vector of all that is ``what``."""
+    """Labels and vector of every count of the kind ``what``."""
     return ((key[1:], vector) for key, vector in sorted(counts.items()) if key[0] == what)
 
 
 def requests(counts: Counts) -> Iterator[Metric]:
-    """By route, model and status; how long they took; why they were refused."""
+    """Requests by route, model and status, their durations, and the causes of refusals."""
     total = CounterMetricFamily("stn_requests", "Requests that were answered", labels=("route", *MODEL, "status"))
     durations: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * (len(SECONDS) + 2))
     for labels, vector in of(counts, "request"):
@@ -81,7 +81,7 @@ def requests(counts: Counts) -> Iterator[Metric]:
 
 
 def pictures(counts: Counts) -> Iterator[Metric]:
-    """How long their stages took, and in what batches they were inferred."""
+    """Durations of the stages of pictures, and the sizes of their batches."""
     stage = HistogramMetricFamily(
         "stn_stage_duration_seconds", "Stages of the pictures that were answered", labels=(*MODEL, "stage")
     )
@@ -101,7 +101,7 @@ def pictures(counts: Counts) -> Iterator[Metric]:
 
 
 def batch_sizes(counts: Counts) -> dict[Key, list[float]]:
-    """For each model, how many inferences fell in each bucket of `PICTURES`; then their pictures."""
+    """For each model, the number of inferences in each bucket of `PICTURES`; then their pictures."""
     found = {labels: [0.0] * (len(PICTURES) + 2) for labels, _ in of(counts, "inferred")}
     for (*labels, size), (inferences, _) in of(counts, "batch"):
         vector = found[tuple(labels)]
@@ -111,13 +111,13 @@ def batch_sizes(counts: Counts) -> dict[Key, list[float]]:
 
 
 def fill(family: HistogramMetricFamily, labels: Key, bounds: Sequence[float], vector: Sequence[float]) -> None:
-    """Add a histogram of how many fell in each bucket, and their sum."""
+    """Add a histogram: the number of values in each bucket, and their sum."""
     names = [*(str(float(bound)) for bound in bounds), "+Inf"]
     family.add_metric(labels, list(zip(names, accumulate(vector[:-1]), strict=True)), vector[-1])
 
 
 def gauges(found: Counts) -> Iterator[Metric]:
-    """What is loaded, and what is under way."""
+    """Loaded models, and pictures in flight."""
     labels = (*MODEL, "runtime", "device", "precision")
     info = GaugeMetricFamily("stn_model_info", "Workers that have a version loaded", labels=labels)
     for values, (number,) in of(found, "info"):
@@ -131,7 +131,7 @@ def gauges(found: Counts) -> Iterator[Metric]:
 
 
 def workers(counts: Counts, ready: Sequence[int]) -> Iterator[Metric]:
-    """Who answers, and what it costs."""
+    """Workers, their processor time, and dropped log lines."""
     answers = GaugeMetricFamily("stn_worker_ready", "Whether a worker answers", labels=("worker",))
     for index, is_ready in enumerate(ready):
         answers.add_metric((str(index),), is_ready)
@@ -140,6 +140,10 @@ def workers(counts: Counts, ready: Sequence[int]) -> Iterator[Metric]:
     for labels, (seconds,) in of(counts, "cpu"):
         spent.add_metric(labels, seconds)
     yield spent
+    lines = CounterMetricFamily("stn_log_lines_dropped", "Log lines that were dropped because nobody read stderr")
+    for _, (number,) in of(counts, "log_lines_dropped"):
+        lines.add_metric((), number)
+    yield lines
 
 
 def background(counts: Counts) -> Iterator[Metric]:
@@ -151,7 +155,7 @@ def background(counts: Counts) -> Iterator[Metric]:
 
 
 def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[Metric]:
-    """How far the last pictures are from the references."""
+    """The distances between the last pictures and the references."""
     text = "Population stability index between the last pictures and the reference"
     gap = GaugeMetricFamily("stn_drift_distance", text, labels=DRIFT)
     mean = GaugeMetricFamily("stn_drift_mean", "Mean over the last pictures", labels=DRIFT)
@@ -174,7 +178,7 @@ def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[
 
 
 def triton(figures: Figures) -> Iterator[Metric]:
-    """The same under Triton's names, which do not end with ``_total``."""
+    """The same counts under Triton's names, which do not end with ``_total``."""
     counts = figures.counts
     batches = batch_sizes(counts)
     success = dict.fromkeys(batches, 0.0)
@@ -203,7 +207,7 @@ def triton(figures: Figures) -> Iterator[Metric]:
 
 
 def untyped(name: str, text: str, numbers: Mapping[Key, float], labels: Sequence[str] = MODEL) -> Metric:
-    """A metric that is named as it is named."""
+    """A metric whose name gets no suffix."""
     metric = Metric(name, text, "unknown")
     for values, number in numbers.items():
         metric.add_sample(name, dict(zip(labels, values, strict=True)), number)

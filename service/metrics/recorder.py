@@ -1,8 +1,8 @@
-"""What is counted, where it happens: in plain lists, which numpy turns into histograms hundreds at a time.
+"""Counts events in plain lists, which numpy turns into histograms hundreds at a time.
 
 `prometheus_client`'s own counters cost microseconds each when several processes count together; here an answer costs a
-few appends. Counts are of the whole process and only grow. They are kept in one place, `RECORDER`.
-`service.metrics.multiprocess` adds up those of several processes, `service.metrics.exposition` gives them their names.
+few appends. Each application has one `Recorder`; its counts only grow. `service.metrics.multiprocess` adds up the
+counts of several processes, and `service.metrics.exposition` gives them their names.
 """
 
 from collections import defaultdict
@@ -18,29 +18,29 @@ from service.request_context import Answered, RequestContext, route_of
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations."""
-NOTES: Final = 512
-"""That wait to be counted together."""
+MAX_PENDING: Final = 512
+"""Values that are collected before numpy counts them together."""
 STAGES: Final = ("decode", "queue", "inference", "encode")
 REFUSED: Final = 400
-"""Lowest status of those that are refusals, or failures."""
+"""The lowest status of a refusal or failure."""
 CLIENT_LEFT: Final = 499
-"""Status of a request whose client left before it was answered, as nginx has it."""
+"""The status of a request whose client disconnected before the answer, as in nginx."""
 OTHER: Final = "other"
-"""Route of paths that clients make up."""
+"""The route label of paths that clients invent."""
 
 Key = tuple[str, ...]
 Counts = dict[Key, list[float]]
-"""By what is counted and its labels; each list only grows, element by element."""
+"""Vectors by what is counted and its labels; every element only grows."""
 ModelKey = tuple[str | None, int | None]
-"""Name and version; None where a request is for no model that is served."""
+"""Name and version; None where a request names no model that is served."""
 
 
 class Histogram:
-    """How often durations fell between `SECONDS`."""
+    """A histogram of durations with the bounds `SECONDS`."""
 
     def __init__(self) -> None:
-        self.notes: list[float] = []
-        """Seconds that are still to be counted."""
+        self.pending: list[float] = []
+        """Durations in seconds that are still to be counted."""
         self._vector = np.zeros(len(SECONDS) + 2)
 
     def add(self, seconds: NDArray[np.float64]) -> None:
@@ -49,35 +49,35 @@ class Histogram:
         self._vector[-1] += seconds.sum()
 
     def flush(self) -> None:
-        """Count what was noted."""
-        if self.notes:
-            self.add(np.array(self.notes))
-            self.notes.clear()
+        """Count the pending values."""
+        if self.pending:
+            self.add(np.array(self.pending))
+            self.pending.clear()
 
     def vector(self) -> list[float]:
-        """How many fell in each bucket, the last of which has no end; then their sum."""
+        """The number of durations in each bucket, the last of which is unbounded; then their sum."""
         self.flush()
         found: list[float] = self._vector.tolist()
         return found
 
 
 class ModelMetrics:
-    """Of one version of a model, however often it is loaded."""
+    """Counts of one version of a model, however often it is loaded."""
 
     def __init__(self, labels: Key) -> None:
         self.labels = labels
-        self.notes: list[Answered] = []
-        """Pictures that were answered and are still to be counted."""
+        self.pending: list[Answered] = []
+        """Answered pictures that are still to be counted."""
         self._stages = {stage: Histogram() for stage in (*STAGES, "prediction")}
         self._batches: dict[int, list[float]] = {}
-        """By their size, how many inferences there were, and their seconds."""
+        """The number of inferences and their seconds, by batch size."""
         self._queue_s = 0.0
         self._failures = 0
         self.last_s = 0.0
-        """When the last inference ended, in seconds since 1970; 0 before the first."""
+        """When the last inference ended, in seconds since the epoch; 0 before the first."""
 
     def inferred(self, pictures: int, queue_s: float, inference_s: float) -> None:
-        """Count an inference, whose ``pictures`` together had waited for ``queue_s``."""
+        """Count an inference of ``pictures`` pictures, which had waited ``queue_s`` seconds in total."""
         batches = self._batches.get(pictures)
         if batches is None:
             batches = self._batches[pictures] = [0.0, 0.0]
@@ -91,15 +91,15 @@ class ModelMetrics:
         self._failures += pictures
 
     def flush(self) -> None:
-        """Count what was noted."""
-        if self.notes:
-            rows = [(*note.timings, (note.ended - note.started + note.held_s) * 1000) for note in self.notes]
-            self.notes.clear()
+        """Count the pending values."""
+        if self.pending:
+            rows = [(*each.timings, (each.ended - each.started + each.held_s) * 1000) for each in self.pending]
+            self.pending.clear()
             for histogram, milliseconds in zip(self._stages.values(), np.array(rows).T, strict=True):
                 histogram.add(milliseconds / 1000)
 
     def counts(self) -> Counts:
-        """All of it."""
+        """All counts."""
         self.flush()
         found: Counts = {("stage", *self.labels, stage): self._stages[stage].vector() for stage in STAGES}
         found["prediction", *self.labels] = self._stages["prediction"].vector()
@@ -109,7 +109,7 @@ class ModelMetrics:
 
 
 class Recorder:
-    """Of all requests and models of this process."""
+    """Counts of all requests and models of one application."""
 
     def __init__(self) -> None:
         self._models: dict[ModelKey, ModelMetrics] = {}
@@ -117,36 +117,36 @@ class Recorder:
         self._rejections: defaultdict[tuple[ModelKey, str], float] = defaultdict(float)
 
     def of_model(self, model: ModelKey) -> ModelMetrics:
-        """The one meter of this version; also asked for by the thread that loads it."""
+        """The counts of this version; the thread that loads it asks for them too."""
         meter = self._models.get(model)
         if meter is None:
             meter = self._models[model] = ModelMetrics(labels(model))
         return meter
 
     def ended(self, exchange: RequestContext, scope: Scope) -> None:
-        """Count a request that has ended, whichever way."""
+        """Count a request that has ended."""
         model = exchange.model, exchange.version
         status = exchange.status or CLIENT_LEFT
         histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
-        histogram.notes.append(exchange.ended - exchange.started)
-        if len(histogram.notes) >= NOTES:
+        histogram.pending.append(exchange.ended - exchange.started)
+        if len(histogram.pending) >= MAX_PENDING:
             histogram.flush()
         if exchange.answered:
             meter = self.of_model(model)
-            meter.notes += exchange.answered
-            if len(meter.notes) >= NOTES:
+            meter.pending += exchange.answered
+            if len(meter.pending) >= MAX_PENDING:
                 meter.flush()
         if status >= REFUSED and status != CLIENT_LEFT:
             self.rejected(exchange.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
 
     def rejected(self, cause: str, model: ModelKey) -> None:
-        """Count a request, or a picture of several, that was refused; ``cause`` is the code of its error."""
+        """Count a refused request, or a refused picture of a batch; ``cause`` is the code of its error."""
         self._rejections[model, cause] += 1
 
     def counts(self) -> Counts:
-        """All of it."""
+        """All counts."""
         found: Counts = {}
-        for meter in tuple(self._models.values()):  # of which a thread that loads may make more meanwhile
+        for meter in tuple(self._models.values()):  # a thread that loads may add some meanwhile
             found |= meter.counts()
         for (route, model, status), histogram in self._requests.items():
             found["request", route, *labels(model), str(status)] = histogram.vector()
@@ -156,9 +156,6 @@ class Recorder:
 
 
 def labels(model: ModelKey) -> Key:
-    """As text, empty where there is no model."""
+    """Name and version as text; empty where there is no model."""
     name, version = model
     return name or "", "" if version is None else str(version)
-
-
-RECORDER: Final = Recorder()

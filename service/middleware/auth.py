@@ -1,155 +1,160 @@
-"""Who may do what: decided once for each request, by its path, before any other part of the service sees it.
+"""Decides who may do what, by the path of a request within the application and the key that comes with it.
 
-open      health, the documentation and the page: everybody
+open      health, the documentation and the files of the page: everybody
 metrics   everybody, or whoever has a key (``metrics_need_key``)
 admin     everything under /v2/repository: whoever has an admin key; nobody if there is none
-keyed     all the rest: whoever has a key; everybody if there is none
+user      all other paths, also routes that others add: whoever has a key; everybody if there is none
 """
 
-import math
-import time
 from collections.abc import Awaitable, Iterable
-from typing import NamedTuple
+from enum import Enum
+from typing import Annotated, Any, NamedTuple
 
-from fastapi import FastAPI
-from limits import RateLimitItem, parse_many
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
-from starlette.middleware.cors import CORSMiddleware
+from fastapi import HTTPException, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.predict import refuse
-from service.errors import (
-    ForbiddenError,
-    HeadTooLargeError,
-    RateLimitedError,
-    RequestError,
-    SettingsError,
-    UnauthorizedError,
-)
-from service.middleware.access_log import headers_of
+from service.errors import ForbiddenError, HeadTooLargeError, RateLimitedError, RequestError, UnauthorizedError
 from service.middleware.api_keys import hash_key, load_keys
-from service.request_context import record_key
+from service.middleware.request_id import headers_of
+from service.request_context import path_within, record_key
+from service.responses import error_response, send_response
 from service.settings import Settings
 
 ADMIN = "/v2/repository"
 METRICS = "/metrics"
-OPEN = frozenset(
-    {"/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
-)
-OPEN_FOLDERS = ("/page/", "/swagger/")
-"""What the page and the documentation are made of."""
-SCHEMES = {
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "bearer": {"type": "http", "scheme": "bearer"},
-}
+OPEN = frozenset({"/docs", "/openapi.json", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+OPEN_FOLDERS = ("/swagger/",)
+"""Folders with the files of the documentation."""
+PAGE = "/"
+PAGE_FOLDER = "/page/"
 MAX_HEADERS = 100
 BEARER = b"bearer "
+POLICY_VIOLATION = 1008
+"""The code that closes a WebSocket without the key that its path asks for."""
+API_KEY_HEADER = APIKeyHeader(name="X-API-Key", scheme_name="key", auto_error=False)
+BEARER_TOKEN = HTTPBearer(scheme_name="bearer", auto_error=False)
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Access(Enum):
+    """What a path asks for."""
+
+    OPEN = "open"
+    USER = "user"
+    ADMIN = "admin"
 
 
 class Principal(NamedTuple):
     """Says that a request may be answered."""
 
     key: str | None
-    """Whose key it has, where keys are needed."""
+    """The name of its key, where keys are needed."""
+    access: Access = Access.USER
 
 
 EVERYBODY = Principal(None)
+OPEN_TO_ALL = Principal(None, Access.OPEN)
 
 
 class AuthMiddleware:
-    """Lets a request pass to ``app``, or says why not."""
+    """Lets a request pass, with its `Principal` in the scope, or answers why not."""
 
-    def __init__(self, app: ASGIApp, rules: "AccessPolicy") -> None:
+    def __init__(self, app: ASGIApp, policy: "AccessPolicy") -> None:
         self._app = app
-        self._rules = rules
+        self._policy = policy
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
+            path = path_within(scope)
             try:
-                self._rules.check(scope)
+                scope["principal"] = self._policy.check(path, scope["headers"])
             except RequestError as error:
-                return refuse(send, error, scope["path"])
+                if scope["type"] == "websocket":
+                    return send({"type": "websocket.close", "code": POLICY_VIOLATION})
+                return send_response(send, error_response(error, path))
+            scope["policy"] = self._policy
         return self._app(scope, receive, send)
 
 
 class AccessPolicy:
-    """Who may do what."""
+    """Knows the keys of one application, and what each path asks for."""
 
     def __init__(self, settings: Settings) -> None:
-        """Reads the keys.
+        """Read the keys.
 
         Raises:
-            SettingsError: keys or rate limits are not what they should be.
+            SettingsError: the keys have a wrong form.
         """
         self._admins = load_keys("admin-keys", settings.admin_keys, settings.admin_keys_file)
         self._users = load_keys("api-keys", settings.api_keys, settings.api_keys_file)
         self._metrics_open = not settings.metrics_need_key
-        self._rate = Rate(settings.rate_limit) if settings.rate_limit else None
-        self._all_open = not self._users and self._rate is None
+        self._page_open = settings.ui
+        self._has_rates = bool(settings.rate_limit)
+        self.all_open = not self._users
+        """Whether paths of `Access.USER` need no key."""
 
-    def check(self, scope: Scope) -> None:
-        """Note whose the request is.
+    def access(self, path: str) -> Access:
+        """What a path within the application asks for."""
+        if path.startswith(ADMIN):
+            return Access.ADMIN
+        if path in OPEN or path.startswith(OPEN_FOLDERS) or (path == METRICS and self._metrics_open):
+            return Access.OPEN
+        if self._page_open and (path == PAGE or path.startswith(PAGE_FOLDER)):
+            return Access.OPEN
+        return Access.USER
+
+    def check(self, path: str, headers: list[tuple[bytes, bytes]]) -> Principal:
+        """Admit a request to ``path``, and record whose it is.
 
         Raises:
             HeadTooLargeError: it has too many headers.
             UnauthorizedError: it needs a key.
             ForbiddenError: it needs another key.
-            RateLimitedError: its client has made too many.
         """
-        if len(scope["headers"]) > MAX_HEADERS:
+        if len(headers) > MAX_HEADERS:
             raise HeadTooLargeError(f"the request has more than {MAX_HEADERS} headers; send fewer")
-        path: str = scope["path"]
-        client = None
-        if path.startswith(ADMIN):
-            client = self._admin(scope["headers"])
-        elif self._all_open or self._is_open(path):
-            return
-        elif self._users:
-            client = self._user(scope["headers"])
-        if client is not None:
-            record_key(client)
-        if self._rate is not None:
-            self._rate.count(f"key {client}" if client is not None else f"address {(scope['client'] or ('',))[0]}")
+        return self.authorize(self.access(path), headers)
+
+    def authorize(self, access: Access, headers: Headers) -> Principal:
+        """Admit a request that asks for ``access``; see `check`."""
+        if access is Access.OPEN:
+            return OPEN_TO_ALL
+        if access is Access.USER and self.all_open:
+            return EVERYBODY
+        name = self._admin(headers) if access is Access.ADMIN else self._user(headers)
+        record_key(name)
+        return Principal(name, access)
 
     def owner(self, headers: bytes) -> Principal | None:
-        """Whose a request with these headers, as they came, is; None if it is not to be answered without `check`.
+        """The principal of a request with these header lines, or None if only the application may decide about it.
 
-        It lacks a key, or has too many headers; and where there are rates, each has to be counted.
+        That is so if it lacks a key or has too many headers, and where each request has to be counted for the rates.
         """
-        if headers.count(b"\n") > MAX_HEADERS:
+        if self._has_rates or headers.count(b"\n") > MAX_HEADERS:
             return None
-        if self._all_open:
+        if self.all_open:
             return EVERYBODY
-        if self._rate is not None:
-            return None
         try:
             return Principal(self._user(headers_of(headers)))
         except RequestError:
             return None
 
-    def describe(self, app: FastAPI) -> None:
-        """Say in the OpenAPI document of ``app`` which routes ask for a key, and how it is sent."""
+    def is_key(self, text: bytes) -> bool:
+        """Whether ``text`` is a key of a user or an administrator."""
         if not (self._users or self._admins):
-            return
-        document = app.openapi()  # which keeps it
-        errors: list[type[RequestError]] = [UnauthorizedError, ForbiddenError]
-        if self._rate is not None:
-            errors.append(RateLimitedError)
-        document["components"]["securitySchemes"] = SCHEMES
-        for path, operations in document["paths"].items():
-            if not (path.startswith(ADMIN) or (self._users and not self._is_open(path))):
-                continue
-            for operation in operations.values():
-                operation["security"] = [{name: []} for name in SCHEMES]
-                for error in errors:
-                    description = {"description": f"`{error.code}`: {error.__doc__}"}
-                    operation["responses"].setdefault(str(error.status), description)
+            return False
+        hashed = hash_key(text)
+        return self._users.owner(hashed) is not None or self._admins.owner(hashed) is not None
 
-    def _is_open(self, path: str) -> bool:
-        """Whether everybody may have ``path``, as often as they like."""
-        return path in OPEN or path.startswith(OPEN_FOLDERS) or (path == METRICS and self._metrics_open)
+    def requirement(self, access: Access) -> dict[str, Any]:
+        """Options of a router whose routes ask for ``access``: a dependency that says so in OpenAPI, and its errors."""
+        if access is Access.OPEN or (access is Access.USER and self.all_open):
+            return {}
+        kinds: list[type[RequestError]] = [UnauthorizedError, ForbiddenError]
+        kinds += [RateLimitedError] if self._has_rates else []
+        responses = {kind.status: {"description": f"`{kind.code}`: {kind.__doc__}"} for kind in kinds}
+        return {"dependencies": [Security(Requirement(self, access))], "responses": responses}
 
     def _admin(self, headers: Headers) -> str:
         """The name of the admin key in ``headers``."""
@@ -158,46 +163,47 @@ class AccessPolicy:
         hashed = hash_key(presented(headers))
         name = self._admins.owner(hashed)
         if name is None and self._users.owner(hashed) is not None:
-            raise ForbiddenError("this needs an admin key; the key that was sent is none")
+            raise ForbiddenError("this needs an admin key; this key is not an admin key")
         return known(name)
 
     def _user(self, headers: Headers) -> str:
-        """The name of the key in ``headers``; admin keys will do."""
+        """The name of the key in ``headers``; an admin key will do."""
         hashed = hash_key(presented(headers))
         user, admin = self._users.owner(hashed), self._admins.owner(hashed)
         return known(admin if user is None else user)
 
 
-class Rate:
-    """How often a client may ask, by a sliding window, in this process."""
+class Requirement:
+    """Describes in OpenAPI that a route needs a key.
 
-    def __init__(self, limits: str) -> None:
-        """``limits`` as in ``10/second;1000/hour``.
+    `AuthMiddleware` has enforced it already, unless the router was included into another application without the
+    middleware; then it is enforced here.
+    """
 
-        Raises:
-            SettingsError: they cannot be read.
-        """
+    def __init__(self, policy: AccessPolicy, access: Access) -> None:
+        self._policy = policy
+        self._access = access
+
+    async def __call__(
+        self,
+        request: Request,
+        key: Annotated[str | None, Security(API_KEY_HEADER)],
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER_TOKEN)],
+    ) -> None:
+        """See `check`."""
+        self.check(request.scope)
+
+    def check(self, scope: Scope) -> None:
+        """Pass, or raise an `HTTPException`, which every application can answer."""
         try:
-            self._limits: list[RateLimitItem] = parse_many(limits)
-        except ValueError as error:
-            raise SettingsError(f"--rate-limit {limits!r} is not like 100/second or 10/second;1000/hour") from error
-        self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
+            self.enforce(scope)
+        except RequestError as error:
+            raise HTTPException(error.status, str(error), dict(error.headers)) from error
 
-    def count(self, client: str) -> None:
-        """Note a request of ``client``.
-
-        Raises:
-            RateLimitedError: it has made too many.
-        """
-        for limit in self._limits:
-            if not self._windows.hit(limit, client):
-                reset = self._windows.get_window_stats(limit, client).reset_time
-                raise RateLimitedError(f"no more than {limit} are allowed; wait a little", wait_s(reset))
-
-
-def wait_s(until: float) -> int:
-    """Whole seconds until a time, at least one."""
-    return max(1, math.ceil(until - time.time()))
+    def enforce(self, scope: Scope) -> None:
+        """Pass, or raise an error; see `AccessPolicy.check`."""
+        if scope.get("policy") is not self._policy:
+            self._policy.authorize(self._access, scope["headers"])
 
 
 def presented(headers: Headers) -> bytes:
@@ -223,16 +229,3 @@ def known(name: str | None) -> str:
     if name is None:
         raise UnauthorizedError("this key is not known; is it whole, and still in use?")
     return name
-
-
-def allow_origins(app: ASGIApp, origins: str) -> ASGIApp:
-    """``app``, which web pages of these origins may use too: ``https://a.example,...`` or ``*``."""
-    if not origins:
-        return app
-    return CORSMiddleware(
-        app,
-        allow_origins=[origin.strip().rstrip("/") for origin in origins.split(",")],
-        allow_methods=["GET", "HEAD", "POST"],
-        allow_headers=["*"],
-        expose_headers=["X-Request-ID", "Retry-After", "Inference-Header-Content-Length"],
-    )

@@ -8,6 +8,7 @@ what the service is called there is said by OpenTelemetry's own variables (``OTE
 import time
 from collections.abc import Iterator
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -17,67 +18,93 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
+from service.redaction import Redactor
 from service.request_context import Answered, RequestContext, route_of
 
 CONTEXT = (b"traceparent", b"tracestate")
 MOST_PICTURES = 16
-"""Of one request, that have spans of their own."""
+"""The number of pictures of one request that have spans of their own."""
 
 
-class Tracing:
-    """``app``, whose requests are traced; within `service.middleware.access_log.Access`."""
+class TracingMiddleware:
+    """Traces requests; within `service.middleware.request_id.RequestIdMiddleware`."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tracer: "Tracer", redactor: Redactor) -> None:
         self._app = app
-        named = OTELResourceDetector().detect().attributes.get("service.name", "stn-serve")
-        self._provider = TracerProvider(
-            resource=Resource.create({"service.name": named, "service.version": __version__})
-        )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("service", __version__)
+        self._tracer = tracer
+        self._redactor = redactor
         self._propagator = TraceContextTextMapPropagator()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in CONTEXT}
-        parent = self._propagator.extract(carrier)
-        span = self._tracer.start_span(scope["method"], parent, SpanKind.SERVER)
-        exchange: RequestContext = scope["exchange"]
-        exchange.trace = format_trace_id(span.get_span_context().trace_id)
+        headers = scope["headers"]
+        given = {name.decode(): value.decode("latin-1") for name, value in headers if name in CONTEXT}
+        carrier = {name: value for name, value in given.items() if self._redactor.is_clean(value)}
+        span = self._tracer.start(scope["method"], self._propagator.extract(carrier))
+        context: RequestContext = scope["exchange"]
+        context.trace = format_trace_id(span.get_span_context().trace_id)
+        path = self._redactor.redact(scope["path"], headers)
         try:
             await self._app(scope, receive, send)
         finally:
             if span.is_recording():
-                describe(span, scope, exchange)
-                for answered in exchange.answered[:MOST_PICTURES]:
-                    self._trace_picture(span, answered)
+                describe(span, scope, path, context)
+                for answered in context.answered[:MOST_PICTURES]:
+                    self._tracer.trace_picture(span, answered)
             span.end()
+
+
+class Tracer:
+    """Makes the spans of one application and sends them, from `open` to `close`."""
+
+    def __init__(self) -> None:
+        self._provider: TracerProvider | None = None
+
+    def open(self) -> TracerProvider:
+        """Begin to send spans, if that has not begun."""
+        if self._provider is None:
+            named = OTELResourceDetector().detect().attributes.get("service.name", "stn-serve")
+            resource = Resource.create({"service.name": named, "service.version": __version__})
+            self._provider = TracerProvider(resource=resource)
+            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        return self._provider
 
     def close(self) -> None:
         """Send what has not been sent yet."""
-        self._provider.shutdown()
+        if self._provider is not None:
+            self._provider.shutdown()
+            self._provider = None
 
-    def _trace_picture(self, request: Span, answered: Answered) -> None:
+    def start(self, name: str, parent: Context) -> Span:
+        """Start the span of a request."""
+        return self.open().get_tracer("service", __version__).start_span(name, parent, SpanKind.SERVER)
+
+    def trace_picture(self, request: Span, answered: Answered) -> None:
+        """Make the spans of an answered picture within that of its ``request``."""
+        tracer = self.open().get_tracer("service", __version__)
         context = set_span_in_context(request)
         for name, started, ended in stages(answered):
             attributes = {"stn.batch_size": answered.batch_size} if name == "inference" else {}
-            span = self._tracer.start_span(name, context, attributes=attributes, start_time=since_epoch(started))
+            span = tracer.start_span(name, context, attributes=attributes, start_time=since_epoch(started))
             span.end(since_epoch(ended))
 
 
-def describe(span: Span, scope: Scope, exchange: RequestContext) -> None:
-    """Say on ``span`` what a request was, in OpenTelemetry's semantic conventions; nothing of its query or headers."""
+def describe(span: Span, scope: Scope, path: str, exchange: RequestContext) -> None:
+    """Describe a request on ``span`` in OpenTelemetry's semantic conventions, without its query and headers.
+
+    ``path`` is its path without keys.
+    """
     route = route_of(exchange, scope)
-    if route is not None:  # paths that clients make up would make names without number
+    if route is not None:  # paths that clients invent would make any number of names
         span.update_name(f"{scope['method']} {route}")
         span.set_attribute("http.route", route)
     span.set_attributes(
         {
             "http.request.method": scope["method"],
             "http.response.status_code": exchange.status,
-            "url.path": scope["path"],
+            "url.path": path,
             "url.scheme": scope["scheme"],
             "stn.request_id": exchange.id,
         }
@@ -93,7 +120,7 @@ def describe(span: Span, scope: Scope, exchange: RequestContext) -> None:
 
 
 def stages(answered: Answered) -> Iterator[tuple[str, float, float]]:
-    """Name, beginning and end of all that was done for a picture, in the seconds of `time.perf_counter`."""
+    """Name, start and end of the stages of a picture, in the seconds of `time.perf_counter`."""
     decode, queue, inference, encode = (milliseconds / 1000 for milliseconds in answered.timings)
     decoded, held = answered.started + decode, answered.held_s
     if held:
@@ -106,5 +133,5 @@ def stages(answered: Answered) -> Iterator[tuple[str, float, float]]:
 
 
 def since_epoch(moment: float) -> int:
-    """Nanoseconds since 1970 of a time of `time.perf_counter`."""
+    """Nanoseconds since the epoch of a time of `time.perf_counter`."""
     return time.time_ns() - int((time.perf_counter() - moment) * 1e9)

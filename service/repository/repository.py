@@ -207,7 +207,7 @@ class Repository:
             artifact = read_artifact(folder)
             if served and served.digest == digest(artifact) and not served.batcher.hangs:
                 return served
-            return load_model(name, version, artifact, self._settings, self._opener)
+            return load_model(name, version, artifact, self._settings, self._opener, self._models.recorder)
         except (ArtifactError, StartError, OSError) as error:
             return str(error)
         except Exception as error:

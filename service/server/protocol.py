@@ -12,7 +12,8 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import BadRequestError, HeadTooLargeError, RequestError, RequestTimeoutError
-from service.middleware.access_log import AccessLog, new_id, record_end
+from service.middleware.access_log import AccessLog, record_end
+from service.middleware.request_id import new_id
 from service.request_context import RequestContext
 from service.responses import Header, RawResponse, error_response, to_http
 from service.server.fast_path.admission_queue import AdmissionQueue, QueuedRequest

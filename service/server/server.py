@@ -9,25 +9,23 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import structlog
 import uvicorn
 import uvicorn.server
-from starlette.types import ASGIApp
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.metrics import Metrics
 from service.api.predict import ONE, SEVERAL, Predict
-from service.app import create_app
-from service.errors import AddressError, SettingsError
-from service.inference.engine import Engine
-from service.inference.registry import Models
-from service.metrics.multiprocess import SharedMetrics, WorkerSlot
-from service.middleware.access_log import Access, AccessLog
-from service.middleware.auth import AccessPolicy, AuthMiddleware, allow_origins
-from service.repository.repository import Repository
+from service.app import get_state, is_unmodified
+from service.errors import STOPPED, AddressError
+from service.metrics.multiprocess import WorkerSlot
+from service.middleware.security_headers import NO_SNIFFING
+from service.request_context import RequestContext
+from service.responses import error_response, send_response
 from service.server.fast_path.admission_queue import AdmissionQueue
 from service.server.fast_path.busy_poll import BusyPoll
 from service.server.fast_path.handler import FastPathHandler
@@ -35,9 +33,6 @@ from service.server.fast_path.heads import Heads
 from service.server.fast_path.write_buffer import WriteBuffer
 from service.server.protocol import Connection
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from service.middleware.tracing import Tracing
 
 BACKLOG = 2048
 ACCEPTED_A_TURN = 8
@@ -51,6 +46,8 @@ LOOK_S = 1.0
 """Between looks at whether the event loop has beaten."""
 LAST_S = 2.0
 """For the last words of a process whose time is over, to those that it leaves without an answer."""
+CANNOT_START = 3
+"""Exit status of a process whose application did not start, as uvicorn has it; its log says why."""
 HANGS = 70
 """Exit status of a process that ends because it hangs; EX_SOFTWARE of sysexits.h."""
 
@@ -75,39 +72,24 @@ def listen(settings: Settings) -> socket.socket:
 class Server(uvicorn.Server):
     """Answers on a socket until it is told to stop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        models: Models,
-        on_ready: Callable[[], None],
-        workers_ready: Callable[[], bool] | None = None,
-        repository: Repository | None = None,
-        place: WorkerSlot | None = None,
-    ) -> None:
-        """``on_ready`` is called when it answers. ``workers_ready`` tells a worker whether all of them are ready.
+    def __init__(self, app: FastAPI, on_ready: Callable[[], None]) -> None:
+        """``app`` is one of `service.app.create_app`; ``on_ready`` is called when it answers.
 
-        ``repository`` changes ``models``: one of this process's own, or a member of several. ``place`` is where workers
-        share what they count.
+        Raises:
+            StartError: its models cannot be loaded.
         """
-        self._engine = Engine(models, settings)
-        self._repository = repository or Repository(settings, models)
-        self._metrics = Metrics(self._engine, settings, SharedMetrics(place, self._repository.failures))
+        self._state = state = get_state(app)
+        settings, worker = state.settings, state.worker
         self._on_ready = on_ready
-        self._is_worker = workers_ready is not None
-        self._access_log = AccessLog(settings)
-        self._place = place
+        self._is_worker = worker is not None
+        self._place = worker.slot if worker is not None else None
         self._grace_s = settings.shutdown_timeout_s
-        self._watchdog = Watchdog(settings.inference_timeout_s, self._end, place)
-        app = create_app(self._engine, self._repository, settings, self._metrics, workers_ready or (lambda: True))
-        rules = AccessPolicy(settings)
-        rules.describe(app)
-        guarded = allow_origins(AuthMiddleware(app, rules), settings.cors_origins)
-        self._tracing = open_tracing(guarded) if settings.traces else None
-        predict = Predict(self._engine, settings)
-        answerers = {ONE: predict.answer_one, SEVERAL: predict.answer_several}
+        self._watchdog = Watchdog(settings.inference_timeout_s, self._end, self._place)
+        predict = Predict(state)
+        answerers = {ONE: predict.answer_one, SEVERAL: predict.answer_several} if is_unmodified(app) else {}
         turnstile = AdmissionQueue(
-            models,
-            self._access_log,
+            state.load(),
+            state.access_log,
             open_below=min(settings.max_batch, settings.max_queue),
             patience_s=settings.timeout_ms / 1000,
         )
@@ -117,16 +99,16 @@ class Server(uvicorn.Server):
         connection = {
             "request_timeout_s": settings.request_timeout_s,
             "header_timeout_s": settings.header_timeout_s,
-            "lines": self._access_log,
-            "heads": Heads(answerers, rules.owner, personal),
+            "lines": state.access_log,
+            "heads": Heads(answerers, state.policy.owner, personal),
             "turnstile": turnstile,
-            "direct": None if settings.traces else FastPathHandler(answerers, self._access_log, turnstile),
+            "direct": None if settings.traces else FastPathHandler(answerers, state.access_log, turnstile),
             "common": ((b"vary", b"Origin"),) if settings.cors_origins else (),  # as the application says
             "outbox": WriteBuffer(),
             "vigil": BusyPoll(settings.busy_poll_us / 1e6),
         }
         config = uvicorn.Config(
-            Access(self._tracing or guarded, self._access_log, turnstile.ended),
+            ServedApplication(app, turnstile.ended),
             http=type("PatientConnection", (Connection,), connection),
             ws="none",
             access_log=False,
@@ -135,6 +117,7 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,  # nobody is told apart by address
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
+            lifespan="on",
         )
         super().__init__(config)
 
@@ -144,15 +127,17 @@ class Server(uvicorn.Server):
             signal.signal(sig, self.handle_exit)
         calm_collector()
         self.run(several(listener))
-        self._metrics.publish()
-        if self._tracing is not None:
-            self._tracing.close()
+        if self._state.running is None:  # the log says why
+            self._end(CANNOT_START)
+        self._state.metrics.publish()
         self._end()
 
     def _end(self, status: int = 0) -> NoReturn:
         """End the process as it is: Python would wait for threads that may never end."""
-        self._access_log.flush()
-        os._exit(HANGS if self._engine.stuck else status)
+        self._state.access_log.flush()
+        self._state.log_writer.flush()
+        running = self._state.running
+        os._exit(HANGS if running is not None and running.engine.stuck else status)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Answer what is under way and end, on a second signal at once. Uvicorn's own would end as if killed.
@@ -185,10 +170,51 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; whether to stop."""
         if self._is_worker and counter % TICKS == 0:
-            self._metrics.publish()
-        if self._is_worker and self._engine.hangs:
+            self._state.metrics.publish()
+        if self._is_worker and self._state.engine.hangs:
             return True  # another one takes its place
         return await super().on_tick(counter)
+
+
+class ServedApplication:
+    """An application, as the server runs it."""
+
+    def __init__(self, app: ASGIApp, ended: Callable[[str, bytes, RequestContext], None]) -> None:
+        """``ended`` is told path, target and context of POST requests that have ended."""
+        self._app = app
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        def send_on(message: Message) -> Awaitable[None]:
+            nonlocal started
+            started = True
+            return send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except asyncio.CancelledError:  # by uvicorn, when `timeout_graceful_shutdown` is over; nobody else cancels here
+            if scope["type"] != "http" or started:
+                raise
+            await send_stopped(scope, send)
+        finally:
+            if scope["type"] == "http" and scope["method"] == "POST" and (context := scope.get("exchange")) is not None:
+                self._ended(scope["path"], target_of(scope), context)
+
+
+async def send_stopped(scope: Scope, send: Send) -> None:
+    """Answer a request whose time is over because the service stops."""
+    response = error_response(STOPPED, scope["path"])
+    context = scope.get("exchange")
+    given = ((b"x-request-id", context.id.encode()),) if context is not None else ()
+    await send_response(send, response._replace(headers=(*response.headers, *given, NO_SNIFFING)))
+
+
+def target_of(scope: Scope) -> bytes:
+    """The target of a request as it arrived."""
+    path: bytes = scope["raw_path"]
+    return path + b"?" + scope["query_string"] if scope["query_string"] else path
 
 
 class Watchdog:
@@ -244,19 +270,6 @@ def several(listener: socket.socket) -> list[socket.socket]:
     """
     listener.setblocking(False)
     return [listener, *(listener.dup() for _ in range(ACCEPTED_A_TURN - 1))]
-
-
-def open_tracing(app: ASGIApp) -> "Tracing":
-    """``app``, traced.
-
-    Raises:
-        SettingsError: OpenTelemetry is not installed.
-    """
-    try:
-        from service.middleware.tracing import Tracing
-    except ImportError as error:
-        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install -e '.[otel]'") from error
-    return Tracing(app)
 
 
 def calm_collector() -> None:

@@ -17,20 +17,22 @@ from types import FrameType
 
 import structlog
 
+from service.app import create_app
 from service.background import Failures, backoff_s
 from service.errors import StartError
 from service.inference.registry import load_models
 from service.logging import configure_logs
 from service.metrics.multiprocess import WorkerSlot
-from service.server.server import LAST_S, Server
+from service.middleware.auth import AccessPolicy
+from service.redaction import Redactor
+from service.server.server import CANNOT_START, LAST_S, Server
 from service.settings import Settings
+from service.state import Worker
 from service.workers.coordinator import Coordinator
 from service.workers.messages import ModelStatuses, served_versions
 from service.workers.participant import Participant
 from service.workers.shared_folder import SharedFolder
 
-CANNOT_START = 3
-"""Exit status of a worker that has logged why it cannot start."""
 SHORT_LIFE_S = 5.0
 """A worker that dies sooner is replaced only after a pause, which doubles with each such death in a row."""
 PAUSE_S = 1.0
@@ -205,7 +207,7 @@ def work(
 
     ``slot`` tells the other processes when the worker is ready. ``pipe`` leads to the coordinator.
     """
-    configure_logs(settings)
+    log_writer = configure_logs(settings, Redactor(AccessPolicy(settings).is_key))
     stop_with_parent(slot.folder)
 
     def on_ready() -> None:
@@ -213,8 +215,8 @@ def work(
 
     try:
         models = load_models(settings, present=served_versions(statuses))
-        repository = Participant(settings, models, pipe, statuses)
-        server = Server(settings, models, on_ready, lambda: all(slot.ready), repository, slot)
+        member = Worker(lambda: all(slot.ready), Participant(settings, models, pipe, statuses), slot)
+        server = Server(create_app(settings, models=models, worker=member, log_writer=log_writer), on_ready)
     except StartError as error:
         log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
         raise SystemExit(CANNOT_START) from None

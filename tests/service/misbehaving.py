@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Outputs
+from service.app import create_app
 from service.cli import announcement
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.registry import load_models
 from service.logging import configure_logs
+from service.middleware.auth import AccessPolicy
+from service.redaction import Redactor
 from service.server.server import Server, listen
 from service.settings import load_settings
 
@@ -68,7 +71,7 @@ class Misbehaving:
 
 def main(kind: str, flags: list[str]) -> NoReturn:
     settings = load_settings(flags)
-    configure_logs(settings)
+    log_writer = configure_logs(settings, Redactor(AccessPolicy(settings).is_key))
 
     def opener(artifact: Artifact, device: Device, threads: int) -> Backend:
         return Misbehaving(kind, open_backend(artifact, device, threads))
@@ -76,7 +79,8 @@ def main(kind: str, flags: list[str]) -> NoReturn:
     models = load_models(settings, opener)
     listener = listen(settings)
     line = announcement(settings, models, listener)
-    Server(settings, models, partial(print, line, flush=True)).serve_on(listener)
+    app = create_app(settings, models=models, log_writer=log_writer)
+    Server(app, partial(print, line, flush=True)).serve_on(listener)
 
 
 if __name__ == "__main__":

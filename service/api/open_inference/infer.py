@@ -1,46 +1,47 @@
-"""POST /v2/models/M/infer, as a plain ASGI application. `service.api.open_inference.routes` describes it."""
+"""POST /v2/models/M/infer, as an ASGI endpoint. `service.api.open_inference.routes` describes it."""
 
 import re
 from time import perf_counter
 
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import Scope
 
 from service.api.open_inference.compression import inflate
 from service.api.open_inference.requests import read_request
 from service.api.open_inference.responses import JSON_LENGTH, write_response
-from service.api.predict import read_timeout, respond
+from service.api.predict import Endpoint, read_timeout
 from service.api.request_body import Body
 from service.errors import ModelNotFoundError
 from service.inference.admission import Permit
 from service.inference.engine import Engine
 from service.inference.registry import Model
-from service.request_context import held_s, record_route
+from service.middleware.auth import Access, Requirement
+from service.request_context import held_s
 from service.responses import RawResponse
-from service.settings import Settings
+from service.state import ServiceState
 
-PATH = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
-ROUTE = "/v2/models/{name}/infer"
-"""For metrics, where the version has a label of its own."""
+PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
+ROUTE = PATHS[0]
+"""The route in metrics, where the version has a label of its own."""
 ENCODING = b"content-encoding"
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class Infer:
-    """The route over ``engine``. Clients send no Content-Type, so the body is read as the protocol has it."""
+    """Answers the route. Clients send no Content-Type, so the body is read as the protocol has it."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
-        self._settings = settings
+    def __init__(self, state: ServiceState) -> None:
+        self._state = state
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, in whose scope are the ``path_params`` of `PATH`."""
-        record_route(ROUTE)
-        await respond(send, self._infer(scope, receive), scope["path"])
+    async def answer(self, scope: Scope, body: Body) -> RawResponse:
+        """The answer to a request, whose scope has the ``path_params`` of the route.
 
-    async def _infer(self, scope: Scope, receive: Receive) -> RawResponse:
-        model = find_model(self._engine, **scope["path_params"])
-        settings = self._settings
-        body = Body(scope["headers"], receive)
+        Raises:
+            RequestError: it cannot be answered.
+            ClientDisconnect: the client no longer waits for it.
+        """
+        engine, settings = self._state.engine, self._state.settings
+        model = find_model(engine, **{name: scope["path_params"].get(name) for name in ("name", "version")})
         patience_ms = read_timeout(body, settings.timeout_ms)
         headers = dict(body.headers)
         json_length = headers.get(JSON_LENGTH)
@@ -53,15 +54,21 @@ class Infer:
             question = read_request(content, json_length, model.manifest, settings)
             seat.take(pictures=len(question.pictures))
             deadline = arrived + min(patience_ms, question.timeout_ms or patience_ms) / 1000
-            readings = await self._engine.infer(model, question.pictures, deadline)
+            readings = await engine.infer(model, question.pictures, deadline)
             return write_response(model, question, readings)
+
+
+def create_infer_routes(state: ServiceState) -> list[Route]:
+    """The route with and without a version, without its description."""
+    endpoint = Endpoint(ROUTE, Infer(state).answer, Requirement(state.policy, Access.USER))
+    return [Route(path, endpoint, methods=["POST"], include_in_schema=False) for path in PATHS]
 
 
 def find_model(engine: Engine, name: str, version: str | None = None) -> Model:
     """The model that a path names.
 
     Raises:
-        ModelNotFoundError: there is none.
+        ModelNotFoundError: there is no such model.
     """
     if version is not None and not VERSION.fullmatch(version):
         raise ModelNotFoundError(f"{version[:40]!r} is no version; versions are whole numbers from 1")

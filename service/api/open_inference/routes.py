@@ -1,13 +1,11 @@
 """The routes under /v2: health, metadata, configuration, statistics; and the description of inference."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
 from export.artifact import Tensor
 from service import __version__
-from service.api.metrics import Metrics
 from service.api.open_inference.infer import find_model
 from service.api.open_inference.responses import DATATYPES
 from service.api.open_inference.schemas import (
@@ -33,11 +31,12 @@ from service.api.open_inference.schemas import (
 )
 from service.api.routes import BINARY, PICTURE_ERRORS, TimeoutHeader, check_live, check_ready, errors
 from service.errors import ModelNotFoundError, NotReadyError, RequestError, UnsupportedEncodingError
-from service.inference.engine import Engine
 from service.inference.registry import Model
 from service.metrics.multiprocess import Figures
 from service.metrics.recorder import labels
+from service.middleware.auth import Access
 from service.settings import Settings
+from service.state import ServiceState
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
 RUNTIMES = {"onnx": ("onnxruntime_onnx", "onnxruntime"), "torchscript": ("pytorch_libtorch", "pytorch")}
@@ -66,14 +65,15 @@ BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_open_inference_routes(
-    engine: Engine, settings: Settings, metrics: Metrics, workers_ready: Callable[[], bool]
-) -> APIRouter:
-    """The routes over ``engine``, and the description of the one that `service.api.open_inference.infer` answers."""
-    router = APIRouter(tags=["Open Inference Protocol"])
+def create_open_inference_routes(state: ServiceState) -> APIRouter:
+    """The routes, and the description of the one that `service.api.open_inference.infer` answers."""
+    settings = state.settings
+    tag = "Open Inference Protocol"
+    everybody = APIRouter(tags=[tag])
+    router = APIRouter(tags=[tag], **state.policy.requirement(Access.USER))
 
     async def asked(request: Request) -> Model:
-        return find_model(engine, **request.path_params)
+        return find_model(state.engine, **request.path_params)
 
     Asked = Annotated[Model, Depends(asked)]  # noqa: N806 - a type
 
@@ -83,33 +83,33 @@ def create_open_inference_routes(
         extensions = [*EXTENSIONS, *(["model_repository"] if settings.admin else [])]
         return ServerMetadata(name="stn-serve", version=__version__, extensions=extensions)
 
-    @router.get(
+    @everybody.get(
         "/v2/health/live", summary="Is the process answering, and no model given up?", responses=failures(NotReadyError)
     )
     async def live() -> Live:
-        check_live(engine)
+        check_live(state)
         return Live(live=True)
 
-    @router.get(
+    @everybody.get(
         "/v2/health/ready",
         summary="Have all models answered their warm-up as they should?",
         responses=failures(NotReadyError),
     )
     async def ready() -> Ready:
-        check_ready(engine, workers_ready)
+        check_ready(state)
         return Ready(ready=True)
 
     @router.get("/v2/models/stats", summary="What every model has done")
     async def all_statistics() -> Statistics:
-        figures = metrics.figures()
-        return Statistics(model_stats=[describe_statistics(model, figures) for model in engine.models])
+        figures = state.metrics.figures()
+        return Statistics(model_stats=[describe_statistics(model, figures) for model in state.engine.models])
 
     for path, parameters in (MODEL, [NAME]), (MODEL_VERSION, [NAME, VERSION]):
         about: dict[str, Any] = {"openapi_extra": {"parameters": parameters}}
 
         @router.get(path, summary="What a model takes and gives", responses=failures(ModelNotFoundError), **about)
         async def model_metadata(model: Asked) -> ModelMetadata:
-            versions = sorted(other.version for other in engine.models if other.name == model.name)
+            versions = sorted(other.version for other in state.engine.models if other.name == model.name)
             return describe_model(model, versions)
 
         @router.get(
@@ -119,7 +119,7 @@ def create_open_inference_routes(
             **about,
         )
         async def model_ready(model: Asked) -> ModelReady:
-            if not engine.serves(model):
+            if not state.engine.serves(model):
                 raise NotReadyError("the service is shutting down, or the model does not answer any more")
             return ModelReady(name=model.name, ready=True)
 
@@ -129,7 +129,7 @@ def create_open_inference_routes(
 
         @router.get(f"{path}/stats", summary="What a model has done", responses=failures(ModelNotFoundError), **about)
         async def model_statistics(model: Asked) -> Statistics:
-            return Statistics(model_stats=[describe_statistics(model, metrics.figures())])
+            return Statistics(model_stats=[describe_statistics(model, state.metrics.figures())])
 
         @router.post(
             f"{path}/infer",
@@ -144,7 +144,10 @@ def create_open_inference_routes(
         def infer(request: InferenceRequest, x_timeout_ms: TimeoutHeader = None) -> None:
             """All pictures of a request are answered, or none. No Content-Type is needed."""
 
-    return router
+    whole = APIRouter()
+    whole.include_router(everybody)
+    whole.include_router(router)
+    return whole
 
 
 def failures(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:

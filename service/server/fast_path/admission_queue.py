@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 from service.errors import ModelNotFoundError, QueueFullError
 from service.inference.admission import CapacityLimiter
 from service.inference.registry import Models
-from service.middleware.access_log import AccessLog, Client, headers_of, new_id, record_end, request_id
+from service.middleware.access_log import AccessLog, Client, record_end
+from service.middleware.request_id import headers_of, new_id, request_id
 from service.request_context import RequestContext
 from service.responses import OPEN_INFERENCE, RawResponse, error_response
 from service.server.fast_path.heads import HEAD_END, LONGEST_TARGET, Arrival, Head

@@ -4,13 +4,15 @@ What uvicorn, ASGI and middlewares do for a request takes long beside the work o
 functions answer it (`service.api.predict`), and it ends in the same log and the same metrics.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from service.api.predict import outcome
 from service.api.request_body import Body, WholeBody
+from service.errors import STOPPED
 from service.middleware.access_log import AccessLog, record_end
 from service.request_context import RequestContext, current
-from service.responses import RawResponse
+from service.responses import RawResponse, error_response
 from service.server.fast_path.admission_queue import AdmissionQueue, Caller
 from service.server.fast_path.heads import Arrival
 
@@ -34,7 +36,10 @@ class FastPathHandler:
         current.set(exchange)
         try:
             body = WholeBody(arrival.type, arrival.body)
-            reply = await outcome(self._answerers[head.path](head.query, body), head.path)
+            try:
+                reply = await outcome(self._answerers[head.path](head.query, body), head.path)
+            except asyncio.CancelledError:  # by uvicorn, when `timeout_graceful_shutdown` is over
+                reply = error_response(STOPPED, head.path)
             if reply is not None:
                 exchange.status, exchange.error = reply.status, reply.error
                 caller.reply(reply, exchange.id)

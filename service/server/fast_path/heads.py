@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from service.middleware.access_log import REQUEST_ID, given_id, headers_of
 from service.middleware.auth import Principal
+from service.middleware.request_id import REQUEST_ID, given_id, headers_of
 from service.responses import Header
 
 HEAD_END = b"\r\n\r\n"

@@ -40,6 +40,8 @@ SUCCESSES: dict[tuple[str, str], type[BaseModel]] = {
     **{(f"{path}/stats", "get"): Statistics for path in V2_MODELS},
     **{(f"{path}/infer", "post"): InferenceResponse for path in V2_MODELS},
 }
+REPOSITORY = "/v2/repository"
+ADMIN_PATHS = [f"{REPOSITORY}/{path}" for path in ("index", "models/{name}/load", "models/{name}/unload")]
 ERRORS: dict[tuple[str, str], set[str]] = {
     ("/predict", "post"): {"400", "404", "408", "413", "415", "422", "429", "500", "503", "504"},
     ("/predict/batch", "post"): {"400", "404", "408", "413", "415", "422", "429", "503"},
@@ -52,6 +54,9 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     ("/v2/health/ready", "get"): {"503"},
     ("/v2/models/stats", "get"): set(),
     **{(path, "get"): {"404"} for path in V2_MODELS},
+    (f"{REPOSITORY}/index", "post"): {"400", "401", "403", "408", "413", "503"},
+    (f"{REPOSITORY}/models/{{name}}/load", "post"): {"400", "401", "403", "404", "408", "413", "503"},
+    (f"{REPOSITORY}/models/{{name}}/unload", "post"): {"401", "403", "404", "503"},
     **{(f"{path}/ready", "get"): {"404", "503"} for path in V2_MODELS},
     **{(f"{path}/{about}", "get"): {"404"} for path in V2_MODELS for about in ("config", "stats")},
     **{
@@ -167,6 +172,36 @@ def test_it_explains_what_clients_of_the_open_inference_protocol_send(document: 
         for about in "", "/ready", "/config", "/stats":
             options = document["paths"][path + about]["get"]["parameters"]
             assert {option["name"] for option in options} == in_path
+
+
+def test_it_describes_the_bodies_and_answers_of_the_admin_routes(document: dict[str, Any]) -> None:
+    index, load, unload = (document["paths"][path]["post"] for path in ADMIN_PATHS)
+    options = {
+        name: operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
+        for name, operation in (("index", index), ("load", load))
+    }
+    assert options["index"].keys() == {"ready"}
+    config = options["load"]["parameters"]["properties"]["config"]["anyOf"][0]
+    assert config["contentMediaType"] == "application/json"
+    policies = config["contentSchema"]["properties"]["version_policy"]["properties"]
+    assert policies.keys() == {"latest", "specific", "all"}
+    entries = index["responses"]["200"]["content"]["application/json"]["schema"]["items"]["$ref"]
+    assert document["components"]["schemas"][entries.rpartition("/")[2]]["properties"].keys() == {
+        "name",
+        "version",
+        "state",
+        "reason",
+    }
+    assert "requestBody" not in unload
+    for operation in (load, unload):
+        assert [option["name"] for option in operation["parameters"]] == ["name"]
+        assert not operation["responses"]["200"].get("content")
+    schemes = document["components"]["securitySchemes"]
+    for operation in (index, load, unload):
+        assert {name for choice in operation["security"] for name in choice} == schemes.keys()
+        for status in ("400", "404", "503"):
+            if status in operation["responses"]:
+                assert "InferenceError" in str(operation["responses"][status]["content"])
 
 
 def test_every_route_has_a_summary_and_every_error_its_code(document: dict[str, Any]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.middleware.access_log import ATOMIC, SANE_ID, describe, pieces
+from service.middleware.access_log import ATOMIC, describe, pieces
 from service.middleware.api_keys import make_key
+from service.middleware.request_id import SANE_ID
 from service.request_context import Answered, RequestContext, Timings
 from tests.conftest import STOP_S, Service, start_service
 from tests.service import artifacts

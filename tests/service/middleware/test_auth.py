@@ -10,9 +10,10 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
+from service.app import create_middleware, create_state
 from service.errors import SettingsError
 from service.middleware.api_keys import make_key
-from service.middleware.auth import MAX_HEADERS, AccessPolicy, AuthMiddleware, allow_origins
+from service.middleware.auth import MAX_HEADERS, AccessPolicy
 from service.settings import load_settings
 from tests.conftest import Service, start_service
 from tests.service.answers import PICTURE, connect, error, receive, refused
@@ -29,8 +30,11 @@ ADMINS = ["/v2/repository/index", "/v2/repository/models/digits/load", "/v2/repo
 
 
 def guarded(*flags: str) -> ASGIApp:
-    settings = load_settings(flags)
-    return allow_origins(AuthMiddleware(PlainTextResponse("in"), AccessPolicy(settings)), settings.cors_origins)
+    """The middleware of the application around an application that answers every path."""
+    app: ASGIApp = PlainTextResponse("in")
+    for kind, arguments, options in reversed(create_middleware(create_state(load_settings(flags)))):
+        app = kind(app, *arguments, **options)
+    return app
 
 
 def ask(app: ASGIApp, path: str, method: str = "POST", **headers: str) -> httpx.Response:
@@ -259,4 +263,6 @@ def test_the_document_says_how_to_send_a_key(closed: Service, server: Service) -
     }
     assert document["paths"]["/predict"]["post"]["responses"].keys() >= {"401", "403"}
     assert "security" not in document["paths"]["/health/live"]["get"]
-    assert "securitySchemes" not in server.client.get("/openapi.json").json()["components"]
+    unprotected = server.client.get("/openapi.json").json()["paths"]
+    protected = {path for path, operations in unprotected.items() for each in operations.values() if "security" in each}
+    assert protected == {path for path in unprotected if path.startswith("/v2/repository")}

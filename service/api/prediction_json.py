@@ -1,0 +1,69 @@
+"""The JSON of predictions, in the form of `service.schemas`; the tests hold it to them.
+
+It is built from plain dictionaries: validating what the service itself made would cost more than making it.
+"""
+
+import base64
+
+from imaging.fast_codecs import FileFormat
+from service.inference.engine import Answer
+from service.inference.geometry import corners
+from service.inference.sampling_grid import sample_points
+from service.responses import Json
+
+
+def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, total_ms: float) -> Json:
+    """A `service.schemas.Prediction`."""
+    model, reading, times = answer.model, answer.reading, answer.timings
+    classes = model.manifest.classes
+    ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
+    transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
+    main = transforms[answer.model.manifest.main]
+    return {
+        "model": {"name": model.name, "version": model.version},
+        "predictions": [
+            {"label": classes[index], "index": index, "probability": probability}
+            for index, probability in zip(ranking, probabilities, strict=True)
+        ],
+        "theta": main["theta"],
+        "corners": main["corners"],
+        "rectified": main["rectified"],
+        **({"transforms": transforms} if len(transforms) > 1 else {}),
+        "batch_size": answer.batch_size,
+        "timings_ms": {
+            "decode": round(times.decode, 3),
+            "queue": round(times.queue, 3),
+            "inference": round(times.inference, 3),
+            "encode": round(times.encode, 3),
+            "total": round(total_ms, 3),
+        },
+    }
+
+
+def describe_transform(answer: Answer, index: int, rectified: FileFormat | None) -> Json:
+    """A `service.schemas.TransformResult`."""
+    look = answer.reading.looks[index]
+    transform = answer.model.manifest.transforms[index]
+    file = None
+    if answer.rectified:
+        height, width, _ = look.rectified.shape
+        data = base64.b64encode(answer.rectified[index]).decode()
+        file = {"format": rectified, "width": width, "height": height, "data": data}
+    return {
+        "name": transform.name,
+        "kind": transform.kind,
+        "theta": look.theta,
+        "parameters": look.parameters,
+        "corners": corners(look.region, answer.width, answer.height),
+        "rectified": file,
+    }
+
+
+def add_points(description: Json, answer: Answer, side: int) -> None:
+    """Where ``side`` x ``side`` points of each rectified image lie in the picture, to what `describe_answer` said."""
+    manifest, size = answer.model.manifest, (answer.width, answer.height)
+    indices = range(len(manifest.transforms))
+    points = [(sample_points(answer.reading, manifest, index, side) * size).tolist() for index in indices]
+    description["points"] = points[manifest.main]
+    for transform, found in zip(description.get("transforms", ()), points, strict=False):
+        transform["points"] = found

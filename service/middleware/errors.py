@@ -1,0 +1,57 @@
+"""Errors that nothing else has handled: the client gets an answer, and a start that failed gets one clear line."""
+
+import inspect
+import sys
+from collections.abc import Awaitable
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import StartError
+
+
+class ErrorMiddleware:
+    """Answers unhandled exceptions inside of the other middlewares, so that such answers are logged and protected too.
+
+    The exception is raised again afterwards, as Starlette does: the server logs its traceback, and a test sees it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._start(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        def send_on(message: Message) -> Awaitable[None]:
+            nonlocal started
+            started = True
+            return send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:
+            handler = scope["app"].exception_handlers.get(Exception)
+            if handler is not None and not started:
+                request = Request(scope)
+                response = handler(request, error)
+                if inspect.isawaitable(response):
+                    response = await response
+                await response(scope, receive, send)
+            raise
+
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan; a start that failed is reported to the server by its message instead of a traceback."""
+
+        def send_clearly(message: Message) -> Awaitable[None]:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, StartError):
+                message = {**message, "message": f"error: {error}"}
+            return send(message)
+
+        await self._app(scope, receive, send_clearly)

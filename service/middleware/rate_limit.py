@@ -1,0 +1,67 @@
+"""Limits how often a client may ask."""
+
+import math
+import time
+from collections.abc import Awaitable
+
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import RateLimitedError, SettingsError
+from service.middleware.auth import Access, Principal
+from service.request_context import path_within
+from service.responses import error_response, send_response
+
+
+class RateLimitMiddleware:
+    """Counts the requests of each key, or of each address where there are no keys; within `AuthMiddleware`."""
+
+    def __init__(self, app: ASGIApp, limiter: "RateLimiter") -> None:
+        self._app = app
+        self._limiter = limiter
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            principal: Principal = scope["principal"]
+            if principal.access is not Access.OPEN:
+                address = (scope.get("client") or ("",))[0]
+                client = f"address {address}" if principal.key is None else f"key {principal.key}"
+                try:
+                    self._limiter.count(client)
+                except RateLimitedError as error:
+                    return send_response(send, error_response(error, path_within(scope)))
+        return self._app(scope, receive, send)
+
+
+class RateLimiter:
+    """Sliding windows of one application, in the memory of its process."""
+
+    def __init__(self, limits: str) -> None:
+        """``limits`` has the form ``10/second;1000/hour``.
+
+        Raises:
+            SettingsError: it has another form.
+        """
+        try:
+            self._limits: list[RateLimitItem] = parse_many(limits)
+        except ValueError as error:
+            raise SettingsError(f"--rate-limit {limits!r} is not like 100/second or 10/second;1000/hour") from error
+        self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def count(self, client: str) -> None:
+        """Count a request of ``client``.
+
+        Raises:
+            RateLimitedError: the client has sent too many.
+        """
+        for limit in self._limits:
+            if not self._windows.hit(limit, client):
+                reset = self._windows.get_window_stats(limit, client).reset_time
+                raise RateLimitedError(f"no more than {limit} are allowed; wait a little", wait_s(reset))
+
+
+def wait_s(until: float) -> int:
+    """Whole seconds until a time, at least one."""
+    return max(1, math.ceil(until - time.time()))

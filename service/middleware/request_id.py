@@ -1,0 +1,75 @@
+"""Gives every request a context with an id, and every response that id in its X-Request-ID."""
+
+import itertools
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.redaction import Redactor, credentials, hide_keys
+from service.request_context import RequestContext, current
+
+REQUEST_ID = b"x-request-id"
+SANE_ID = re.compile(rb"[\w.~+/=:@-]{1,128}", re.ASCII)
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class RequestIdMiddleware:
+    """Creates the `RequestContext` of a request, in ``scope["exchange"]`` and `service.request_context.current`."""
+
+    def __init__(self, app: ASGIApp, redactor: Redactor) -> None:
+        """``redactor`` recognises ids that are keys; such a request gets another id."""
+        self._app = app
+        self._redactor = redactor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = given_id(scope["headers"])
+        if given is not None and not self._redactor.is_clean(given):
+            given = None
+        context = RequestContext(given or new_id(), scope.get("held_s", 0.0))
+        current.set(context)
+        scope["exchange"] = context
+
+        def send_with_id(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (REQUEST_ID, context.id.encode())]
+            return send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def make_ids() -> Callable[[], str]:
+    """A function that returns a new id at each call: a random prefix, which no other process has, and a count."""
+    prefix = secrets.token_hex(8)
+    count = itertools.count(1)
+    return lambda: f"{prefix}-{next(count):x}"
+
+
+new_id = make_ids()
+
+
+def given_id(headers: Headers) -> str | None:
+    """The id that the client gave its request, if it is well-formed and does not look like a key."""
+    for name, value in headers:
+        if name == REQUEST_ID and SANE_ID.fullmatch(value):
+            given = value.decode()
+            if hide_keys(given) != given or any(secret in given for secret in credentials(headers)):
+                return None
+            return given
+    return None
+
+
+def request_id(headers: Headers) -> str:
+    """The id that the client gave its request, else a new one."""
+    return given_id(headers) or new_id()
+
+
+def headers_of(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Names in lower case and values of the header lines in ``head``."""
+    lines = (line.partition(b":") for line in head.split(b"\r\n"))
+    return [(name.strip().lower(), value.strip()) for name, _, value in lines]

@@ -1,0 +1,66 @@
+"""Keys must not end in logs, traces or answers, wherever a client puts them by mistake."""
+
+import re
+from collections.abc import Callable, Iterable
+from urllib.parse import unquote
+
+HIDDEN = "***"
+KEY = re.compile(r"stn_[\w-]{16,}", re.ASCII)
+"""A key as `service.middleware.api_keys` makes it, or most of one."""
+WORD = re.compile(r"[^\s/?&=;,:'\"]{8,}")
+"""A part of a path that may be a key of another form."""
+MAX_WORDS = 1000
+DECODINGS = 3
+"""How often a text may be percent-encoded."""
+LEAST_SECRET = 8
+"""Characters of the shortest credential that is searched for; a shorter one would match by chance."""
+CREDENTIALS = {b"x-api-key", b"authorization", b"proxy-authorization", b"cookie"}
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def hide_keys(text: str) -> str:
+    """``text`` without what looks like a key of ours."""
+    return KEY.sub(HIDDEN, text) if "stn_" in text else text
+
+
+def credentials(headers: Headers) -> list[str]:
+    """The credentials that a request came with, known or not."""
+    found = []
+    for name, value in headers:
+        if name in CREDENTIALS:
+            text = value.decode("latin-1").strip()
+            found += [text, text.partition(" ")[2].strip()]
+    return [text for text in found if len(text) >= LEAST_SECRET]
+
+
+class Redactor:
+    """Hides keys in texts that come from clients."""
+
+    def __init__(self, is_key: Callable[[bytes], bool]) -> None:
+        """``is_key`` tells whether something is a key of a user or administrator."""
+        self._is_key = is_key
+
+    def redact(self, text: str, headers: Headers = ()) -> str:
+        """``text`` without anything that looks like a key, is one, or came with the request as one in ``headers``."""
+        plain = decoded(text)
+        redacted = hide_keys(plain)
+        for secret in credentials(headers):
+            redacted = redacted.replace(secret, HIDDEN)
+        for word in WORD.findall(redacted)[:MAX_WORDS]:
+            if self._is_key(word.encode()):
+                redacted = redacted.replace(word, HIDDEN)
+        return text if redacted == plain else redacted
+
+    def is_clean(self, text: str, headers: Headers = ()) -> bool:
+        """Whether nothing in ``text`` has to be hidden."""
+        return self.redact(text, headers) == text
+
+
+def decoded(text: str) -> str:
+    """``text`` without percent-encoding, also where it was encoded more than once."""
+    for _ in range(DECODINGS):
+        if "%" not in text:
+            break
+        text = unquote(text)
+    return text

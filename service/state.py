@@ -1,0 +1,156 @@
+"""Everything that one application owns: two applications in one process share nothing."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+from fastapi import FastAPI
+
+from service.api.metrics import Metrics
+from service.errors import NotReadyError
+from service.inference.engine import Engine
+from service.inference.registry import Models, load_models
+from service.logging import LogWriter
+from service.metrics.multiprocess import SharedMetrics, WorkerSlot
+from service.metrics.recorder import Recorder
+from service.middleware.access_log import AccessLog
+from service.middleware.auth import AccessPolicy
+from service.redaction import Redactor
+from service.repository.repository import Repository
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.middleware.tracing import Tracer
+
+NOT_STARTED = "the lifespan of the application has not run, so no model is loaded; see docs/embedding.md"
+
+log = structlog.get_logger(__name__)
+
+
+class Worker(NamedTuple):
+    """The part of an application that is one of several processes at the same address."""
+
+    is_ready: Callable[[], bool]
+    """Whether all workers can answer."""
+    repository: Repository
+    slot: WorkerSlot
+
+
+class Running(NamedTuple):
+    """What exists once the models are loaded."""
+
+    engine: Engine
+    repository: Repository
+    metrics: Metrics
+
+
+class Parts(NamedTuple):
+    """What a user of an application may change; see `ServiceState.is_unmodified`."""
+
+    middleware: tuple[Any, ...]
+    routes: tuple[Any, ...]
+    exception_handlers: Mapping[Any, Any]
+
+    @classmethod
+    def of(cls, app: FastAPI) -> "Parts":
+        """The parts of ``app`` at present."""
+        return cls(tuple(app.user_middleware), tuple(app.routes), dict(app.exception_handlers))
+
+    def are(self, others: "Parts") -> bool:
+        """Whether the same objects are in both."""
+        return (
+            [*map(id, self.middleware)] == [*map(id, others.middleware)]
+            and [*map(id, self.routes)] == [*map(id, others.routes)]
+            and self.exception_handlers == others.exception_handlers
+        )
+
+
+@dataclass(eq=False)
+class ServiceState:
+    """The state of an application, at ``app.state.service``."""
+
+    settings: Settings
+    policy: AccessPolicy
+    redactor: Redactor
+    recorder: Recorder
+    log_writer: LogWriter
+    access_log: AccessLog
+    models: Models | None = None
+    """The models that the next start takes; it loads them if there are none."""
+    worker: Worker | None = None
+    tracer: "Tracer | None" = None
+    running: Running | None = field(default=None, init=False)
+    parts: Parts | None = field(default=None, init=False)
+    """The parts of the application as `service.app.create_app` made it."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine.
+
+        Raises:
+            NotReadyError: the lifespan of the application has not run.
+        """
+        return self._running().engine
+
+    @property
+    def repository(self) -> Repository:
+        """The repository; see `engine`."""
+        return self._running().repository
+
+    @property
+    def metrics(self) -> Metrics:
+        """The metrics; see `engine`."""
+        return self._running().metrics
+
+    def workers_ready(self) -> bool:
+        """Whether all processes at this address can answer."""
+        return self.worker is None or self.worker.is_ready()
+
+    def is_unmodified(self, app: FastAPI) -> bool:
+        """Whether ``app`` has no middleware, route or exception handler that a user added."""
+        return type(app) is FastAPI and self.parts is not None and self.parts.are(Parts.of(app))
+
+    def load(self) -> Models:
+        """The models that the next start takes, loaded if they are not.
+
+        Raises:
+            StartError: they cannot be loaded.
+        """
+        if self.models is None:
+            self.models = load_models(self.settings, recorder=self.recorder)
+        return self.models
+
+    async def start(self) -> None:
+        """Load the models where that is still to be done, and begin to serve them.
+
+        Raises:
+            StartError: they cannot be loaded.
+        """
+        models = await asyncio.to_thread(self.load)
+        engine = Engine(models, self.settings)
+        repository = self.worker.repository if self.worker else Repository(self.settings, models)
+        shared = SharedMetrics(self.worker.slot if self.worker else None, repository.failures)
+        metrics = Metrics(engine, self.settings, shared, self.recorder, self.log_writer)
+        if self.tracer is not None:
+            self.tracer.open()
+        self.running = Running(engine, repository, metrics)
+        repository.start()
+
+    async def stop(self) -> None:
+        """Answer what was accepted, and release what `start` took; the models are loaded again by the next start."""
+        running = self._running()
+        running.repository.close()
+        await running.engine.close()
+        log.info("stopped")
+        self.access_log.flush()
+        self.models = None
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
+        await asyncio.to_thread(self.log_writer.close)
+
+    def _running(self) -> Running:
+        if self.running is None:
+            raise NotReadyError(NOT_STARTED)
+        return self.running
