@@ -50,11 +50,12 @@ class Application(FastAPI):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "http" and scope["method"] == "POST":
-            if route := self._direct.get(scope["path"]):
-                record_route(scope["path"])
+            path = scope["path"].removesuffix("\n")  # FastAPI's router ignores it, and reads without limits
+            if route := self._direct.get(path):
+                record_route(path)
                 return route(scope, receive, send)
             for pattern, route in self._patterns.items():
-                if found := pattern.fullmatch(scope["path"]):
+                if found := pattern.fullmatch(path):
                     return route({**scope, "path_params": found.groupdict()}, receive, send)
         return super().__call__(scope, receive, send)
 

@@ -5,12 +5,14 @@ import sys
 
 import structlog
 
+from service.errors import shorten
 from service.request_context import current
 from service.settings import Settings
 
-OTHERS = {"python_multipart": logging.ERROR, "PIL": logging.WARNING}
-"""Loggers of libraries that say what clients send: one warns of it as often as clients like, and Pillow would say what
-stands in a picture's metadata."""
+OTHERS = {"PIL": logging.WARNING}
+"""Loggers of libraries that say what clients send: Pillow would say what stands in a picture's metadata."""
+MAX_VALUE = 8000
+"""Characters of a value in a line."""
 
 
 def configure_logs(settings: Settings) -> None:
@@ -21,6 +23,7 @@ def configure_logs(settings: Settings) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        shorten_values,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -53,3 +56,8 @@ def add_request_id(_: object, __: str, event: structlog.typing.EventDict) -> str
     if exchange is not None:
         event["request_id"] = exchange.id
     return event
+
+
+def shorten_values(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Bound the length of a line, whatever it says."""
+    return {name: shorten(value, MAX_VALUE) if isinstance(value, str) else value for name, value in event.items()}

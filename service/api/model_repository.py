@@ -7,13 +7,15 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from starlette.requests import ClientDisconnect
 
-from service.errors import InvalidBodyError, TooLargeError
+from service.errors import InvalidBodyError, TooLargeError, shorten
 from service.repository.repository import Repository
 from service.repository.version_policy import Policy
 
 Form = TypeVar("Form", bound="Options")
-MAX_BYTES = 2**20
+MAX_BYTES = 16 * 2**10
 """Of a body: options, and no models, which are put into the folder."""
+MAX_PROBLEMS = 3
+"""Wrong fields that an error lists."""
 
 
 class Options(BaseModel):
@@ -118,5 +120,8 @@ async def read(request: Request, form: type[Form]) -> Form:
     try:
         return form.model_validate_json(body or b"{}")
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in error.errors()]
+        found = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
+        problems = [
+            f"{shorten('.'.join(map(str, problem['loc'])), 100) or 'body'}: {problem['msg']}" for problem in found
+        ]
         raise InvalidBodyError(f"{'; '.join(problems)}; models come from the models folder") from None

@@ -45,7 +45,8 @@ BINARY = {"type": "string", "format": "binary"}
 PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF of any size, in one of three ways.",
+        "description": "A PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF of any size, in one of three ways. "
+        "Options may be fields of the form too.",
         "content": {
             "multipart/form-data": {
                 "schema": {"type": "object", "required": ["image"], "properties": {"image": BINARY}}
@@ -65,7 +66,7 @@ PICTURE_BODY: dict[str, Any] = {
 PICTURES_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "Several pictures, each a part called `images`.",
+        "description": "Several pictures, each a part called `images`. Options may be fields of the form too.",
         "content": {
             "multipart/form-data": {
                 "schema": {
