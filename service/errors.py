@@ -31,6 +31,9 @@ ServiceError                  base class
 from collections.abc import Mapping
 from typing import ClassVar
 
+MAX_MESSAGE = 1000
+"""Characters of a message that is answered: what a client sent is not repeated at length."""
+
 
 class ServiceError(Exception):
     """Base class; the message says what is wrong and what to do about it."""
@@ -62,6 +65,9 @@ class RequestError(ServiceError):
     status: ClassVar[int]
     code: ClassVar[str]
     headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shorten(message, MAX_MESSAGE))
 
 
 class InvalidImageError(RequestError):
@@ -206,3 +212,12 @@ class DeadlineExceededError(RequestError):
 
 
 STOPPED = NotReadyError("the service has stopped; send the request to another instance")
+
+
+def shorten(text: str, limit: int) -> str:
+    """``text`` in at most ``limit`` characters: its middle is left out, since the cure stands at the end."""
+    if len(text) <= limit:
+        return text
+    left_out = " ... "
+    end = (limit - len(left_out)) // 3
+    return text[: limit - len(left_out) - end] + left_out + text[len(text) - end :]

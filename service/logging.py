@@ -17,17 +17,19 @@ from functools import partial
 import orjson
 import structlog
 
+from service.errors import shorten
 from service.redaction import Redactor
 from service.request_context import current
 from service.settings import Settings
 
-LIBRARIES = {"python_multipart": logging.ERROR, "PIL": logging.WARNING}
-"""Least levels of libraries that log what clients send: python_multipart warns as often as clients like, and Pillow
-logs the metadata of pictures."""
+LIBRARIES = {"PIL": logging.WARNING}
+"""The least levels of libraries that log what clients send: Pillow logs the metadata of pictures."""
 MAX_WAITING = 2**20
 """Bytes of lines that wait to be written; further lines are dropped."""
 FLUSH_S = 1.0
 """The longest time that `LogWriter.flush` waits."""
+MAX_VALUE = 8000
+"""The most characters of a value in a line."""
 
 
 class LogWriter:
@@ -163,6 +165,7 @@ def configure_logs(settings: Settings, redactor: Redactor) -> LogWriter:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         partial(hide_keys_in_event, redactor),
+        shorten_values,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -207,3 +210,8 @@ def hide_keys_in_event(
         if isinstance(value, str):
             event[name] = redactor.redact(value)
     return event
+
+
+def shorten_values(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Bound the length of a line, whatever it says."""
+    return {name: shorten(value, MAX_VALUE) if isinstance(value, str) else value for name, value in event.items()}

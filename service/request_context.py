@@ -49,6 +49,7 @@ class RequestContext:
         "key",
         "left",
         "model",
+        "model_in_body",
         "route",
         "started",
         "status",
@@ -72,6 +73,8 @@ class RequestContext:
         """The documented path, where it was recorded; see `route_of`."""
         self.model: str | None = None
         self.version: int | None = None
+        self.model_in_body = False
+        """Whether the body names the model, so that the target does not tell it."""
         self.error: str | None = None
         """The code of the error that the request was answered with."""
         self.answered: list[Answered] = []
@@ -145,6 +148,13 @@ def record_model(name: str, version: int) -> None:
     if exchange is not None:
         exchange.model = name
         exchange.version = version
+
+
+def record_model_in_body() -> None:
+    """The body of the request names its model."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.model_in_body = True
 
 
 def record_error(code: str) -> None:

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         30, description="seconds after which an inference that has not ended is given up"
     )
     max_bytes: Count = Field(10 * 2**20, description="largest picture and largest body of POST /predict, in bytes")
+    max_json_bytes: Count = Field(
+        2**20, description="most bytes of JSON in a body besides pictures in base64; tensors go as binary data"
+    )
     max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")

@@ -17,6 +17,7 @@ from service.errors import (
     RequestError,
     RequestTimeoutError,
     TooLargeError,
+    shorten,
 )
 from service.middleware.auth import ADMIN, Access, Requirement
 from service.repository.repository import State
@@ -24,8 +25,10 @@ from service.repository.version_policy import Policy
 from service.state import ServiceState
 
 Form = TypeVar("Form", bound="Options")
-MAX_BYTES = 2**20
+MAX_BYTES = 16 * 2**10
 """The largest body. It has options and no model; models are put into the folder."""
+MAX_PROBLEMS = 3
+"""The most wrong fields that an error lists."""
 PREFIX = ADMIN
 INDEX = "/index"
 LOAD = "/models/{name}/load"
@@ -212,5 +215,8 @@ async def read(request: Request, form: type[Form]) -> Form:
     try:
         return form.model_validate_json(body or b"{}")
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}" for problem in error.errors()]
+        found = error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
+        problems = [
+            f"{shorten('.'.join(map(str, problem['loc'])), 100) or 'body'}: {problem['msg']}" for problem in found
+        ]
         raise InvalidBodyError(f"{'; '.join(problems)}; models come from the models folder") from None

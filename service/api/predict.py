@@ -6,7 +6,7 @@ answers with the same functions without ASGI.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from time import perf_counter
 from urllib.parse import parse_qsl
@@ -19,14 +19,14 @@ from starlette.types import Receive, Scope, Send
 
 from imaging.fast_codecs import FileFormat
 from service.api.prediction_json import add_points, describe_answer
-from service.api.request_body import Body, read_one, read_several
-from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError
+from service.api.request_body import MAX_NAME, Body, Fields, read_one, read_several
+from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError, shorten
 from service.inference.admission import Permit
 from service.inference.engine import PICTURES_A_TURN
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import held_s, path_within, record_route
+from service.request_context import held_s, path_within, record_model_in_body, record_route
 from service.responses import Json, RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
 from service.state import ServiceState
@@ -36,6 +36,10 @@ SEVERAL = "/predict/batch"
 TIMEOUT = b"x-timeout-ms"
 LONGEST_QUERY = 200
 """Bytes of a query whose meaning is remembered."""
+MAX_OPTIONS = 32
+"""Options that a query may have; there are fewer."""
+MAX_PROBLEMS = 3
+"""Wrong options that an error lists."""
 
 log = structlog.get_logger(__name__)
 
@@ -57,34 +61,39 @@ class Predict:
         options = read_options(query)
         model = self._state.engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
-        with Permit(model.room) as seat:
-            upload = await read_one(body, self._settings.max_bytes, seat)
-            seat.take(pictures=1)
+        with Permit(model.room) as permit:
+            upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
+            if fields:
+                options, model = self._apply(fields, query, permit, model)
+            permit.take(pictures=1)
             return RawResponse(to_bytes(await self._answer(model, upload, options, timeout_ms)))
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
         """The answer to a request for several pictures; see `answer_one`."""
         options = read_options(query)
         model = self._state.engine.find(options.model, options.version)
-        timeout_ms = read_timeout(body, self._settings.timeout_ms)
+        settings = self._settings
+        timeout_ms = read_timeout(body, settings.timeout_ms)
 
-        async def answer_or_error(upload: Upload, seat: Permit) -> Json:
+        async def answer_or_error(upload: Upload) -> Json:
             try:
-                if len(upload.data) > self._settings.max_bytes:
-                    raise TooLargeError(f"the picture has more than {self._settings.max_bytes} bytes; scale it down")
-                seat.take(pictures=1)
+                if len(upload.data) > settings.max_bytes:
+                    raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
+                permit.take(pictures=1)
                 return await self._answer(model, upload, options, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
                 return describe_error(error, SEVERAL)
 
-        with Permit(model.room) as seat:
-            uploads = await read_several(body, self._settings.max_batch_bytes, self._settings.max_pictures, seat)
+        with Permit(model.room) as permit:
+            form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
+            if form.fields:
+                options, model = self._apply(form.fields, query, permit, model)
             answers: list[asyncio.Task[Json]] = []
             try:
                 async with asyncio.TaskGroup() as group:
-                    for position, upload in enumerate(uploads, start=1):
-                        answers.append(group.create_task(answer_or_error(upload, seat)))
+                    for position, upload in enumerate(form.uploads, start=1):
+                        answers.append(group.create_task(answer_or_error(upload)))
                         if position % PICTURES_A_TURN == 0:
                             await asyncio.sleep(0)  # other requests have their turn
             except BaseExceptionGroup as group_error:
@@ -92,6 +101,16 @@ class Predict:
                     raise ClientDisconnect from None
                 raise
             return RawResponse(to_bytes({"results": [answer.result() for answer in answers]}))
+
+    def _apply(self, fields: Fields, query: bytes, permit: Permit, model: Model) -> tuple[PredictOptions, Model]:
+        """The options of query and form together, and the model that they ask for, to which the permit moves."""
+        options = check_options([*read_pairs(query), *fields])
+        if {"model", "version"}.isdisjoint(name for name, _ in fields):
+            return options, model
+        record_model_in_body()
+        model = self._state.engine.find(options.model, options.version)
+        permit.move_to(model.room)
+        return options, model
 
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
         started = perf_counter() - held_s()
@@ -176,18 +195,37 @@ def read_options(query: bytes) -> PredictOptions:
     Raises:
         InvalidParameterError: one is unknown or wrong.
     """
-    return read_query(query) if len(query) > LONGEST_QUERY else remembered(query)
+    return read_query(query) if len(query) > LONGEST_QUERY else cached_options(query)
 
 
 def read_query(query: bytes) -> PredictOptions:
     """See `read_options`."""
+    return check_options(read_pairs(query))
+
+
+cached_options = lru_cache(maxsize=256)(read_query)
+
+
+def read_pairs(query: bytes) -> list[tuple[str, str]]:
+    """Names and values in a query."""
     try:
-        return PredictOptions.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_OPTIONS)
+    except ValueError:
+        raise InvalidParameterError(f"the query has more than {MAX_OPTIONS} options; /docs lists them") from None
+
+
+def check_options(pairs: Iterable[tuple[str, str]]) -> PredictOptions:
+    """The options with these names and values, from the query and a form."""
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if given.setdefault(name, value) != value:
+            raise InvalidParameterError(f"{shorten(name, MAX_NAME)}: it is given twice, and differently; give it once")
+    try:
+        return PredictOptions.model_validate(given)
     except ValidationError as error:
-        problems = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
-        raise InvalidParameterError(f"{'; '.join(problems)}; /docs lists the options") from None
-    except ValueError as error:  # more fields than parse_qsl takes
-        raise InvalidParameterError(f"the query cannot be read: {error}; /docs lists the options") from None
-
-
-remembered = lru_cache(maxsize=256)(read_query)
+        found = error.errors(include_url=False, include_input=False)
+        problems = [
+            f"{shorten(str(problem['loc'][-1]), MAX_NAME)}: {problem['msg']}" for problem in found[:MAX_PROBLEMS]
+        ]
+        more = f"; and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
+        raise InvalidParameterError(f"{'; '.join(problems)}{more}; /docs lists the options") from None

@@ -64,7 +64,7 @@ PICTURE_BODY: dict[str, Any] = {
 PICTURES_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "Several pictures, each a part called `images`.",
+        "description": "Several pictures, each a part called `images`. Options may be fields of the form too.",
         "content": {
             "multipart/form-data": {
                 "schema": {

@@ -1,58 +1,175 @@
-"""How much may be under way at once for a model. What is too much is refused before it is decoded."""
+"""Limits on the pictures and bytes in flight for a model. Requests beyond them are rejected before they are decoded."""
 
+import asyncio
+import math
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from service.errors import QueueFullError, TooLargeError
+from service.errors import QueueFullError, RequestTimeoutError, TooLargeError
+
+SHARE_OF_ARRIVING = 0.5
+"""Of the bytes of a limiter, the share that bodies may hold while they are still arriving."""
+MEMORY_S = 1.0
+"""Time constant of the average that tells how fast a body arrives."""
 
 
 class CapacityLimiter:
-    """Room for pictures, from the arrival of their bytes to their answers."""
+    """Capacity for pictures and their bytes, from the arrival of the bytes to the answers."""
 
     def __init__(self, max_pictures: int, max_bytes: int, at_once: int) -> None:
-        """``at_once`` is how many should be worked on while others wait in the admission queue."""
+        """``at_once`` is how many should be processed while others wait in the admission queue."""
         self.at_once = at_once
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
+        self._max_arriving = int(max_bytes * SHARE_OF_ARRIVING)
+        self._arrivals: set[Arrival] = set()
+        self.arriving = 0
+        """Of the bytes, those of bodies that have not arrived in full."""
         self.pictures = 0
         self.bytes = 0
         self.held = 0
-        """Of the pictures, those that wait at the wire."""
+        """Of the pictures, those that wait in the admission queue."""
         self.let_in = self.let_in_bytes = 0
-        """Those that have just been let in there, and take room for themselves in the next turn of the event loop."""
+        """Pictures that have just left the admission queue and take their capacity in the next turn of the loop."""
 
     def fits(self, pictures: int, size: int) -> bool:
-        """Whether there is room for so much, besides those that have just been let in."""
+        """Whether there is capacity for so much, besides the pictures that have just left the admission queue."""
         return (
             self.pictures + self.let_in + pictures <= self._max_pictures
-            and self.bytes + self.let_in_bytes + size <= self._max_bytes
+            and self.bytes - self._excess + self.let_in_bytes + size <= self._max_bytes
         )
 
     def could_fit(self, pictures: int, size: int) -> bool:
-        """Whether there would be room for so much if there were nothing else."""
+        """Whether there would be capacity for so much if there were nothing else."""
         return pictures <= self._max_pictures and size <= self._max_bytes
 
     def take(self, pictures: int, size: int) -> None:
-        """Take room for ``pictures`` of together ``size`` bytes.
+        """Take capacity for ``pictures`` of together ``size`` bytes.
 
         Raises:
             QueueFullError: there is not enough.
         """
         if self.pictures + pictures > self._max_pictures:
             raise QueueFullError(f"{self.pictures} pictures are waiting already; try again a little later")
+        while self.bytes + size > self._max_bytes and self._excess:
+            self._slowest().drop()
         if self.bytes + size > self._max_bytes:
             raise QueueFullError(f"{self.bytes} bytes of pictures are waiting already; try again a little later")
         self.pictures += pictures
         self.bytes += size
 
     def give_back(self, pictures: int, size: int) -> None:
-        """Of what was taken."""
+        """Return capacity that was taken."""
         self.pictures -= pictures
         self.bytes -= size
 
+    def begin(self, arrival: "Arrival") -> None:
+        """Count a body among those that are arriving."""
+        self._arrivals.add(arrival)
+
+    def end(self, arrival: "Arrival") -> None:
+        """Count a body no longer among those that are arriving."""
+        self._arrivals.discard(arrival)
+        self.arriving -= arrival.size
+
+    def make_way(self, arrival: "Arrival", size: int) -> None:
+        """Drop the slowest of the arriving bodies while they have more than their share with the next ``size`` bytes.
+
+        A body that arrives alone may have more than the share.
+        """
+        while self.arriving + size > self._max_arriving and self.arriving > arrival.size:
+            self._slowest().drop()
+            arrival.check()
+
+    @property
+    def _excess(self) -> int:
+        """How many bytes of arriving bodies are beyond their share, and can be reclaimed."""
+        return max(0, self.arriving - self._max_arriving)
+
+    def _slowest(self) -> "Arrival":
+        now = monotonic()
+        return max(self._arrivals, key=lambda arrival: arrival.slowness(now))
+
+
+class Arrival:
+    """A body that arrives in pieces, as an asynchronous context in which it is read."""
+
+    __slots__ = ("_is_dropped", "_last", "_permit", "_rate", "_room", "_timeout", "size")
+
+    def __init__(self, permit: "Permit", room: CapacityLimiter) -> None:
+        self.size = 0
+        self._room = room
+        self._permit = permit
+        self._timeout = asyncio.timeout(None)
+        self._is_dropped = False
+        self._rate = 0.0
+        self._last = monotonic()
+
+    def slowness(self, now: float) -> float:
+        """Seconds that the bytes so far would take to arrive at the latest rate, as a logarithm."""
+        if not self.size:
+            return -math.inf
+        return math.log(self.size) - math.log(self._rate) + (now - self._last) / MEMORY_S
+
+    def add(self, size: int) -> None:
+        """Take capacity for the next piece.
+
+        Raises:
+            QueueFullError: there is not enough.
+            TooLargeError: there will never be enough.
+            RequestTimeoutError: the body is the slowest of those that arrive, and others need its capacity.
+        """
+        if self._is_dropped:
+            raise too_slow()
+        if not size:
+            return
+        now = monotonic()
+        self._rate = self._rate * math.exp((self._last - now) / MEMORY_S) + size / MEMORY_S
+        self._last = now
+        self._room.make_way(self, size)
+        self._permit.take(size=size)
+        self._room.arriving += size
+        self.size += size
+
+    def check(self) -> None:
+        """Raise `RequestTimeoutError` if the body was dropped."""
+        if self._is_dropped:
+            raise too_slow()
+
+    def drop(self) -> None:
+        """Give back the capacity at once, and end the reading of the body."""
+        self._is_dropped = True
+        self._room.end(self)
+        self._permit.give_back(self.size)
+        self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        self._room.begin(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise `RequestTimeoutError` if the body was dropped, whatever else happened."""
+        if not self._is_dropped:
+            self._room.end(self)
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise too_slow() from None
+        if kind is None:
+            self.check()
+
+
+def too_slow() -> RequestTimeoutError:
+    """The error for a body that gave way to others."""
+    return RequestTimeoutError("the body arrives more slowly than others, which need its capacity; send it again later")
+
 
 class Permit:
-    """What one request has taken of a `CapacityLimiter`; left as a context."""
+    """The capacity of a `CapacityLimiter` that one request has taken, as a context that gives it back."""
 
     __slots__ = ("_bytes", "_pictures", "_room")
 
@@ -65,15 +182,36 @@ class Permit:
         """See `CapacityLimiter.take`.
 
         Raises:
-            TooLargeError: there will never be room for all that the request takes.
+            TooLargeError: there will never be capacity for all that the request takes.
         """
+        self._check(pictures, size)
+        self._room.take(pictures, size)
+        self._pictures += pictures
+        self._bytes += size
+
+    def move_to(self, room: CapacityLimiter) -> None:
+        """Take the same capacity of another limiter instead; see `take`."""
+        if room is self._room:
+            return
+        moved = Permit(room)
+        moved.take(pictures=self._pictures, size=self._bytes)
+        self._room.give_back(self._pictures, self._bytes)
+        self._room = room
+
+    def arrival(self) -> "Arrival":
+        """A body that arrives in pieces, as a context in which it is read."""
+        return Arrival(self, self._room)
+
+    def give_back(self, size: int) -> None:
+        """Return bytes that were taken."""
+        self._room.give_back(0, size)
+        self._bytes -= size
+
+    def _check(self, pictures: int, size: int) -> None:
         if not self._room.could_fit(self._pictures + pictures, self._bytes + size):
             raise TooLargeError(
                 "this is more than may wait at all; send fewer pictures, or smaller ones, in one request"
             )
-        self._room.take(pictures, size)
-        self._pictures += pictures
-        self._bytes += size
 
     def __enter__(self) -> Self:
         return self

@@ -2,26 +2,28 @@
 
 import asyncio
 import zlib
+from time import perf_counter
 
-from service.api.request_body import too_large
-from service.errors import InvalidBodyError, UnsupportedEncodingError
+from service.api.request_body import Content, too_large
+from service.errors import DeadlineExceededError, InvalidBodyError, UnsupportedEncodingError
 from service.inference.admission import Permit
 
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """By encoding, how zlib is told the format: gzip's, or its own, which HTTP calls deflate."""
-COMPRESSED_PIECE = 2**16
+COMPRESSED_PIECE = 2**13
 PIECE = 2**18
-"""Bytes that are inflated in one go; the event loop takes its turn in between."""
+"""Bytes that are inflated in one go, before and after; the event loop takes its turn in between."""
 
 
-async def inflate(content: bytes, encoding: str, max_bytes: int, seat: Permit) -> bytes:
-    """``content``, which was sent with ``Content-Encoding: encoding``.
+async def inflate(content: Content, encoding: str, max_bytes: int, permit: Permit, deadline: float) -> Content:
+    """Inflate ``content``, which was sent with ``Content-Encoding: encoding``, until ``deadline`` at the latest.
 
     Raises:
         UnsupportedEncodingError: this encoding is not taken.
         InvalidBodyError: it is damaged, cut short, or followed by something else.
         TooLargeError: it has more than ``max_bytes`` when inflated.
-        QueueFullError: there is no room for it.
+        QueueFullError: there is no capacity for it.
+        DeadlineExceededError: it takes too long.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
@@ -29,27 +31,26 @@ async def inflate(content: bytes, encoding: str, max_bytes: int, seat: Permit) -
     if name not in WINDOWS:
         raise UnsupportedEncodingError(f"Content-Encoding {name[:40]!r} is not taken; send gzip, deflate or none")
     inflater = zlib.decompressobj(WINDOWS[name])
-    pieces = []
-    size = 0
+    inflated = bytearray()
     for start in range(0, len(content), COMPRESSED_PIECE):
         if inflater.eof:
             break
-        rest, full = content[start : start + COMPRESSED_PIECE], True
-        while full and not inflater.eof:
+        rest, more = content[start : start + COMPRESSED_PIECE], True
+        while more and not inflater.eof:
             try:
                 piece = inflater.decompress(rest, PIECE)
             except zlib.error as error:
                 raise InvalidBodyError(f"the body is not {name}: {error}; compress it again") from None
-            rest, full = inflater.unconsumed_tail, len(piece) == PIECE
-            size += len(piece)
-            if size > max_bytes:
+            rest, more = inflater.unconsumed_tail, len(piece) == PIECE
+            if len(inflated) + len(piece) > max_bytes:
                 raise too_large(max_bytes)
-            seat.take(size=len(piece))
-            pieces.append(piece)
-            if full:
-                await asyncio.sleep(0)
+            permit.take(size=len(piece))
+            inflated += piece
+            await asyncio.sleep(0)
+            if perf_counter() > deadline:
+                raise DeadlineExceededError("the body was not inflated in time; try again later, or do not compress it")
     if not inflater.eof:
         raise InvalidBodyError(f"the {name} body is cut short; send it again whole")
     if inflater.unused_data or start + COMPRESSED_PIECE < len(content):
         raise InvalidBodyError(f"there are bytes after the end of the {name} body; send one compressed stream alone")
-    return b"".join(pieces)
+    return inflated

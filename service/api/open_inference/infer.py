@@ -1,5 +1,6 @@
 """POST /v2/models/M/infer, as an ASGI endpoint. `service.api.open_inference.routes` describes it."""
 
+import asyncio
 import re
 from time import perf_counter
 
@@ -10,7 +11,7 @@ from service.api.open_inference.compression import inflate
 from service.api.open_inference.requests import read_request
 from service.api.open_inference.responses import JSON_LENGTH, write_response
 from service.api.predict import Endpoint, read_timeout
-from service.api.request_body import Body
+from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES, Body
 from service.errors import ModelNotFoundError
 from service.inference.admission import Permit
 from service.inference.engine import Engine
@@ -46,14 +47,19 @@ class Infer:
         headers = dict(body.headers)
         json_length = headers.get(JSON_LENGTH)
         max_bytes = settings.max_bytes if json_length is None else settings.max_batch_bytes
-        with Permit(model.room) as seat:
-            content = await body.read(max_bytes, seat)
+        with Permit(model.room) as permit:
+            content = await body.read(max_bytes, permit)
             arrived = perf_counter() - held_s()
+            deadline = arrived + patience_ms / 1000
             if ENCODING in headers:
-                content = await inflate(content, headers[ENCODING].decode("latin-1"), max_bytes, seat)
-            question = read_request(content, json_length, model.manifest, settings)
-            seat.take(pictures=len(question.pictures))
-            deadline = arrived + min(patience_ms, question.timeout_ms or patience_ms) / 1000
+                encoding = headers[ENCODING].decode("latin-1")
+                content = await inflate(content, encoding, max_bytes, permit, deadline)
+            request = content, json_length, model.manifest, settings
+            is_small = len(content) <= (IN_PLACE_BYTES if json_length is None else COPIED_IN_PLACE)
+            question = read_request(*request) if is_small else await asyncio.to_thread(read_request, *request)
+            permit.take(pictures=len(question.pictures))
+            if question.timeout_ms:
+                deadline = min(deadline, arrived + question.timeout_ms / 1000)
             readings = await engine.infer(model, question.pictures, deadline)
             return write_response(model, question, readings)
 

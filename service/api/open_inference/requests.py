@@ -2,18 +2,28 @@
 
 import math
 import struct
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
-import orjson
+from msgspec import Raw, UnsetType
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from export.artifact import Manifest
-from service.api.open_inference.schemas import InferenceRequest, Parameters, RequestInput, RequestOutput
-from service.api.request_body import from_text, too_large
-from service.errors import InvalidBodyError, TooLargeError
+from service.api.open_inference.decoding import (
+    InferenceRequest,
+    Parameters,
+    RequestInput,
+    RequestOutput,
+    decode_as_bytes,
+    decode_as_texts,
+    decode_outputs,
+    decode_parameters,
+    decode_request,
+    decode_shape,
+)
+from service.api.request_body import Content, from_text, too_large
+from service.errors import InvalidBodyError, TooLargeError, shorten
 from service.inference.preprocessing import Upload
 from service.settings import Settings
 
@@ -26,6 +36,12 @@ MICROSECONDS = 1000
 """In a millisecond."""
 LONGEST_NUMBER = 18
 """Digits of a length that can be meant."""
+LARGEST = 2**63 - 1
+"""Number that can be meant."""
+MAX_NAME = 100
+"""Characters of a name that an error repeats."""
+INPUT = "inputs.0"
+NO_BRACKETS = bytes(set(range(256)) - set(b'[]{},"'))
 
 
 class Wanted(NamedTuple):
@@ -48,7 +64,7 @@ class Question(NamedTuple):
     """That the request allows for its answer; 0 if it does not say."""
 
 
-def read_request(content: bytes, header_length: bytes | None, manifest: Manifest, settings: Settings) -> Question:
+def read_request(content: Content, header_length: bytes | None, manifest: Manifest, settings: Settings) -> Question:
     """What ``content`` asks, of which ``Inference-Header-Content-Length`` bytes are JSON.
 
     Raises:
@@ -60,14 +76,13 @@ def read_request(content: bytes, header_length: bytes | None, manifest: Manifest
         return raw_request(content, manifest)
     if length > settings.max_bytes:
         raise TooLargeError(f"there are more than {settings.max_bytes} bytes of JSON; send tensors as binary data")
-    request = parse(content[:length])
-    check_parameters(request.parameters)
-    if len(request.inputs) != 1 or request.inputs[0].name != manifest.input.name:
-        found = ", ".join(repr(tensor.name) for tensor in request.inputs[:10]) or "none"
-        raise InvalidBodyError(f"the model takes one input, {manifest.input.name!r}, not {found}")
-    pictures = read_pictures(request.inputs[0], memoryview(content)[length:], manifest, settings)
-    wanted = read_outputs(request, manifest)
-    return Question(request.id, pictures, wanted, (number(request.parameters, "timeout") or 0) / MICROSECONDS)
+    view = memoryview(content)
+    request = decode_request(view[:length], settings.max_json_bytes)
+    parameters = read_parameters(request.parameters, "parameters")
+    tensor = read_input(request, manifest)
+    pictures = read_pictures(tensor, view[length:], manifest, settings)
+    wanted = read_outputs(request.outputs, parameters, manifest)
+    return Question(request.id, pictures, wanted, (number(parameters, "timeout") or 0) / MICROSECONDS)
 
 
 def json_length(header_length: bytes, most: int) -> int:
@@ -80,7 +95,7 @@ def json_length(header_length: bytes, most: int) -> int:
     return length
 
 
-def raw_request(content: bytes, manifest: Manifest) -> Question:
+def raw_request(content: Content, manifest: Manifest) -> Question:
     """A body that is nothing but the tensor of one picture; all outputs are wanted as bytes."""
     tensor = manifest.image()
     expected = math.prod(tensor.shape)
@@ -93,31 +108,35 @@ def raw_request(content: bytes, manifest: Manifest) -> Question:
     return Question(None, pictures, [Wanted(name, True, 0) for name in manifest.outputs], 0)
 
 
-def parse(content: bytes) -> InferenceRequest:
-    """The JSON of a request."""
-    try:
-        return InferenceRequest.model_validate(orjson.loads(content), strict=True)
-    except orjson.JSONDecodeError as error:
-        raise InvalidBodyError(f"the body is not JSON: {error}") from None
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "the request"
-        raise InvalidBodyError(f"{where}: {problem['msg']}; /docs describes the request") from None
+def read_input(request: InferenceRequest, manifest: Manifest) -> RequestInput:
+    """The one input of a request."""
+    first, name = request.inputs.first, manifest.input.name
+    if not isinstance(request.inputs.second, UnsetType):
+        raise InvalidBodyError(f"the model takes one input, {name!r}, not several")
+    if isinstance(first, UnsetType):
+        raise InvalidBodyError(f"the model takes one input, {name!r}, not none")
+    if first.name != name:
+        raise InvalidBodyError(f"the model takes one input, {name!r}, not {shorten(first.name, MAX_NAME)!r}")
+    return first
 
 
-def check_parameters(parameters: Parameters) -> None:
-    """Raise `InvalidBodyError` if there is one that cannot be meant for this service."""
+def read_parameters(raw: Raw | UnsetType, place: str) -> Parameters:
+    """Parameters, none of which is impossible with this service."""
+    parameters = decode_parameters(raw, place)
     for name in parameters:
         if name.startswith(RESERVED):
-            raise InvalidBodyError(f"the parameter {name[:100]!r} is reserved, as all that begin with {RESERVED!r}")
+            raise InvalidBodyError(
+                f"the parameter {name[:MAX_NAME]!r} is reserved, as all that begin with {RESERVED!r}"
+            )
     if SHARED_MEMORY in parameters:
         raise InvalidBodyError("shared memory is not offered; send and take tensors in the body")
+    return parameters
 
 
 def number(parameters: Parameters, name: str) -> int | None:
     """A parameter that is a whole number, 0 or more."""
     value = parameters.get(name)
-    if value is not None and (type(value) is not int or value < 0):
+    if value is not None and (type(value) is not int or not 0 <= value <= LARGEST):
         raise InvalidBodyError(f"the parameter {name!r} must be a whole number, 0 or more")
     return value
 
@@ -134,8 +153,33 @@ def read_pictures(
     tensor: RequestInput, behind: memoryview, manifest: Manifest, settings: Settings
 ) -> NDArray[np.uint8] | list[Upload]:
     """The pictures of a request, whose bytes ``behind`` the JSON are theirs alone."""
-    check_parameters(tensor.parameters)
-    name, shape = tensor.name, tensor.shape
+    parameters = read_parameters(tensor.parameters, f"{INPUT}.parameters")
+    shape = read_shape(tensor, manifest, settings)
+    name, data = tensor.name, data_of(tensor)
+    size = number(parameters, "binary_data_size")
+    if (size is None) == (data is None):
+        raise InvalidBodyError(f"{name!r} needs either data or the parameter 'binary_data_size'")
+    if len(behind) != (size or 0):
+        raise InvalidBodyError(f"there are {len(behind)} bytes behind the JSON, and {size or 0} belong to {name!r}")
+    if tensor.datatype == TENSOR:
+        if data is None:
+            return numbers_in_bytes(name, shape, behind)
+        return numbers_in_json(name, shape, data, settings.max_json_bytes)
+    files = files_in_bytes(name, shape[0], behind) if data is None else files_in_json(name, shape[0], data)
+    if any(len(file.data) > settings.max_bytes for file in files):
+        raise too_large(settings.max_bytes)
+    return files
+
+
+def data_of(tensor: RequestInput) -> bytes | None:
+    """The JSON of the data of an input, if it has some."""
+    data = None if isinstance(tensor.data, UnsetType) else bytes(tensor.data)
+    return None if data == b"null" else data
+
+
+def read_shape(tensor: RequestInput, manifest: Manifest, settings: Settings) -> list[int]:
+    """The shape of an input, which is one that the model takes."""
+    name, shape = tensor.name, decode_shape(tensor.shape, f"{INPUT}.shape")
     expected = manifest.image().shape
     if tensor.datatype not in (TENSOR, PICTURES):
         raise InvalidBodyError(
@@ -149,99 +193,95 @@ def read_pictures(
         raise InvalidBodyError(f"{name!r} has no picture; send at least one")
     if shape[0] > settings.max_pictures:
         raise TooLargeError(f"{shape[0]} pictures are more than the {settings.max_pictures} of a request; send fewer")
-    size = number(tensor.parameters, "binary_data_size")
-    if (size is None) == (tensor.data is None):
-        raise InvalidBodyError(f"{name!r} needs either data or the parameter 'binary_data_size'")
-    if len(behind) != (size or 0):
-        raise InvalidBodyError(f"there are {len(behind)} bytes behind the JSON, and {size or 0} belong to {name!r}")
-    if tensor.datatype == TENSOR:
-        return numbers_in_json(tensor) if size is None else numbers_in_bytes(tensor, behind)
-    files = files_in_json(tensor) if size is None else files_in_bytes(tensor, behind)
-    if any(len(file.data) > settings.max_bytes for file in files):
-        raise too_large(settings.max_bytes)
-    return files
+    return shape
 
 
-def numbers_in_bytes(tensor: RequestInput, content: memoryview) -> NDArray[np.uint8]:
+def numbers_in_bytes(name: str, shape: list[int], content: memoryview) -> NDArray[np.uint8]:
     """A UINT8 tensor in row-major order; not copied."""
-    expected = math.prod(tensor.shape)
+    expected = math.prod(shape)
     if len(content) != expected:
-        raise InvalidBodyError(f"{tensor.name!r} of {tensor.shape} has {expected} bytes, and not {len(content)}")
-    return np.frombuffer(content, np.uint8).reshape(tensor.shape)
+        raise InvalidBodyError(f"{name!r} of {shape} has {expected} bytes, and not {len(content)}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def numbers_in_json(tensor: RequestInput) -> NDArray[np.uint8]:
-    """A UINT8 tensor in lists, nested or flat."""
-    try:
-        content = bytes(flatten(tensor.data, tensor.shape))
-    except (TypeError, ValueError):
-        raise InvalidBodyError(
-            f"the data of {tensor.name!r} must be whole numbers from 0 to 255: {math.prod(tensor.shape)} in a list, or "
-            f"in lists as {tensor.shape} says"
-        ) from None
-    return np.frombuffer(content, np.uint8).reshape(tensor.shape)
+def numbers_in_json(name: str, shape: list[int], text: bytes, max_json_bytes: int) -> NDArray[np.uint8]:
+    """A UINT8 tensor in lists, nested or flat.
 
-
-def flatten(data: Any, shape: list[int]) -> list[Any]:
-    """The elements of ``data`` in row-major order.
-
-    Raises:
-        ValueError: it is neither flat nor nested as ``shape`` says.
+    The brackets are compared with those that the shape wants, and the numbers decoded as one flat list: no list within
+    a list is ever built.
     """
-    if type(data) is list and len(data) == math.prod(shape) and type(data[0]) is not list:
-        return data
-    level = [data]
-    for side in shape:
-        if set(map(type, level)) != {list} or set(map(len, level)) != {side}:
-            raise ValueError
-        level = list(chain.from_iterable(level))
-    return level
+    count = math.prod(shape)
+    if len(text) > max_json_bytes:
+        raise TooLargeError(f"{name!r} has more than {max_json_bytes} bytes as JSON; send tensors as binary data")
+    wrong = InvalidBodyError(
+        f"the data of {name!r} must be whole numbers from 0 to 255: {count} in a list, or in lists as {shape} says"
+    )
+    if text.count(b",") != count - 1 or text.translate(None, NO_BRACKETS) not in (brackets([count]), brackets(shape)):
+        raise wrong
+    try:
+        numbers = bytes(decode_as_bytes.decode(b"[%b]" % text.translate(None, b"[]")))
+    except msgspec.DecodeError:
+        raise wrong from None
+    return np.frombuffer(numbers, np.uint8).reshape(shape)
 
 
-def files_in_bytes(tensor: RequestInput, content: memoryview) -> list[Upload]:
+def brackets(shape: list[int]) -> bytes:
+    """JSON of a tensor without its numbers: ``[[,],[,]]`` for ``[2, 2]``."""
+    text = b""
+    for side in reversed(shape):
+        text = b"[%b]" % b",".join([text] * side)
+    return text
+
+
+def files_in_bytes(name: str, count: int, content: memoryview) -> list[Upload]:
     """The elements of a BYTES tensor."""
     files = []
     start = 0
-    for _ in range(tensor.shape[0]):
+    for _ in range(count):
         if len(content) - start < LENGTH.size:
             break
         (size,) = LENGTH.unpack_from(content, start)
         start += LENGTH.size + size
         files.append(Upload(bytes(content[start - size : start]), None))
-    if len(files) != tensor.shape[0] or start != len(content):
+    if len(files) != count or start != len(content):
         raise InvalidBodyError(
-            f"the {len(content)} bytes of {tensor.name!r} are not {tensor.shape[0]} elements, each after its length as "
-            "a little-endian 32-bit number"
+            f"the {len(content)} bytes of {name!r} are not {count} elements, each after its length as a little-endian "
+            "32-bit number"
         )
     return files
 
 
-def files_in_json(tensor: RequestInput) -> list[Upload]:
+def files_in_json(name: str, count: int, text: bytes) -> list[Upload]:
     """The elements of a BYTES tensor, as texts: JSON cannot hold a picture as it is."""
+    wrong = InvalidBodyError(f"the data of {name!r} must be a list of {count} pictures, each as base64 or a data URL")
+    if text.count(b'"') != 2 * count:
+        raise wrong
     try:
-        return [from_text(text) for text in flatten(tensor.data, tensor.shape)]
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InvalidBodyError(
-            f"the data of {tensor.name!r} must be a list of {tensor.shape[0]} pictures, each as base64 or a data URL"
-        ) from error
+        texts = decode_as_texts.decode(text)
+        files = [from_text(file) for file in texts]
+    except (msgspec.DecodeError, ValueError):
+        raise wrong from None
+    if len(files) != count:
+        raise wrong
+    return files
 
 
-def read_outputs(request: InferenceRequest, manifest: Manifest) -> list[Wanted]:
+def read_outputs(raw: Raw | UnsetType, parameters: Parameters, manifest: Manifest) -> list[Wanted]:
     """The outputs that are asked for: all, unless they are named."""
-    binary = flag(request.parameters, "binary_data_output", False)
-    if not request.outputs:
+    binary = flag(parameters, "binary_data_output", False)
+    outputs = decode_outputs(raw)
+    if not outputs:
         return [Wanted(name, binary, 0) for name in manifest.outputs]
-    names = [output.name for output in request.outputs]
-    unknown = [name for name in names if name not in manifest.outputs]
-    if unknown or len(set(names)) < len(names):
+    names = {output.name for output in outputs}
+    if not names.issubset(manifest.outputs) or len(names) < len(outputs):
         raise InvalidBodyError(f"outputs must be some of {', '.join(manifest.outputs)}, each once")
-    return [read_output(output, binary, manifest) for output in request.outputs]
+    return [read_output(output, place, binary, manifest) for place, output in enumerate(outputs)]
 
 
-def read_output(output: RequestOutput, binary: bool, manifest: Manifest) -> Wanted:
+def read_output(output: RequestOutput, place: int, binary: bool, manifest: Manifest) -> Wanted:
     """See `read_outputs`."""
-    check_parameters(output.parameters)
-    classes = number(output.parameters, "classification") or 0
+    parameters = read_parameters(output.parameters, f"outputs.{place}.parameters")
+    classes = number(parameters, "classification") or 0
     if classes and output.name != manifest.probabilities:
-        raise InvalidBodyError(f"'classification' is of {manifest.probabilities!r} alone, not of {output.name[:100]!r}")
-    return Wanted(output.name, flag(output.parameters, "binary_data", binary), min(classes, len(manifest.classes)))
+        raise InvalidBodyError(f"'classification' is of {manifest.probabilities!r} alone, not of {output.name!r}")
+    return Wanted(output.name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))

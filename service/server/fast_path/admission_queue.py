@@ -83,7 +83,8 @@ class AdmissionQueue:
         """A request for ``target`` has ended, somehow."""
         if self._held:
             self._advance_soon()
-        if exchange.status == 200 and exchange.model is not None and not path.startswith(OPEN_INFERENCE):
+        tells_model = exchange.model is not None and not exchange.model_in_body
+        if exchange.status == 200 and tells_model and not path.startswith(OPEN_INFERENCE):
             known = self._known.get(target)
             if known is None or (known.ending.model, known.ending.version) != (exchange.model, exchange.version):
                 self._learn(target, path, exchange)

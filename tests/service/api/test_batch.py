@@ -122,10 +122,11 @@ def test_options_apply_to_every_picture(server: Service) -> None:
     assert [answer["rectified"] for answer in results(send(server, [PICTURE], rectified="none"))] == [None]
 
 
-def test_other_fields_are_ignored(server: Service) -> None:
-    files = [("images", PICTURE), ("other", PICTURE)]
-    response = server.client.post("/predict/batch", files=files, data={"note": "hello"})
-    assert len(results(response)) == 1
+@pytest.mark.parametrize("extra", [{"files": [("other", PICTURE)]}, {"data": {"note": "hello"}}], ids=["file", "text"])
+def test_a_part_that_is_neither_picture_nor_option_is_refused_by_name(server: Service, extra: dict[str, Any]) -> None:
+    files = [("images", PICTURE), *extra.get("files", [])]
+    response = server.client.post("/predict/batch", files=files, data=extra.get("data"))
+    refused(response, 422, "invalid_parameter", "note" if "data" in extra else "other")
 
 
 @pytest.mark.parametrize("excess", [0, 1, 2, 20])

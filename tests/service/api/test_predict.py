@@ -21,7 +21,7 @@ BASE64 = base64.b64encode(PICTURE).decode()
 WAYS: dict[str, dict[str, Any]] = {
     "multipart": {"files": {"image": ("digit.png", PICTURE, "image/png")}},
     "multipart of unknown type": {"files": {"image": ("digit", PICTURE, "application/octet-stream")}},
-    "multipart beside other fields": {"files": {"image": PICTURE}, "data": {"note": "hello"}},
+    "multipart beside an option": {"files": {"image": PICTURE}, "data": {"rectified": "png"}},
     "raw": {"content": PICTURE, "headers": {"content-type": "image/png"}},
     "raw with parameters": {"content": PICTURE, "headers": {"content-type": "Image/PNG; q=1"}},
     "raw of another image type": {"content": PICTURE, "headers": {"content-type": "image/jpeg"}},

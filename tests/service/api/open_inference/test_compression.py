@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_what_is_inflated_takes_room_and_stops_where_there_is_none() -> None:
     room = CapacityLimiter(1, LIMIT, 1)
 
     def inflated(content: bytes, seat: Permit) -> bytes:
-        return asyncio.run(inflate(zlib.compress(content), "deflate", LIMIT, seat))
+        return bytes(asyncio.run(inflate(zlib.compress(content), "deflate", LIMIT, seat, math.inf)))
 
     with Permit(room) as seat:
         assert inflated(bytes(LIMIT), seat) == bytes(LIMIT)

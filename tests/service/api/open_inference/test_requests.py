@@ -128,7 +128,7 @@ def test_one_bad_picture_fails_its_request_and_is_named(server: Service) -> None
         ([tensor(parameters={"triton_x": 1})], "reserved"),
         ([tensor(parameters={"shared_memory_region": "x"})], "shared memory is not offered"),
         ([tensor(parameters=7)], "inputs.0.parameters: "),
-        ([{"name": NAME}], "Field required"),
+        ([{"name": NAME}], "missing required field"),
         (["image"], "inputs.0: "),
         ([tensor(datatype="BYTES")], "must have the shape [N] as BYTES"),
         ([tensor(datatype="BYTES", shape=[2], data=["seven", 7])], "base64 or a data URL"),
