@@ -35,6 +35,15 @@ MAX_MESSAGE = 1000
 """Characters of a message that is answered: what a client sent is not repeated at length."""
 
 
+def shorten(text: str, limit: int) -> str:
+    """``text`` in at most ``limit`` characters: its middle is left out, since the cure stands at the end."""
+    if len(text) <= limit:
+        return text
+    left_out = " ... "
+    end = (limit - len(left_out)) // 3
+    return text[: limit - len(left_out) - end] + left_out + text[len(text) - end :]
+
+
 class ServiceError(Exception):
     """Base class; the message says what is wrong and what to do about it."""
 
@@ -212,12 +221,3 @@ class DeadlineExceededError(RequestError):
 
 
 STOPPED = NotReadyError("the service has stopped; send the request to another instance")
-
-
-def shorten(text: str, limit: int) -> str:
-    """``text`` in at most ``limit`` characters: its middle is left out, since the cure stands at the end."""
-    if len(text) <= limit:
-        return text
-    left_out = " ... "
-    end = (limit - len(left_out)) // 3
-    return text[: limit - len(left_out) - end] + left_out + text[len(text) - end :]
