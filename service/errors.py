@@ -211,9 +211,6 @@ class DeadlineExceededError(RequestError):
     code = "deadline_exceeded"
 
 
-STOPPED = NotReadyError("the service has stopped; send the request to another instance")
-
-
 def shorten(text: str, limit: int) -> str:
     """``text`` in at most ``limit`` characters: its middle is left out, since the cure stands at the end."""
     if len(text) <= limit:
@@ -221,3 +218,6 @@ def shorten(text: str, limit: int) -> str:
     left_out = " ... "
     end = (limit - len(left_out)) // 3
     return text[: limit - len(left_out) - end] + left_out + text[len(text) - end :]
+
+
+STOPPED = NotReadyError("the service has stopped; send the request to another instance")
