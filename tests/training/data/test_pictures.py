@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import ImageInput
-from service.inference.preprocessing import Upload, open_picture, preprocess
+from imaging.limits import Limits
+from service.inference.preprocessing import Upload, examine_picture, preprocess
 from tests.service.broken import ODD
 from tests.service.inference.test_picture_modes import KINDS
 from training.data.pictures import damage, read_picture, read_pictures, shape
@@ -31,7 +32,7 @@ def served(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
     """``(H, W, C)`` as the service reads ``file``."""
     fields = {"name": "image", "height": size[0], "width": size[1], "channels": channels, "resize": "bilinear"}
     model_input = ImageInput.model_validate(fields | {"background": (0,) * channels})
-    return preprocess(open_picture(Upload(file.read_bytes(), None), 100_000), model_input).pixels
+    return preprocess(examine_picture(Upload(file.read_bytes(), None), Limits()), model_input).pixels
 
 
 def test_pictures_come_in_order_and_in_the_size_asked_for(tmp_path: Path) -> None:
