@@ -226,9 +226,9 @@ REFUSED: dict[str, Callable[[], bytes]] = {
         (6000, 6000), progressive(256, 256, 60), compression=JPEG_TIFF, tile=(256, 256), segments=600
     ),
     "BMP, RLE8, of 50,000 x 1,000": lambda: bmp(50_000, 1000, b"\1\1\0\0" * 1000 + b"\0\1"),
-    "BMP, RLE8, of 16,000 x 3,000": lambda: bmp(16_000, 3000, b"\1\1\0\0" * 3000 + b"\0\1"),
-    "BMP, RLE4, of 10,000 x 5,000": lambda: bmp(10_000, 5000, b"\xff\x12" * 9000, compression=2, bits=4),
-    "BMP, RLE8, of 5,000 x 1,000 upside down": lambda: bmp(5000, -1000),
+    "BMP, RLE8, of 9 MB": lambda: bmp(2000, 2000, b"\0\2\0\0" * 2_250_000),
+    "BMP, RLE4 of 8 bits, of 10,000 x 5,000": lambda: bmp(10_000, 5000, b"\xff\x12" * 9000, compression=2),
+    "BMP, RLE8 of 4 bits, upside down": lambda: bmp(5000, -1000, bits=4),
     "GIF whose frame is larger than its screen": lambda: gif((8, 8), (60_000, 60_000)),
     "GIF whose frame is far to the right": lambda: gif((8, 8), (8, 8), left=60_000),
     "GIF with 4,000,000 comments": lambda: gif((8, 8), (8, 8), besides=b"!\xfe" + b"\1a" * 4_000_000 + b"\0"),
@@ -240,7 +240,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 LONG_WORK: dict[str, Callable[[], bytes]] = {
     "JPEG of 50 large scans": lambda: progressive(7000, 7000, 50),
     "PNG of 15,000 x 3,000 in 16 bits": lambda: png(15_000, 3000, 16, 6),
-    "BMP, RLE8, of 2,000 x 1,900": lambda: bmp(2000, 1900, b"\1\1\0\0" * 1900 + b"\0\1"),
+    "BMP, RLE8, of 4 MB": lambda: bmp(2000, 2000, b"\0\2\0\0" * 1_000_000),
     "JPEG with EXIF data of 300,000 values": lambda: with_segments(exif(300_000)),
 }
 """By name: files that are within the limits, and make as much work as is allowed for."""

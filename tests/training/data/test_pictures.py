@@ -9,6 +9,7 @@ from PIL import Image
 from export.artifact import ImageInput
 from imaging.limits import Limits
 from service.inference.preprocessing import Upload, examine_picture, preprocess
+from tests.imaging import attacks
 from tests.service.broken import ODD
 from tests.service.inference.test_picture_modes import KINDS
 from training.data.pictures import damage, read_picture, read_pictures, shape
@@ -139,3 +140,20 @@ def test_whatever_pillow_stumbles_over_is_told_as_damage(tmp_path: Path, monkeyp
     monkeypatch.setattr(Image.Image, "convert", stumble)
     with pytest.raises(DataError, match=r"a\.png cannot be read as a picture \(.*bad operand.*\)"):
         read_picture(tmp_path / "a.png", (4, 4), channels=3)
+
+
+def test_a_file_that_would_cost_too_much_is_named_and_not_decoded(tmp_path: Path) -> None:
+    bombs = {
+        "tile.tif": attacks.tiff((16, 16), attacks.zeros(2**22), tile=(46_000, 46_000)),
+        "scans.jpg": attacks.progressive(7000, 7000, 500),
+        "large.png": attacks.png(300_000, 1000, depth=1),
+        "runs.bmp": attacks.bmp(50_000, 1000),
+    }
+    for name, content in bombs.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name} cannot be read as a picture .*; repair or remove it"):
+            read_picture(tmp_path / name, (4, 4), channels=1)
+        with pytest.raises(DataError, match=name):
+            shape(tmp_path / name)
+    files = [tmp_path / name for name in bombs]
+    assert damage(files).keys() == set(files)
