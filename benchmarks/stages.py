@@ -27,12 +27,13 @@ from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
 from export.artifact import read_artifact
 from imaging.fast_codecs import encode
+from imaging.limits import Limits
 from service.api.prediction_json import describe_answer
 from service.app import create_app
 from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
-from service.inference.preprocessing import Upload, open_picture, preprocess
+from service.inference.preprocessing import Upload, examine_picture, preprocess
 from service.inference.registry import Model, load_models
 from service.request_context import Timings
 from service.responses import to_bytes
@@ -79,7 +80,7 @@ def stages(model: Model, models: Path, upload: Upload) -> None:
     """What each takes by itself."""
     backend = open_backend(read_artifact(models / model.name / str(model.version)), "cpu", 1)
     manifest = model.manifest
-    opened = open_picture(upload, max_pixels=10**7)
+    opened = examine_picture(upload, Limits())
     picture = preprocess(opened, manifest.input)
     one, many = picture.pixels[np.newaxis], np.stack([picture.pixels] * BATCH)
     outputs, all_outputs = backend.run(one), backend.run(many)
@@ -87,7 +88,7 @@ def stages(model: Model, models: Path, upload: Upload) -> None:
     files = [encode(look.rectified, "png") for look in reading.looks]
     answer = Answer(model, reading, picture.width, picture.height, files, 1, Timings(0.1, 0.2, 0.3, 0.4))
     description = describe_answer(answer, 5, "png", 1.0)
-    show("the header of the picture", lambda: open_picture(upload, max_pixels=10**7))
+    show("the header of the picture", lambda: examine_picture(upload, Limits()))
     show("its pixels, as the model takes them", lambda: preprocess(opened, manifest.input))
     show("inference of one", lambda: backend.run(one))
     show(f"inference of {BATCH}, each", lambda: backend.run(many), BATCH)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from PIL import Image
 
 from imaging.bmp import open_bmp
-from imaging.errors import ImageTooLargeError
+from imaging.cost import Cost
 from imaging.fast_codecs import PlainImage, decode_plain, open_plain
 from imaging.formats import identify
 from imaging.jpeg import open_jpeg
+from imaging.limits import MAX_PIXELS, MAX_SIDE, Limits, check, examine, plain_cost
 from imaging.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow
 from imaging.png import open_png
 from imaging.stored import StoredImage, reporting_damage
@@ -31,36 +33,51 @@ OPENERS: dict[str, Callable[[bytes], StoredImage]] = {
 OpenedImage = PlainImage | StoredImage
 
 
-def open_image(data: bytes, max_pixels: int) -> OpenedImage:
-    """Tell the format of ``data`` and read its header, not yet its pixels.
+class ExaminedImage(NamedTuple):
+    """A file of a known format, and the cost of decoding it, which is within the limits."""
+
+    data: bytes
+    format: str
+    cost: Cost
+    plain: PlainImage | None
+
+
+def examine_image(data: bytes, limits: Limits) -> ExaminedImage:
+    """Tell the format of ``data`` and what it costs to decode it; no decoder sees it before.
 
     Raises:
-        DamagedImageError: it is empty, or its header is damaged.
+        DamagedImageError: it is empty.
         UnsupportedImageError: it is of a kind that is not read.
-        ImageTooLargeError: it has more than ``max_pixels`` pixels.
+        ImageTooLargeError: it is beyond the ``limits``.
     """
-    opened = open_plain(data) or open_stored(data)
-    check_cost(opened, max_pixels)
-    return opened
-
-
-def open_stored(data: bytes) -> StoredImage:
-    """Read the header of a picture of any format, by the general way."""
+    plain = open_plain(data)
+    if plain is not None and plain.one_pass:
+        cost = plain_cost(plain.width, plain.height, plain.channels)
+        check(cost, plain.format, limits)
+        return ExaminedImage(data, plain.format, cost, plain)
     picture_format = identify(data)
+    return ExaminedImage(data, picture_format, examine(data, picture_format, limits), plain)
+
+
+def open_examined(examined: ExaminedImage) -> OpenedImage:
+    """Read the header of a file that has been examined, not yet its pixels.
+
+    Raises:
+        DamagedImageError: its header is damaged.
+        UnsupportedImageError: it is of a kind that is not read.
+    """
+    return examined.plain or open_stored(examined.data, examined.format)
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> OpenedImage:
+    """Examine ``data`` and read its header; see `examine_image` and `open_examined`."""
+    return open_examined(examine_image(data, Limits(max_pixels, max_side)))
+
+
+def open_stored(data: bytes, picture_format: str) -> StoredImage:
+    """Read the header of a picture of any format, by the general way."""
     with reporting_damage(picture_format):
         return OPENERS[picture_format](data)
-
-
-def check_cost(opened: OpenedImage, max_pixels: int) -> None:
-    """Refuse what would cost too much to decode.
-
-    Raises:
-        ImageTooLargeError: it has more than ``max_pixels`` pixels.
-    """
-    if opened.width * opened.height > max_pixels:
-        raise ImageTooLargeError(
-            f"the picture has {opened.width} x {opened.height} pixels, at most {max_pixels} are taken", "scale it down"
-        )
 
 
 def decode(opened: OpenedImage) -> Image.Image:
@@ -74,6 +91,6 @@ def decode(opened: OpenedImage) -> Image.Image:
         pixels = decode_plain(opened)
         if pixels is not None:
             return Image.fromarray(pixels)
-        opened = open_stored(opened.data)  # which may know a way, and tells what is wrong
+        opened = open_stored(opened.data, opened.format)  # which may know a way, and tells what is wrong
     with reporting_damage(opened.format):
         return opened.load()

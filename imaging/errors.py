@@ -4,7 +4,7 @@ ImageError                    base class; the message says what is wrong and how
 ├── DamagedImageError         empty, cut short or corrupted
 ├── UnsupportedImageError     whole, as far as one can tell, but of a kind that is not read
 │   └── UnknownFormatError    of no format that is known
-└── ImageTooLargeError        more pixels than are taken
+└── ImageTooLargeError        more pixels, memory or work than are taken
 """
 
 
@@ -29,4 +29,4 @@ class UnknownFormatError(UnsupportedImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The picture has more pixels than are taken."""
+    """The picture has more pixels, memory or work than are taken."""

@@ -24,6 +24,10 @@ PNG_CHANNELS = {(8, 0): 1, (8, 2): 3}
 """By depth and type of colour."""
 HARMLESS = {b"IDAT", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"tIME", b"bKGD"}
 """Chunks that change no pixel as Pillow reads them."""
+MAX_CHUNKS = 4096
+"""Of a plain PNG of ten megabytes, which has about a thousand."""
+MAX_HEADER = 2**17
+"""Bytes before the pixels of a plain JPEG."""
 UP = 2
 """The PNG filter that writes each row as its difference to the one above."""
 FASTEST = 1
@@ -36,6 +40,7 @@ JPEG_SEGMENT = struct.Struct(">BBH")
 JPEG_FRAME = struct.Struct(">BHHB")
 """Precision, height, width, components."""
 FRAMES = {0xC0, 0xC1, 0xC2}
+PROGRESSIVE = 0xC2
 SCAN = 0xDA
 TABLES = {0xC4, 0xDB, 0xDD, 0xE0, 0xFE}
 """Huffman and quantisation tables, restart interval, JFIF, comment."""
@@ -55,6 +60,8 @@ class PlainImage(NamedTuple):
     channels: int
     data: bytes
     """The whole file."""
+    one_pass: bool = True
+    """Whether each pixel is decoded once, and not in one scan after another."""
 
     @property
     def coloured(self) -> bool:
@@ -81,32 +88,39 @@ def open_plain_png(data: bytes) -> PlainImage | None:
     if (length, kind, how) != (13, b"IHDR", [0, 0, 0]) or channels is None or not width or not height:
         return None
     position = PNG_START.size
-    while True:
+    for _ in range(MAX_CHUNKS):
         length, kind = PNG_CHUNK.unpack_from(data, position)
         position += length + 12
         if kind == b"IEND":
             return PlainImage("PNG", width, height, channels, data) if position <= len(data) else None
         if kind not in HARMLESS:
             return None
+    return None
 
 
 def open_plain_jpeg(data: bytes) -> PlainImage | None:
     """See `open_plain`."""
     found, position = None, 2
-    while True:
+    while position < MAX_HEADER:
         start, marker, length = JPEG_SEGMENT.unpack_from(data, position)
         if start != 0xFF:
             return None
         if marker == SCAN:
-            return found
+            return found if found is None or interleaved(data, position, found) else found._replace(one_pass=False)
         if marker in FRAMES and found is None:
             depth, height, width, channels = JPEG_FRAME.unpack_from(data, position + JPEG_SEGMENT.size)
             if depth != 8 or channels not in JPEG_CHANNELS or not width or not height:
                 return None
-            found = PlainImage("JPEG", width, height, channels, data)
+            found = PlainImage("JPEG", width, height, channels, data, one_pass=marker != PROGRESSIVE)
         elif marker not in TABLES:
             return None
         position += 2 + length
+    return None
+
+
+def interleaved(data: bytes, position: int, found: PlainImage) -> bool:
+    """Whether the scan at ``position`` has all components, so that no other scan follows."""
+    return data[position + JPEG_SEGMENT.size] == found.channels
 
 
 def decode_plain(opened: PlainImage) -> NDArray[np.uint8] | None:

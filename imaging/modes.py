@@ -13,6 +13,8 @@ SIMPLE = {"1": "L", "L": "L", "LA": "RGBA", "PA": "RGBA", "RGB": "RGB", "RGBA": 
 )
 """What pictures of Pillow's modes become: grey, RGB, or RGB with alpha ("RGBa": weighted by it)."""
 WHITE_16_BIT = 2**16 - 1
+ROWS = 64
+"""Of a picture, whose depth is changed in one go."""
 
 
 def simplify(image: Image.Image) -> Image.Image:
@@ -37,11 +39,14 @@ def simplify(image: Image.Image) -> Image.Image:
 
 def eight_bits(levels: NDArray[Any], white: int) -> NDArray[np.uint8]:
     """Levels from 0 to ``white`` as the nearest ones from 0 to 255."""
-    wide = levels.astype(np.uint32)
-    wide *= 255
-    wide += white // 2
-    wide //= white
-    return np.minimum(wide, 255, out=wide).astype(np.uint8)
+    shown = np.empty(levels.shape, np.uint8)
+    for start in range(0, len(levels), ROWS):  # of a large picture at once it would take four times its memory
+        wide = levels[start : start + ROWS].astype(np.uint32)
+        wide *= 255
+        wide += white // 2
+        wide //= white
+        shown[start : start + ROWS] = np.minimum(wide, 255, out=wide)
+    return shown
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -18,7 +18,7 @@ except ImportError:
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B"}
 """Pillow's modes without colour."""
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; `decoding.check_cost` refuses above ours.
+Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; `limits.check` refuses above ours.
 
 
 def open_with_pillow(data: bytes, picture_format: str) -> StoredImage:

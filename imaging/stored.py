@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from imaging.errors import DamagedImageError, ImageError
+from imaging.errors import DamagedImageError, ImageError, ImageTooLargeError
 
 SEND_AGAIN = "send it again whole"
 DESCRIPTION = 200
@@ -27,11 +27,15 @@ class StoredImage(NamedTuple):
 
 @contextmanager
 def reporting_damage(picture_format: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into a `DamagedImageError`."""
+    """Turn whatever a decoder raises into a `DamagedImageError`, but for a lack of memory."""
     try:
         yield
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageTooLargeError(
+            f"decoding this {picture_format} file needs more memory than it may take", "save it again as PNG"
+        ) from error
     except UnidentifiedImageError as error:
         raise DamagedImageError(
             f"the header of the {picture_format} picture is damaged or cut short", SEND_AGAIN

@@ -59,7 +59,13 @@ class Settings(BaseSettings):
         False, description="serve TorchScript models too; such a file is a program, so trust whoever made it"
     )
     threads: int = Field(0, ge=0, description="CPU threads of one inference; 0 leaves the choice to the runtime")
-    decode_threads: int = Field(0, ge=0, description="threads that decode large pictures; 0 is one a core")
+    decode_threads: int = Field(0, ge=0, description="threads that decode pictures; 0 is one a core")
+    decode_processes: int = Field(
+        2,
+        ge=0,
+        description="processes that decode pictures which take long, killed at the deadline; they start when they are "
+        "needed first; 0 decodes in threads alone",
+    )
     max_batch: Count = Field(64, description="most pictures in one inference")
     max_queue: Count = Field(1024, description="most pictures under way for one model; more are answered with 429")
     max_queue_bytes: Count = Field(
@@ -77,6 +83,7 @@ class Settings(BaseSettings):
         2**20, description="most bytes of JSON in a body besides pictures in base64; tensors go as binary data"
     )
     max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
+    max_side: Count = Field(16_384, description="longest side of a picture, in pixels")
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
     header_timeout_s: Count = Field(10, description="seconds that the head of a request may take to arrive, else 408")

@@ -1,13 +1,11 @@
 """From an upload to an answer: decode, infer together with others, encode. Every protocol calls this."""
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from itertools import starmap
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +13,16 @@ from numpy.typing import NDArray
 from export.artifact import ImageInput
 from imaging.fast_codecs import FileFormat, encode
 from imaging.preprocessing import Picture
-from service.errors import DeadlineExceededError, InferenceFailedError, RequestError
+from service.errors import InferenceFailedError, RequestError
+from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.outputs import ModelOutput
-from service.inference.preprocessing import Upload, open_picture, preprocess
+from service.inference.preprocessing import Upload
 from service.inference.registry import Model, Models, load_models
 from service.request_context import Timings, held_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
-IN_PLACE_BYTES = 64 * 2**10
-IN_PLACE_PIXELS = 128 * 128
-"""Pictures up to both are decoded, and rectified images up to the latter encoded, on the event loop: a fraction of a
-millisecond each, less than the way to a thread and back under load."""
 PICTURES_A_TURN = 16
 """Of one request, before other requests have their turn."""
-
-Value = TypeVar("Value")
 
 
 class Answer(NamedTuple):
@@ -57,14 +50,12 @@ class Answer(NamedTuple):
 
 
 class Engine:
-    """The models, and the threads that decode and encode large pictures; as a context it closes in the end."""
+    """The models and the decoders of pictures; as a context it closes in the end."""
 
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
-        self._max_pixels = settings.max_pixels
         self._timeout_ms = settings.timeout_ms
-        workers = settings.decode_threads or os.cpu_count() or 1
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+        self._decoders = Decoders(settings)
         self._closing = False
 
     @classmethod
@@ -126,7 +117,7 @@ class Engine:
         held = held_s()
         deadline = started - held + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
-        opened = await self._read(upload, model.manifest.input, deadline)
+        opened = await self._decoders.read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
         inference = await track_future(model.batcher.submit(opened.pixels, deadline, held))
         inferred = time.perf_counter()
@@ -174,12 +165,12 @@ class Engine:
         """Answer everything that was accepted, and end the threads when what they do is done."""
         self._closing = True
         await asyncio.gather(*(batcher.close() for batcher in (*self.models.batchers, *self.models.leaving)))
-        self._threads.shutdown(wait=False)
+        await self._decoders.close()
 
     async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
         async def read(number: int, upload: Upload) -> Picture:
             try:
-                return await self._read(upload, model_input, deadline)
+                return await self._decoders.read(upload, model_input, deadline)
             except RequestError as error:
                 raise type(error)(f"picture {number}: {error}") from error
 
@@ -189,18 +180,6 @@ class Engine:
             pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_A_TURN]))
         return pictures
 
-    async def _read(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
-        if len(upload.data) <= IN_PLACE_BYTES:
-            opened = open_picture(upload, self._max_pixels)
-            if opened.width * opened.height <= IN_PLACE_PIXELS:
-                return preprocess(opened, model_input)
-
-        try:
-            async with asyncio.timeout(deadline - time.perf_counter()):  # what still waits for a thread then is dropped
-                return await self._in_thread(lambda: preprocess(open_picture(upload, self._max_pixels), model_input))
-        except TimeoutError:
-            raise DeadlineExceededError("the picture was not decoded within the time given; try again later") from None
-
     async def _encode(self, reading: ModelOutput, picture_format: FileFormat) -> list[bytes]:
         files = []
         for look in reading.looks:
@@ -208,11 +187,8 @@ class Engine:
             if height * width <= IN_PLACE_PIXELS:
                 files.append(encode(look.rectified, picture_format))
             else:
-                files.append(await self._in_thread(partial(encode, look.rectified, picture_format)))
+                files.append(await self._decoders.in_thread(partial(encode, look.rectified, picture_format)))
         return files
-
-    async def _in_thread(self, work: Callable[[], Value]) -> Value:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def finite_output(reading: ModelOutput) -> ModelOutput:

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from export.artifact import ImageInput
-from imaging.decoding import OpenedImage, open_image
+from imaging.decoding import ExaminedImage, examine_image, open_examined
 from imaging.errors import DamagedImageError, ImageError, ImageTooLargeError, UnknownFormatError
 from imaging.formats import FORMATS, MEDIA_TYPES
-from imaging.preprocessing import Picture
+from imaging.limits import Limits
+from imaging.preprocessing import InputSpec, Picture
 from imaging.preprocessing import preprocess as preprocess_image
 from service.errors import InvalidImageError, RequestError, TooLargeError, UnsupportedMediaTypeError
 
@@ -19,29 +19,38 @@ class Upload(NamedTuple):
     """As declared by the client, without parameters; the bytes decide what it is."""
 
 
-def open_picture(upload: Upload, max_pixels: int) -> OpenedImage:
-    """Read the header of ``upload``, not yet its pixels.
+class Target(NamedTuple):
+    """An `imaging.preprocessing.InputSpec` that is quickly sent to another process."""
+
+    height: int
+    width: int
+    channels: int
+    background: tuple[int, ...]
+
+
+def examine_picture(upload: Upload, limits: Limits) -> ExaminedImage:
+    """Tell the format of ``upload`` and the cost of decoding it.
 
     Raises:
-        InvalidImageError: it is empty or damaged.
+        InvalidImageError: it is empty.
         UnsupportedMediaTypeError: it is of a kind that is not read.
-        TooLargeError: it has more than ``max_pixels`` pixels.
+        TooLargeError: it is beyond the ``limits``.
     """
     try:
-        return open_image(upload.data, max_pixels)
+        return examine_image(upload.data, limits)
     except ImageError as error:
         raise request_error(error, upload.content_type) from error
 
 
-def preprocess(opened: OpenedImage, model_input: ImageInput) -> Picture:
-    """Decode an opened picture and bring it to what the model takes.
+def preprocess(examined: ExaminedImage, target: InputSpec) -> Picture:
+    """Decode an examined picture and bring it to what the model takes.
 
     Raises:
-        InvalidImageError: the pixels are damaged or cut short.
-        UnsupportedMediaTypeError: they are of a kind that has no agreed meaning.
+        InvalidImageError: it is damaged or cut short.
+        UnsupportedMediaTypeError: it is of a kind that has no agreed meaning.
     """
     try:
-        return preprocess_image(opened, model_input)
+        return preprocess_image(open_examined(examined), target)
     except ImageError as error:
         raise request_error(error) from error
 

@@ -6,8 +6,6 @@ A change has two steps. `Repository.prepare` loads and warms up new versions in 
 """
 
 import asyncio
-import ctypes
-from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +16,7 @@ from export.artifact import ArtifactError, read_artifact
 from service.background import BlockingCalls, Failures, repeat
 from service.errors import ModelNotFoundError, StartError
 from service.inference.registry import Model, Models, Opener, default_opener, digest, find_folders, load_model
+from service.memory import return_free_memory
 from service.repository.plan import Change, ModelStatus, check_loaded, merge_reports, target_versions
 from service.repository.poller import Poller, scan_folder
 from service.repository.version_policy import Policy, Selection
@@ -232,12 +231,6 @@ class Repository:
             except Exception as error:  # noqa: BLE001 - the other changes are still to be applied
                 self._poller.mark_outdated(change.name)
                 self.failures.record("poll_models", error, model=change.name)
-
-
-def return_free_memory() -> None:
-    """Have GNU's C library return its free memory to the system; other C libraries need no help."""
-    with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def initial_statuses(models: Models) -> dict[str, ModelStatus]:

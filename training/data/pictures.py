@@ -18,7 +18,7 @@ from imaging.preprocessing import preprocess
 from training.errors import DataError
 from training.recipes.recipe import Size
 
-MAX_PIXELS = 2**28
+MAX_PIXELS, MAX_SIDE = 2**28, 2**16
 """Of a picture; the service takes fewer unless it is told otherwise."""
 
 
@@ -55,7 +55,7 @@ def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
         DataError: it is not there, is no picture or is damaged.
     """
     with reporting(file):
-        opened = open_image(file.read_bytes(), MAX_PIXELS)
+        opened = open_image(file.read_bytes(), MAX_PIXELS, MAX_SIDE)
         return preprocess(opened, Input(*size, channels, (0,) * channels)).pixels.transpose(2, 0, 1)
 
 
@@ -104,5 +104,5 @@ def shape(file: Path) -> Shape:
         DataError: it is not there, or is no picture.
     """
     with reporting(file):
-        opened = open_image(file.read_bytes(), MAX_PIXELS)
+        opened = open_image(file.read_bytes(), MAX_PIXELS, MAX_SIDE)
         return Shape(opened.width, opened.height, opened.coloured)

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import ImageInput
-from service.inference.preprocessing import Upload, open_picture, preprocess
+from imaging.limits import Limits
+from service.inference.preprocessing import Upload, examine_picture, preprocess
+from tests.imaging import attacks
 from tests.service.broken import ODD
 from tests.service.inference.test_picture_modes import KINDS
 from training.data.pictures import damage, read_picture, read_pictures, shape
@@ -31,7 +33,7 @@ def served(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
     """``(H, W, C)`` as the service reads ``file``."""
     fields = {"name": "image", "height": size[0], "width": size[1], "channels": channels, "resize": "bilinear"}
     model_input = ImageInput.model_validate(fields | {"background": (0,) * channels})
-    return preprocess(open_picture(Upload(file.read_bytes(), None), 100_000), model_input).pixels
+    return preprocess(examine_picture(Upload(file.read_bytes(), None), Limits()), model_input).pixels
 
 
 def test_pictures_come_in_order_and_in_the_size_asked_for(tmp_path: Path) -> None:
@@ -138,3 +140,20 @@ def test_whatever_pillow_stumbles_over_is_told_as_damage(tmp_path: Path, monkeyp
     monkeypatch.setattr(Image.Image, "convert", stumble)
     with pytest.raises(DataError, match=r"a\.png cannot be read as a picture \(.*bad operand.*\)"):
         read_picture(tmp_path / "a.png", (4, 4), channels=3)
+
+
+def test_a_file_that_would_cost_too_much_is_named_and_not_decoded(tmp_path: Path) -> None:
+    bombs = {
+        "tile.tif": attacks.tiff((16, 16), attacks.zeros(2**22), tile=(46_000, 46_000)),
+        "scans.jpg": attacks.progressive(7000, 7000, 500),
+        "large.png": attacks.png(300_000, 1000, depth=1),
+        "runs.bmp": attacks.bmp(50_000, 1000, compression=2),
+    }
+    for name, content in bombs.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name} cannot be read as a picture .*; repair or remove it"):
+            read_picture(tmp_path / name, (4, 4), channels=1)
+        with pytest.raises(DataError, match=name):
+            shape(tmp_path / name)
+    files = [tmp_path / name for name in bombs]
+    assert damage(files).keys() == set(files)

@@ -1,0 +1,227 @@
+"""PNG, GIF, BMP, Netpbm, WebP, HEIC and AVIF files: the cost of decoding, read from their headers and chunks."""
+
+import re
+import struct
+
+from imaging.cost import Cost, ImplausibleError
+from imaging.tiff_layout import add_exif
+
+PATH_BYTES = 12
+"""A pixel in Pillow and in the copies that turn and convert it."""
+OUTPUT_BYTE_S = 6e-9
+
+MAX_PNG_CHUNKS = 100_000
+PNG_CHUNK = struct.Struct(">I4s")
+PNG_HEADER = struct.Struct(">IIBB")
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+PNG_RGB_16 = 48
+"""Bits of a pixel."""
+PNG_CHUNK_S = 3e-6
+PNG_KEY_BYTES = 24
+"""A pixel where one colour of 16 bits is transparent: it is decoded twice and compared."""
+
+MAX_GIF_BLOCKS = 100_000
+GIF_BLOCK_S = 1e-6
+GIF_PIXEL_S = 10e-9
+
+BMP_RLE = {1, 2}
+BMP_RUNS = {(8, 1), (4, 2)}
+"""Bits of a pixel and compression of the run-length encoded files that `imaging.bmp` reads, byte by byte in Python."""
+RUN_BYTE_S = 0.8e-6
+RUN_PIXEL_S = 40e-9
+MAX_RLE_PIXELS = 1_000_000
+"""Of other run-length encoded files, which Pillow reads pixel by pixel in Python."""
+RLE_PIXEL_S = 200e-9
+BMP_COLOUR_S = 0.4e-6
+
+NETPBM_HEADER = re.compile(
+    rb"P([456])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,10})" * 2 + rb"(?:(?:\s|#[^\r\n]*[\r\n])+(\d{1,10}))?"
+)
+MAX_NETPBM_HEADER = 65_536
+"""Bytes, which Pillow reads one by one in Python."""
+WEBP_PIXEL_S = 30e-9
+WEBP_PIXEL_BYTES = 20
+"""libwebp keeps the canvas of an animation twice and hands over a copy."""
+MAX_WEBP_CHUNKS = 100_000
+
+MAX_BOXES = 4096
+HEIF_PIXEL_S = 100e-9
+HEIF_PIXEL_BYTES = 20
+HEIF_METADATA = 2**22
+"""Bytes at the beginning of a file that are searched for sizes."""
+
+
+def examine_png(data: bytes) -> Cost:
+    """The cost of a PNG file.
+
+    Raises:
+        ImplausibleError: it has too many chunks.
+    """
+    cost = Cost()
+    position, chunks, row_bits, pixel_bytes = 8, 0, 0, PATH_BYTES
+    while position + PNG_CHUNK.size <= len(data):
+        length, kind = PNG_CHUNK.unpack_from(data, position)
+        start = position + PNG_CHUNK.size
+        position = start + length + 4
+        chunks += 1
+        if chunks > MAX_PNG_CHUNKS:
+            raise ImplausibleError(f"more than {MAX_PNG_CHUNKS} chunks")
+        if kind == b"IEND":
+            break
+        if kind == b"IHDR" and start + PNG_HEADER.size <= len(data):
+            width, height, depth, colour = PNG_HEADER.unpack_from(data, start)
+            cost.add_bitmap(width, height)
+            row_bits = max(row_bits, depth * PNG_SAMPLES.get(colour, 4))
+        elif kind == b"tRNS" and row_bits == PNG_RGB_16:
+            pixel_bytes = PNG_KEY_BYTES
+        elif kind == b"eXIf":
+            add_exif(cost, data[start : start + length])
+    cost.add_work(chunks * PNG_CHUNK_S, f"{chunks} chunks")
+    cost.bytes += cost.pixels * pixel_bytes
+    cost.seconds += cost.pixels * (2 + row_bits // 8) * OUTPUT_BYTE_S * (pixel_bytes / PATH_BYTES)
+    return cost
+
+
+def examine_gif(data: bytes) -> Cost:
+    """The cost of the first frame of a GIF file, which may be larger than its screen.
+
+    Raises:
+        ImplausibleError: too many blocks stand before it.
+    """
+    cost = Cost()
+    if len(data) < 13:
+        return cost
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    cost.add_bitmap(width, height)
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    blocks = 0
+    while position < len(data):
+        kind = data[position]
+        if kind == 0x2C and position + 9 <= len(data):
+            left, top, width, height = struct.unpack_from("<4H", data, position + 1)
+            cost.add_bitmap(left + width, top + height)
+            break
+        blocks += 1
+        if kind != 0x21:  # Pillow skips what it does not know byte by byte
+            position += 1
+        else:
+            position += 2
+            while position < len(data) and data[position]:
+                position += 1 + data[position]
+                blocks += 1
+                if blocks > MAX_GIF_BLOCKS:
+                    break
+            position += 1
+        if blocks > MAX_GIF_BLOCKS:
+            raise ImplausibleError(f"more than {MAX_GIF_BLOCKS} blocks before the picture")
+    cost.add_work(blocks * GIF_BLOCK_S, f"{blocks} blocks before the picture")
+    cost.bytes += cost.pixels * PATH_BYTES
+    cost.seconds += cost.pixels * GIF_PIXEL_S
+    return cost
+
+
+def examine_bmp(data: bytes) -> Cost:
+    """The cost of a BMP file.
+
+    Raises:
+        ImplausibleError: it is run-length encoded and large.
+    """
+    cost = Cost()
+    if len(data) < 26:
+        return cost
+    compression = colours = 0
+    if int.from_bytes(data[14:18], "little") == 12:
+        width, height, _, bits = struct.unpack_from("<4H", data, 18)
+    elif len(data) >= 50:
+        width, signed, _, bits, compression, colours = struct.unpack_from("<LlHHL12xL", data, 18)
+        height = abs(signed)
+    else:
+        return cost
+    cost.add_bitmap(width, height)
+    cost.bytes += cost.pixels * PATH_BYTES
+    cost.add_work(min(colours or 1 << min(bits, 8), 65_536) * BMP_COLOUR_S, f"{colours} colours of a palette")
+    if (bits, compression) in BMP_RUNS:
+        cost.add_work(cost.pixels * RUN_PIXEL_S + len(data) * RUN_BYTE_S, f"{len(data)} bytes of run-length encoding")
+    elif compression in BMP_RLE:
+        cost.add_work(cost.pixels * RLE_PIXEL_S + len(data) * RUN_BYTE_S, "run-length encoding")
+        if cost.pixels > MAX_RLE_PIXELS:
+            raise ImplausibleError(
+                f"{width} x {height} pixels of {bits} bits with run-length encoding {compression}; "
+                f"at most {MAX_RLE_PIXELS} such pixels are read"
+            )
+    else:
+        cost.seconds += cost.pixels * OUTPUT_BYTE_S
+    return cost
+
+
+def examine_netpbm(data: bytes) -> Cost:
+    """The cost of a binary Netpbm file.
+
+    Raises:
+        ImplausibleError: it has a long header.
+    """
+    cost = Cost()
+    header = NETPBM_HEADER.match(data, 0, MAX_NETPBM_HEADER)
+    if header is None:
+        if len(data) > MAX_NETPBM_HEADER:
+            raise ImplausibleError(f"no header in its first {MAX_NETPBM_HEADER} bytes")
+        return cost
+    cost.add_bitmap(int(header[2]), int(header[3]))
+    cost.bytes += cost.pixels * PATH_BYTES
+    cost.add_work(len(header[0]) * 0.3e-6, "its header")
+    cost.seconds += cost.pixels * 6 * OUTPUT_BYTE_S
+    return cost
+
+
+def examine_webp(data: bytes) -> Cost:
+    """The cost of the first frame of a WebP file.
+
+    Raises:
+        ImplausibleError: it has too many chunks.
+    """
+    cost = Cost()
+    position, chunks = 12, 0
+    while position + 8 <= len(data):
+        kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
+        start = position + 8
+        position = start + length + (length & 1)
+        chunks += 1
+        if chunks > MAX_WEBP_CHUNKS:
+            raise ImplausibleError(f"more than {MAX_WEBP_CHUNKS} chunks")
+        head = data[start : start + 24]
+        if kind == b"VP8X" and len(head) >= 10:
+            cost.add_bitmap(1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little"))
+        elif kind == b"ANMF" and len(head) >= 12:
+            cost.add_bitmap(1 + int.from_bytes(head[6:9], "little"), 1 + int.from_bytes(head[9:12], "little"))
+        elif kind == b"VP8 " and len(head) >= 10:
+            width, height = struct.unpack_from("<HH", head, 6)
+            cost.add_bitmap(width & 0x3FFF, height & 0x3FFF)
+        elif kind == b"VP8L" and len(head) >= 5:
+            size = int.from_bytes(head[1:5], "little")
+            cost.add_bitmap(1 + (size & 0x3FFF), 1 + (size >> 14 & 0x3FFF))
+        elif kind == b"EXIF":
+            exif = data[start : start + length]
+            add_exif(cost, exif.removeprefix(b"Exif\0\0"))
+    cost.bytes += cost.pixels * WEBP_PIXEL_BYTES
+    cost.seconds += cost.pixels * WEBP_PIXEL_S
+    return cost
+
+
+def examine_heif(data: bytes) -> Cost:
+    """The cost of a HEIC or AVIF file by the sizes that it declares; what its stream holds, only its decoder knows.
+
+    Raises:
+        ImplausibleError: it declares too many sizes.
+    """
+    cost = Cost(bounded=False)
+    position = boxes = 0
+    while (position := data.find(b"ispe", position, HEIF_METADATA)) >= 0:
+        if position + 16 <= len(data):
+            cost.add_bitmap(*struct.unpack_from(">LL", data, position + 8))
+        position += 4
+        boxes += 1
+        if boxes > MAX_BOXES:
+            raise ImplausibleError(f"more than {MAX_BOXES} pictures inside")
+    cost.bytes += cost.pixels * HEIF_PIXEL_BYTES
+    cost.seconds += cost.pixels * HEIF_PIXEL_S
+    return cost

@@ -1,0 +1,94 @@
+"""Where pictures are decoded: small ones on the event loop, most in threads, and those that take long in processes."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from export.artifact import ImageInput
+from imaging.cost import Cost
+from imaging.decoding import ExaminedImage
+from imaging.limits import Limits
+from imaging.preprocessing import Picture
+from service.errors import DeadlineExceededError
+from service.inference.preprocessing import Target, Upload, examine_picture, preprocess
+from service.inference.process_pool import ProcessPool
+from service.memory import return_free_memory
+from service.settings import Settings
+
+IN_PLACE_BYTES = 64 * 2**10
+IN_PLACE_PIXELS = 128 * 128
+IN_PLACE_S = 0.003
+"""Pictures up to all three are decoded on the event loop, which takes less than the way to a thread under load."""
+IN_THREAD_S = 0.25
+"""Work up to which a picture is decoded in a thread, which keeps on until it has ended, whatever the deadline."""
+LARGE_BYTES = 32 * 2**20
+"""Memory of a picture after which what is free is returned to the system."""
+
+Value = TypeVar("Value")
+
+
+class Decoders:
+    """The threads and processes that pictures are decoded in."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = Limits(settings.max_pixels, settings.max_side)
+        threads = settings.decode_threads or os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        processes = settings.decode_processes
+        self._processes = ProcessPool(processes, self._limits.max_bytes) if processes else None
+
+    async def read(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
+        """The picture in ``upload`` as a model takes it.
+
+        Raises:
+            RequestError: it cannot be used, or it was not decoded by the ``deadline``.
+        """
+        if len(upload.data) <= IN_PLACE_BYTES:
+            examined = examine_picture(upload, self._limits)
+            if is_small(examined.cost):
+                return preprocess(examined, model_input)
+        try:
+            async with asyncio.timeout(deadline - time.perf_counter()):  # what still waits for a thread then is dropped
+                found = await self.in_thread(partial(self._read_unless_long, upload, model_input, deadline))
+                if isinstance(found, Picture):
+                    return found
+                assert self._processes is not None  # noqa: S101 - else it would have been decoded in the thread
+                target = Target(
+                    model_input.height, model_input.width, model_input.channels, tuple(model_input.background)
+                )
+                return await self._processes.run(preprocess, found, target, deadline=deadline)
+        except TimeoutError:
+            raise DeadlineExceededError("the picture was not decoded within the time given; try again later") from None
+
+    def _read_unless_long(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture | ExaminedImage:
+        """The picture, or what is known of it if its decoding belongs into a process."""
+        if time.perf_counter() > deadline:
+            raise TimeoutError
+        examined = examine_picture(upload, self._limits)
+        cost = examined.cost
+        if self._processes is not None and (cost.seconds > IN_THREAD_S or not cost.bounded):
+            return examined
+        try:
+            return preprocess(examined, model_input)
+        finally:
+            if cost.bytes > LARGE_BYTES:
+                return_free_memory()
+
+    async def in_thread(self, work: Callable[[], Value]) -> Value:
+        """The result of ``work``, which takes less than a second."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def close(self) -> None:
+        """End the threads when what they do is done, and the processes at once."""
+        self._threads.shutdown(wait=False)
+        if self._processes is not None:
+            await self._processes.close()
+
+
+def is_small(cost: Cost) -> bool:
+    """Whether a picture may be decoded on the event loop."""
+    return cost.bounded and cost.pixels <= IN_PLACE_PIXELS and cost.seconds <= IN_PLACE_S

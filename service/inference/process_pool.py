@@ -1,0 +1,123 @@
+"""Processes for work that may have to be ended before it is done."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TypeVar
+
+import pebble
+import structlog
+
+from service.errors import InvalidImageError, NotReadyError
+from service.memory import return_free_memory
+
+SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
+NICE = 5
+"""Added to the niceness of the processes, so that inference and answers come first where processors are scarce."""
+SPARE_BYTES = 256 * 2**20
+"""Address space of a process besides what its work may take: shared libraries and stacks of threads."""
+ATTEMPTS = 2
+"""A pool whose idle process was killed from outside is broken; the second attempt makes another one."""
+
+Value = TypeVar("Value")
+
+log = structlog.get_logger(__name__)
+
+
+class ProcessPool:
+    """A few processes, started when they are needed first. Work is killed at its deadline, or when it is cancelled."""
+
+    def __init__(self, processes: int, max_bytes: int) -> None:
+        """Each process may take ``max_bytes`` for its work."""
+        self._processes = processes
+        self._max_bytes = max_bytes
+        self._free = asyncio.Semaphore(processes)  # what waits here can be dropped; in the pool it could not
+        self._lock = threading.Lock()
+        self._pool: pebble.ProcessPool | None = None
+
+    async def run(self, work: Callable[..., Value], *arguments: object, deadline: float) -> Value:
+        """The result of ``work``, a function of a module, for ``arguments``.
+
+        Raises:
+            TimeoutError: it was not there by the ``deadline``, and the process is killed.
+            InvalidImageError: the process died of it.
+            NotReadyError: no process can be started.
+        """
+        async with self._free:
+            for _ in range(ATTEMPTS):
+                left = deadline - time.perf_counter()
+                if left <= 0:
+                    raise TimeoutError
+                try:
+                    future = await asyncio.to_thread(self._schedule, work, arguments, left)
+                    return await asyncio.wrap_future(future)
+                except pebble.ProcessExpired as error:
+                    log.warning("decoder_died", exit=error.exitcode)
+                    raise InvalidImageError(
+                        "the decoder of this picture failed without a message; save the picture again as PNG"
+                    ) from error
+                except BrokenProcessPool as error:
+                    log.warning("decoders_restarted", error=repr(error))
+        raise NotReadyError("no process could be started to decode the picture; try again later")
+
+    def _schedule(
+        self, work: Callable[..., Value], arguments: tuple[object, ...], timeout_s: float
+    ) -> "pebble.ProcessFuture[Value]":
+        with self._lock:
+            if self._pool is None or not self._pool.active:
+                self._pool = pebble.ProcessPool(
+                    self._processes, initializer=begin, initargs=(self._max_bytes,), context=SPAWN
+                )
+            return self._pool.schedule(run_and_tidy, (work, *arguments), timeout=timeout_s)
+
+    async def close(self) -> None:
+        """Kill all processes."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()  # type: ignore[no-untyped-call]
+            await asyncio.to_thread(pool.join)
+
+
+def begin(max_bytes: int) -> None:
+    """Prepare a process: it ends with its parent or on SIGTERM, lets others go first and has a limit of memory."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler would wait for the decoder to return
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    with suppress(AttributeError, OSError):
+        os.nice(NICE)
+    limit_memory(max_bytes)
+
+
+def end_with_parent() -> None:
+    """End at once when the parent has."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(0)
+
+
+def limit_memory(max_bytes: int) -> None:
+    """Let this process take ``max_bytes`` more than it has now, where the system can tell and limit it (Linux)."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = now + max_bytes + SPARE_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def run_and_tidy(work: Callable[..., Value], *arguments: object) -> Value:
+    """The result of ``work``, after which what is free is returned to the system."""
+    try:
+        return work(*arguments)
+    finally:
+        return_free_memory()

@@ -1,0 +1,81 @@
+import asyncio
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from export.artifact import ImageInput
+from imaging.decoding import examine_image
+from imaging.limits import Limits
+from service.errors import DeadlineExceededError
+from service.inference.decoding import Decoders, is_small
+from service.inference.preprocessing import Upload
+from service.settings import load_settings
+from tests.imaging.attacks import exif, png, progressive, save, with_segments
+
+INPUT = ImageInput(name="image", height=4, width=4, channels=1, resize="bilinear", background=(0,))
+LARGE = save(Image.new("RGB", (400, 300)), "PNG")
+
+
+class Watched(ImageInput):
+    """An input that knows whether a picture was decoded for it."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "height":
+            SEEN.append(name)
+        return super().__getattribute__(name)
+
+
+SEEN: list[str] = []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        save(Image.new("L", (28, 28)), "PNG"),
+        save(Image.new("RGB", (128, 128)), "JPEG"),
+        save(Image.new("RGB", (64, 64)), "JPEG", progressive=True),
+        save(Image.new("RGBA", (48, 48)), "WEBP"),
+        save(Image.new("P", (48, 48)), "GIF"),
+        save(Image.new("RGB", (48, 48)), "TIFF"),
+    ],
+    ids=["PNG", "JPEG", "progressive JPEG", "WebP", "GIF", "TIFF"],
+)
+def test_small_pictures_are_decoded_on_the_event_loop(data: bytes) -> None:
+    assert is_small(examine_image(data, Limits()).cost)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        progressive(128, 128, 90),
+        with_segments(exif(7000)),
+        png(200, 200),
+        save(Image.new("RGB", (48, 48)), "AVIF"),
+    ],
+    ids=["JPEG of many scans", "JPEG of long metadata", "PNG of many pixels", "AVIF"],
+)
+def test_small_files_of_much_work_are_not_decoded_on_the_event_loop(data: bytes) -> None:
+    assert len(data) < 2**16
+    assert not is_small(examine_image(data, Limits()).cost)
+
+
+def test_a_picture_that_waits_for_a_thread_past_its_deadline_is_not_decoded() -> None:
+    release = threading.Event()
+
+    async def wait() -> None:
+        decoders = Decoders(load_settings(["--decode-threads", "1"], {}))
+        blocked = asyncio.create_task(decoders.in_thread(release.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceededError):
+            watched = Watched(**INPUT.model_dump())
+            SEEN.clear()
+            await decoders.read(Upload(LARGE, None), watched, time.perf_counter() + 0.05)
+        release.set()
+        await blocked
+        await decoders.in_thread(lambda: None)
+        await decoders.close()
+
+    asyncio.run(wait())
+    assert not SEEN
