@@ -52,6 +52,7 @@ class SpatialTransformerClassifier(nn.Module):
         """For pictures of ``recipe.canvas`` pixels with ``channels`` channels, told apart into ``classes``."""
         super().__init__()
         self.recipe = recipe
+        self.classify_in_bf16 = False
         self.classifier = classifier(recipe, classes, channels * max(1, recipe.branches))
         seen = self.classifier.widths[0] if recipe.shared_stage else channels
         starts = tiles(recipe.branches, recipe.tile) if recipe.branches > 1 else [None] * recipe.branches
@@ -75,12 +76,12 @@ class SpatialTransformerClassifier(nn.Module):
         warps = [warp for branch in branches for warp in branch]
         features = torch.cat([self._shown(view) for view in views], dim=1)
         for number, stage in enumerate(self.classifier.stages, start=1):
-            features = stage(features)
+            features = self._classify(stage, features)
             if self.feature_look is not None and number == self.recipe.feature_stage:
                 (warp,) = self.feature_look(features.float(), lambda view: view)
                 features = warp.rectified
                 warps.append(self._on_picture(warp, warps[-1].look, images))
-        return Output(self.classifier.head(features).float(), tuple(warps))
+        return Output(self._classify(self.classifier.head, features).float(), tuple(warps))
 
     def as_picture(self, view: Tensor) -> Tensor:
         """A rectified image in the range of pictures, [0, 1], whichever the network sampled."""
@@ -96,7 +97,17 @@ class SpatialTransformerClassifier(nn.Module):
     def _see(self, view: Tensor) -> Tensor:
         """What a localisation network is shown of a view."""
         shown = self._shown(view)
-        return self.classifier.stages[0](shown).float() if self.recipe.shared_stage else shown
+        return self._classify(self.classifier.stages[0], shown).float() if self.recipe.shared_stage else shown
+
+    def _classify(self, part: nn.Module, features: Tensor) -> Tensor:
+        """Run a part of the classifier, in bfloat16 where training asks for that."""
+        found: Tensor
+        if not self.classify_in_bf16:
+            found = part(features)
+            return found
+        with torch.autocast(features.device.type, torch.bfloat16):
+            found = part(features)
+        return found
 
     def _on_picture(self, warp: Warp, outer: Map, images: Tensor) -> Warp:
         """What a warp of features amounts to on the picture, through the ``outer`` map that came before it."""
