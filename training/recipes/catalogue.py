@@ -36,12 +36,12 @@ def mnist(
     *,
     channels: int = 1,
     epochs: int = 24,
-    **look: object,
+    **options: object,
 ) -> Recipe:
     """One cell of the table of distorted MNIST: a problem, and the ``kind`` of transformer that is to solve it.
 
     Where the distortion is an affine map, transformers are also trained to stand the digit upright. They see every
-    picture under two distortions a step for it, so the plain classifier gets twice the ``epochs``. ``look`` are
+    picture under two distortions a step for it, so the plain classifier gets twice the ``epochs``. ``options`` are
     fields of the recipe that only those with a transformer have.
     """
     transformer = KINDS[kind]
@@ -65,7 +65,7 @@ def mnist(
         "precision": "bf16",
         "learning_rate": 2e-3,
     }
-    return Recipe.model_validate(fields if transformer == "none" else fields | look)
+    return Recipe.model_validate(fields if transformer == "none" else fields | options)
 
 
 def of_every_kind(
@@ -77,11 +77,12 @@ def of_every_kind(
     *,
     channels: int = 1,
     epochs: int = 24,
-    **look: object,
+    **options: object,
 ) -> list[Recipe]:
     """One row of the table."""
     return [
-        mnist(distortion, summary, canvas, mean, std, kind, channels=channels, epochs=epochs, **look) for kind in KINDS
+        mnist(distortion, summary, canvas, mean, std, kind, channels=channels, epochs=epochs, **options)
+        for kind in KINDS
     ]
 
 
@@ -262,7 +263,7 @@ GTSRB = change_recipe(
     GTSRB_SMALL,
     {
         "name": "gtsrb",
-        "summary": "traffic signs, as well as a single network can; two looks",
+        "summary": "traffic signs, as well as a single network can; two steps",
         "steps": 2,
         "rectified": (48, 48),
         "classifier_width": 64,
