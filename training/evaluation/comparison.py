@@ -13,7 +13,7 @@ from training.evaluation.confusions import confusion_figures
 from training.evaluation.metrics import Cell
 from training.files import write_text
 from training.fitting.runs import Evaluation, Run
-from training.recipes.catalogue import KINDS
+from training.recipes.digits import KINDS
 from training.recipes.recipe import Recipe
 from training.reports.study import STUDIES, failure_file, result
 from training.reports.visualise import read_metrics, save

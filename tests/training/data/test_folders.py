@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from training.data.folders import Entry, Folder, counts, read_split, split_folder, split_text
 from training.errors import DataError
-from training.recipes.catalogue import MY_IMAGES
+from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Recipe, change_recipe
 
 COLOURS = {"amber": (255, 190, 0), "blue": (0, 0, 255), "red": (255, 0, 0)}

@@ -11,8 +11,9 @@ from training.networks.localisation import Coordinates
 from training.networks.network import Output, SpatialTransformerClassifier, transformer
 from training.networks.samplers import Sampler, sample
 from training.networks.spatial import tiles
-from training.recipes.catalogue import RECIPES, TRAP
+from training.recipes.catalogue import RECIPES
 from training.recipes.recipe import Recipe
+from training.recipes.studies import TRAP
 
 DIGITS = [recipe for recipe in RECIPES.values() if recipe.dataset == "mnist"]
 COMPOSITIONS: dict[str, dict[str, object]] = {

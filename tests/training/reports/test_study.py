@@ -8,7 +8,8 @@ from training.evaluation.comparison import CONFUSIONS, CURVES, NOT_RUN, confusio
 from training.evaluation.confusions import confusion_matrix
 from training.evaluation.evaluation import evaluate
 from training.fitting.runs import Evaluation, Run
-from training.recipes.catalogue import DISTORTED_MNIST, KINDS, RECIPES
+from training.recipes.catalogue import RECIPES
+from training.recipes.digits import DISTORTED_MNIST, KINDS
 from training.recipes.recipe import Recipe, change_recipe
 from training.reports.study import STUDIES, cells, finished_runs, is_study, root_of, work
 
