@@ -208,4 +208,4 @@ def test_a_model_that_answers_one_class_for_everything_is_exported_with_a_warnin
     made = export_run(run, OnnxRuntime(), Destination(tmp_path / "models", "digits"))
     assert made.manifest.reference is not None
     (classes,) = (found for found in made.manifest.reference.distributions if found.quantity == "classes")
-    assert (classes.edges, classes.shares) == ((0.5,), (1.0, 0.0))
+    assert (classes.edges, classes.shares) == ((-0.5, 0.5), (0.0, 1.0, 0.0))
