@@ -20,7 +20,8 @@ from export.exporter import Destination, export_run
 from export.onnx import OnnxRuntime
 from training.fitting.runs import Evaluation, Run
 from training.networks.network import SpatialTransformerClassifier
-from training.recipes.catalogue import GTSRB_SMALL, MNIST_RTS
+from training.recipes.digits import MNIST_RTS
+from training.recipes.photographs import GTSRB_SMALL
 from training.recipes.recipe import change_recipe
 
 LIGHT: dict[str, object] = {

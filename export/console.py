@@ -12,6 +12,7 @@ from rich.table import Table
 from export.errors import ArtifactError, VerdictError
 from export.manifest import Manifest, Price
 from training.errors import TrainingError
+from training.terminal import escape_unprintable
 
 WRONG, WANTING = 1, 3
 
@@ -20,6 +21,7 @@ def run_command(command: Callable[..., None], program: str) -> None:
     """Run ``command`` with the arguments of this process; an error its user can mend becomes one line."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name=program)(command)
+    escape_unprintable()
     try:
         app(prog_name=program)
     except (ArtifactError, TrainingError) as error:

@@ -120,6 +120,8 @@ def choose_edges(quantity: Quantity, seen: NDArray[np.float64]) -> list[float]:
     if quantity == "confidence":
         return list(CONFIDENCES)
     if quantity == "classes":
+        if seen.min() == seen.max():
+            return [float(seen[0]) - 0.5, float(seen[0]) + 0.5]
         levels = np.arange(seen.max()) if seen.max() < MOST_CLASSES else quantiles(seen, MOST_CLASSES)
         return [float(level) + 0.5 for level in np.unique(levels)]
     step = RESOLUTION[quantity]

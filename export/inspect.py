@@ -12,6 +12,8 @@ from export.artifact import Artifact, read_artifact
 from export.console import measures, price_table, run_command
 from export.manifest import Manifest
 
+SHOWN = 100
+"""Classes whose names are printed."""
 RUNS = {
     "onnx": "serve its folder (python -m service --models {file}), or open it with ONNX Runtime",
     "torchscript": "serve it (python -m service --torchscript true --models {file}), or torch.jit.load",
@@ -49,7 +51,8 @@ def explain(artifact: Artifact, golden: int) -> None:
     name = str(manifest.recipe.get("name", "an unnamed recipe"))
     console.print(f"[bold]{escape(str(artifact.model_file))}[/bold]")
     console.print(f"trained as {escape(name)}, exported {manifest.created:%Y-%m-%d}")
-    console.print(f"classes: {escape(', '.join(manifest.classes))}")
+    more = f" and {len(manifest.classes) - SHOWN:,} more (--json has all)" if len(manifest.classes) > SHOWN else ""
+    console.print(f"classes: {escape(', '.join(manifest.classes[:SHOWN]))}{more}")
     console.print(tensors(manifest))
     console.print(f"{manifest.convention}. A picture is stretched to the input's size, {manifest.input.resize}.")
     console.print(measures(manifest))

@@ -58,7 +58,7 @@ class Transform(Document):
     branch: Positive
     """Which of the transformers that look at the picture side by side, from 1."""
     step: Positive
-    """Which look of its branch, from 1; each looks at what the one before it made."""
+    """Which step of its branch, from 1; each transforms what the one before it made."""
     reads: Literal["picture", "features"]
     """What it transforms: the picture, or the classifier's features; its outputs are of the picture all the same."""
     theta: Text
@@ -206,9 +206,9 @@ class Manifest(Document):
 
     @cached_property
     def main(self) -> int:
-        """Position in `transforms` of the one whose image the classifier reads: the last look of the first branch."""
-        looks = [t.step if (t.branch, t.reads) == (1, "picture") else 0 for t in self.transforms]
-        return looks.index(max(looks))
+        """Position in `transforms` of the one whose image the classifier reads: the last step of the first branch."""
+        steps = [t.step if (t.branch, t.reads) == (1, "picture") else 0 for t in self.transforms]
+        return steps.index(max(steps))
 
     @property
     def inside(self) -> Self:

@@ -59,18 +59,18 @@ def in_half(network: ServedNetwork) -> ServedNetwork:
     """A copy of ``network`` whose localisation networks and classifier compute in float16."""
     copy = deepcopy(network)
     inner = copy.network
-    looks = [*inner.looks, *([inner.feature_look] if inner.feature_look is not None else [])]
-    for look in looks:
-        look.localisations = nn.ModuleList(once_each(look))
+    transforms = [*inner.transforms, *([inner.feature_transform] if inner.feature_transform is not None else [])]
+    for transform in transforms:
+        transform.localisations = nn.ModuleList(once_each(transform))
     inner.classifier.stages = nn.ModuleList(Half(stage) for stage in inner.classifier.stages)
     inner.classifier.head = Half(inner.classifier.head)
     return copy.eval()
 
 
-def once_each(look: SpatialTransformer) -> list[nn.Module]:
-    """The localisation networks of ``look`` in half precision; one that stands there several times stays one."""
-    halves = {network: Half(network) for network in look.localisations}
-    return [halves[network] for network in look.localisations]
+def once_each(transform: SpatialTransformer) -> list[nn.Module]:
+    """The localisation networks of ``transform`` in half precision; one that stands there several times stays one."""
+    halves = {network: Half(network) for network in transform.localisations}
+    return [halves[network] for network in transform.localisations]
 
 
 class Calibration(CalibrationDataReader):  # type: ignore[misc]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from training.networks.network import SpatialTransformerClassifier
-from training.recipes.catalogue import MNIST_RTS
+from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
 
 CANVAS = (20, 28)

@@ -13,7 +13,7 @@ from training.evaluation.evaluation import evaluate
 from training.fitting.begin import begin_run
 from training.fitting.runs import DATA_ROOT, Run
 from training.fitting.trainer import fit
-from training.recipes.catalogue import MNIST_RTS
+from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
 
 torch.set_num_threads(1)  # the tests already run in as many processes as there are cores

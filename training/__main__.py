@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,11 @@ from training.errors import DataError, RecipeError, RunError, TrainingError
 from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run
 from training.recipes.catalogue import RECIPES, find_recipe
 from training.recipes.recipe import change_recipe
+from training.terminal import escape_unprintable
 from training.wording import accuracy_text, before_and_after, boxes_text
+
+SHOWN_CLASSES = 60
+"""Classes whose numbers of pictures are printed; of more, only their sum is."""
 
 app = typer.Typer(
     name="python -m training",
@@ -66,7 +71,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Train RECIPE, evaluate it on its test set and draw what it learned.
+    """Train RECIPE, evaluate it on its test set, export it where it has a name, and draw what it learned.
 
     Examples:
 
@@ -106,13 +111,15 @@ def run(
                 current.take_back()
             raise
     show(evaluate(current, root), current)
-    typer.echo(f"report: {write_report(current, root)}")
     info = current.info()
     name = model or info.model or (info.recipe.name if info.recipe.dataset == "folder" else None)
     if finished and name and not model:
         typer.echo(f"not exported again; for another version add: --model {name}")
-    elif name:
-        export(current, name)
+    try:
+        if name and not (finished and not model):
+            export(current, name)
+    finally:
+        typer.echo(f"report: {write_report(current, root)}")
 
 
 @app.command()
@@ -261,8 +268,13 @@ def show_split(run: Run) -> None:
         return
     recipe = run.info().recipe
     table = Table("class", *PARTS)
-    for label, parts in counts(read_split(run.split_file)).items():
+    found = counts(read_split(run.split_file))
+    for label, parts in islice(found.items(), SHOWN_CLASSES):
         table.add_row(escape(label), *(f"{parts[part]:,}" for part in PARTS))
+    if len(found) > SHOWN_CLASSES:
+        table.add_section()
+        every = (f"{sum(parts[part] for parts in found.values()):,}" for part in PARTS)
+        table.add_row(f"all {len(found):,} classes", *every)
     Console().print(table)
     height, width = recipe.canvas
     typer.echo(f"pictures are brought to {width}x{height}, {len(recipe.mean)} channel(s); {recipe.epochs} epochs")
@@ -302,6 +314,7 @@ def show(evaluation: Evaluation, run: Run) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; an error its user can mend becomes one line and exit code 1."""
+    escape_unprintable()
     try:
         app(arguments, standalone_mode=arguments is None)
     except TrainingError as error:

@@ -1,6 +1,7 @@
 """``python -m export.onnx`` and its siblings as their users run them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,17 @@ def test_inspect_starts_without_torch() -> None:
     code = "import sys, export.inspect; print({'torch', 'onnx', 'onnxruntime'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_terminal_that_lacks_characters_gets_escapes(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "export.inspect", "models/digits/2"],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    done.stdout.decode(encoding)

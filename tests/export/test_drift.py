@@ -122,6 +122,18 @@ def test_a_region_that_never_left_the_picture_is_missed_when_it_does() -> None:
     assert index(np.repeat([0.0, 0.3], 500), inside, 1000) > 0.25
 
 
+@pytest.mark.parametrize("label", [0, 3, 50])
+def test_a_model_that_answers_one_class_for_everything_has_a_reference(label: int) -> None:
+    one = reference("classes", np.full(100, float(label)))
+    assert index(np.full(100, float(label)), one, 100) < 0.01
+    assert index(np.full(100, abs(label - 1.0)), one, 100) > 1
+
+
+@pytest.mark.parametrize("quantity", ["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"])
+def test_a_single_picture_has_a_reference(quantity: Quantity) -> None:
+    assert sum(reference(quantity, np.zeros(1)).shares) == 1
+
+
 def test_each_class_has_its_bin_while_there_are_few() -> None:
     few = reference("classes", RANDOM.integers(0, 10, 5000).astype(np.float64))
     assert few.edges == tuple(i + 0.5 for i in range(9))

@@ -1,6 +1,7 @@
 """A trained run becomes an artifact of either runtime, or nothing at all."""
 
 import io
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from export.artifact import read_artifact
 from export.errors import ArtifactError, ParityError
@@ -24,6 +26,7 @@ from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.errors import RunError
+from training.evaluation.evaluation import evaluate
 from training.fitting.runs import Run
 from training.recipes.recipe import Recipe
 
@@ -190,3 +193,19 @@ def test_onnx_takes_uint8_pictures_in_batches_of_any_size(onnx_model: onnx.Model
 def test_what_a_model_was_tested_on_is_named_with_the_distortion_if_there_was_one() -> None:
     assert name_pictures("mnist", "rts") == "mnist test, rts"
     assert name_pictures("gtsrb", "none") == "gtsrb test"
+
+
+def test_a_model_that_answers_one_class_for_everything_is_exported_with_a_warning(
+    trained_run: Run, data_root: Path, tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(trained_run.folder, tmp_path / "run"))
+    checkpoint = torch.load(run.best_checkpoint, weights_only=True)
+    checkpoint["state_dict"]["network.classifier.head.2.bias"][0] += 100
+    torch.save(checkpoint, run.best_checkpoint)
+    with capture_logs() as logs:
+        evaluate(run, data_root)
+    assert [(entry["event"], entry["label"]) for entry in logs] == [("one_class_answered", "0")]
+    made = export_run(run, OnnxRuntime(), Destination(tmp_path / "models", "digits"))
+    assert made.manifest.reference is not None
+    (classes,) = (found for found in made.manifest.reference.distributions if found.quantity == "classes")
+    assert (classes.edges, classes.shares) == ((-0.5, 0.5), (0.0, 1.0, 0.0))

@@ -1,12 +1,15 @@
 """``python -m training`` as its users run it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from export.artifact import NAME
 from training.__main__ import main, parse_changes
@@ -183,3 +186,39 @@ def test_changes_are_json_or_text() -> None:
     }
     with pytest.raises(RecipeError, match="KEY=VALUE"):
         parse_changes(["epochs"])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_terminal_that_lacks_characters_gets_escapes(encoding: str) -> None:
+    code = r"from training.__main__ import main; print(main(['run', '\u03c6']), '\u2501')"
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.startswith(b"error: no recipe is called ")  # click writes UTF-8 where the encoding is ASCII
+    assert done.stdout.split() == [b"1", rb"\u2501"]
+
+
+def test_a_run_of_many_classes_is_exported_before_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0)
+    for label in range(300):
+        (tmp_path / "pictures" / f"class {label}").mkdir(parents=True)
+        for number in range(3):
+            pixels = noise.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / f"class {label}" / f"{number}.png")
+    done: list[str] = []
+    monkeypatch.setattr("training.__main__.export", lambda run, name: done.append(name))
+    monkeypatch.setattr("training.reports.report.write_report", lambda run, root: done.append("report"))
+    small = ["localisation=fcn", "classifier_width=4", "classifier_stages=2", "canvas=[16,16]", "rectified=[8,8]"]
+    options = [part for change in [*small, "upright=0", "area=0"] for part in ("--set", change)]
+    places = ["--data-root", str(tmp_path / "pictures"), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    assert main(["run", "my-images", *places, *options]) == 0
+    assert done == ["my-images", "report"]
+    evaluation = Run(tmp_path / "run").evaluation()
+    assert len(evaluation.confusions) <= evaluation.pictures == 300
+    assert (tmp_path / "run" / "evaluation.json").stat().st_size < 300 * 300

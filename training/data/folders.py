@@ -5,31 +5,30 @@ in the folder itself decides it instead of chance.
 """
 
 import csv
+import hashlib
 import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import structlog
 import torch
 
-from imaging.formats import EXTENSIONS
 from training.data.collection import Collection
-from training.data.pictures import damage, read_pictures
+from training.data.listing import SPLIT_TABLE, class_of, find_pictures, named, tell_left_out
+from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
 from training.errors import DataError
 from training.recipes.recipe import Recipe, Size
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
-SPLIT_TABLE = "split.csv"
-UNWRITABLE = {"Cc", "Cs"}
-"""Kinds of characters that names in a table cannot have: control characters, and what is no UTF-8."""
-SHOWN = 5
-"""Files that an error names; of the others it says how many there are."""
+COMPARED = (64, 64)
+"""Height and width at which pictures are compared."""
+READ_AT_ONCE = 500
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +43,7 @@ class Entry(NamedTuple):
     @property
     def label(self) -> str:
         """The class."""
-        return Path(self.path).parts[0]
+        return class_of(self.path)
 
 
 class Folder:
@@ -67,7 +66,8 @@ class Folder:
     def _read(self, part: Part) -> Collection:
         chosen = [entry for entry in self.entries if entry.part == part]
         images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
-        return Collection(images, torch.tensor([self.classes.index(entry.label) for entry in chosen]))
+        numbers = {label: number for number, label in enumerate(self.classes)}
+        return Collection(images, torch.tensor([numbers[entry.label] for entry in chosen]))
 
 
 def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
@@ -96,71 +96,9 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
         log.warning("picture_skipped", file=str(file), reason=reason)
     readable = [file for file in files if root / file not in unreadable]
     entries = listed(root, readable, files) if table.exists() else drawn(readable, recipe)
-    check(root, entries, {Path(file).parts[0] for file in files})
+    check(root, entries, {class_of(file) for file in files})
+    tell_copies(root, entries)
     return entries
-
-
-def find_pictures(root: Path) -> list[str]:
-    """All picture files in the directories of ``root``, as paths relative to it, in order; hidden ones are none.
-
-    Raises:
-        DataError: ``root`` is no such folder, or has names that a table cannot hold.
-    """
-    found, others = [], []
-    for folder in find_classes(root):
-        visible = find_visible(folder)
-        inside = [file for file in visible if is_picture(file)]
-        if not inside:
-            raise DataError(f"{folder} has no pictures ({', '.join(EXTENSIONS)}); add some, or remove the directory")
-        found += [file.relative_to(root).as_posix() for file in inside]
-        others += [file for file in visible if not is_picture(file)]
-    if wrong := [file for file in found if any(unicodedata.category(letter) in UNWRITABLE for letter in file)]:
-        raise DataError(
-            f"{root} has {named(map(repr, wrong))}, which {SPLIT_TABLE} cannot name; rename what has control "
-            "characters in its name, or bytes that are no UTF-8"
-        )
-    loose = [file for file in sorted(root.iterdir()) if is_picture(file) and not file.name.startswith(".")]
-    tell_left_out(loose, "beside the directories of the classes")
-    tell_left_out([file for file in others if file.is_dir() and file.is_symlink()], "links to directories")
-    tell_left_out([file for file in others if not file.is_dir()], "no pictures of a format that is taken")
-    return found
-
-
-def find_classes(root: Path) -> list[Path]:
-    """The directories of the classes, in order.
-
-    Raises:
-        DataError: ``root`` is no folder of such.
-    """
-    cure = "--data-root must name a folder with one directory for each class"
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder; {cure}")
-    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(classes) < 2:
-        raise DataError(f"{root} holds {len(classes)} directories, and two classes is the least; {cure}")
-    if {entry.name for entry in classes} <= {"train", "training", "val", "valid", "validation", "test"}:
-        raise DataError(
-            f"{root} is split into {named(entry.name for entry in classes)} already; {cure}, "
-            f"with all its pictures in it, and {SPLIT_TABLE} with the columns path and split to keep that split"
-        )
-    return classes
-
-
-def find_visible(folder: Path) -> list[Path]:
-    """Everything in ``folder`` and the directories in it, in order, but nothing hidden."""
-    found = sorted(folder.rglob("*"))
-    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-
-
-def is_picture(file: Path) -> bool:
-    """Whether ``file`` is one by its name."""
-    return file.suffix.lower() in EXTENSIONS and file.is_file()
-
-
-def tell_left_out(files: Sequence[Path | str], reason: str) -> None:
-    """Warn of ``files``, if there are any."""
-    if files:
-        log.warning("files_left_out", reason=reason, count=len(files), example=repr(str(files[0])))
 
 
 def listed(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
@@ -169,8 +107,14 @@ def listed(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[En
     Raises:
         DataError: it cannot be read, or names a picture that is not among ``files``, or one twice.
     """
-    entries = read_split(root / SPLIT_TABLE)
     there = set(files)
+    encoded = {unicodedata.normalize("NFC", file): file for file in files}
+    entries = [
+        entry
+        if entry.path in there
+        else entry._replace(path=encoded.get(unicodedata.normalize("NFC", entry.path), entry.path))
+        for entry in read_split(root / SPLIT_TABLE)
+    ]
     if missing := [entry.path for entry in entries if entry.path not in there]:
         raise DataError(f"{root / SPLIT_TABLE} names {named(missing)}, which {root} has not; mend its column path")
     if twice := [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]:
@@ -189,7 +133,7 @@ def drawn(files: Sequence[str], recipe: Recipe) -> list[Entry]:
     """
     by_class: dict[str, dict[str, list[str]]] = {}
     for file in files:
-        by_class.setdefault(Path(file).parts[0], {}).setdefault(scene(file, recipe.scene), []).append(file)
+        by_class.setdefault(class_of(file), {}).setdefault(scene(file, recipe.scene), []).append(file)
     entries = []
     generator = seeded(Stream.SPLIT)
     for scenes in by_class.values():
@@ -214,7 +158,7 @@ def scene(file: str, pattern: str | None) -> str:
     """
     if pattern is None:
         return file
-    match = re.search(pattern, file)
+    match = re.search(pattern, unicodedata.normalize("NFC", file))
     found = match and match[1 if match.re.groups else 0]
     if not found:
         raise DataError(
@@ -225,20 +169,44 @@ def scene(file: str, pattern: str | None) -> str:
 
 
 def check(root: Path, entries: Sequence[Entry], classes: set[str]) -> None:
-    """See that every class has pictures to train on, to validate on and to test on.
+    """See that every class has pictures to train on, and that there are some to validate on and to test on.
+
+    Warn of classes that nothing is left of for one of the latter.
 
     Raises:
-        DataError: one has not.
+        DataError: one has not, or there are none.
     """
     for part in PARTS:
         have = {entry.label for entry in entries if entry.part == part}
-        if lacking := sorted(classes - have):
+        lacking = sorted(classes - have)
+        if lacking and have and part != "train":
+            log.warning("classes_without_pictures", split=part, count=len(lacking), classes=named(lacking))
+        elif lacking:
             counts = Counter(entry.label for entry in entries)
             few = named(f"{label} ({counts[label]} readable pictures)" for label in lacking)
             raise DataError(
                 f"nothing is left for {part} of {few}; add pictures (or, where scenes stay together, scenes), change "
                 f"--set holdout=SHARE, or write {root / SPLIT_TABLE}"
             )
+
+
+def tell_copies(root: Path, entries: Sequence[Entry]) -> None:
+    """Warn of pictures that another part of the split has too: with them, the test says less than it seems to."""
+    seen: dict[tuple[Shape, bytes], list[Entry]] = {}
+    for start in range(0, len(entries), READ_AT_ONCE):
+        some = entries[start : start + READ_AT_ONCE]
+        pictures = read_pictures([root / entry.path for entry in some], COMPARED, channels=3)
+        for entry, picture in zip(some, pictures.numpy(), strict=True):
+            pixels = hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
+            seen.setdefault((shape(root / entry.path), pixels), []).append(entry)
+    copies = [alike for alike in seen.values() if len({entry.part for entry in alike}) > 1]
+    if copies:
+        log.warning(
+            "copies_in_several_splits",
+            count=sum(map(len, copies)),
+            examples=named(" = ".join(f"{entry.path} ({entry.part})" for entry in alike[:3]) for alike in copies),
+            cure=f"remove the copies, or keep them together by scene=PATTERN or {SPLIT_TABLE}",
+        )
 
 
 def read_split(file: Path) -> list[Entry]:
@@ -273,10 +241,3 @@ def counts(entries: Sequence[Entry]) -> dict[str, dict[Part, int]]:
     """Pictures of each class, in each part."""
     found = Counter((entry.label, entry.part) for entry in entries)
     return {label: {part: found[label, part] for part in PARTS} for label in sorted({e.label for e in entries})}
-
-
-def named(names: Iterable[str]) -> str:
-    """Some of ``names``, and how many more there are."""
-    everything = list(names)
-    more = f" and {len(everything) - SHOWN} more" if len(everything) > SHOWN else ""
-    return ", ".join(everything[:SHOWN]) + more

@@ -7,13 +7,15 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 BINS = 15
+ROWS = 500
+"""Pictures whose logits are in float64 at a time."""
 COLDEST, HOTTEST = 0.05, 20.0
 
 
 class Calibration(BaseModel):
     """How far the network's probabilities can be believed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     loss: float
     """Negative log-likelihood of the true class, averaged over the pictures."""
@@ -33,15 +35,19 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Counted is one picture more than there are, of any class: a network that made no mistake on a few pictures may not
     call itself infallible (as in Platt 1999, section 2.2).
     """
-    exact = logits.double()
+    smoothing = 1 / (len(labels) + 1)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = functional.cross_entropy(exact / log_temperature.exp(), labels, label_smoothing=1 / (len(labels) + 1))
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+        whole = torch.zeros((), dtype=torch.float64)
+        for some, wanted in zip(torch.split(logits, ROWS), torch.split(labels, ROWS), strict=True):
+            cooled = some.double() / log_temperature.exp()
+            part = functional.cross_entropy(cooled, wanted, label_smoothing=smoothing, reduction="sum") / len(labels)
+            part.backward()  # type: ignore[no-untyped-call]
+            whole += part.detach()
+        return whole
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     return round(min(max(float(log_temperature.detach().exp()), COLDEST), HOTTEST), 6)

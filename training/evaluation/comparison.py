@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from scipy.stats import ttest_ind
 
 from training.evaluation.confusions import confusion_figures
+from training.evaluation.metrics import Cell
 from training.files import write_text
 from training.fitting.runs import Evaluation, Run
-from training.recipes.catalogue import KINDS
+from training.recipes.digits import KINDS
 from training.recipes.recipe import Recipe
 from training.reports.study import STUDIES, failure_file, result
 from training.reports.visualise import read_metrics, save
@@ -167,9 +167,9 @@ def classes_table(found: dict[str, list[Evaluation]], classes: tuple[str, ...]) 
     return lines
 
 
-def confusions(found: dict[str, list[Evaluation]]) -> dict[str, NDArray[np.int64]]:
-    """The confusion matrix of each recipe, summed over the seeds."""
-    return {name: np.sum([evaluation.confusion for evaluation in of], axis=0) for name, of in found.items()}
+def confusions(found: dict[str, list[Evaluation]]) -> dict[str, list[Cell]]:
+    """Return the cells of the confusion matrices of each recipe, those of all seeds."""
+    return {name: [cell for evaluation in of for cell in evaluation.confusions] for name, of in found.items()}
 
 
 def curves_figure(runs: dict[str, list[Run]]) -> Figure:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.evaluation.metrics import Cell
 from training.networks.network import SpatialTransformerClassifier
 from training.reports.outlines import COLOURS, outline, show
 
@@ -19,6 +20,8 @@ EXAMPLES = 4
 """Pictures of each pair."""
 LEGIBLE = 20
 """Classes up to which all counts are written into the matrix; beyond it only mistakes are."""
+MOST_CLASSES = 60
+"""Classes in a drawn matrix: of more of them, those that are confused most."""
 
 
 class Confusion(NamedTuple):
@@ -77,24 +80,49 @@ def confused_figure(
     return figure
 
 
-def confusion_figure(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
-    """Counts of true (rows) against predicted classes (columns), the right answers left out of the shading."""
-    return confusion_figures({"": confusion}, classes)
+def confusion_figure(cells: Sequence[Cell], classes: tuple[str, ...]) -> Figure:
+    """Draw counts of true (rows) against predicted classes (columns), the right answers left out of the shading.
+
+    Of more than `MOST_CLASSES` classes, those that are confused most are drawn.
+    """
+    return confusion_figures({"": cells}, classes)
 
 
-def confusion_figures(confusions: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Figure:
-    """See `confusion_figure`; several side by side, with their titles."""
-    side = 5 if len(classes) <= LEGIBLE else 0.24 * len(classes)
+def confusion_figures(confusions: Mapping[str, Sequence[Cell]], classes: tuple[str, ...]) -> Figure:
+    """Draw several confusion matrices side by side, with their titles; see `confusion_figure`."""
+    shown = confused_classes([cell for cells in confusions.values() for cell in cells], len(classes))
+    side = 5 if len(shown) <= LEGIBLE else 0.24 * len(shown)
     figure = Figure(figsize=(side * len(confusions), side), layout="constrained")
+    if len(shown) < len(classes):
+        figure.suptitle(f"the {len(shown)} of {len(classes):,} classes that are confused most")
     panels = figure.subplots(1, len(confusions), squeeze=False)[0]
-    for axes, (title, confusion) in zip(panels, confusions.items(), strict=True):
+    for axes, (title, cells) in zip(panels, confusions.items(), strict=True):
         axes.set_title(title)
-        draw_confusion(axes, confusion, classes)
+        draw_confusion(axes, confusion_matrix(cells, shown), tuple(classes[label] for label in shown))
     return figure
 
 
+def confused_classes(cells: Sequence[Cell], classes: int) -> list[int]:
+    """Return the classes to draw, in order: all of a few, else the `MOST_CLASSES` with the most mistakes."""
+    mistakes = np.zeros(classes, np.int64)
+    for true, predicted, count in cells:
+        if true != predicted:
+            mistakes[[true, predicted]] += count
+    return sorted(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES].tolist())
+
+
+def confusion_matrix(cells: Sequence[Cell], shown: Sequence[int]) -> NDArray[np.int64]:
+    """Return the confusion matrix of the classes ``shown`` alone, whose cells may come several times."""
+    place = {label: position for position, label in enumerate(shown)}
+    matrix = np.zeros((len(shown), len(shown)), np.int64)
+    for true, predicted, count in cells:
+        if true in place and predicted in place:
+            matrix[place[true], place[predicted]] += count
+    return matrix
+
+
 def draw_confusion(axes: Axes, confusion: NDArray[np.int64], classes: tuple[str, ...]) -> None:
-    """See `confusion_figure`."""
+    """Draw one ``confusion`` matrix ``(K, K)``; see `confusion_figure`."""
     mistakes = confusion.copy()
     np.fill_diagonal(mistakes, 0)
     few = len(classes) <= LEGIBLE

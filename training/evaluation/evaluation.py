@@ -2,31 +2,41 @@
 
 import csv
 import io
+import math
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 import torch
+from pydantic import ValidationError
 from scipy.stats import binomtest
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from training.data.batches import Split, distorted, loader
 from training.data.random_streams import Stream
-from training.errors import RunError
+from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
-from training.evaluation.metrics import Spread
+from training.evaluation.metrics import Cell, Spread, confusion_cells
 from training.evaluation.rectification import measure_boxes, measure_uprightness
 from training.files import write_bytes, write_text
-from training.fitting.runs import Evaluation, Run
+from training.fitting.runs import Evaluation, Run, advice
 from training.networks.network import SpatialTransformerClassifier
 
-BATCH = 500
+BATCH = 100
 SAMPLES = 64
 UPRIGHT_DIGITS = 1000
 CERTAINTY = 0.95
+HOPELESS_LOSS = 100
+"""Times the loss of guessing, from which on the best epoch of a run has learned nothing."""
+HOPELESS_SPREAD = 1000
+"""Spread of theta, in half pictures, from which on the same is true."""
+ONE_CLASS_CURE = "train for more epochs, with a lower learning_rate, or with about as many pictures of each class"
 METRICS = {"epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
 """Columns that every ``metrics.csv`` has."""
+
+log = structlog.get_logger(__name__)
 
 
 def evaluate(run: Run, data_root: Path) -> Evaluation:
@@ -37,22 +47,55 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
     Raises:
         DataError: the data set cannot be read.
         RunError: the run has no usable checkpoint.
+        CollapseError: training diverged.
+    """
+    network = run.trained_network()
+    best = best_epoch(run)
+    if problem := divergence(best, len(run.info().classes)):
+        raise CollapseError(f"training diverged: {problem}; {advice(run.info().recipe)}")
+    try:
+        evaluation = measure(run, network, best, data_root)
+    except ValidationError as error:
+        place = " ".join(map(str, error.errors()[0]["loc"]))
+        raise CollapseError(
+            f"training diverged: {place} is not a finite number; {advice(run.info().recipe)}"
+        ) from error
+    write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
+    answered = {cell[1] for cell in evaluation.confusions}
+    if len(answered) == 1:
+        log.warning("one_class_answered", label=run.info().classes[answered.pop()], cure=ONE_CLASS_CURE)
+    return evaluation
+
+
+def divergence(best: dict[str, float], classes: int) -> str | None:
+    """Say in words what shows that the best epoch of a run is worth nothing; None where nothing does."""
+    loss, spread, guessing = best["validation_loss"], best.get("theta_spread", 0), math.log(classes)
+    if not loss <= HOPELESS_LOSS * guessing:
+        return f"its best epoch has a validation loss of {loss:.3g}, guessing gives {guessing:.3g}"
+    if not spread <= HOPELESS_SPREAD:
+        return f"theta of its best epoch has a spread of {spread:.3g} and looks far beyond the picture"
+    return None
+
+
+def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, float], data_root: Path) -> Evaluation:
+    """Measure ``network`` and write down its answers; ``best`` is the row of its epoch in ``metrics.csv``.
+
+    Raises:
+        DataError: the data set cannot be read.
+        ValidationError: a measure is not a finite number.
     """
     info = run.info()
     recipe = info.recipe
-    network = run.trained_network()
-    best = best_epoch(run)
     source = run.source(data_root)
     training, held_out = source.training()
     validation = distorted(recipe, held_out, Stream.VALIDATION)
-    usual = answers(network, validation)
-    temperature = fit_temperature(usual.logits, validation.labels)
+    temperature = judge_validation(run, network, validation)
     whole = source.test()
     test = distorted(recipe, whole, Stream.TEST)
     given = answers(network, test)
     theta = given.thetas[:, -1] if given.thetas is not None else None
-    confusion = multiclass_confusion_matrix(given.logits, test.labels, num_classes=len(info.classes))
-    right, count = int(confusion.trace()), len(test.labels)
+    cells = confusion_cells(given.logits.argmax(dim=1), test.labels, len(info.classes))
+    right, count = sum(cell[2] for cell in cells if cell[0] == cell[1]), len(test.labels)
     interval = binomtest(right, count).proportion_ci(CERTAINTY, method="wilson")
     evaluation = Evaluation(
         dataset=recipe.dataset,
@@ -63,8 +106,8 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
         calibration=calibration(given.logits, test.labels),
         temperature=temperature,
         calibration_at_temperature=calibration(given.logits / temperature, test.labels),
-        class_accuracy=class_accuracy(confusion, info.classes),
-        confusion=confusion.tolist(),
+        class_accuracy=class_accuracy(cells, info.classes),
+        confusions=tuple(cells),
         theta_spread=None if theta is None else round(spread(theta), 6),
         best_epoch=int(best["epoch"]),
         validation_accuracy=best["validation_accuracy"],
@@ -80,12 +123,17 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
         ),
     )
     write_arrays(run.answers_file, {"logits": given.logits, "labels": test.labels})
-    if usual.thetas is not None:
-        write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
     samples = test.images[:SAMPLES].permute(0, 2, 3, 1)  # (N, H, W, C)
     write_arrays(run.samples_file, {"images": samples, "labels": test.labels[:SAMPLES]})
-    write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
+
+
+def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> float:
+    """Let ``network`` answer the validation pictures, keep what export needs of that, and return the temperature."""
+    usual = answers(network, validation)
+    if usual.thetas is not None:
+        write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
+    return fit_temperature(usual.logits, validation.labels)
 
 
 class Answers(NamedTuple):
@@ -108,14 +156,13 @@ def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
     return Answers(torch.cat(logits), torch.cat(thetas) if thetas else None)
 
 
-def class_accuracy(confusion: Tensor, classes: tuple[str, ...]) -> dict[str, float]:
-    """The share of each class that is answered right, for the classes that ``confusion`` ``(K, K)`` has pictures of."""
-    seen = confusion.sum(dim=1)
-    return {
-        name: round(int(right) / int(count), 6)
-        for name, right, count in zip(classes, confusion.diag(), seen, strict=True)
-        if count
-    }
+def class_accuracy(cells: list[Cell], classes: tuple[str, ...]) -> dict[str, float]:
+    """Return the share of each class that is answered right, for the classes that have pictures in ``cells``."""
+    right, seen = Counter[int](), Counter[int]()
+    for true, predicted, count in cells:
+        seen[true] += count
+        right[true] += count if true == predicted else 0
+    return {classes[label]: round(right[label] / seen[label], 6) for label in sorted(seen)}
 
 
 def spread(theta: Tensor) -> float:

@@ -1,8 +1,24 @@
-"""Measures of what a transformer does, beside the usual ones of torchmetrics."""
+"""Measures of a network's answers, beside those of torchmetrics."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+Cell = tuple[int, int, int]
+"""A cell of a confusion matrix: true class, predicted class, pictures."""
+
+
+def confusion_cells(predicted: Tensor, labels: Tensor, classes: int) -> list[Cell]:
+    """Return the cells of the confusion matrix that are not zero: no more of them than pictures, however many classes.
+
+    Args:
+        predicted: ``(N,)`` classes that the network answered.
+        labels: ``(N,)`` true classes.
+        classes: how many there are.
+    """
+    pairs, counts = torch.unique(labels * classes + predicted, return_counts=True)
+    columns = (pairs // classes, pairs % classes, counts)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 class Spread(Metric):

@@ -23,7 +23,7 @@ NEAR = 0.5
 class Uprightness(BaseModel):
     """How upright and still digits stand: for the rectified image, and for the input as it came."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     digits: int
     versions: int
@@ -73,7 +73,7 @@ def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, d
 class BoxScores(BaseModel):
     """How well theta finds the object: mean intersection over union with its known box, and of two simpler guesses."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     theta: float
     """Of the box about theta's quadrilateral."""

@@ -27,12 +27,13 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from training.data.collection import Source
 from training.data.sources import open_source
 from training.errors import RunError
 from training.evaluation.calibration import Calibration
+from training.evaluation.metrics import Cell
 from training.evaluation.rectification import BoxScores, Uprightness
 from training.files import write_text
 from training.networks.network import SpatialTransformerClassifier
@@ -75,7 +76,7 @@ class RunInfo(BaseModel):
 class Evaluation(BaseModel):
     """What ``evaluation.json`` holds: the best checkpoint on the test set."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     dataset: str
     distortion: str
@@ -89,8 +90,8 @@ class Evaluation(BaseModel):
     calibration_at_temperature: Calibration
     class_accuracy: dict[str, float]
     """Of the classes that have test pictures."""
-    confusion: list[list[int]]
-    """Rows are true classes, columns are predicted ones."""
+    confusions: tuple[Cell, ...]
+    """The cells of the confusion matrix that are not zero: true class, predicted class, pictures."""
     theta_spread: float | None
     """How much theta changes from picture to picture (its standard deviation, averaged over its entries)."""
     best_epoch: int
@@ -99,6 +100,15 @@ class Evaluation(BaseModel):
     """Where the distortion is an affine map: how upright and still the first test digits stand."""
     boxes: BoxScores | None = None
     """Where the data set says where its objects are: how well theta finds them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_matrix(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Evaluations of older versions hold the whole matrix."""
+        if (matrix := fields.get("confusion")) is not None:
+            cells = [(row, column, count) for (row, column), count in np.ndenumerate(matrix) if count]
+            fields = fields | {"confusions": cells}
+        return fields
 
 
 class Run:
@@ -309,3 +319,9 @@ def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:
         return torch.load(checkpoint, map_location="cpu", weights_only=True)[part]
     except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
         raise RunError(f"cannot read {checkpoint} ({error}); {cure}") from error
+
+
+def advice(recipe: Recipe) -> str:
+    """Say what to change in a recipe whose training went wrong for good."""
+    clip = "" if recipe.clip else ", or set clip"
+    return f"train again with a lower learning_rate (it is {recipe.learning_rate:g}) or localisation_rate{clip}"

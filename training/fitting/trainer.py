@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn import functional
 from torchmetrics import Metric
@@ -31,9 +32,10 @@ from training.evaluation.metrics import Spread
 from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.distributed import processes, share_of, share_statistics, sum_of
+from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
-from training.fitting.runs import Run, RunInfo
+from training.fitting.runs import Run, RunInfo, advice
 from training.networks.dropout import Dropout
 from training.networks.geometry import compose
 from training.networks.network import Output, SpatialTransformerClassifier
@@ -44,7 +46,7 @@ from training.recipes.recipe import Recipe
 for chatter in ("lightning.pytorch", "lightning.fabric"):  # both ask for INFO when they are imported
     logging.getLogger(chatter).setLevel(logging.WARNING)
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 100
 SNAPSHOTS = 10
 
 
@@ -74,9 +76,7 @@ class Training(lightning.LightningModule):
         for module in self.network.modules():
             if isinstance(module, Dropout):
                 module.versions = self.versions
-        if self.recipe.precision == "bf16":
-            for module in (*self.network.classifier.stages, self.network.classifier.head):
-                run_in_bf16(module)
+        self.network.classify_in_bf16 = self.recipe.precision == "bf16"
 
     def forward(self, images: Tensor) -> Output:
         """``(N, C, H, W)`` uint8 or 0 to 255 -> the network's output."""
@@ -97,13 +97,18 @@ class Training(lightning.LightningModule):
         self.record("train_accuracy", self.train_accuracy, len(labels))
         if output.warps:
             loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted], originals)
-        whole = sum_of(loss)  # so that all processes end, and none waits for one that has
-        if not torch.isfinite(whole):
-            raise CollapseError(
-                f"the loss is {whole.item()} in epoch {self.current_epoch}; the checkpoints before it are kept; "
-                "lower learning_rate or localisation_rate, or set clip"
-            )
+        self.check_finite(loss, output.warps)
         return loss
+
+    def check_finite(self, loss: Tensor, warps: tuple[Warp, ...]) -> None:
+        """Raise CollapseError if ``loss`` or a theta is no number in any process: all of them end, and none waits.
+
+        A theta that is no number need not show in the loss: the sampler may read black for it.
+        """
+        for name, values in (("the loss", [loss]), ("theta", [warp.theta for warp in warps])):
+            whole = sum_of(sum((value.detach().sum() for value in values), torch.zeros((), device=loss.device)))
+            if not torch.isfinite(whole):
+                raise CollapseError(f"training diverged: {name} is {whole.item()} in epoch {self.current_epoch}")
 
     def geometry_loss(self, warps: tuple[Warp, ...], maps: list[Tensor | None], originals: Tensor) -> Tensor:
         """What the recipe asks of where the network looks; also records where that is.
@@ -144,6 +149,7 @@ class Training(lightning.LightningModule):
         images, labels = batch
         output = self(images)
         loss = functional.cross_entropy(output.logits, labels)
+        self.check_finite(loss, output.warps)
         self.validation_accuracy(output.logits, labels)
         self.log("validation_loss", loss, batch_size=len(labels), sync_dist=True)
         if output.warps:
@@ -193,18 +199,6 @@ def shared(distorted: Distorted) -> Distorted:
     return Distorted(*(None if part is None else share_of(part) for part in distorted))  # type: ignore[arg-type]
 
 
-def run_in_bf16(module: nn.Module) -> None:
-    """Let ``module`` compute in bfloat16, wherever its input lies."""
-    forward = module.forward
-
-    def in_bf16(images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16):
-            answer: Tensor = forward(images)
-            return answer
-
-    module.forward = in_bf16
-
-
 def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> list[Callback]:
     """All that looks after a run; ``watched`` ``(N, C, H, W)`` uint8 are the pictures of its snapshots."""
     recipe = info.recipe
@@ -249,7 +243,16 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
         )
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
-    lightning.seed_everything(info.seed, verbose=False)
+    with fenced(info.seed):
+        fit_splits(run, train, validation, resumed, devices=devices, progress=progress)
+
+
+def fit_splits(
+    run: Run, train: Split, validation: Split, resumed: Path | None, *, devices: int, progress: bool
+) -> None:
+    """Train the run on the pictures ``train``, from the checkpoint ``resumed`` on; see `fit`."""
+    info = run.info()
+    recipe = info.recipe
     training = Training(info.network(), recipe, info.seed, len(info.classes))
     try:
         trainer = lightning.Trainer(
@@ -259,7 +262,7 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
             use_distributed_sampler=False,
             deterministic="warn",
             gradient_clip_val=recipe.clip,
-            plugins=[CheckpointFiles()],
+            plugins=[CheckpointFiles(), LightningEnvironment()],  # or a cluster's variables would decide
             logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
             callbacks=callbacks(run, info, validation.images[:SNAPSHOTS], progress=progress),
             enable_progress_bar=progress,
@@ -278,8 +281,17 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
         )
     except SystemExit as stop:  # how Lightning ends on Ctrl+C
         raise RunError(f"stopped before the last epoch; continue with --resume {run.folder}") from stop
+    except CollapseError as error:
+        raise CollapseError(f"{error}; {advice(recipe)}; {kept(run)}") from error
     except ProcessRaisedException as error:  # what ended one of several processes is known by its last line alone
         kind, _, message = str(error).rstrip().rpartition("\n")[2].partition(": ")
         if kind != f"{CollapseError.__module__}.{CollapseError.__name__}":
             raise
-        raise CollapseError(message) from error
+        raise CollapseError(f"{message}; {advice(recipe)}; {kept(run)}") from error
+
+
+def kept(run: Run) -> str:
+    """Say what there is of a run whose training went wrong for good."""
+    if run.best_checkpoint.exists():
+        return f"the best epoch before it is kept: python -m training evaluate {run.folder}"
+    return "no epoch was completed"

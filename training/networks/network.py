@@ -52,35 +52,36 @@ class SpatialTransformerClassifier(nn.Module):
         """For pictures of ``recipe.canvas`` pixels with ``channels`` channels, told apart into ``classes``."""
         super().__init__()
         self.recipe = recipe
+        self.classify_in_bf16 = False
         self.classifier = classifier(recipe, classes, channels * max(1, recipe.branches))
         seen = self.classifier.widths[0] if recipe.shared_stage else channels
         starts = tiles(recipe.branches, recipe.tile) if recipe.branches > 1 else [None] * recipe.branches
-        looks = [picture_transformer(recipe, seen, start) for start in starts]
-        self.looks: Sequence[SpatialTransformer] = nn.ModuleList(looks)  # type: ignore[assignment]
-        self.feature_look = feature_transformer(recipe, self.classifier) if recipe.feature_stage else None
+        transforms = [picture_transformer(recipe, seen, start) for start in starts]
+        self.transforms: Sequence[SpatialTransformer] = nn.ModuleList(transforms)  # type: ignore[assignment]
+        self.feature_transform = feature_transformer(recipe, self.classifier) if recipe.feature_stage else None
         self.register_buffer("mean", torch.tensor(recipe.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(recipe.std).view(-1, 1, 1))
 
     def localisation_networks(self) -> list[nn.Module]:
-        """All that predict where to look, each once: they may learn at a rate of their own."""
-        looks = [*self.looks, *([self.feature_look] if self.feature_look is not None else [])]
-        return list(dict.fromkeys(network for look in looks for network in look.localisations))
+        """The networks that predict theta, each once: they may learn at a rate of their own."""
+        transforms = [*self.transforms, *([self.feature_transform] if self.feature_transform is not None else [])]
+        return list(dict.fromkeys(network for transform in transforms for network in transform.localisations))
 
     def forward(self, images: Tensor) -> Output:
         """``(N, C, H, W)`` in [0, 1] -> logits ``(N, K)`` and the warps."""
         if self.recipe.normalise == "before":
             images = self._normalise(images)
-        branches = [look(images, self._see) for look in self.looks]
+        branches = [transform(images, self._see) for transform in self.transforms]
         views = [branch[-1].rectified for branch in branches] or [images]
         warps = [warp for branch in branches for warp in branch]
         features = torch.cat([self._shown(view) for view in views], dim=1)
         for number, stage in enumerate(self.classifier.stages, start=1):
-            features = stage(features)
-            if self.feature_look is not None and number == self.recipe.feature_stage:
-                (warp,) = self.feature_look(features.float(), lambda view: view)
+            features = self._classify(stage, features)
+            if self.feature_transform is not None and number == self.recipe.feature_stage:
+                (warp,) = self.feature_transform(features.float(), lambda view: view)
                 features = warp.rectified
-                warps.append(self._on_picture(warp, warps[-1].look, images))
-        return Output(self.classifier.head(features).float(), tuple(warps))
+                warps.append(self._on_picture(warp, warps[-1].map, images))
+        return Output(self._classify(self.classifier.head, features).float(), tuple(warps))
 
     def as_picture(self, view: Tensor) -> Tensor:
         """A rectified image in the range of pictures, [0, 1], whichever the network sampled."""
@@ -96,15 +97,25 @@ class SpatialTransformerClassifier(nn.Module):
     def _see(self, view: Tensor) -> Tensor:
         """What a localisation network is shown of a view."""
         shown = self._shown(view)
-        return self.classifier.stages[0](shown).float() if self.recipe.shared_stage else shown
+        return self._classify(self.classifier.stages[0], shown).float() if self.recipe.shared_stage else shown
+
+    def _classify(self, part: nn.Module, features: Tensor) -> Tensor:
+        """Run a part of the classifier, in bfloat16 where training asks for that."""
+        found: Tensor
+        if not self.classify_in_bf16:
+            found = part(features)
+            return found
+        with torch.autocast(features.device.type, torch.bfloat16):
+            found = part(features)
+        return found
 
     def _on_picture(self, warp: Warp, outer: Map, images: Tensor) -> Warp:
         """What a warp of features amounts to on the picture, through the ``outer`` map that came before it."""
-        sampler = self.looks[-1].samplers[-1]
-        look = chain(outer, warp.look)
-        grid = look(sampler.base)
-        view = sampler(images, look(sampler.fine))
-        return Warp(affine_fit(grid, sampler.base), warp.parameters, warp.delta, grid, view, look)
+        sampler = self.transforms[-1].samplers[-1]
+        to_picture = chain(outer, warp.map)
+        grid = to_picture(sampler.base)
+        view = sampler(images, to_picture(sampler.fine))
+        return Warp(affine_fit(grid, sampler.base), warp.parameters, warp.delta, grid, view, to_picture)
 
 
 def transformer(recipe: Recipe) -> Transformer:
@@ -133,7 +144,7 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
 
 
 def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> SpatialTransformer:
-    """All steps of one look at the picture; ``channels`` are those that its localisation networks see."""
+    """All steps of one transformer of the picture; ``channels`` are those that its localisation networks see."""
     kind = transformer(recipe)
 
     def network() -> nn.Module:
@@ -154,7 +165,7 @@ def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> 
 
 
 def feature_transformer(recipe: Recipe, classifier: Classifier) -> SpatialTransformer:
-    """A look at the features that come out of stage ``recipe.feature_stage``."""
+    """The transformer of the features that come out of stage ``recipe.feature_stage``."""
     channels = classifier.widths[recipe.feature_stage - 1]
     height, width = (side >> (recipe.feature_stage - 1) for side in recipe.rectified)
     kind = transformer(recipe)

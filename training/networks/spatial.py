@@ -29,14 +29,14 @@ class Warp(NamedTuple):
     """``(N, h, w, 2)``: where the rectified image's pixels lie in the picture."""
     rectified: Tensor
     """``(N, C, h, w)``: the region it cut out, made upright."""
-    look: Map
+    map: Map
     """From points of the rectified image to points of the picture."""
 
 
 class SpatialTransformer(nn.Module):
     """Looks at a picture in one or more steps, each of which reads the original picture again.
 
-    Step k sees what step k - 1 made of the picture and says how to look at *that*; the maps are composed, and the
+    Step k sees what step k - 1 made of the picture and says how to transform *that*; the maps are composed, and the
     picture is sampled once through all of them, so that nothing is blurred twice (Lin and Lucey 2017).
     """
 
@@ -67,16 +67,16 @@ class SpatialTransformer(nn.Module):
     def forward(self, images: Tensor, normalise: Map) -> tuple[Warp, ...]:
         """Look at ``images`` ``(N, C, H, W)``; ``normalise`` is what their localisation networks are shown of them."""
         warps: list[Warp] = []
-        view, looked = images, cast(Map, self._start)
+        view, mapped = images, cast(Map, self._start)
         for localisation, sampler in zip(self.localisations, self.samplers, strict=True):
             delta = localisation(normalise(view)).float()
             parameters = self.transformer.solve(delta)
-            looked = chain(looked, partial(self.transformer.points, parameters))
-            grid = looked(sampler.base)
-            view = sampler(images, grid if sampler.samples == 1 else looked(sampler.fine))
+            mapped = chain(mapped, partial(self.transformer.points, parameters))
+            grid = mapped(sampler.base)
+            view = sampler(images, grid if sampler.samples == 1 else mapped(sampler.fine))
             exact = not warps and not self.moved
             theta = self.transformer.theta(parameters, sampler.base) if exact else affine_fit(grid, sampler.base)
-            warps.append(Warp(theta, parameters, delta, grid, view, looked))
+            warps.append(Warp(theta, parameters, delta, grid, view, mapped))
         return tuple(warps)
 
     def _start(self, points: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class Recipe(BaseModel):
         "zeros", description="what lies outside the picture: black, its border, its mirror image, or a grey level"
     )
     samples: int = Field(1, ge=1, le=4, description="a pixel of the rectified image is the mean of samples x samples")
-    steps: int = Field(1, ge=1, le=8, description="looks in a row, each at what the one before it made")
+    steps: int = Field(1, ge=1, le=8, description="transforms in a row, each of what the one before it made")
     shared_steps: bool = Field(False, description="one localisation network for all steps")
     parallel: int = Field(1, ge=1, le=9, description="transformers side by side, whose images are read together")
     tile: float = Field(

@@ -24,7 +24,7 @@ TOP = "#00bfff"
 def rectified_figure(
     images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...], temperature: float
 ) -> Figure:
-    """One column a picture: the input with what is looked at, what each transformer made of it, and the answer.
+    """One column a picture: the input with what is mapped at, what each transformer made of it, and the answer.
 
     Args:
         images: ``(N, C, H, W)`` uint8.
@@ -69,8 +69,8 @@ def border(warp: Warp, height: int, width: int) -> NDArray[np.float32]:
     low, high = -torch.ones_like(along), torch.ones_like(along)
     sides = ((along, low), (high, along), (-along, high), (low, -along))
     points = torch.cat([torch.stack(side, dim=-1) for side in sides])  # (4 * (EDGE_POINTS + 1), 2)
-    looked = warp.look(points[None])
-    pixels: NDArray[np.float32] = ((looked + 1) / 2 * torch.tensor([width, height])).numpy()
+    mapped = warp.map(points[None])
+    pixels: NDArray[np.float32] = ((mapped + 1) / 2 * torch.tensor([width, height])).numpy()
     return pixels
 
 

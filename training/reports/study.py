@@ -8,8 +8,9 @@ from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
 from training.fitting.begin import begin_run
 from training.fitting.runs import DATA_ROOT, Evaluation, Run
-from training.recipes.catalogue import CONVOLUTIONS, DISTORTED_MNIST, MOVED_DIGITS, NORMALISATION
+from training.recipes.digits import DISTORTED_MNIST
 from training.recipes.recipe import Recipe
+from training.recipes.studies import CONVOLUTIONS, MOVED_DIGITS, NORMALISATION
 
 STUDIES: dict[str, list[Recipe]] = {
     "distorted-mnist": DISTORTED_MNIST,

@@ -3,14 +3,13 @@
 import io
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from training.data.batches import test_split
+from training.data.batches import Split, test_split
 from training.evaluation.confusions import confused_figure, confusion_figure, most_confused
-from training.evaluation.evaluation import read_epochs
+from training.evaluation.evaluation import answers, read_epochs
 from training.files import write_bytes
 from training.fitting.runs import Run
 from training.reports.outlines import rectified_figure
@@ -35,17 +34,16 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     evaluation = run.evaluation()
     test = test_split(info.recipe, run.source(data_root))
     images = test.images[:SCATTERED]
-    with torch.inference_mode():
-        output = network(images.float() / 255)
+    thetas = answers(network, Split(images, test.labels[:SCATTERED])).thetas
     figures = {
         "rectified.png": rectified_figure(images[:EXAMPLES], network, info.classes, evaluation.temperature),
         "curves.png": curves_figure(run.metrics_file),
-        "confusion.png": confusion_figure(np.array(evaluation.confusion), info.classes),
+        "confusion.png": confusion_figure(evaluation.confusions, info.classes),
     }
     if mistakes := most_confused(*run.answers()):
         figures["confused.png"] = confused_figure(mistakes, test.images, network, info.classes)
-    if output.warps:
-        figures["theta.png"] = theta_figure(output.warps[-1].theta, test.labels[:SCATTERED])
+    if thetas is not None:
+        figures["theta.png"] = theta_figure(thetas[:, -1], test.labels[:SCATTERED])
     run.pictures.mkdir(exist_ok=True)
     return [save(figure, run.pictures / name) for name, figure in figures.items()]
 

@@ -15,12 +15,12 @@ from tests.service.client.scripted import server as scripted
 from tests.service.pictures import DIGITS, encode
 
 
-def client(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+def client(*arguments: object, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", "client", *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=folder,
-        env={"PYTHONPATH": str(REPOSITORY)},
+        env={"PYTHONPATH": str(REPOSITORY)} | variables,
         capture_output=True,
         text=True,
         timeout=60,
@@ -116,3 +116,10 @@ def test_a_key_that_is_refused_is_said_to_be(folder: Path) -> None:
 def test_a_wrong_command_line_is_refused(folder: Path) -> None:
     assert complaints(client(folder=folder), 2)[-1].endswith("required: PICTURE")
     assert "invalid int value: 'many'" in complaints(client("a.png", "--top-k", "many", folder=folder), 2)[-1]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_terminal_that_lacks_characters_gets_escapes(server: Service, folder: Path, encoding: str) -> None:
+    done = client("seven.png", "--url", server.url, folder=folder, PYTHONIOENCODING=encoding)
+    assert complaints(done, 0) == []
+    assert r"\u2588" in done.stdout

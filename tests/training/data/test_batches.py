@@ -7,7 +7,7 @@ from training.data import batches as data
 from training.data.batches import Batches, Split, loader
 from training.data.sources import open_source
 from training.errors import DataError
-from training.recipes.catalogue import MNIST_RTS
+from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
 
 

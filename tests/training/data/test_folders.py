@@ -1,5 +1,6 @@
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 
 from training.data.folders import Entry, Folder, counts, read_split, split_folder, split_text
 from training.errors import DataError
-from training.recipes.catalogue import MY_IMAGES
+from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Recipe, change_recipe
 
 COLOURS = {"amber": (255, 190, 0), "blue": (0, 0, 255), "red": (255, 0, 0)}
@@ -139,7 +140,113 @@ def test_what_is_hidden_is_no_class_and_no_picture(root: Path) -> None:
     (root / "red" / "._0_00.png").write_bytes(b"\x00\x05\x16\x07")
     with capture_logs() as logs:
         assert len(split_folder(root, changed())) == 60
-    assert not logs
+    assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left behind by another program", 3)]
+
+
+LEFT_BEHIND = [
+    *("@eaDir", "#recycle", "__MACOSX", ".AppleDouble", ".Trash-1000", "lost+found", ".thumbnails", "$RECYCLE.BIN"),
+    *("System Volume Information", ".ipynb_checkpoints", "@Recycle", "#snapshot"),
+]
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+@pytest.mark.parametrize("within", ["", "red"])
+def test_a_folder_that_a_nas_or_a_desktop_left_behind_is_no_class_and_has_no_pictures(
+    root: Path, name: str, within: str
+) -> None:
+    (root / within / name / "more").mkdir(parents=True)
+    for place in (name, f"{name}/more"):
+        shutil.copy(root / "red" / "0_00.png", root / within / place / "copy.jpg")
+    with capture_logs() as logs:
+        entries = split_folder(root, changed())
+    assert {entry.label for entry in entries} == COLOURS.keys()
+    assert len(entries) == 60
+    assert [(entry["count"], entry["example"]) for entry in logs] == [(1, repr(str(root / within / name)))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Thumbs.db", "desktop.ini", "._0_00.png", ".DS_Store", "~lock.png", "~$0_00.png", "0.png.part", "0.tmp"),
+        *("0_00.sync-conflict-20240101-120000-ABCDEFG.png", "0_00 (Jo's conflicted copy 2024-01-01).png"),
+        "0_00_conflict-20240101-120000.png",
+    ],
+)
+def test_a_file_that_another_program_left_behind_is_no_picture(root: Path, name: str) -> None:
+    shutil.copy(root / "red" / "0_00.png", root / "red" / name)
+    with capture_logs() as logs:
+        assert len(split_folder(root, changed())) == 60
+    assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left behind by another program", 1)]
+
+
+SPLITS = [
+    *("train", "Training", "TRAIN", "trains", "train_set", "Train Images", "train2017", "test", "Testing", "tests"),
+    *("val", "Vals", "valid", "Validation", "validations", "dev", "holdout", "eval"),
+]
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_part_of_a_data_set_is_no_class(root: Path, name: str) -> None:
+    (root / name).mkdir()
+    (root / "red").rename(root / name / "red")
+    with pytest.raises(DataError, match=rf"split into {name}, beside amber, blue, already.*split\.csv"):
+        split_folder(root, changed())
+
+
+def test_parts_of_a_data_set_are_told_though_pictures_lie_in_them_and_though_it_is_one(root: Path) -> None:
+    (root / "red").rename(root / "Training")
+    (root / "blue").rename(root / "Testing")
+    with pytest.raises(DataError, match="split into Testing, Training, beside amber, already"):
+        split_folder(root, changed())
+    shutil.rmtree(root / "amber")
+    shutil.rmtree(root / "Testing")
+    with pytest.raises(DataError, match="split into Training already"):
+        split_folder(root, changed())
+
+
+def test_a_class_may_be_called_train(root: Path) -> None:
+    (root / "red").rename(root / "train")
+    assert {entry.label for entry in split_folder(root, changed())} == {"amber", "blue", "train"}
+
+
+def test_a_class_is_one_however_its_accents_are_encoded(root: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "gr\u00fcn") for form in ("NFC", "NFD"))
+    (root / "red").rename(root / decomposed)
+    (root / composed).mkdir()
+    for file in sorted((root / decomposed).iterdir())[::2]:
+        file.rename(root / composed / file.name)
+    entries = split_folder(root, changed())
+    assert counts(entries)[composed] == {"train": 14, "validation": 3, "test": 3}
+    assert Folder(root, entries, (8, 8), 3).classes == ("amber", "blue", composed)
+    assert len(Folder(root, entries, (8, 8), 3).training()[0].labels) == 42
+    table = split_text([entry._replace(path=unicodedata.normalize("NFC", entry.path)) for entry in entries])
+    (root / "split.csv").write_text(table, encoding="utf-8")
+    assert split_folder(root, changed()) == entries
+
+
+def test_a_copy_of_a_picture_in_another_split_is_told(root: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(root / "red" / "copied.png")
+    Image.fromarray(pixels).save(root / "red" / "copied.bmp")
+    Image.fromarray(pixels[:, ::-1]).save(root / "red" / "mirrored.png")
+    rows = [f"{name}/{n // 4}_{n:02d}.png,train" for name in COLOURS for n in range(20)]
+    rows += ["red/copied.png,train", "red/copied.bmp,test", "red/mirrored.png,validation"]
+    (root / "split.csv").write_text("path,split\n" + "\n".join(rows) + "\n")
+    with capture_logs() as logs:
+        split_folder(root, changed())
+    (told,) = (entry for entry in logs if entry["event"] == "copies_in_several_splits")
+    assert (told["count"], told["examples"]) == (2, "red/copied.png (train) = red/copied.bmp (test)")
+
+
+def test_a_class_may_be_without_pictures_to_validate_or_test_on_but_is_told(root: Path) -> None:
+    rows = [f"{name}/0_00.png,train" for name in COLOURS]
+    (root / "split.csv").write_text(
+        "path,split\n" + "\n".join([*rows, "red/0_01.png,validation", "blue/0_01.png,test"])
+    )
+    with capture_logs() as logs:
+        assert len(split_folder(root, changed())) == 5
+    told = {entry["split"]: entry["classes"] for entry in logs if entry["event"] == "classes_without_pictures"}
+    assert told == {"validation": "amber, blue", "test": "amber, red"}
 
 
 def test_other_files_are_no_pictures_but_those_among_pictures_are_told(root: Path) -> None:

@@ -8,7 +8,9 @@ from torchvision.datasets import CIFAR10
 
 from training.data.sources import Objects, open_source
 from training.errors import DataError
-from training.recipes.catalogue import MNIST_RTS, MY_IMAGES, find_recipe
+from training.recipes.catalogue import find_recipe
+from training.recipes.digits import MNIST_RTS
+from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import change_recipe
 
 

@@ -1,10 +1,9 @@
 import io
 
-import numpy as np
 import torch
 
 from tests.networks import CANVAS, build, small
-from training.evaluation.confusions import confused_figure, confusion_figure, most_confused
+from training.evaluation.confusions import MOST_CLASSES, confused_figure, confusion_figure, most_confused
 from training.reports.outlines import rectified_figure
 
 
@@ -34,7 +33,7 @@ def test_class_names_are_drawn_as_they_are_written_not_as_mathematics() -> None:
     network = build(small()).eval()
     for figure in (
         confused_figure(most_confused(torch.eye(10)[[1]], torch.tensor([0])), images, network, names),
-        confusion_figure(np.eye(10, dtype=np.int64), names),
+        confusion_figure([(label, label, 1) for label in range(10)], names),
         rectified_figure(images, network, ("$5_$",) * 10, 1.0),
     ):
         figure.savefig(io.BytesIO())
@@ -43,10 +42,25 @@ def test_class_names_are_drawn_as_they_are_written_not_as_mathematics() -> None:
 def test_many_classes_leave_room_for_their_names() -> None:
     names = tuple(f"class {number}" for number in range(43))
     small_one, large = (
-        confusion_figure(np.eye(3, dtype=np.int64), tuple("abc")),
-        confusion_figure(np.eye(43, dtype=np.int64), names),
+        confusion_figure([(label, label, 1) for label in range(3)], tuple("abc")),
+        confusion_figure([(label, label, 1) for label in range(43)], names),
     )
     assert large.get_figwidth() > small_one.get_figwidth()
     assert [label.get_text() for label in large.axes[0].get_yticklabels()] == list(names)
     assert len(large.axes[0].texts) == 0
     assert len(small_one.axes[0].texts) == 3
+
+
+def test_of_very_many_classes_those_that_are_confused_most_are_drawn() -> None:
+    names = tuple(f"class {number}" for number in range(5000))
+    cells = [(label, label, 9) for label in range(5000)] + [(4000 + n, 4100 + n, 2) for n in range(40)] + [(7, 3, 1)]
+    figure = confusion_figure(cells, names)
+    (axes,) = figure.axes
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(shown) == MOST_CLASSES
+    assert shown == sorted(shown)
+    assert {f"class {4000 + n}" for n in range(30)} <= set(shown)
+    assert "class 3" not in shown
+    assert axes.images[0].get_size() == (MOST_CLASSES, MOST_CLASSES)
+    assert figure.get_suptitle() == "the 60 of 5,000 classes that are confused most"
+    assert max(figure.get_size_inches() * figure.dpi) < 2000

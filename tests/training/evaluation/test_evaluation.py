@@ -1,4 +1,4 @@
-import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,18 +6,20 @@ import pytest
 import torch
 
 from tests.small_runs import begin
-from training.errors import RunError
-from training.evaluation.evaluation import best_epoch, evaluate
+from training.errors import CollapseError, RunError
+from training.evaluation.confusions import confusion_matrix
+from training.evaluation.evaluation import best_epoch, divergence, evaluate
 from training.evaluation.rectification import measure_boxes
-from training.fitting.runs import Run
-from training.recipes.recipe import Recipe
+from training.fitting.runs import Evaluation, Run
+from training.fitting.trainer import fit
+from training.recipes.recipe import Recipe, change_recipe
 
 
 def test_the_evaluation_counts_every_test_picture_once(trained_run: Run) -> None:
     evaluation = trained_run.evaluation()
-    confusion = torch.tensor(evaluation.confusion)
-    assert evaluation.pictures == confusion.sum() == 200
-    assert evaluation.accuracy == pytest.approx(float(confusion.trace()) / 200)
+    right = sum(count for true, predicted, count in evaluation.confusions if true == predicted)
+    assert evaluation.pictures == sum(count for _, _, count in evaluation.confusions) == 200
+    assert evaluation.accuracy == pytest.approx(right / 200)
     assert evaluation.class_accuracy.keys() == set("0123456789")
 
 
@@ -32,8 +34,8 @@ def test_the_evaluation_agrees_with_the_network_that_export_takes(trained_run: R
     assert samples.shape == (64, 42, 42, 1)
     with torch.inference_mode():
         predicted = network(samples.permute(0, 3, 1, 2).float() / 255).logits.argmax(1)
-    evaluation = json.loads(trained_run.evaluation_file.read_text())
-    assert predicted.bincount(minlength=10).le(torch.tensor(evaluation["confusion"]).sum(0)).all()
+    answered = confusion_matrix(trained_run.evaluation().confusions, range(10)).sum(axis=0)
+    assert predicted.bincount(minlength=10).le(torch.from_numpy(answered)).all()
 
 
 def test_a_run_that_was_never_trained_cannot_be_evaluated(
@@ -80,3 +82,38 @@ def test_boxes_are_compared_with_theta_and_with_simpler_guesses() -> None:
     assert found.whole == pytest.approx(0.25)
     assert found.centre_side == pytest.approx(0.6)
     assert found.centre == pytest.approx((0.5 / 0.6) ** 2, abs=1e-3)
+
+
+def test_an_evaluation_of_an_older_version_with_its_whole_matrix_is_read(trained_run: Run) -> None:
+    now = trained_run.evaluation()
+    older = now.model_dump() | {"confusion": confusion_matrix(now.confusions, range(10)).tolist()}
+    older.pop("confusions")
+    assert Evaluation.model_validate(older) == now
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e12])
+def test_a_run_that_diverged_says_so_and_what_to_change(
+    rate: float, small_recipe: Recipe, data_root: Path, tmp_path: Path
+) -> None:
+    run = begin(tmp_path / "run", change_recipe(small_recipe, {"learning_rate": rate, "epochs": 1}))
+    with pytest.raises(CollapseError, match=r"training diverged: .*; train again with a lower learning_rate"):
+        fit(run, data_root, progress=False)
+        evaluate(run, data_root)
+    assert not run.evaluation_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("loss", "spread", "told"),
+    [
+        (2.4, 0.1, None),
+        (30.0, 0.0, None),
+        (1e6, 0.1, "validation loss of 1e\\+06, guessing gives 2.3"),
+        (float("nan"), 0.1, "validation loss of nan"),
+        (2.0, 1e9, "spread of 1e\\+09"),
+        (2.0, float("nan"), "spread of nan"),
+    ],
+)
+def test_divergence_shows_in_the_best_epoch(loss: float, spread: float, told: str | None) -> None:
+    found = divergence({"validation_loss": loss, "theta_spread": spread}, classes=10)
+    assert (found is None) == (told is None)
+    assert told is None or re.search(told, str(found))

@@ -26,7 +26,7 @@ from training.evaluation.rectification import (
 from training.networks.geometry import affine_points, base_grid
 from training.networks.network import SpatialTransformerClassifier
 from training.networks.samplers import sample
-from training.recipes.catalogue import MNIST_RTS
+from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import change_recipe
 
 

@@ -13,7 +13,7 @@ from training.__main__ import main, show_split
 from training.fitting.begin import begin_run
 from training.fitting.runs import Run
 from training.fitting.trainer import fit
-from training.recipes.catalogue import MY_IMAGES
+from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Recipe, change_recipe
 
 SMALL: dict[str, object] = {"epochs": 2, "classifier_width": 4, "classifier_stages": 2}

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.networks import build
 from tests.small_runs import begin
 from training.errors import CollapseError
 from training.fitting.collapse import Health, symptom, warning
 from training.fitting.runs import Run
 from training.fitting.trainer import Training, fit
+from training.networks.spatial import Warp
 from training.recipes.recipe import Recipe, change_recipe
 
 WELL = Health(loss=0.1, spread=0.2, outside=0.1, distance=0.3, gradient=1.0)
@@ -134,6 +136,35 @@ def test_warn_says_so_and_goes_on(
     assert "localisation_rate" in said
 
 
+@pytest.mark.parametrize(
+    ("loss", "theta", "told"), [(math.inf, 0.0, "the loss is inf"), (1.0, math.nan, "theta is nan")]
+)
+def test_a_loss_or_theta_that_is_no_number_ends_training_and_validation(
+    recipe: Recipe, loss: float, theta: float, told: str
+) -> None:
+    training = Training(build(recipe), recipe, 0, 10)
+    thetas = torch.full((2, 2, 3), theta)
+    warp = Warp(thetas, thetas, thetas, thetas, thetas, lambda points: points)
+    training.check_finite(torch.tensor(1.0), (warp._replace(theta=torch.zeros(2, 2, 3)),))
+    with pytest.raises(CollapseError, match=f"training diverged: {told} in epoch 0"):
+        training.check_finite(torch.tensor(loss), (warp,))
+
+
+def test_weights_that_only_validation_shows_to_be_no_numbers_end_the_run(
+    recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison(training: Training) -> None:
+        statistics = next(module for module in training.modules() if isinstance(module, torch.nn.BatchNorm2d))
+        assert statistics.running_var is not None
+        statistics.running_var.fill_(math.nan)
+
+    run = begin(tmp_path / "run", recipe)
+    monkeypatch.setattr(Training, "on_train_epoch_start", poison, raising=False)
+    with pytest.raises(CollapseError, match=r"diverged: the loss is nan in epoch 0; .*; no epoch was completed"):
+        fit(run, data_root, progress=False)
+    assert not run.metrics_file.exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoints(
     recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +175,6 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoints(
 
     run = begin(tmp_path / "run", recipe)
     monkeypatch.setattr(Training, "on_train_epoch_start", poison, raising=False)
-    with pytest.raises(CollapseError, match="the loss is nan in epoch 1"):
+    with pytest.raises(CollapseError, match=r"diverged: the loss is nan in epoch 1; .* learning_rate .* evaluate "):
         fit(run, data_root, progress=False)
     assert all(torch.isfinite(p).all() for p in run.trained_network().parameters())

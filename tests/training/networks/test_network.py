@@ -11,8 +11,9 @@ from training.networks.localisation import Coordinates
 from training.networks.network import Output, SpatialTransformerClassifier, transformer
 from training.networks.samplers import Sampler, sample
 from training.networks.spatial import tiles
-from training.recipes.catalogue import RECIPES, TRAP
+from training.recipes.catalogue import RECIPES
 from training.recipes.recipe import Recipe
+from training.recipes.studies import TRAP
 
 DIGITS = [recipe for recipe in RECIPES.values() if recipe.dataset == "mnist"]
 COMPOSITIONS: dict[str, dict[str, object]] = {
@@ -127,8 +128,8 @@ def test_warps_come_branch_by_branch_and_step_by_step_and_features_last(
 ) -> None:
     recipe = small(**changes)
     network = build(recipe)
-    looks = [*network.looks, *([network.feature_look] if network.feature_look is not None else [])]
-    for number, localisation in enumerate(step for look in looks for step in look.localisations):
+    every = [*network.transforms, *([network.feature_transform] if network.feature_transform is not None else [])]
+    for number, localisation in enumerate(step for each in every for step in each.localisations):
         nn.init.constant_(localisation[-1].bias, number / 100)  # type: ignore[index]
     with torch.no_grad():
         deltas = [round(float(warp.delta[0, 0]), 4) for warp in network(pictures()).warps]
@@ -142,7 +143,7 @@ def test_the_warp_of_features_on_the_picture_is_both_maps_one_after_the_other(ki
     network = randomised(build(small(transformer=kind, feature_stage=stage, samples=2)))
     images = pictures()
     first, last = network(images).warps
-    theta = compose(first.theta, network.looks[0].transformer.solve(last.delta))
+    theta = compose(first.theta, network.transforms[0].transformer.solve(last.delta))
     torch.testing.assert_close(last.theta, theta, atol=1e-5, rtol=0)
     sampler = Sampler(RECTIFIED, samples=2)
     torch.testing.assert_close(last.rectified, sampler(images, affine_points(theta, sampler.fine)), atol=1e-4, rtol=0)

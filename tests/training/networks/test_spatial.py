@@ -76,7 +76,7 @@ def pictures(count: int = 3) -> Tensor:
     return torch.rand(count, 2, *CANVAS, generator=torch.Generator().manual_seed(7))
 
 
-def look(kind: str, steps: int, start: Tensor | None = None, samples: int = 1) -> tuple[list[Tensor], tuple[Warp, ...]]:
+def run(kind: str, steps: int, start: Tensor | None = None, samples: int = 1) -> tuple[list[Tensor], tuple[Warp, ...]]:
     """The deltas of random steps, and what they did."""
     transformer = KINDS[kind]()
     deltas = random_deltas(transformer, steps)
@@ -98,7 +98,7 @@ def test_zero_deltas_look_at_the_whole_picture_in_every_step(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("samples", [1, 2])
 def test_steps_see_the_canvas_and_the_last_one_makes_the_rectified_image(kind: str, samples: int) -> None:
-    _, warps = look(kind, 3, samples=samples)
+    _, warps = run(kind, 3, samples=samples)
     assert [warp.rectified.shape for warp in warps] == [(3, 2, *CANVAS), (3, 2, *CANVAS), (3, 2, *RECTIFIED)]
     assert [warp.grid.shape for warp in warps] == [(3, *CANVAS, 2), (3, *CANVAS, 2), (3, *RECTIFIED, 2)]
     count = KINDS[kind]().parameter_count
@@ -108,7 +108,7 @@ def test_steps_see_the_canvas_and_the_last_one_makes_the_rectified_image(kind: s
 
 @pytest.mark.parametrize("kind", ["affine", "similarity", "attention", "rotation"])
 def test_composed_steps_are_one_affine_map(kind: str) -> None:
-    deltas, warps = look(kind, 3)
+    deltas, warps = run(kind, 3)
     transformer = KINDS[kind]()
     expected = transformer.solve(deltas[0][None])
     for warp, delta in zip(warps[1:], deltas[1:], strict=True):
@@ -119,30 +119,30 @@ def test_composed_steps_are_one_affine_map(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_points_go_through_the_last_step_first(kind: str) -> None:
-    deltas, warps = look(kind, 2)
+    deltas, warps = run(kind, 2)
     transformer = KINDS[kind]()
     first, second = (partial(transformer.points, transformer.solve(delta[None])) for delta in deltas)
     expected = first(second(base_grid(*RECTIFIED))).expand(3, -1, -1, -1)
     torch.testing.assert_close(warps[1].grid, expected)
     corners = corner_points()
-    torch.testing.assert_close(warps[1].look(corners), first(second(corners)).expand(3, -1, -1))
+    torch.testing.assert_close(warps[1].map(corners), first(second(corners)).expand(3, -1, -1))
     torch.testing.assert_close(warps[0].grid, first(base_grid(*CANVAS)).expand(3, -1, -1, -1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_theta_of_composed_steps_is_the_affine_map_that_fits_their_grid_best(kind: str) -> None:
-    _, warps = look(kind, 2)
+    _, warps = run(kind, 2)
     torch.testing.assert_close(warps[1].theta, affine_fit(warps[1].grid, base_grid(*RECTIFIED)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("samples", [1, 2])
 def test_every_step_samples_the_original_once_through_all_maps(kind: str, samples: int) -> None:
-    _, warps = look(kind, 3, samples=samples)
+    _, warps = run(kind, 3, samples=samples)
     for warp, size in zip(warps, (CANVAS, CANVAS, RECTIFIED), strict=True):
         sampler = Sampler(size, samples=samples if size == RECTIFIED else 1)
-        torch.testing.assert_close(warp.rectified, sampler(pictures(), warp.look(sampler.fine)), atol=1e-5, rtol=0)
-        torch.testing.assert_close(warp.grid, warp.look(sampler.base).expand(3, -1, -1, -1))
+        torch.testing.assert_close(warp.rectified, sampler(pictures(), warp.map(sampler.fine)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(warp.grid, warp.map(sampler.base).expand(3, -1, -1, -1))
 
 
 def test_steps_do_not_blur_twice() -> None:
@@ -224,7 +224,7 @@ def test_a_transformer_with_a_start_looks_at_its_tile_before_it_is_trained(kind:
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_start_comes_before_all_steps(steps: int) -> None:
     start = torch.tensor([[0.5, 0.1, 0.2], [0.0, 0.6, -0.3]])
-    deltas, warps = look("affine", steps, start)
+    deltas, warps = run("affine", steps, start)
     expected = start[None]
     for delta in deltas:
         expected = compose(expected, AffineTransformer().solve(delta[None]))
@@ -239,11 +239,11 @@ def test_gradients_reach_the_deltas_through_chained_maps(outer: str, inner: str)
     deltas = [random_deltas(t, 1)[0].double()[None].requires_grad_() for t in transformers]
     grid = base_grid(2, 3).double()
 
-    def looked(*deltas: Tensor) -> Tensor:
+    def mapped(*deltas: Tensor) -> Tensor:
         first, second = (partial(t.points, t.solve(d)) for t, d in zip(transformers, deltas, strict=True))
         return chain(first, second)(grid)
 
-    assert torch.autograd.gradcheck(looked, deltas)
+    assert torch.autograd.gradcheck(mapped, deltas)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,8 @@
 import pytest
 
 from training.errors import RecipeError
-from training.recipes.catalogue import MNIST_RTS, RECIPES, find_recipe
+from training.recipes.catalogue import RECIPES, find_recipe
+from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from training.data.folders import Entry
-from training.recipes.catalogue import MY_IMAGES
+from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Size, change_recipe
 from training.recipes.sizing import canvas_for, fit_to_pictures, rectified_for
 

@@ -5,9 +5,11 @@ import pytest
 from tests.small_runs import begin
 from training.errors import RecipeError, RunError
 from training.evaluation.comparison import CONFUSIONS, CURVES, NOT_RUN, confusions, differences_table, holm, write_table
+from training.evaluation.confusions import confusion_matrix
 from training.evaluation.evaluation import evaluate
 from training.fitting.runs import Evaluation, Run
-from training.recipes.catalogue import DISTORTED_MNIST, KINDS, RECIPES
+from training.recipes.catalogue import RECIPES
+from training.recipes.digits import DISTORTED_MNIST, KINDS
 from training.recipes.recipe import Recipe, change_recipe
 from training.reports.study import STUDIES, cells, finished_runs, is_study, root_of, work
 
@@ -96,9 +98,10 @@ def test_seeds_are_averaged_with_their_spread(tiny: list[Recipe], data_root: Pat
     evaluations = [Run(tmp_path / f"mnist-rts-cnn-seed{seed}").evaluation() for seed in (0, 1)]
     for name in evaluations[0].class_accuracy:
         assert f"| {name} | {50 * sum(e.class_accuracy[name] for e in evaluations):.2f} |" in text
-    (sums,) = confusions({"mnist-rts-cnn": evaluations}).values()
+    (found,) = confusions({"mnist-rts-cnn": evaluations}).values()
+    sums = confusion_matrix(found, range(10))
     assert sums.sum() == sum(e.pictures for e in evaluations)
-    assert sums[0, 0] == sum(e.confusion[0][0] for e in evaluations)
+    assert sums[0, 0] == sum(confusion_matrix(e.confusions, range(10))[0, 0] for e in evaluations)
     assert (tmp_path / CONFUSIONS).stat().st_size > 1000
 
 
