@@ -21,7 +21,6 @@ import numpy as np
 import structlog
 import uvicorn
 import uvloop
-from imaging.limits import Limits
 from uvicorn.server import ServerState
 
 from benchmarks import artifacts

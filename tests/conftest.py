@@ -60,8 +60,8 @@ class Service(NamedTuple):
 
     def log(self) -> str:
         """Everything it has written to stderr."""
-        self.stderr.seek(0)
-        return self.stderr.read().decode()
+        file = self.stderr.fileno()  # whose position is the service's too, so it must not be moved
+        return os.pread(file, os.fstat(file).st_size, 0).decode()
 
     @property
     def address(self) -> tuple[str, int]:

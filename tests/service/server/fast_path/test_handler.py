@@ -143,6 +143,7 @@ def shape(answer: httpx.Response) -> dict[str, str]:
 
 def ends(service: Service) -> list[dict[str, Any]]:
     """What its log says of POST requests."""
+    assert all(line.startswith("{") for line in service.log().splitlines()), service.log()
     lines = [json.loads(line) for line in service.log().splitlines()]
     return [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
 
