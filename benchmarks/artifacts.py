@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from export.exporter import Destination, export_run
@@ -73,6 +74,18 @@ def main(models: Path) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run = Untrained.create(Path(folder) / name, recipe, 0, classes, Path(folder))
                 export_run(run, OnnxRuntime(), Destination(models, name, 1))
+
+
+def write_photograph(file: Path) -> Path:
+    """A JPEG of about the size of a photograph for the web: smooth areas, edges and noise, always the same."""
+    generator = np.random.default_rng(0)
+    smooth = Image.fromarray(generator.integers(0, 256, (24, 32, 3), np.uint8)).resize(
+        (480, 360), Image.Resampling.BICUBIC
+    )
+    noise = generator.normal(0, 14, (360, 480, 3))
+    picture = np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(picture).save(file, quality=80)
+    return file
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """stn-serve next to other model servers doing the same work, in one run.
 
     python -m benchmarks.serving [--rounds 5] [--seconds 3] [--model light] [--picture docs/pictures/digit.png]
-        [--connections 1 32] [--only stn-serve mosec]
+        [--connections 1 32] [--only stn-serve mosec] [--proxied] [--photograph]
 
 Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages; TorchServe needs Java, and
 is left out without it. Makes environments for the peers (benchmarks/*requirements.txt; TorchServe's takes several GB)
@@ -60,6 +60,18 @@ local file = io.open("{body}", "rb")
 wrk.body = file:read("*a")
 file:close()
 """
+PROXIED_LUA = """
+local count = 0
+function request()
+    count = count + 1
+    wrk.headers["X-Request-Id"] = string.format("%032x", count)
+    wrk.headers["X-Forwarded-For"] = string.format("203.0.%d.%d", math.floor(count / 250) % 250, count % 250)
+    wrk.headers["X-Forwarded-Proto"] = "https"
+    wrk.headers["traceparent"] = string.format("00-%032x-%016x-01", count, count)
+    return wrk.format()
+end
+"""
+"""What nginx and a tracing proxy add: different for each request."""
 
 
 class Case(NamedTuple):
@@ -77,6 +89,8 @@ class Case(NamedTuple):
 
 CASES = {
     "stn-serve": Case([*STN_SERVE, "--port", str(PORT)], "raw"),
+    "stn-serve without the fast path": Case([*STN_SERVE, "--fast-path", "false", "--port", str(PORT)], "raw"),
+    "stn-serve with busy polling": Case([*STN_SERVE, "--busy-poll-us", "100", "--port", str(PORT)], "raw"),
     "stn-serve, multipart": Case([*STN_SERVE, "--port", str(PORT)], "multipart"),
     "stn-serve, batches of 64": Case([*STN_SERVE, "--port", str(PORT)], "batch", "/predict/batch", BATCH),
     "mosec": Case([PYTHON, "benchmarks/peers/mosec_server.py", str(PORT)], "raw"),
@@ -118,8 +132,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--model", choices=("light", "signs"), default="light")
     parser.add_argument("--picture", type=Path, default=Path("docs/pictures/digit.png"))
+    parser.add_argument("--proxied", action="store_true", help="with the headers of a proxy, for every server")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument("--photograph", action="store_true", help="a JPEG of some 50 kB into the signs model instead")
     options = parser.parse_args()
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
@@ -128,11 +144,16 @@ def main() -> None:
         print("TorchServe is left out: java is missing; apt install default-jre-headless", file=sys.stderr)
         options.only.remove("TorchServe")
     artifacts.main(MODELS)
+    if options.photograph:
+        options.model, options.picture = "signs", artifacts.write_photograph(BUILD / "photograph.jpg")
     make_peers(options.only)
     os.environ |= {"ARTIFACT": str(MODELS.resolve() / options.model / "1"), "OPENBLAS_NUM_THREADS": "1"}
     os.environ |= {"BENTOML_DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     with tempfile.TemporaryDirectory() as folder:
-        scripts = {body: write_script(Path(folder), body, options.picture) for body in ("raw", "multipart", "batch")}
+        scripts = {
+            body: write_script(Path(folder), body, options.picture, proxied=options.proxied)
+            for body in ("raw", "multipart", "batch")
+        }
         compare(options.only, options.picture, options.model)
         results: dict[tuple[str, int], list[Measured]] = defaultdict(list)
         loops = []
@@ -162,8 +183,8 @@ def make_peers(names: list[str]) -> None:
             shutil.copy(requirements, installed)
 
 
-def write_script(folder: Path, body: str, picture: Path) -> Path:
-    """A wrk script that posts ``picture``, with its body beside it."""
+def write_script(folder: Path, body: str, picture: Path, *, proxied: bool = False) -> Path:
+    """A wrk script that posts ``picture``, with its body beside it; ``proxied`` as if it came through a proxy."""
     content, content_type = picture.read_bytes(), media_type(picture)
     if body != "raw":
         file = (picture.name, content, content_type)
@@ -172,7 +193,8 @@ def write_script(folder: Path, body: str, picture: Path) -> Path:
         content, content_type = request.read(), request.headers["content-type"]
     (folder / f"{body}.bin").write_bytes(content)
     script = folder / f"{body}.lua"
-    script.write_text(LUA.format(content_type=content_type, body=folder / f"{body}.bin"))
+    head = LUA.format(content_type=content_type, body=folder / f"{body}.bin")
+    script.write_text(head + (PROXIED_LUA if proxied else ""))
     return script
 
 

@@ -4,8 +4,8 @@
 
 Every stage is run thousands of times in a row on the same picture, in a processor that knows it by heart: in a request
 it takes up to twice as long. Best of several rounds. All of them is from the bytes of a request to those of its answer,
-directly and through the application (as with an X-Timeout-Ms). The rest, up to what `benchmarks.serving` says a request
-costs, is the kernel, and that the processor does not know it by heart.
+on the fast path and through the application, and to a refusal by a full queue. Ways are measured in turns. The rest, up
+to what `benchmarks.serving` says a request costs, is the kernel, and that the processor does not know it by heart.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time, sleep
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import structlog
@@ -37,7 +37,6 @@ from service.inference.preprocessing import Upload, examine_picture, preprocess
 from service.inference.registry import Model, load_models
 from service.request_context import Timings
 from service.responses import to_bytes
-from service.server.protocol import Connection
 from service.server.server import Server, calm_collector
 from service.settings import Settings
 
@@ -64,16 +63,25 @@ def main() -> None:
     print(f"model {options.model}, {options.picture}\n\n| stage | us a picture |\n|---|---|")
     upload = Upload(options.picture.read_bytes(), media_type(options.picture))
     stages(models.find(options.model, None), options.models, upload)
-    config = Server(create_app(settings, models=models), lambda: None).config
-    config.load()
     target = f"/predict?model={options.model}"
-    for way, header in (("directly", ""), ("through the application", "X-Timeout-Ms: 10000\r\n")):
-        head = f"POST {target} HTTP/1.1\r\nHost: h\r\n{header}Content-Type: {upload.content_type}\r\n"
-        data = f"{head}Content-Length: {len(upload.data)}\r\n\r\n".encode() + upload.data
-        alone, together, rested = uvloop.run(requests(config, data))
+    head = f"POST {target} HTTP/1.1\r\nHost: h\r\nContent-Type: {upload.content_type}\r\n"
+    data = f"{head}Content-Length: {len(upload.data)}\r\n\r\n".encode() + upload.data
+    configs = {}
+    for way, is_fast in (("on the fast path", True), ("through the application", False)):
+        config = Server(
+            create_app(settings.model_copy(update={"fast_path": is_fast}), models=models), lambda: None
+        ).config
+        config.load()
+        configs[way] = config
+    calm_collector()
+    for way, (alone, together, rested) in uvloop.run(answers(configs, data)).items():
         print(f"| all of it {way}, a request after the other | {alone:.1f} |")
         print(f"| the same, after pauses of {PAUSE_S * 1e6:.0f} us | {rested:.1f} |")
         print(f"| all of it {way}, {BATCH} requests at once, each | {together:.1f} |")
+    limiter = models.find(options.model, None).room
+    limiter.take(settings.max_queue, 0)
+    refused = uvloop.run(refusals(configs["on the fast path"], data))
+    print(f"| a refusal by a full queue | {refused:.1f} |")
 
 
 def stages(model: Model, models: Path, upload: Upload) -> None:
@@ -118,47 +126,63 @@ class Client(asyncio.Transport):
 
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__()
-        self._connection = cast(type[Connection], config.http_protocol_class)(config, state, {})
+        self._connection = cast(Any, config.http_protocol_class)(config, state, {})
         self._connection.connection_made(self)
-        self._answered: asyncio.Future[None] | None = None
+        self._answered: asyncio.Future[bytes] | None = None
 
-    def ask(self, data: bytes) -> asyncio.Future[None]:
-        """Send a request; done when it is answered."""
+    def ask(self, data: bytes) -> asyncio.Future[bytes]:
+        """Send a request; done when it is answered, with the status."""
         self._answered = asyncio.get_running_loop().create_future()
         self._connection.data_received(data)
         return self._answered
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert bytes(data[:13]) == b"HTTP/1.1 200 ", bytes(data)
         if self._answered is not None:
-            self._answered.set_result(None)
+            self._answered.set_result(bytes(data[9:12]))
 
     def is_closing(self) -> bool:
         return False
 
 
-async def requests(config: uvicorn.Config, data: bytes) -> tuple[float, float, float]:
+async def answers(configs: dict[str, uvicorn.Config], data: bytes) -> dict[str, tuple[float, float, float]]:
     """Microseconds of a request: one after the other and together, of the processor; after a pause, by the clock."""
+    clients = {way: (config, ServerState()) for way, config in configs.items()}
+    ways = {way: [Client(config, state) for _ in range(BATCH)] for way, (config, state) in clients.items()}
+    alone, together = dict.fromkeys(ways, float("inf")), dict.fromkeys(ways, float("inf"))
+    rested: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, (first, *others) in ways.items():
+            started = process_time()
+            for _ in range(REQUESTS):
+                assert await first.ask(data) == b"200"
+            alone[way] = min(alone[way], process_time() - started)
+            started = process_time()
+            for _ in range(REQUESTS // BATCH):
+                await asyncio.gather(*(client.ask(data) for client in (first, *others)))
+            together[way] = min(together[way], process_time() - started)
+            for _ in range(REQUESTS // ROUNDS):
+                sleep(PAUSE_S)  # noqa: ASYNC251 - the processor is to sleep too, as it does between requests
+                started = perf_counter()
+                await first.ask(data)
+                rested[way].append(perf_counter() - started)
+    scale = 1e6 / REQUESTS
+    return {way: (alone[way] * scale, together[way] * scale, median(rested[way]) * 1e6) for way in ways}
+
+
+async def refusals(config: uvicorn.Config, data: bytes) -> float:
+    """Microseconds of processor time of a refusal."""
     state = ServerState()
-    first, *others = (Client(config, state) for _ in range(BATCH))
-    calm_collector()
-    alone = together = float("inf")
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    in_progress: Any = {asyncio.ensure_future(asyncio.shield(never)) for _ in range(100)}
+    state.tasks |= in_progress
+    client = Client(config, state)
+    best = float("inf")
     for _ in range(ROUNDS):
         started = process_time()
         for _ in range(REQUESTS):
-            await first.ask(data)
-        alone = min(alone, process_time() - started)
-        started = process_time()
-        for _ in range(REQUESTS // BATCH):
-            await asyncio.gather(*(client.ask(data) for client in (first, *others)))
-        together = min(together, process_time() - started)
-    rested = []
-    for _ in range(REQUESTS):
-        sleep(PAUSE_S)  # noqa: ASYNC251 - the processor is to sleep too, as it does between requests of one client
-        started = perf_counter()
-        await first.ask(data)
-        rested.append(perf_counter() - started)
-    return alone / REQUESTS * 1e6, together / REQUESTS * 1e6, median(rested) * 1e6
+            assert await client.ask(data) == b"429"
+        best = min(best, process_time() - started)
+    return best / REQUESTS * 1e6
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ def create_state(
         recorder=recorder,
         log_writer=log_writer,
         access_log=AccessLog(settings, recorder, log_writer, redactor),
+        rate_limiter=RateLimiter(settings.rate_limit) if settings.rate_limit else None,
         models=models,
         worker=worker,
         tracer=create_tracer() if settings.traces else None,
@@ -145,8 +146,8 @@ def create_middleware(state: ServiceState) -> list[Middleware]:
     if settings.cors_origins:
         middleware.append(Middleware(CORSMiddleware, **cors_options(settings.cors_origins)))
     middleware += [Middleware(ErrorMiddleware), Middleware(AuthMiddleware, state.policy)]
-    if settings.rate_limit:
-        middleware.append(Middleware(RateLimitMiddleware, RateLimiter(settings.rate_limit)))
+    if state.rate_limiter is not None:
+        middleware.append(Middleware(RateLimitMiddleware, state.rate_limiter))
     return middleware
 
 

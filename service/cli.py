@@ -12,7 +12,8 @@ from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
 from service.redaction import Redactor
 from service.repository.repository import initial_statuses
-from service.server.server import Server, listen
+from service.server.listening import listen, url_of
+from service.server.server import Server
 from service.settings import Settings, load_settings
 from service.workers.supervisor import Supervisor
 
@@ -43,8 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def announcement(settings: Settings, models: Models, listener: socket.socket) -> str:
     """The line that says what is served, and where."""
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = url_of(listener)
     served = ", ".join(f"{model.name}/{model.version} on {model.device}" for model in models)
     workers = f" with {settings.workers} workers" if settings.workers > 1 else ""
     return f"stn-serve {__version__} serves {served}{workers} at {address} (docs: {address}/docs)"

@@ -166,11 +166,14 @@ class InvalidParameterError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """As many pictures are waiting as may; try again a little later."""
+    """As many pictures are waiting as may; `Retry-After` says when there will be room again."""
 
     status = 429
     code = "queue_full"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # of this one alone
 
 
 class RateLimitedError(RequestError):

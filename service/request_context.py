@@ -94,13 +94,6 @@ class RequestContext:
             if not answer.done():
                 answer.set_exception(ClientDisconnect())
 
-    def like(self, request_id: str) -> "RequestContext":
-        """The context of another request that begins now and ends in the same way."""
-        other = RequestContext(request_id)
-        other.status, other.error = self.status, self.error
-        other.route, other.model, other.version = self.route, self.model, self.version
-        return other
-
 
 def route_of(exchange: RequestContext, scope: Mapping[str, Any]) -> str | None:
     """The documented path of a request, recorded or found by the router; None for paths that clients invent."""

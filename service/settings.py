@@ -107,8 +107,28 @@ class Settings(BaseSettings):
     drift_window: int = Field(
         1000, ge=0, description="last pictures of a model that drift is told from, in each worker; 0 tells none"
     )
+    keep_alive_s: Count = Field(
+        75, description="seconds that a connection may be idle; must be longer than a proxy in front keeps it"
+    )
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9_.~-]+)*$",
+        description="path at which a proxy offers the service, like /ml; the proxy takes it away",
+    )
+    forwarded_allow_ips: str = Field(
+        "",
+        description="proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses and networks, "
+        "separated by commas, or *; empty: none",
+    )
+    fast_path: bool = Field(
+        True, description="answer POST /predict and /predict/batch without ASGI; off is slower and answers the same"
+    )
     busy_poll_us: int = Field(
-        100, ge=0, le=10_000, description="microseconds after an answer before the idle service sleeps; 0 saves power"
+        0,
+        ge=0,
+        le=10_000,
+        description="microseconds after an answer for which the idle service looks for the next request before it "
+        "sleeps: a single client waits less, and the processor works more; 0 never",
     )
     shutdown_timeout_s: Count = Field(
         30, description="seconds that requests under way have to end when the service stops"

@@ -17,6 +17,7 @@ from service.metrics.multiprocess import SharedMetrics, WorkerSlot
 from service.metrics.recorder import Recorder
 from service.middleware.access_log import AccessLog
 from service.middleware.auth import AccessPolicy
+from service.middleware.rate_limit import RateLimiter
 from service.redaction import Redactor
 from service.repository.repository import Repository
 from service.settings import Settings
@@ -77,6 +78,7 @@ class ServiceState:
     recorder: Recorder
     log_writer: LogWriter
     access_log: AccessLog
+    rate_limiter: RateLimiter | None = None
     models: Models | None = None
     """The models that the next start takes; it loads them if there are none."""
     worker: Worker | None = None

@@ -20,6 +20,8 @@ REPOSITORY = Path(__file__).parents[1]
 START_S = 60
 """Longest time to the first line or, for a start that fails, to the exit; generous, as the machine may be busy."""
 STOP_S = 30
+FAST_PATH = os.environ.get("STN_TEST_FAST_PATH", "on")
+"""With ``off``, all services that tests start answer through the application alone."""
 
 
 COSTLY_NAMES = {
@@ -58,8 +60,8 @@ class Service(NamedTuple):
 
     def log(self) -> str:
         """Everything it has written to stderr."""
-        self.stderr.seek(0)
-        return self.stderr.read().decode()
+        file = self.stderr.fileno()  # whose position is the service's too, so it must not be moved
+        return os.pread(file, os.fstat(file).st_size, 0).decode()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -83,7 +85,8 @@ def command(flags: Sequence[object], python: Sequence[str] = (), module: Sequenc
 
 def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without settings of the service, and ``env``."""
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith("STN_")} | dict(env)
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("STN_")}
+    return kept | {"STN_FAST_PATH": FAST_PATH} | dict(env)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from service.errors import QueueFullError, RequestTimeoutError, TooLargeError
 
 SHARE_OF_ARRIVING = 0.5
 """Of the bytes of a limiter, the share that bodies may hold while they are still arriving."""
+MAX_RETRY_AFTER_S = 60
+"""The longest time that a client is told to wait."""
 MEMORY_S = 1.0
 """Time constant of the average that tells how fast a body arrives."""
 
@@ -32,6 +34,11 @@ class CapacityLimiter:
         """Of the pictures, those that wait in the admission queue."""
         self.let_in = self.let_in_bytes = 0
         """Pictures that have just left the admission queue and take their capacity in the next turn of the loop."""
+        self._rate = 0.0
+        """Pictures a second that were answered in the last window; 0 before the first."""
+        self._window_began = 0.0
+        self._answered = 0
+        """Pictures that were answered since then."""
 
     def fits(self, pictures: int, size: int) -> bool:
         """Whether there is capacity for so much, besides the pictures that have just left the admission queue."""
@@ -51,13 +58,33 @@ class CapacityLimiter:
             QueueFullError: there is not enough.
         """
         if self.pictures + pictures > self._max_pictures:
-            raise QueueFullError(f"{self.pictures} pictures are waiting already; try again a little later")
+            raise self.full()
         while self.bytes + size > self._max_bytes and self._excess:
             self._slowest().drop()
         if self.bytes + size > self._max_bytes:
-            raise QueueFullError(f"{self.bytes} bytes of pictures are waiting already; try again a little later")
+            raise self.full()
+        if not self.pictures and pictures:
+            self._window_began, self._answered = monotonic(), 0
         self.pictures += pictures
         self.bytes += size
+
+    def full(self) -> QueueFullError:
+        """The error for a request that does not fit, which says when there will be capacity."""
+        waiting = f"{self.pictures} pictures of together {self.bytes} bytes"
+        return QueueFullError(f"{waiting} are waiting already; try again a little later", self.retry_after_s())
+
+    def retry_after_s(self) -> int:
+        """Seconds in which the waiting pictures will be answered at the latest rate; 1 while no rate is known."""
+        elapsed_s = monotonic() - self._window_began
+        rate = self._answered / elapsed_s if self._answered and elapsed_s > 0 else self._rate
+        return min(MAX_RETRY_AFTER_S, max(1, math.ceil(self.pictures / rate))) if rate else 1
+
+    def note_answered(self, pictures: int) -> None:
+        """Count ``pictures`` whose request has been answered; they make the rate."""
+        self._answered += pictures
+        elapsed_s = monotonic() - self._window_began
+        if elapsed_s > MEMORY_S:
+            self._rate, self._window_began, self._answered = self._answered / elapsed_s, monotonic(), 0
 
     def give_back(self, pictures: int, size: int) -> None:
         """Return capacity that was taken."""
@@ -220,3 +247,5 @@ class Permit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._room.give_back(self._pictures, self._bytes)
+        if self._pictures:
+            self._room.note_answered(self._pictures)

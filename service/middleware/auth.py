@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ForbiddenError, HeadTooLargeError, RateLimitedError, RequestError, UnauthorizedError
 from service.middleware.api_keys import hash_key, load_keys
-from service.middleware.request_id import headers_of
 from service.request_context import path_within, record_key
 from service.responses import error_response, send_response
 from service.settings import Settings
@@ -125,20 +124,6 @@ class AccessPolicy:
         name = self._admin(headers) if access is Access.ADMIN else self._user(headers)
         record_key(name)
         return Principal(name, access)
-
-    def owner(self, headers: bytes) -> Principal | None:
-        """The principal of a request with these header lines, or None if only the application may decide about it.
-
-        That is so if it lacks a key or has too many headers, and where each request has to be counted for the rates.
-        """
-        if self._has_rates or headers.count(b"\n") > MAX_HEADERS:
-            return None
-        if self.all_open:
-            return EVERYBODY
-        try:
-            return Principal(self._user(headers_of(headers)))
-        except RequestError:
-            return None
 
     def is_key(self, text: bytes) -> bool:
         """Whether ``text`` is a key of a user or an administrator."""

@@ -24,14 +24,10 @@ class RateLimitMiddleware:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
-            principal: Principal = scope["principal"]
-            if principal.access is not Access.OPEN:
-                address = (scope.get("client") or ("",))[0]
-                client = f"address {address}" if principal.key is None else f"key {principal.key}"
-                try:
-                    self._limiter.count(client)
-                except RateLimitedError as error:
-                    return send_response(send, error_response(error, path_within(scope)))
+            try:
+                self._limiter.admit(scope["principal"], (scope.get("client") or ("",))[0])
+            except RateLimitedError as error:
+                return send_response(send, error_response(error, path_within(scope)))
         return self._app(scope, receive, send)
 
 
@@ -49,6 +45,11 @@ class RateLimiter:
         except ValueError as error:
             raise SettingsError(f"--rate-limit {limits!r} is not like 100/second or 10/second;1000/hour") from error
         self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def admit(self, principal: Principal, address: str) -> None:
+        """Count a request of ``principal`` that came from ``address``, unless everybody may send it; see `count`."""
+        if principal.access is not Access.OPEN:
+            self.count(f"address {address}" if principal.key is None else f"key {principal.key}")
 
     def count(self, client: str) -> None:
         """Count a request of ``client``.

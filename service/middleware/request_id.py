@@ -28,10 +28,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = given_id(scope["headers"])
-        if given is not None and not self._redactor.is_clean(given):
-            given = None
-        context = RequestContext(given or new_id(), scope.get("held_s", 0.0))
+        context = RequestContext(request_id(scope["headers"], self._redactor))
         current.set(context)
         scope["exchange"] = context
 
@@ -64,12 +61,7 @@ def given_id(headers: Headers) -> str | None:
     return None
 
 
-def request_id(headers: Headers) -> str:
-    """The id that the client gave its request, else a new one."""
-    return given_id(headers) or new_id()
-
-
-def headers_of(head: bytes) -> list[tuple[bytes, bytes]]:
-    """Names in lower case and values of the header lines in ``head``."""
-    lines = (line.partition(b":") for line in head.split(b"\r\n"))
-    return [(name.strip().lower(), value.strip()) for name, _, value in lines]
+def request_id(headers: Headers, redactor: Redactor) -> str:
+    """The id that the client gave its request, else a new one; ``redactor`` recognises ids that are keys."""
+    given = given_id(headers)
+    return given if given is not None and redactor.is_clean(given) else new_id()

@@ -1,356 +1,380 @@
-"""HTTP on the wire: uvicorn's, which also has no patience with clients that never finish, and speaks JSON about it.
+"""HTTP/1.1 for uvicorn: limits, time-outs, keep-alive, pipelining and flow control of a connection.
 
-A connection's requests are answered one after the other. What comes while one is answered is kept as it came, and
-reading goes on, so that a client that leaves is noticed; only what came in the same packet is parsed ahead.
+A connection answers one request after the other. What has arrived behind the current request stays as bytes until that
+is answered, and reading stops when there are many of them.
 """
 
 import asyncio
-import re
+from collections.abc import Coroutine
 from typing import Any, cast
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import uvicorn
+from starlette.types import ASGIApp, Scope
+from uvicorn.server import ServerState
 
-from service.errors import BadRequestError, HeadTooLargeError, RequestError, RequestTimeoutError
-from service.middleware.access_log import AccessLog, record_end
-from service.middleware.request_id import new_id
+from service.errors import RequestError, RequestTimeoutError
+from service.middleware.access_log import record_end
+from service.middleware.request_id import new_id, request_id
 from service.request_context import RequestContext
 from service.responses import Header, RawResponse, error_response, to_http
-from service.server.fast_path.admission_queue import AdmissionQueue, QueuedRequest
-from service.server.fast_path.busy_poll import BusyPoll
-from service.server.fast_path.handler import FastPathHandler
-from service.server.fast_path.heads import HEAD_END, Arrival, Heads
-from service.server.fast_path.write_buffer import CorkedTransport, WriteBuffer
+from service.server.asgi_cycle import ASGICycle
+from service.server.deadline import Deadline, Phase
+from service.server.fast_path.write_buffer import CorkedTransport
+from service.server.http_request import HIGH_WATER, HTTPRequest
+from service.server.message_reader import MessageReader
+from service.server.options import ProtocolOptions
+from service.server.proxy_headers import Address, plain_host
 
-MAX_HEAD = 64 * 2**10
-"""Bytes of a head, or behind a body's last chunk, that is not whole yet, besides those of one read."""
 MAX_KEPT = 64 * 2**10
-"""Bytes that are kept while a request is answered, besides those of one read."""
-MOMENT_S = 0.02
-"""How far a body may be behind its head, for both to be looked at together."""
-UPGRADE = re.compile(rb"\r\nupgrade", re.IGNORECASE)
-IGNORED = b"\r\nx-grade"
+"""Bytes behind the current request that are kept before reading stops, besides those of one read."""
+SMALL_BODY = 64 * 2**10
+"""Bytes of a body that the fast path waits for before it takes a request; it begins to read a larger one at once."""
+MESSAGES_A_TURN = 16
+"""Requests of one connection that are handled in a turn of the event loop."""
+CLOSE_HEADER = (b"Connection", b"close")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 log = structlog.get_logger(__name__)
 
 
-class Connection(HttpToolsProtocol):
+class HTTPProtocol(asyncio.Protocol):
     """A connection to a client."""
 
-    request_timeout_s: float
-    """Seconds that a request may take to arrive whole, and an answer to be read on."""
-    header_timeout_s: float
-    """Seconds that its head may take."""
-    lines: AccessLog
-    heads: Heads
-    turnstile: AdmissionQueue
-    direct: FastPathHandler | None
-    """Answers what needs no parser; None where all is to pass through the application."""
-    common: tuple[Header, ...]
-    """Headers of all answers that do not come from the application."""
-    outbox: WriteBuffer
-    vigil: BusyPoll
+    options: ProtocolOptions
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.held: QueuedRequest | None = None
-        self.url = b""
-        self._answered: RequestResponseCycle | None = None
-        """The request that the application answers."""
-        self._answered_directly: RequestContext | None = None
-        """The request that is being answered without it."""
-        self._is_whole = True
-        """Whether the request whose head came last has arrived whole."""
-        self._got_on = False
-        """Whether a head, a piece of a body or a request ended in what was parsed last."""
-        self._head_bytes = 0
-        """Since then."""
-        self._patience: asyncio.TimerHandle | None = None
-        self._patient_with_head = True
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Uvicorn calls this for each connection."""
+        self._app: ASGIApp = config.loaded_app
+        self._asgi_version = config.asgi_version
+        self._root_path = config.root_path
+        self._state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._reader = MessageReader(self)
+        limits = {
+            Phase.CONNECTED: self.options.header_timeout_s,
+            Phase.IDLE: self.options.keep_alive_s,
+            Phase.HEAD: self.options.header_timeout_s,
+            Phase.BODY: self.options.request_timeout_s,
+            Phase.READER: self.options.request_timeout_s,
+        }
+        self._deadline = Deadline(self._loop, limits, self._expired)
+        self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
+        self._transport: CorkedTransport = None  # type: ignore[assignment]
+        self._peer: Address | None = None
+        self._server: Address | None = None
+        self._scheme = "http"
+        self._active: HTTPRequest | None = None
+        """The request that is to be answered next."""
+        self._is_advancing = False
+        self._ignores_input = False
+        """Whether something came that cannot be read: nothing behind it counts."""
         self._is_last = False
-        self._is_deaf = False
-        """Whether something came that cannot be read; nothing behind it counts."""
-        self._more = b""
-        """What came while a request was held or answered."""
-        self._head = b""
-        """Of a request that is not parsed yet, since its body may be a moment behind."""
-        self._moment: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
+        """Whether the server stops: the connection closes with the next answer."""
+        self._has_answered = False
+        self._is_reading = True
+        self._drained: asyncio.Future[None] | None = None
+        """Done when the client has read enough; None while there is no need to wait."""
+        self._unsent = 0
+        """Bytes that the client had still to read when that was last looked at."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(CorkedTransport(transport, self.outbox, self.tasks))  # type: ignore[arg-type]
-        self._patience = self.loop.call_later(self.header_timeout_s, self._lose_patience)
+    # The transport calls these.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._raw = cast(asyncio.Transport, transport)
+        self._transport = CorkedTransport(self._raw, self.options.write_buffer, self._state.tasks)
+        self._peer = address_of(transport, "peername")
+        self._server = address_of(transport, "sockname")
+        self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn only calls `shutdown`
+        self._set_deadline()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
+        """Take what has arrived."""
+        if self._ignores_input:
             return
-        if self._is_busy():
-            self._more += data
-            if len(self._more) > MAX_KEPT:
-                self.flow.pause_reading()
-            return
-        if self._head:
-            data = self._take_head() + data
-        arrival = None if self._in_message else self.heads.read(data)
-        if arrival is None:
-            self._parse(without_upgrade(data) if self._is_whole else data)
-        elif not arrival.is_whole:
-            self.await_body(data)
-        elif self.turnstile.is_open(len(self.tasks)) or self.turnstile.admits(self, arrival):
-            self.go_on(arrival, 0.0)
-        elif self.held is not None:
-            self._wait_no_more()
-            self._unset_keepalive_if_required()
-
-    @property
-    def _in_head(self) -> bool:
-        """Whether a request has begun to arrive, and its head is not whole."""
-        return self.scope is not None and "method" not in self.scope
-
-    @property
-    def _in_message(self) -> bool:
-        """Whether a request has begun to arrive, and is not whole."""
-        return not self._is_whole or self._in_head
-
-    def _is_busy(self) -> bool:
-        """Whether what comes now has to wait until a request is answered, or its answer read."""
-        if self.held is not None or self._answered_directly is not None or self.flow.write_paused or self._is_deaf:
-            return True
-        return self._answered is not None and (bool(self.pipeline) or not self._in_message)
-
-    def go_on(self, arrival: Arrival, held_s: float) -> None:
-        """Have a request answered that has come whole, and has waited for so long."""
-        if self.direct is None or arrival.head.personal:
-            self._parse(arrival.data)
-            if self.cycle is not None and not self.transport.is_closing():
-                cast(dict[str, Any], self.cycle.scope)["held_s"] = held_s  # before the first step of its task
-                self.cycle.keep_alive = self.cycle.keep_alive and not self._is_last
-            return
-        self._wait_no_more()
-        self._unset_keepalive_if_required()
-        self._answered_directly = exchange = RequestContext(arrival.head.id or new_id(), held_s)
-        task = self.loop.create_task(self.direct.answer(self, arrival, exchange))
-        task.add_done_callback(self._ended)
-        self.tasks.add(task)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """What was to answer a request has ended; if not as it should, nobody is left waiting."""
-        self.tasks.discard(task)
-        if task.cancelled():  # before it began
-            self.transport.abort()
-        elif (error := task.exception()) is not None:
-            log.error("unhandled_exception", error=repr(error))
-            self.transport.abort()
-
-    def _parse(self, data: bytes) -> None:
-        self._got_on = False
-        super().data_received(data)
-        self._head_bytes = 0 if self._got_on else self._head_bytes + len(data)
-        if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
-            self._refuse(HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less"))
-        if self._is_busy():
-            self.flow.resume_reading()  # to notice who leaves
-            self._wait_no_more()
-        else:
-            self._mind_the_time()
-
-    def on_headers_complete(self) -> None:
-        self._is_whole = False
-        self._got_on = True
-        super().on_headers_complete()
-        self.headers = []  # those behind the body are nobody's
-        if not self.pipeline:
-            self._answered = self.cycle
-
-    def on_body(self, body: bytes) -> None:
-        self._got_on = True
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._is_whole = True
-        self._got_on = True
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        self._answered = self.pipeline[-1][0] if self.pipeline else None
-        super().on_response_complete()
-        self.vigil.answered(self.tasks)
-        if self._more or self._in_message:
-            self._go_on()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """The parser has ended a request at its head, since it asks for another protocol in more than one piece."""
-        if self.scope["method"] != "CONNECT":
-            self.cycle.more_body = True  # whatever the parser says
-            self.send_400_response("only HTTP/1.1 is spoken here, leave out the header Upgrade")
-
-    def _go_on(self) -> None:
-        """With what came meanwhile."""
-        if self.transport.is_closing():
-            return
-        if self._more and not self._is_busy():
-            more, self._more = self._more, b""
-            self.flow.resume_reading()
-            self.data_received(more)
-        else:
-            self._mind_the_time()
-
-    def reply(self, reply: RawResponse, request_id: str) -> None:
-        """Answer a request that was not parsed, and go on with what comes next."""
-        self._answered_directly = None
-        self._unset_keepalive_if_required()
-        self.vigil.answered(self.tasks)
-        self._write(reply, request_id, last=self._is_last)
-        if self._is_last:
-            self.transport.close()
-        else:
-            self._go_on()
-
-    def _write(self, reply: RawResponse, request_id: str, *, last: bool) -> None:
-        common = (*self.server_state.default_headers, *self.common)  # the server's has the date
-        self.transport.write(to_http(reply, request_id, common, last=last))
-
-    def await_body(self, head: bytes) -> None:
-        """Wait a moment for the body behind ``head``: both together may need no parser, and be held or refused."""
-        self._wait_no_more()
-        self._unset_keepalive_if_required()
-        self._head = head
-        self._moment = self.loop.call_later(MOMENT_S, self._await_no_longer)
-
-    def _await_no_longer(self) -> None:
-        if self._head:
-            self._parse(self._take_head())
-
-    def _take_head(self) -> bytes:
-        head, self._head = self._head, b""
-        if self._moment is not None:
-            self._moment.cancel()
-            self._moment = None
-        return head
-
-    def shutdown(self) -> None:
-        """Answer what has come, then close."""
-        self._await_no_longer()
-        if self.held is None and self._answered_directly is None:
-            super().shutdown()
-        self._is_last = True
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_reader(self.transport.get_write_buffer_size())
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._unread is not None:
-            self._unread.cancel()
-        self._go_on()
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        if not self.flow.write_paused and (size := self.transport.get_write_buffer_size()):
-            self._watch_reader(size)
-
-    def _watch_reader(self, size: int) -> None:
-        """Let a client go that reads nothing of the ``size`` bytes that wait for it."""
-
-        def look() -> None:
-            left = self.transport.get_write_buffer_size()
-            if left < size:
-                self._watch_reader(left)
-            else:
-                self.transport.abort()
-
-        self._unread = self.loop.call_later(self.request_timeout_s, look)
-
-    def _wait_no_more(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _mind_the_time(self) -> None:
-        """Give what is to arrive now its time: the rest of a head, the rest of a body, another request."""
-        if self._is_busy() or not self._in_message:
-            self._wait_no_more()
-            under_way = self._answered or self._answered_directly or self.held or self._more
-            if not under_way and self.timeout_keep_alive_task is None:
-                self.timeout_keep_alive_task = self.loop.call_later(
-                    self.timeout_keep_alive, self.timeout_keep_alive_handler
-                )
-        elif self._patience is None or self._patient_with_head != self._in_head:
-            self._wait_no_more()
-            self._patient_with_head = self._in_head
-            wait_s = self.header_timeout_s if self._in_head else self.request_timeout_s
-            self._patience = self.loop.call_later(wait_s, self._lose_patience)
+        self._reader.add(data)
+        self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._patience, self._unread):
-            if timer is not None:
-                timer.cancel()
-        if self._answered is not None:
-            disconnect(self._answered)
-        exchange = self._answered_directly or context_of(self._answered)
-        if exchange is not None:
-            exchange.leave()
-        self.turnstile.leave(self, self._take_head())
-        super().connection_lost(exc)
+        """Have nobody work for a client that has gone, and let go of everything that refers back to here."""
+        self._state.connections.discard(self)
+        self._ignores_input = True
+        self._deadline.stop()
+        request, self._active = self._active or self._reader.request, None
+        if request is not None:
+            request.disconnect()
+            if request.is_fast and self.options.fast_path is not None:
+                self.options.fast_path.leave(request)
+        if self._drained is not None:
+            self._drained.set_result(None)
+        self._reader.close()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
-        self._refuse(BadRequestError(f"{msg.rstrip('.')}; send HTTP/1.1 as RFC 9112 has it"))
+    def eof_received(self) -> None:
+        """Close: a client that sends nothing more is taken to have left, as most that do so have."""
 
-    def _lose_patience(self) -> None:
-        """Refuse a request that does not arrive; one that never began is let go without a word."""
-        if self.transport.is_closing():
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+            self._unsent = self._raw.get_write_buffer_size()
+            self._set_deadline()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.set_result(None)
+            self._advance()
+
+    # Uvicorn calls this.
+
+    def shutdown(self) -> None:
+        """Answer the request that has begun to arrive, then close."""
+        self._is_last = True
+        request = self._reader.request
+        if request is not None and request.has_head and not request.is_started and not request.is_answered:
+            self._begin(request)  # uvicorn waits for its task, and cancels it in the end
+        elif self._active is None:
+            self._close()
+
+    # The request, the application and the fast path call these.
+
+    def request_body(self, request: HTTPRequest) -> None:
+        """Ask the client for more of the body of ``request``."""
+        if request.awaits_continue:
+            request.awaits_continue = False
+            self.write(CONTINUE)
+        self._resume_reading()
+
+    def default_headers(self) -> list[Header]:
+        """Return the headers that the server adds to each answer: the date."""
+        return self._state.default_headers
+
+    def keeps_alive(self, request: HTTPRequest) -> bool:
+        """Whether another request may follow ``request``: not if its client still waits to send the body."""
+        return request.keep_alive and not self._is_last and not request.awaits_continue
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough of what was written."""
+        if self._drained is not None:
+            await asyncio.shield(self._drained)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``."""
+        self._transport.write(data)
+
+    def respond(self, request: HTTPRequest, response: RawResponse, request_id: str) -> None:
+        """Answer ``request`` without ASGI."""
+        if request.is_disconnected:
             return
-        refused_already = not self._in_head and self._answered is None
-        if not self._in_message or refused_already:
-            self.transport.close()
+        closes = response.error is not None and CLOSE_HEADER in response.headers
+        request.keep_alive = self.keeps_alive(request) and not closes
+        headers = (*self._state.default_headers, *self.options.headers)
+        self.write(to_http(response, request_id, headers, last=not (request.keep_alive or closes)))
+        self.answered(request)
+
+    def answered(self, request: HTTPRequest) -> None:
+        """Go on: the answer to ``request`` has been written."""
+        self._state.total_requests += 1
+        self.options.busy_poll.answered(self._state.tasks)
+        request.finish()
+        self._active = None
+        self._has_answered = True
+        if request.keep_alive and not self._ignores_input:
+            self._advance()
+        else:
+            self._close()
+
+    def abort(self) -> None:
+        """Break the connection."""
+        self._raw.abort()
+
+    def start(self, request: HTTPRequest, work: Coroutine[Any, Any, None]) -> None:
+        """Run the coroutine ``work``, which answers ``request``."""
+        request.is_started = True
+        task = self._loop.create_task(work)
+        self._state.tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    @property
+    def requests_in_progress(self) -> int:
+        """Requests of all connections that are being answered."""
+        return len(self._state.tasks)
+
+    # The rest is what happens in between.
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._state.tasks.discard(task)
+        if self.options.fast_path is not None:
+            self.options.fast_path.task_ended()
+        if task.cancelled():  # before it began
+            self.abort()
+        elif (error := task.exception()) is not None:
+            log.error("unhandled_exception", error=repr(error))
+            self.abort()
+
+    def _advance(self) -> None:
+        """Parse what has arrived, as far as it can be used now."""
+        if self._is_advancing or self._raw.is_closing():
             return
-        waited_s = self.header_timeout_s if self._in_head else self.request_timeout_s
-        self._refuse(RequestTimeoutError(f"the request did not arrive whole within {waited_s:g} s; send it again"))
+        self._is_advancing = True
+        reader, messages = self._reader, 0
+        while reader.unread and not self._must_wait():
+            if messages == MESSAGES_A_TURN:
+                self._loop.call_soon(self._advance)
+                break
+            try:
+                has_head = reader.read()
+            except RequestError as error:
+                self._refuse(error)
+                break
+            request = reader.request
+            if request is None:
+                continue
+            if has_head:
+                self._take_head(request)
+            if request.buffered > HIGH_WATER:
+                self._pause_reading()
+            if request.is_complete:
+                messages += 1
+                reader.finish()
+                if not (request.is_started or request.is_answered):
+                    self._begin(request)
+        self._is_advancing = False
+        if reader.unread > MAX_KEPT:
+            self._pause_reading()
+        elif reader.request is None or reader.request.is_answered:
+            self._resume_reading()  # also to notice a client that leaves
+        self._set_deadline()
+
+    def _must_wait(self) -> bool:
+        """Whether what has arrived has to wait for an answer, or for the client to read one."""
+        if self._ignores_input:
+            return True
+        return self._reader.request is None and (self._active is not None or self._drained is not None)
+
+    def _take_head(self, request: HTTPRequest) -> None:
+        """Decide who answers ``request``, of which the head has arrived."""
+        request.client, request.scheme = self.options.proxies.resolve(self._peer, self._scheme, request.headers)
+        self._active = request
+        fast_path = self.options.fast_path
+        request.is_fast = fast_path is not None and fast_path.takes(request)
+        is_small = request.content_length is not None and request.content_length <= SMALL_BODY
+        if not (request.is_fast and is_small) or (request.awaits_continue and not request.is_complete):
+            self._begin(request)
+
+    def _begin(self, request: HTTPRequest) -> None:
+        """Have ``request`` answered."""
+        if request.is_fast and self.options.fast_path is not None:
+            request.is_started = True
+            if self._root_path:
+                request.logged_path = self._root_path + request.decoded_path
+            self.options.fast_path.begin(self, request)
+        else:
+            request.scope = scope = self._scope(request)
+            self.start(request, ASGICycle(self, request, scope).run(self._app))
+
+    def _scope(self, request: HTTPRequest) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": self._asgi_version, "spec_version": "2.3"},
+            "http_version": request.http_version,
+            "server": self._server,
+            "client": request.client,
+            "scheme": request.scheme,
+            "method": request.method.decode("ascii"),
+            "root_path": self._root_path,
+            "path": self._root_path + request.decoded_path,
+            "raw_path": self._root_path.encode() + request.path,
+            "query_string": request.query,
+            "headers": request.headers,
+            "state": self._app_state.copy(),
+        }
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer what arrives with ``error`` and close; not before what came ahead of it is answered."""
-        under_way = self._answered
-        if under_way is not None and not under_way.more_body:
-            self._answer_no_more(under_way)
+        """Answer what is arriving with ``error``, and close; an answer that has begun is never followed by another."""
+        self._ignores_input = True
+        request = self._reader.request
+        self._reader.finish()
+        if request is not None and request.is_started:
+            request.fail(error)
+            if request.is_answered:
+                self._close()
             return
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        known = context_of(under_way)
-        exchange = known or RequestContext(new_id())
-        exchange.status, exchange.error = error.status, error.code
-        if known is None:
-            record_end(exchange, self.lines, "", path, self.client)
-        self._write(error_response(error, path), exchange.id, last=True)
-        self.transport.close()
-        if under_way is not None:
-            disconnect(under_way)
+        self._active = None
+        path = "" if request is None else request.target.partition(b"?")[0].decode("latin-1")
+        context = RequestContext(new_id() if request is None else request_id(request.headers, self.options.redactor))
+        context.status, context.error = error.status, error.code
+        method, client = "", self._peer
+        if request is not None and request.has_head:
+            method, client = request.method.decode("ascii"), request.client or self._peer
+            context.route = path if request.is_fast else None
+        record_end(context, self.options.access_log, method, path, client)
+        headers = (*self._state.default_headers, *self.options.headers)
+        response = error_response(error, path)
+        self.write(to_http(response, context.id, headers, last=CLOSE_HEADER not in response.headers))
+        self._close()
 
-    def _answer_no_more(self, under_way: RequestResponseCycle) -> None:
-        """Than what has arrived whole, up to a request that cannot be read."""
-        if self.pipeline and self.pipeline[0][0].more_body:
-            self.pipeline.popleft()
-        last = self.pipeline[0][0] if self.pipeline else under_way
-        last.keep_alive = False
-        self._is_deaf = True
+    def _close(self) -> None:
+        """Close when everything has been sent."""
+        self._ignores_input = True
+        self._transport.close()
+        self._unsent = self._raw.get_write_buffer_size()
+        self._set_deadline()
+
+    def _pause_reading(self) -> None:
+        if self._is_reading and not self._raw.is_closing():
+            self._is_reading = False
+            self._raw.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._is_reading and not self._raw.is_closing():
+            self._is_reading = True
+            self._raw.resume_reading()
+
+    def _set_deadline(self) -> None:
+        """Give what the connection waits for its time."""
+        request = self._reader.request
+        if self._drained is not None or self._raw.is_closing():
+            self._deadline.enter(Phase.READER)
+        elif request is not None:
+            self._deadline.enter(Phase.BODY if request.has_head else Phase.HEAD, request)
+        elif self._active is not None:
+            self._deadline.enter(Phase.ANSWER)
+        else:
+            self._deadline.enter(Phase.IDLE if self._has_answered else Phase.CONNECTED)
+
+    def _expired(self, phase: Phase) -> None:
+        """End what has taken too long."""
+        if phase is Phase.READER:
+            before, self._unsent = self._unsent, self._raw.get_write_buffer_size()
+            if self._unsent < before:
+                self._deadline.renew()
+            else:
+                self.abort()
+        elif phase in (Phase.HEAD, Phase.BODY):
+            is_head = phase is Phase.HEAD
+            limit_s = self.options.header_timeout_s if is_head else self.options.request_timeout_s
+            self._refuse(RequestTimeoutError(f"the request did not arrive whole within {limit_s:g} s; send it again"))
+        else:
+            self._close()
 
 
-def disconnect(cycle: RequestResponseCycle) -> None:
-    """Whoever still reads its body, or has an answer to it, learns that nobody is there."""
-    cycle.disconnected = True
-    cycle.message_event.set()
+def protocol_class(options: ProtocolOptions) -> type[HTTPProtocol]:
+    """The class of connections with ``options``, for `uvicorn.Config`."""
+    return type("ConfiguredHTTPProtocol", (HTTPProtocol,), {"options": options})
 
 
-def context_of(cycle: RequestResponseCycle | None) -> RequestContext | None:
-    """Of a request, if there is one and the application has it already."""
-    exchange: RequestContext | None = None if cycle is None else cast(dict[str, Any], cycle.scope).get("exchange")
-    return exchange
-
-
-def without_upgrade(data: bytes) -> bytes:
-    """``data``, in whose head another protocol is not asked for: a server may ignore that (RFC 9110, section 7.8)."""
-    end = data.find(HEAD_END)
-    head = data[:end]
-    if b"\r\nupgrade" not in head.lower():  # most ask for none, and patterns take longer
-        return data
-    return UPGRADE.sub(IGNORED, head) + data[end:]
+def address_of(transport: asyncio.BaseTransport, end: str) -> Address | None:
+    """The address of one end of a connection, if it has one: a Unix socket has none."""
+    name = transport.get_extra_info(end)
+    return (plain_host(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None

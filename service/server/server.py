@@ -1,15 +1,11 @@
 """The HTTP server: uvicorn, as this service wants it."""
 
-import asyncio
 import gc
 import logging
-import math
 import os
 import signal
 import socket
-import threading
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -17,56 +13,31 @@ import structlog
 import uvicorn
 import uvicorn.server
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.predict import ONE, SEVERAL, Predict
 from service.app import get_state, is_unmodified
-from service.errors import STOPPED, AddressError
-from service.metrics.multiprocess import WorkerSlot
-from service.middleware.security_headers import NO_SNIFFING
-from service.request_context import RequestContext
-from service.responses import error_response, send_response
+from service.middleware.access_log import Client
+from service.middleware.auth import Principal
 from service.server.fast_path.admission_queue import AdmissionQueue
 from service.server.fast_path.busy_poll import BusyPoll
 from service.server.fast_path.handler import FastPathHandler
-from service.server.fast_path.heads import Heads
-from service.server.fast_path.write_buffer import WriteBuffer
-from service.server.protocol import Connection
-from service.settings import Settings
+from service.server.http_request import Headers
+from service.server.listening import copies
+from service.server.options import ProtocolOptions
+from service.server.protocol import protocol_class
+from service.server.proxy_headers import TrustedProxies
+from service.server.watchdog import HANGS, Watchdog
+from service.state import ServiceState
 
-BACKLOG = 2048
-ACCEPTED_A_TURN = 8
-"""New connections, for each turn of the event loop; one would take seconds for hundreds while inferences hold it."""
 COLLECT_AFTER = 50_000
 """New objects, less those that are gone, after which cyclic garbage is looked for."""
 TICKS = 10
 """Of uvicorn, after which counts are shared: a second."""
-BEAT_S = 0.1
-LOOK_S = 1.0
-"""Between looks at whether the event loop has beaten."""
 LAST_S = 2.0
 """For the last words of a process whose time is over, to those that it leaves without an answer."""
 CANNOT_START = 3
 """Exit status of a process whose application did not start, as uvicorn has it; its log says why."""
-HANGS = 70
-"""Exit status of a process that ends because it hangs; EX_SOFTWARE of sysexits.h."""
-
 log = structlog.get_logger(__name__)
-
-
-def listen(settings: Settings) -> socket.socket:
-    """Take the address.
-
-    Raises:
-        AddressError: it is in use, not ours, or not allowed.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise AddressError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another --host or --port"
-        ) from error
 
 
 class Server(uvicorn.Server):
@@ -85,37 +56,27 @@ class Server(uvicorn.Server):
         self._place = worker.slot if worker is not None else None
         self._grace_s = settings.shutdown_timeout_s
         self._watchdog = Watchdog(settings.inference_timeout_s, self._end, self._place)
-        predict = Predict(state)
-        answerers = {ONE: predict.answer_one, SEVERAL: predict.answer_several} if is_unmodified(app) else {}
-        turnstile = AdmissionQueue(
-            state.load(),
-            state.access_log,
-            open_below=min(settings.max_batch, settings.max_queue),
-            patience_s=settings.timeout_ms / 1000,
+        options = ProtocolOptions(
+            access_log=state.access_log,
+            redactor=state.redactor,
+            header_timeout_s=settings.header_timeout_s,
+            request_timeout_s=settings.request_timeout_s,
+            keep_alive_s=settings.keep_alive_s,
+            headers=((b"vary", b"Origin"),) if settings.cors_origins else (),  # as the application says
+            fast_path=create_fast_path(state) if is_unmodified(app) else None,
+            proxies=TrustedProxies(settings.forwarded_allow_ips),
+            busy_poll=BusyPoll(settings.busy_poll_us / 1e6),
         )
-        personal = {b"origin"} if settings.cors_origins else set()
-        if settings.traces:
-            personal.add(b"traceparent")
-        connection = {
-            "request_timeout_s": settings.request_timeout_s,
-            "header_timeout_s": settings.header_timeout_s,
-            "lines": state.access_log,
-            "heads": Heads(answerers, state.policy.owner, personal),
-            "turnstile": turnstile,
-            "direct": None if settings.traces else FastPathHandler(answerers, state.access_log, turnstile),
-            "common": ((b"vary", b"Origin"),) if settings.cors_origins else (),  # as the application says
-            "outbox": WriteBuffer(),
-            "vigil": BusyPoll(settings.busy_poll_us / 1e6),
-        }
         config = uvicorn.Config(
-            ServedApplication(app, turnstile.ended),
-            http=type("PatientConnection", (Connection,), connection),
+            app,
+            http=protocol_class(options),
             ws="none",
             access_log=False,
             log_config=None,
             log_level="error",  # its warnings are of what clients send, which has a line in the log already
             server_header=False,
-            proxy_headers=False,  # nobody is told apart by address
+            proxy_headers=False,  # the protocol resolves them, for the fast path as well
+            root_path=settings.root_path,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
             lifespan="on",
         )
@@ -126,7 +87,7 @@ class Server(uvicorn.Server):
         for sig in uvicorn.server.HANDLED_SIGNALS:  # uvicorn does so too, but not to the end
             signal.signal(sig, self.handle_exit)
         calm_collector()
-        self.run(several(listener))
+        self.run(copies(listener))
         if self._state.running is None:  # the log says why
             self._end(CANNOT_START)
         self._state.metrics.publish()
@@ -176,100 +137,28 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-class ServedApplication:
-    """An application, as the server runs it."""
+def create_fast_path(state: ServiceState) -> FastPathHandler | None:
+    """The fast path of an application that nobody has changed, if it is to have one; traces need the application."""
+    settings = state.settings
+    if not settings.fast_path or settings.traces:
+        return None
 
-    def __init__(self, app: ASGIApp, ended: Callable[[str, bytes, RequestContext], None]) -> None:
-        """``ended`` is told path, target and context of POST requests that have ended."""
-        self._app = app
-        self._ended = ended
+    def authorize(path: str, headers: Headers, client: Client) -> Principal:
+        principal = state.policy.check(path, headers)
+        if state.rate_limiter is not None:
+            state.rate_limiter.admit(principal, client[0] if client is not None else "")
+        return principal
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        def send_on(message: Message) -> Awaitable[None]:
-            nonlocal started
-            started = True
-            return send(message)
-
-        try:
-            await self._app(scope, receive, send_on)
-        except asyncio.CancelledError:  # by uvicorn, when `timeout_graceful_shutdown` is over; nobody else cancels here
-            if scope["type"] != "http" or started:
-                raise
-            await send_stopped(scope, send)
-        finally:
-            if scope["type"] == "http" and scope["method"] == "POST" and (context := scope.get("exchange")) is not None:
-                self._ended(scope["path"], target_of(scope), context)
-
-
-async def send_stopped(scope: Scope, send: Send) -> None:
-    """Answer a request whose time is over because the service stops."""
-    response = error_response(STOPPED, scope["path"])
-    context = scope.get("exchange")
-    given = ((b"x-request-id", context.id.encode()),) if context is not None else ()
-    await send_response(send, response._replace(headers=(*response.headers, *given, NO_SNIFFING)))
-
-
-def target_of(scope: Scope) -> bytes:
-    """The target of a request as it arrived."""
-    path: bytes = scope["raw_path"]
-    return path + b"?" + scope["query_string"] if scope["query_string"] else path
-
-
-class Watchdog:
-    """Ends a process that does not do so itself, so that somebody else may start it again.
-
-    Its event loop stands still, and it can answer nobody; or it should have ended by now, and something holds it.
-    """
-
-    def __init__(self, limit_s: float, end: Callable[[int], NoReturn], place: WorkerSlot | None = None) -> None:
-        """An event loop may stand still for ``limit_s``; ``end`` ends the process with a status.
-
-        In the ``place`` of a worker it says that the event loop turns.
-        """
-        self._limit_s = limit_s
-        self._end = end
-        self._place = place
-        self._beats = 0
-        self._latest = math.inf
-
-    def start(self) -> None:
-        """Begin to watch the event loop that runs."""
-        loop = asyncio.get_running_loop()
-        self._beat(loop)
-        threading.Thread(target=self._watch, args=(loop,), name="watchdog", daemon=True).start()
-
-    def end_within(self, seconds: float) -> None:
-        """The process is to have ended by then."""
-        self._latest = min(self._latest, time.monotonic() + seconds)
-
-    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._beats += 1
-        if self._place is not None:
-            self._place.beats[self._place.number] = self._beats
-        loop.call_later(BEAT_S, self._beat, loop)
-
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        seen, missed_s = self._beats, 0.0
-        while missed_s < self._limit_s:
-            time.sleep(LOOK_S)  # while the whole process is suspended nothing is missed
-            missed_s = missed_s + LOOK_S if self._beats == seen and loop.is_running() else 0.0
-            seen = self._beats
-            if time.monotonic() > self._latest:
-                self._end(0)
-        log.critical("event_loop_hangs", seconds=missed_s)
-        self._end(HANGS)
-
-
-def several(listener: socket.socket) -> list[socket.socket]:
-    """``listener`` as many times as connections are to be accepted in a turn: uvloop accepts one from each socket.
-
-    It belongs to all workers, and so does whether it blocks: a copy of one that does not say so would make it block for
-    those who accept from it already.
-    """
-    listener.setblocking(False)
-    return [listener, *(listener.dup() for _ in range(ACCEPTED_A_TURN - 1))]
+    predict = Predict(state)
+    return FastPathHandler(
+        {ONE: predict.answer_one, SEVERAL: predict.answer_several},
+        state.load(),
+        authorize,
+        state.access_log,
+        state.redactor,
+        AdmissionQueue(open_below=min(settings.max_batch, settings.max_queue), patience_s=settings.timeout_ms / 1000),
+        left_to_application={b"origin"} if settings.cors_origins else (),
+    )
 
 
 def calm_collector() -> None:

@@ -23,7 +23,8 @@ from service.inference.registry import load_models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
 from service.redaction import Redactor
-from service.server.server import Server, listen
+from service.server.listening import listen
+from service.server.server import Server
 from service.settings import load_settings
 
 BAD = 128

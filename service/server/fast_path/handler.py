@@ -1,48 +1,172 @@
-"""Plain requests, answered without ASGI between the wire and the engine.
+"""POST /predict and POST /predict/batch without ASGI between the connection and the engine.
 
-What uvicorn, ASGI and middlewares do for a request takes long beside the work on a small picture. Here the same
-functions answer it (`service.api.predict`), and it ends in the same log and the same metrics.
+What ASGI and middlewares do for a request takes long beside the work on a small picture. Here the functions of
+`service.api.predict` answer a request as the parser read it, and it ends in the same log and the same metrics.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
+from time import perf_counter
+from typing import NamedTuple
 
-from service.api.predict import outcome
-from service.api.request_body import Body, WholeBody
-from service.errors import STOPPED
-from service.middleware.access_log import AccessLog, record_end
+from service.api.predict import outcome, read_options
+from service.api.request_body import Body
+from service.errors import STOPPED, RequestError
+from service.inference.admission import CapacityLimiter
+from service.inference.registry import Model, Models
+from service.middleware.access_log import AccessLog, Client, record_end
+from service.middleware.auth import Principal
+from service.middleware.request_id import request_id
+from service.redaction import Redactor
 from service.request_context import RequestContext, current
 from service.responses import RawResponse, error_response
-from service.server.fast_path.admission_queue import AdmissionQueue, Caller
-from service.server.fast_path.heads import Arrival
+from service.server.fast_path.admission_queue import AdmissionQueue
+from service.server.http_request import Headers, HTTPRequest
+from service.server.protocol import HTTPProtocol
 
 Answerer = Callable[[bytes, Body], Awaitable[RawResponse]]
 """Answers the query and the body of a request."""
+Authorize = Callable[[str, Headers, Client], Principal]
+"""Says whose request for a path with these headers is; raises RequestError if it may not be answered."""
+
+MODEL_FIELD = re.compile(rb'name="?(?:model|version)\b', re.IGNORECASE)
+"""A part of a form that says which model is to answer."""
+REFUSAL_S = 0.1
+"""Seconds for which a refusal is sent again as it was made."""
+
+
+class Refusal(NamedTuple):
+    """What those get for whom a model has no room."""
+
+    limiter: CapacityLimiter
+    response: RawResponse
+    until: float
 
 
 class FastPathHandler:
     """Answers requests."""
 
-    def __init__(self, answerers: Mapping[str, Answerer], lines: AccessLog, turnstile: AdmissionQueue) -> None:
-        """``answerers`` by path."""
-        self._answerers = answerers
-        self._lines = lines
-        self._turnstile = turnstile
+    def __init__(
+        self,
+        answerers: Mapping[str, Answerer],
+        models: Models,
+        authorize: Authorize,
+        access_log: AccessLog,
+        redactor: Redactor,
+        queue: AdmissionQueue,
+        *,
+        left_to_application: Collection[bytes] = (),
+    ) -> None:
+        """``answerers`` by path. Requests with a header of ``left_to_application`` are not taken."""
+        self._answerers = {path.encode(): (path, answerer) for path, answerer in answerers.items()}
+        self._models = models
+        self._authorize = authorize
+        self._access_log = access_log
+        self._redactor = redactor
+        self._queue = queue
+        self._left_to_application = frozenset(left_to_application)
+        self._refusal: Refusal | None = None
+        """The last one."""
 
-    async def answer(self, caller: Caller, arrival: Arrival, exchange: RequestContext) -> None:
-        """Answer a request that has come whole, unless its client goes away."""
-        head = arrival.head
-        exchange.route, exchange.key = head.path, head.key
-        current.set(exchange)
+    def takes(self, request: HTTPRequest) -> bool:
+        """Whether it answers ``request``, of which the head has arrived."""
+        if request.method != b"POST" or request.path not in self._answerers:
+            return False
+        return not self._left_to_application or self._left_to_application.isdisjoint(
+            [name for name, _ in request.headers]
+        )
+
+    def begin(self, connection: HTTPProtocol, request: HTTPRequest) -> None:
+        """Answer ``request`` now, or refuse it, or let it wait for its turn."""
+        path, _ = self._answerers[request.path]
+        request.context = context = RequestContext(request_id(request.headers, self._redactor))
+        token = current.set(context)
         try:
-            body = WholeBody(arrival.type, arrival.body)
-            try:
-                reply = await outcome(self._answerers[head.path](head.query, body), head.path)
-            except asyncio.CancelledError:  # by uvicorn, when `timeout_graceful_shutdown` is over
-                reply = error_response(STOPPED, head.path)
-            if reply is not None:
-                exchange.status, exchange.error = reply.status, reply.error
-                caller.reply(reply, exchange.id)
+            context.key = self._authorize(path, request.headers, request.client).key
+        except RequestError as error:
+            respond(connection, request, context, error_response(error, path))
+            self._end(request, context)
+            return
         finally:
-            record_end(exchange, self._lines, "POST", head.path, caller.client)
-            self._turnstile.ended(head.path, head.target, exchange)
+            current.reset(token)
+        context.route = path
+        if (
+            request.is_complete
+            and not self._queue.is_open(connection.requests_in_progress)
+            and not names_model(request)
+        ):
+            try:
+                options = read_options(request.query)
+                model = self._models.find(options.model, options.version)
+            except RequestError:
+                pass  # the answer will say so
+            else:
+                limiter, size = model.room, request.content_length or 0
+                if limiter.fits(1, size):
+                    context.model, context.version = model.name, model.version
+                    start = partial(self._start, connection, request, context)
+                    self._queue.add(request, limiter, size, start)
+                    return
+                if limiter.could_fit(1, size):
+                    self._refuse(connection, request, context, model)
+                    return
+        self._start(connection, request, context, 0.0)
+
+    def leave(self, request: HTTPRequest) -> None:
+        """Forget ``request``, which was taken: its client has gone away."""
+        if request.context is None:  # its body was still arriving
+            request.context = RequestContext(request_id(request.headers, self._redactor))
+            request.context.route = self._answerers[request.path][0]
+        elif (queued := self._queue.remove(request)) is None:
+            return  # whoever answers it will notice
+        else:
+            request.context.held_s = perf_counter() - queued.since
+        self._end(request, request.context)
+
+    def task_ended(self) -> None:
+        """Note that a request has ended, on this path or through the application."""
+        self._queue.advance()
+
+    def _start(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, held_s: float) -> None:
+        context.held_s = held_s
+        connection.start(request, self._answer(connection, request, context))
+
+    async def _answer(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext) -> None:
+        current.set(context)
+        path, answerer = self._answerers[request.path]
+        try:
+            try:
+                response = await outcome(answerer(request.query, Body(request.headers, request.receive)), path)
+            except asyncio.CancelledError:  # by uvicorn, when `timeout_graceful_shutdown` is over
+                response = error_response(STOPPED, path)
+            if response is not None:
+                respond(connection, request, context, response)
+        finally:
+            self._end(request, context)
+
+    def _refuse(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, model: Model) -> None:
+        context.model, context.version = model.name, model.version
+        now = perf_counter()
+        if self._refusal is None or self._refusal.limiter is not model.room or now > self._refusal.until:
+            response = error_response(model.room.full(), "")
+            self._refusal = Refusal(model.room, response, now + REFUSAL_S)
+        respond(connection, request, context, self._refusal.response)
+        self._end(request, context)
+
+    def _end(self, request: HTTPRequest, context: RequestContext) -> None:
+        path = request.logged_path or self._answerers[request.path][0]
+        record_end(context, self._access_log, "POST", path, request.client)
+
+
+def names_model(request: HTTPRequest) -> bool:
+    """Whether the body may name another model than the query, as a form can."""
+    is_form = any(name == b"content-type" and value[:10].lower() == b"multipart/" for name, value in request.headers)
+    return is_form and request.contains(MODEL_FIELD)
+
+
+def respond(connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, response: RawResponse) -> None:
+    """Send ``response``, and note what it is."""
+    context.status, context.error = response.status, response.error
+    connection.respond(request, response, context.id)

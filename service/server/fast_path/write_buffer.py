@@ -1,27 +1,24 @@
-"""Answers on their way out: all of a turn of the event loop together, a head and its body in one packet."""
+"""Answers on their way out: those of one turn of the event loop leave together."""
 
 import asyncio
 from collections.abc import Sized
-from typing import Any
-
-from service.server.fast_path.heads import HEAD_END
 
 
 class WriteBuffer:
-    """What is to be sent, all of a turn of the event loop together.
+    """What is to be sent at the end of a turn of the event loop.
 
     Sending may wake the client, which costs more than the sending itself. A client that gets several answers in a row
-    is woken for the first only.
+    is woken for the first one only.
     """
 
     def __init__(self) -> None:
         self._corked: list[CorkedTransport] = []
 
-    def add(self, corked: "CorkedTransport") -> None:
-        """In the next turn have it send what it holds."""
+    def add(self, transport: "CorkedTransport") -> None:
+        """Have ``transport`` send what it holds in the next turn."""
         if not self._corked:
             asyncio.get_running_loop().call_soon(self._send)
-        self._corked.append(corked)
+        self._corked.append(transport)
 
     def _send(self) -> None:
         corked, self._corked = self._corked, []
@@ -30,27 +27,24 @@ class WriteBuffer:
 
 
 class CorkedTransport:
-    """A transport that holds what is written until the next turn of the event loop: one packet, not several."""
+    """A transport that may hold what is written until the next turn of the event loop."""
 
-    def __init__(self, transport: asyncio.Transport, outbox: WriteBuffer, under_way: Sized) -> None:
-        """``under_way`` are the requests that are: with one alone nobody gains by waiting longer than for a head."""
+    def __init__(self, transport: asyncio.Transport, write_buffer: WriteBuffer, in_progress: Sized) -> None:
+        """``in_progress`` are the requests that are being answered: with one alone, nothing is gained by waiting."""
         self._transport = transport
-        self.is_closing = transport.is_closing
-        """Asked for with every answer; what is asked for seldom is found by `__getattr__`."""
-        self._outbox = outbox
-        self._under_way = under_way
+        self._write_buffer = write_buffer
+        self._in_progress = in_progress
         self._written: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         """Send ``data``, in the next turn at the latest."""
         if not self._written:
-            self._outbox.add(self)
+            if len(self._in_progress) <= 1:
+                if not self._transport.is_closing():
+                    self._transport.write(data)
+                return
+            self._write_buffer.add(self)
         self._written.append(data)
-        if len(self._under_way) <= 1 and not data.endswith(HEAD_END):
-            self.send()
 
     def close(self) -> None:
         """Send what is held, then close."""
@@ -58,7 +52,7 @@ class CorkedTransport:
         self._transport.close()
 
     def send(self) -> None:
-        """Send what is held."""
+        """Send what is held, unless the connection has gone."""
         written, self._written = self._written, []
-        if written and not self.is_closing():  # else nobody is there any more
-            self._transport.write(b"".join(written))
+        if written and not self._transport.is_closing():
+            self._transport.write(b"".join(written) if len(written) > 1 else written[0])

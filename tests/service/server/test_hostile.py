@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.server.protocol import MAX_HEAD
+from service.server.message_reader import MAX_HEAD
 from tests.conftest import Service, start_service
 from tests.service.answers import PATIENCE_S, PICTURE, connect, error, post, predict, prediction, receive, refused, well
 from tests.service.broken import GIF, chunk, png, rows

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.server.server import HANGS
+from service.server.watchdog import HANGS
 from tests.conftest import START_S, STOP_S, Service, start_service, wait_until
 from tests.service import artifacts
 from tests.service.answers import PICTURE, connect, post, predict, prediction, receive, refused
@@ -74,7 +74,7 @@ def test_a_full_queue_refuses_at_once_and_undecoded() -> None:
         response = ask(service, DAMAGED["PNG cut in half"])
         assert not all(answer.done() for answer in waiting), "it did not wait for its turn"
         refused(response, 429, "queue_full", "try again a little later")
-        assert response.headers["retry-after"] == "1"
+        assert 1 <= int(response.headers["retry-after"]) <= 60
         assert [answer.result().status_code for answer in waiting] == [200, 200]
         refused(ask(service, DAMAGED["PNG cut in half"]), 400, "invalid_image")
 
@@ -84,10 +84,9 @@ def test_the_queue_is_full_of_bytes_too() -> None:
         statuses = sorted(response.status_code for response in ask_many(service, 8))
         assert statuses.count(200) >= 3
         assert set(statuses) == {200, 429}
-        patient = ask_many(service, 8, timeout_ms="60000")  # for them nothing is decided before they are parsed
-        texts = [response.text for response in patient if response.status_code == 429]
+        texts = [response.text for response in ask_many(service, 8) if response.status_code == 429]
         assert texts
-        assert all("bytes of pictures are waiting" in text for text in texts)
+        assert all("bytes are waiting" in text for text in texts)
         prediction(ask(service))
 
 
@@ -187,6 +186,8 @@ def test_a_process_that_stands_still_ends_and_its_clients_do_not_hang() -> None:
             ask(service, EVIL)
         assert service.process.wait(STOP_S) == HANGS
         assert "event_loop_hangs" in log_events(service)
+        assert "most recent call first" in service.log(), "the stacks say what it hung in"
+        assert "misbehaving.py" in service.log()
 
 
 def test_an_upload_that_stalls_is_told_so() -> None:

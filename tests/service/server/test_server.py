@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvloop
 
-from service.server.server import ACCEPTED_A_TURN, several
+from service.server.listening import ACCEPTED_A_TURN, copies
 from tests.conftest import STOP_S, start_service, wait_until
 from tests.service.answers import PICTURE, predict, receive, refused
 from tests.service.exposed import scrape
@@ -33,7 +33,7 @@ def test_connections_that_come_together_are_accepted_together() -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = listener.getsockname()
-            for each in several(listener):
+            for each in copies(listener):
                 await loop.create_server(Counter, sock=each)
             clients = [socket.create_connection(address) for _ in range(2 * ACCEPTED_A_TURN)]
             count = 0
@@ -60,7 +60,7 @@ def test_a_worker_that_begins_does_not_make_the_others_wait_for_connections(monk
 
         monkeypatch.setattr(socket.socket, "dup", watched)
         received = socket.socket(fileno=os.dup(listener.fileno()))  # as a worker gets it, which does not know
-        for each in several(received):
+        for each in copies(received):
             each.close()
     assert blocking == [False] * (ACCEPTED_A_TURN - 1)
 

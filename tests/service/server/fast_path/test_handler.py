@@ -2,31 +2,44 @@
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
 
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
+from service.api.predict import read_options
 from service.api.request_body import Body
-from service.errors import InvalidParameterError
-from service.inference.admission import Permit
+from service.errors import InvalidParameterError, ModelNotFoundError, UnauthorizedError
+from service.inference.admission import CapacityLimiter, Permit
+from service.inference.registry import Models
+from service.middleware.access_log import AccessLog, Client
 from service.middleware.api_keys import make_key
+from service.middleware.auth import EVERYBODY, Principal
+from service.redaction import Redactor
 from service.request_context import held_s, track_future
 from service.responses import RawResponse
+from service.server.fast_path.admission_queue import TICK_S, AdmissionQueue
 from service.server.fast_path.handler import Answerer, FastPathHandler
+from service.server.http_request import Headers
+from service.server.protocol import SMALL_BODY
+from service.settings import Settings
 from tests.conftest import Service, start_service, wait_until
 from tests.service.answers import PICTURE, without_time
 from tests.service.broken import DAMAGED
 from tests.service.exposed import scrape
 from tests.service.loops import on_a_loop
-from tests.service.server.fast_path.test_admission_queue import PATH, PLAIN, Entrance, turns
-from tests.service.server.test_protocol import Recorder, wired
+from tests.service.server.connections import Line, turns
 
 KEY, ENTRY = make_key("me")
-SPECIAL = {"X-Timeout-Ms": "10000"}
-"""What has a request answered by the application, and in the time that it has anyway."""
+PROXY = {
+    "X-Request-Id": "from-the-proxy",
+    "X-Forwarded-For": "198.51.100.7",
+    "X-Forwarded-Proto": "https",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+}
 REQUESTS: dict[str, dict[str, Any]] = {
     "a picture": {"content": PICTURE, "headers": {"Content-Type": "image/png"}},
     "a picture of unknown type": {"content": PICTURE},
@@ -49,31 +62,67 @@ REQUESTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     "flags",
-    [(), ("--api-keys", ENTRY), ("--cors-origins", "https://a.example"), ("--cors-origins", "*")],
-    ids=["open", "with keys", "for one origin", "for all origins"],
+    [
+        (),
+        ("--api-keys", ENTRY),
+        ("--cors-origins", "https://a.example"),
+        ("--cors-origins", "*"),
+        ("--forwarded-allow-ips", "127.0.0.1", "--rate-limit", "1000/second"),
+    ],
+    ids=["open", "with keys", "for one origin", "for all origins", "behind a proxy"],
 )
-def test_each_request_is_answered_logged_and_counted_as_by_the_application(flags: tuple[str, ...]) -> None:
-    with start_service("--max-bytes", 1500, *flags) as service:
-        counts = []
-        answers = []
-        for headers in ({}, SPECIAL):
-            before = counted(service)
-            answers.append([ask(service, request, headers | {"X-API-Key": KEY}) for request in REQUESTS.values()])
-            after = counted(service)
-            counts.append({labels: value - before.get(labels, 0) for labels, value in after.items()})
-        wait_until(lambda: len(ends(service)) == 2 * len(REQUESTS))
-        lines = ends(service)
-    for name, direct, other in zip(REQUESTS, *answers, strict=True):
-        assert direct.status_code == other.status_code, name
-        assert content(direct) == content(other), name
-        assert shape(direct) == shape(other), name
+@pytest.mark.parametrize(
+    "headers",
+    [{}, PROXY, {"X-Timeout-Ms": "9000"}, {"Origin": "https://a.example"}, {"X-API-Key": "wrong"}],
+    ids=["plain", "of a proxy", "with a deadline", "from a page", "with a wrong key"],
+)
+def test_each_request_is_answered_logged_and_counted_as_by_the_application(
+    flags: tuple[str, ...], headers: dict[str, str], services: "Services"
+) -> None:
+    counts, answers, lines = [], [], []
+    for service in services.both(flags):
+        before, done = counted(service), len(ends(service))
+        answers.append([ask(service, request, {"X-API-Key": KEY} | headers) for request in REQUESTS.values()])
+        after = counted(service)
+        counts.append({labels: value - before.get(labels, 0) for labels, value in after.items()})
+        wait_until(lambda service=service, done=done: len(ends(service)) == done + len(REQUESTS))  # type: ignore[misc]
+        lines.append(ends(service)[done:])
+    for name, fast, other in zip(REQUESTS, *answers, strict=True):
+        assert fast.status_code == other.status_code, name
+        assert content(fast) == content(other), name
+        assert shape(fast) == shape(other), name
     assert counts[0] == counts[1]
     assert sum(counts[0].values()) > len(REQUESTS)
-    assert len({line["request_id"] for line in lines}) == len(lines)
-    for name, direct_end, other_end in zip(REQUESTS, lines[: len(REQUESTS)], lines[len(REQUESTS) :], strict=True):
-        assert lasting(direct_end) == lasting(other_end), name
-        assert direct_end.keys() == other_end.keys(), name
-        assert direct_end.get("key") == ("me" if "--api-keys" in flags else None), name
+    for name, fast_end, other_end in zip(REQUESTS, *lines, strict=True):
+        assert lasting(fast_end) == lasting(other_end), name
+        assert fast_end.keys() == other_end.keys(), name
+        with_key = "--api-keys" in flags and headers.get("X-API-Key") != "wrong"
+        assert fast_end.get("key") == ("me" if with_key else None), name
+        assert fast_end["client"] == ("198.51.100.7" if "127.0.0.1" in flags and headers is PROXY else "127.0.0.1")
+        assert fast_end["request_id"] == "from-the-proxy" or headers is not PROXY
+
+
+class Services:
+    """Services with the same flags, one with the fast path and one without."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._started: dict[tuple[str, ...], list[Service]] = {}
+
+    def both(self, flags: tuple[str, ...]) -> list[Service]:
+        """Those with ``flags``."""
+        if flags not in self._started:
+            self._started[flags] = [
+                self._stack.enter_context(start_service("--max-bytes", 1500, "--fast-path", fast_path, *flags))
+                for fast_path in ("true", "false")
+            ]
+        return self._started[flags]
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[Services]:
+    with ExitStack() as stack:
+        yield Services(stack)
 
 
 def ask(service: Service, request: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
@@ -94,6 +143,7 @@ def shape(answer: httpx.Response) -> dict[str, str]:
 
 def ends(service: Service) -> list[dict[str, Any]]:
     """What its log says of POST requests."""
+    assert all(line.startswith("{") for line in service.log().splitlines()), service.log()
     lines = [json.loads(line) for line in service.log().splitlines()]
     return [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
 
@@ -114,27 +164,64 @@ def counted(service: Service) -> dict[tuple[str, Any], float]:
     }
 
 
-DATE = (b"date", b"Sun, 22 Nov 2026 12:00:00 GMT")
+PATH = "/predict"
+PLAIN = b"POST /predict?model=digits HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd"
+AT_ONCE = 2
+MOST = 4
 
 
-class Line:
-    """A connection whose plain requests are answered by ``answerer``, others by an application that says 204."""
+class Served:
+    """One model, of which only the room matters."""
 
-    def __init__(self, answerer: Answerer, header_timeout_s: float = 60.0) -> None:
-        self.sent: list[bytes] = []
-        self.transport = Recorder(self.sent)
-        entrance = Entrance(0)
-        self.state = ServerState()
-        self.state.default_headers = [DATE]
-        direct = FastPathHandler({PATH: answerer}, entrance.lines, entrance.turnstile)
-        self.connection = wired(no_content, entrance, self.state, direct=direct, header_timeout_s=header_timeout_s)
-        self.connection.connection_made(self.transport)
+    name = "digits"
+    version = 1
+
+    def __init__(self) -> None:
+        self.room = CapacityLimiter(MOST, 1000, AT_ONCE)
+
+    def find(self, name: str | None, version: int | None) -> Any:
+        if name != "digits":
+            raise ModelNotFoundError(f"there is no {name}")
+        return self
+
+
+class FastLine(Line):
+    """A connection whose predictions are answered by ``answerer``, others by an application that says 204."""
+
+    def __init__(self, answerer: Answerer, **options: Any) -> None:
+        self.models = Served()
+        self.keys: list[str] = []
+        queue = AdmissionQueue(open_below=AT_ONCE, patience_s=60)
+        lines = AccessLog(Settings(access_log="none"))
+        handler = FastPathHandler(
+            {PATH: answerer},
+            cast(Models, self.models),
+            self.authorize,
+            lines,
+            Redactor(lambda _: False),
+            queue,
+            left_to_application={b"origin"},
+        )
+        super().__init__(no_content, fast_path=handler, **options)
+
+    def authorize(self, path: str, headers: Headers, client: Client) -> Principal:
+        if (b"x-api-key", b"wrong") in headers:
+            raise UnauthorizedError("no")
+        return EVERYBODY
 
     async def ask(self, data: bytes = PLAIN) -> list[bytes]:
-        """What has been sent a little later."""
-        self.connection.data_received(data)
-        await turns()
-        return self.sent
+        return await super().ask(data)
+
+    @contextmanager
+    def busy(self, pictures: int) -> Iterator[None]:
+        """With so many requests of others in progress."""
+        others = {asyncio.ensure_future(asyncio.Event().wait()) for _ in range(AT_ONCE)}
+        self.models.room.take(pictures, 4 * pictures)
+        self.state.tasks |= cast(Any, others)
+        yield
+        self.state.tasks -= cast(Any, others)
+        for other in others:
+            other.cancel()
 
 
 async def no_content(scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,7 +230,7 @@ async def no_content(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def echo(query: bytes, body: Body) -> RawResponse:
-    return RawResponse(query + b" " + await body.read(10, Permit(Entrance(0).room)))
+    return RawResponse(query + b" " + await body.read(10, Permit(CapacityLimiter(1, 1000, 1))))
 
 
 class Gate:
@@ -161,7 +248,7 @@ class Gate:
 
 @on_a_loop
 async def test_a_plain_request_never_meets_the_application() -> None:
-    (answer,) = await Line(echo).ask()
+    (answer,) = await FastLine(echo).ask()
     head, _, content = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n")
     assert content == b"model=digits abcd"
@@ -169,19 +256,19 @@ async def test_a_plain_request_never_meets_the_application() -> None:
 
 @on_a_loop
 async def test_what_is_personal_does() -> None:
-    answers = await Line(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nOrigin: https://a.example"))
+    answers = await FastLine(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nOrigin: https://a.example"))
     assert b"".join(answers).startswith(b"HTTP/1.1 204 ")
 
 
 @on_a_loop
 async def test_a_request_keeps_the_name_that_its_client_gave_it() -> None:
-    (answer,) = await Line(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-Id: mine"))
+    (answer,) = await FastLine(echo).ask(PLAIN.replace(b"Host: h", b"Host: h\r\nX-Request-Id: mine"))
     assert b"\r\nx-request-id: mine\r\n" in answer
 
 
 @on_a_loop
 async def test_a_body_may_be_a_moment_behind_its_head() -> None:
-    line = Line(echo)
+    line = FastLine(echo)
     assert not await line.ask(PLAIN[:-4])
     (answer,) = await line.ask(PLAIN[-4:])
     assert answer.endswith(b" abcd")
@@ -190,7 +277,7 @@ async def test_a_body_may_be_a_moment_behind_its_head() -> None:
 @on_a_loop
 async def test_on_one_connection_one_is_answered_after_the_other() -> None:
     gate = Gate()
-    line = Line(gate)
+    line = FastLine(gate)
     await line.ask()
     assert not await line.ask(PLAIN.replace(b"abcd", b"efgh"))
     assert gate.asked == 1
@@ -205,7 +292,7 @@ async def test_on_one_connection_one_is_answered_after_the_other() -> None:
 @on_a_loop
 async def test_what_looks_like_a_request_in_the_body_of_another_is_not_answered() -> None:
     gate = Gate()
-    line = Line(gate)
+    line = FastLine(gate)
     whole = PLAIN + PLAIN
     head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(whole)
     await line.ask(head + PLAIN)
@@ -215,22 +302,96 @@ async def test_what_looks_like_a_request_in_the_body_of_another_is_not_answered(
 
 
 @on_a_loop
-async def test_a_request_knows_how_long_it_has_waited() -> None:
+async def test_a_request_that_waits_is_answered_in_its_turn_and_knows_how_long_it_waited() -> None:
     async def waited(query: bytes, body: Body) -> RawResponse:
-        return RawResponse(b"%g" % held_s())
+        return RawResponse(b"%d" % (held_s() > 0))
 
-    line = Line(waited)
-    arrival = line.connection.heads.read(PLAIN)
-    assert arrival is not None
-    line.connection.go_on(arrival, 0.5)
-    await turns()
-    assert line.sent[0].endswith(b"\r\n\r\n0.5")
+    line = FastLine(waited)
+    with line.busy(AT_ONCE):
+        assert not await line.ask()
+        assert line.models.room.held == 1
+        line.models.room.give_back(1, 4)
+        await asyncio.sleep(2 * TICK_S)
+    assert line.received.endswith(b"\r\n\r\n1")
+
+
+@on_a_loop
+async def test_a_request_for_which_there_is_no_room_is_refused_before_anything_is_done_for_it() -> None:
+    gate = Gate()
+    line = FastLine(gate)
+    with line.busy(MOST):
+        (answer,) = await line.ask()
+        assert len(line.state.tasks) == AT_ONCE, "there is no task for it"
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 ")
+    assert head.endswith(b"\r\nRetry-After: 1")
+    assert json.loads(content)["error"]["code"] == "queue_full"
+    assert (gate.asked, line.models.room.pictures) == (0, MOST)
+
+
+@on_a_loop
+async def test_what_is_wrong_with_a_request_is_said_although_there_is_no_room() -> None:
+    for request, status in (
+        (PLAIN.replace(b"model=digits", b"model=signs"), 404),
+        (PLAIN.replace(b"model=digits", b"top_k=many"), 422),
+        (PLAIN.replace(b"Host: h", b"Host: h\r\nX-API-Key: wrong"), 401),
+    ):
+
+        async def answer(query: bytes, body: Body) -> RawResponse:
+            model = read_options(query).model
+            raise ModelNotFoundError(f"there is no {model}")
+
+        line = FastLine(answer)
+        with line.busy(MOST):
+            await line.ask(request)
+        assert line.received.startswith(b"HTTP/1.1 %d " % status)
+
+
+@on_a_loop
+async def test_a_client_that_leaves_while_it_waits_takes_no_room() -> None:
+    gate = Gate()
+    line = FastLine(gate)
+    with line.busy(AT_ONCE):
+        await line.ask()
+        line.lose()
+    assert (line.models.room.pictures, line.models.room.held, gate.asked) == (AT_ONCE, 0, 0)
+
+
+@on_a_loop
+async def test_a_large_body_is_read_as_it_arrives_and_a_small_one_when_it_is_whole() -> None:
+    pieces: list[int] = []
+
+    async def count(query: bytes, body: Body) -> RawResponse:
+        pieces.append(0)
+        return RawResponse(b"%d" % len(await body.read(10**6, Permit(CapacityLimiter(1, 10**6, 1)))))
+
+    for size, early in ((SMALL_BODY, 0), (SMALL_BODY + 1, 1)):
+        pieces.clear()
+        line = FastLine(count)
+        head = PLAIN.partition(b"\r\n\r\n")[0].replace(b"Length: 4", b"Length: %d" % size) + b"\r\n\r\n"
+        await line.ask(head + b"x")
+        assert len(pieces) == early
+        await line.ask(bytes(size - 1))
+        assert line.received.endswith(b"\r\n\r\n%d" % size)
+
+
+@on_a_loop
+async def test_chunks_and_a_wish_to_be_told_to_go_on_are_understood() -> None:
+    line = FastLine(echo)
+    chunked = PLAIN.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked").replace(b"abcd", b"")
+    await line.ask(chunked + b"2\r\nab\r\n")
+    (answer,) = await line.ask(b"2\r\ncd\r\n0\r\n\r\n")
+    assert answer.endswith(b" abcd")
+    await line.ask(PLAIN.replace(b"Host: h", b"Host: h\r\nExpect: 100-continue")[:-4])
+    assert line.sent[1] == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await line.ask(b"abcd")
+    assert line.sent[2].endswith(b" abcd")
 
 
 @on_a_loop
 async def test_the_time_for_a_head_ends_with_it() -> None:
     gate = Gate()
-    line = Line(gate, header_timeout_s=0.02)
+    line = FastLine(gate, header_timeout_s=0.02)
     await line.ask()
     await asyncio.sleep(0.05)
     assert not line.transport.closed
@@ -241,7 +402,7 @@ async def test_the_time_for_a_head_ends_with_it() -> None:
 
 @on_a_loop
 async def test_every_answer_says_when_it_is() -> None:
-    line = Line(echo)
+    line = FastLine(echo)
     await line.ask()
     await line.ask(b"nonsense\r\n\r\n")
     assert [b"\r\ndate: Sun" in answer for answer in line.sent] == [True, True]
@@ -253,11 +414,11 @@ async def test_a_defect_leaves_nobody_waiting() -> None:
     async def strange(query: bytes, body: Body) -> RawResponse:
         return RawResponse(b"", status=999)
 
-    line = Line(strange)
+    line = FastLine(strange)
     await line.ask()
     assert line.transport.closed
-    other = Line(echo)
-    other.connection.data_received(PLAIN)
+    other = FastLine(echo)
+    other.protocol.data_received(PLAIN)
     (task,) = other.state.tasks
     task.cancel()  # before it begins
     await turns()
@@ -269,13 +430,12 @@ async def test_a_defect_leaves_nobody_waiting() -> None:
 async def test_a_connection_is_let_go_when_nothing_comes_and_not_while_something_is_answered() -> None:
     gate = Gate()
     gate.open.set_result(None)
-    line = Line(gate)
-    line.connection.timeout_keep_alive = 0.05  # type: ignore[assignment]
+    line = FastLine(gate, keep_alive_s=0.05)
     await line.ask()
     gate.open = asyncio.get_running_loop().create_future()
     await line.ask()
-    line.connection.pause_writing()  # its client does not read, for a moment
-    line.connection.resume_writing()
+    line.protocol.pause_writing()  # its client does not read, for a moment
+    line.protocol.resume_writing()
     await asyncio.sleep(0.1)
     assert (line.transport.closed, len(line.sent)) == (False, 1)
     gate.open.set_result(None)
@@ -286,15 +446,14 @@ async def test_a_connection_is_let_go_when_nothing_comes_and_not_while_something
 @on_a_loop
 async def test_a_request_that_has_come_is_answered_when_its_client_has_read_what_is_before_it() -> None:
     gate = Gate()
-    line = Line(gate)
-    line.connection.timeout_keep_alive = 0.01  # type: ignore[assignment]
+    line = FastLine(gate, keep_alive_s=0.01)
     await line.ask()
     await line.ask()
-    line.connection.pause_writing()
+    line.protocol.pause_writing()
     gate.open.set_result(None)
     await asyncio.sleep(0.05)
     assert (line.transport.closed, len(line.sent)) == (False, 1)
-    line.connection.resume_writing()
+    line.protocol.resume_writing()
     await turns()
     assert len(line.sent) == 2
 
@@ -302,9 +461,9 @@ async def test_a_request_that_has_come_is_answered_when_its_client_has_read_what
 @on_a_loop
 async def test_a_server_that_stops_answers_what_has_come_and_closes() -> None:
     gate = Gate()
-    line = Line(gate)
+    line = FastLine(gate)
     await line.ask()
-    line.connection.shutdown()
+    line.protocol.shutdown()
     assert not line.transport.closed
     gate.open.set_result(None)
     await turns()
@@ -314,7 +473,7 @@ async def test_a_server_that_stops_answers_what_has_come_and_closes() -> None:
 
 @on_a_loop
 async def test_a_server_that_has_no_more_patience_says_so() -> None:
-    line = Line(Gate())
+    line = FastLine(Gate())
     await line.ask()
     (task,) = line.state.tasks
     task.cancel()
@@ -326,10 +485,9 @@ async def test_a_server_that_has_no_more_patience_says_so() -> None:
 @on_a_loop
 async def test_nothing_is_worked_out_for_a_client_that_has_gone() -> None:
     gate = Gate()
-    line = Line(gate)
+    line = FastLine(gate)
     await line.ask()
-    line.transport.closed = True
-    line.connection.connection_lost(None)
+    line.lose()
     await turns()
     assert gate.open.done(), "nobody waits for it any more"
     assert not line.sent
@@ -341,7 +499,7 @@ async def test_errors_are_answered_and_the_connection_goes_on() -> None:
     async def refuse(query: bytes, body: Body) -> RawResponse:
         raise InvalidParameterError("no") if query else ZeroDivisionError("a defect")
 
-    line = Line(refuse)
+    line = FastLine(refuse)
     refused = (await line.ask())[0]
     assert refused.startswith(b"HTTP/1.1 422 ")
     assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"] == {"code": "invalid_parameter", "message": "no"}

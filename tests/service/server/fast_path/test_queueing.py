@@ -1,4 +1,4 @@
-"""The real process, with more requests than it works on at once: who waits at the wire, and how that ends."""
+"""The real process, with more requests than it works on at once: which of them wait, and how that ends."""
 
 import json
 import socket
@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.server.fast_path.admission_queue import NO_ROOM
-from service.server.protocol import MOMENT_S
-from tests.conftest import STOP_S, Service
+from tests.conftest import FAST_PATH, STOP_S, Service
 from tests.service.answers import connect, post, prediction, receive
 from tests.service.exposed import scrape
 from tests.service.server.test_overload import GOOD, SLOW_S, ask, misbehaving
@@ -34,7 +32,7 @@ def test_refused_on_one_connection_again_and_again_then_answered() -> None:
         refusals = [answer for answer in answers if answer[0] == 429]
         assert len(refusals) > 3
         assert answers[-1][0] == 200
-        assert all(headers["retry-after"] == "1" for _, headers, _ in refusals)
+        assert all(1 <= int(headers["retry-after"]) <= 60 for _, headers, _ in refusals)
         assert all(body["error"]["code"] == "queue_full" for _, _, body in refusals)
         assert len({headers["x-request-id"] for _, headers, _ in answers}) == len(answers)
         page = service.client.get("/metrics").text
@@ -46,21 +44,19 @@ def test_refused_on_one_connection_again_and_again_then_answered() -> None:
     assert logged == sum(float(line.rpartition(" ")[2]) for line in counted) >= len(refusals)
 
 
+@pytest.mark.skipif(FAST_PATH == "off", reason="the application reads a body before it takes room for it")
 def test_a_head_and_a_body_that_come_apart_are_refused_as_if_they_were_one() -> None:
-    head, body = KEPT.removesuffix(GOOD), GOOD
-    with misbehaving("crawling", "--max-queue", 1, "--max-batch", 1) as service:
-        prediction(ask(service))
-        with several(service, 1, KEPT) as busy, connect(service) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as HTTP clients do
-            messages = []
-            for _ in range(5):
-                connection.sendall(head)
-                time.sleep(MOMENT_S / 10)
-                status, _, answer = exchange(connection, body)
-                assert status == 429
-                messages.append(answer["error"]["message"])
-            assert str(NO_ROOM) in messages, "nothing of it was parsed, unless the machine made them wait longer"
-            assert receive(busy[0]).status == 200
+    head, body = KEPT.removesuffix(GOOD), GOOD[:-20]
+    with (
+        misbehaving("crawling", "--max-queue", 1, "--max-batch", 1) as service,
+        several(service, 1, KEPT) as busy,
+        connect(service) as connection,
+    ):
+        for _ in range(3):
+            connection.sendall(head.replace(b"Length: %d" % len(GOOD), b"Length: %d" % len(body)))
+            time.sleep(SLOW_S / 10)
+            assert exchange(connection, body)[0] == 429, "nobody has seen that the picture is damaged"
+        assert exchange(busy[0], b"")[0] == 200
 
 
 def test_a_body_that_is_far_behind_its_head_has_the_time_that_bodies_have() -> None:
@@ -71,7 +67,7 @@ def test_a_body_that_is_far_behind_its_head_has_the_time_that_bodies_have() -> N
         several(service, 2, head) as behind,
     ):
         late, never = behind
-        time.sleep(5 * MOMENT_S)
+        time.sleep(5 * SLOW_S)
         assert exchange(late, body)[0] == 200
         answer = receive(never)
         assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
@@ -143,7 +139,7 @@ def several(service: Service, count: int, request: bytes) -> Iterator[list[socke
         yield connections
 
 
-def test_those_that_wait_at_the_wire_are_answered_and_their_times_are_true() -> None:
+def test_those_that_wait_in_the_queue_are_answered_and_their_times_are_true() -> None:
     with one_at_a_time() as service:
         started = time.perf_counter()
         with several(service, 6, post(GOOD)) as connections:
@@ -164,14 +160,14 @@ def test_those_that_wait_at_the_wire_are_answered_and_their_times_are_true() -> 
 
 
 @pytest.mark.parametrize("more", [b"", b"POST /pre"], ids=["", "with more to say"])
-def test_those_that_leave_while_they_wait_at_the_wire_are_not_computed(more: bytes) -> None:
+def test_those_that_leave_while_they_wait_in_the_queue_are_not_computed(more: bytes) -> None:
     with one_at_a_time() as service:
         with several(service, 10, KEPT + more):
             time.sleep(SLOW_S / 2)
         assert prediction(ask(service))["timings_ms"]["queue"] < 4 * SLOW_S * 1000
 
 
-def test_those_that_wait_at_the_wire_are_answered_before_the_end() -> None:
+def test_those_that_wait_in_the_queue_are_answered_before_the_end() -> None:
     with one_at_a_time() as service, several(service, 6, KEPT) as connections:
         service.process.terminate()
         answers = [receive(connection) for connection in connections]
@@ -191,7 +187,7 @@ def test_what_is_not_http_does_not_hold_up_those_behind_it() -> None:
         assert service.process.wait(STOP_S) == 0
 
 
-def test_those_whose_time_is_up_while_they_wait_at_the_wire_are_told() -> None:
+def test_those_whose_time_is_up_while_they_wait_in_the_queue_are_told() -> None:
     with one_at_a_time("--timeout-ms", int(3000 * SLOW_S)) as service, several(service, 20, post(GOOD)) as connections:
         statuses = [receive(connection).status for connection in connections]
         assert set(statuses) == {200, 504}

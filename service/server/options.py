@@ -1,0 +1,52 @@
+"""What the connections of a server have in common."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from service.middleware.access_log import AccessLog
+from service.redaction import Redactor
+from service.responses import Header
+from service.server.fast_path.busy_poll import BusyPoll
+from service.server.fast_path.write_buffer import WriteBuffer
+from service.server.http_request import HTTPRequest
+from service.server.proxy_headers import TrustedProxies
+
+if TYPE_CHECKING:
+    from service.server.protocol import HTTPProtocol
+
+
+class FastPath(Protocol):
+    """Answers some requests without ASGI."""
+
+    def takes(self, request: HTTPRequest) -> bool:
+        """Whether it answers ``request``, of which the head has arrived."""
+
+    def begin(self, connection: "HTTPProtocol", request: HTTPRequest) -> None:
+        """Answer ``request`` at once or later."""
+
+    def leave(self, request: HTTPRequest) -> None:
+        """Forget ``request``: its client has gone away, whether it was begun or not."""
+
+    def task_ended(self) -> None:
+        """Note that a request has ended, on this path or through the application."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOptions:
+    """Settings and shared objects of all connections."""
+
+    access_log: AccessLog
+    redactor: Redactor
+    """Recognises request ids that are keys."""
+    header_timeout_s: float = 10.0
+    """Time for a head, and for the first request of a connection to begin."""
+    request_timeout_s: float = 60.0
+    """Time for a body to arrive, and for a client to go on reading."""
+    keep_alive_s: float = 75.0
+    """Time that a connection may be idle between two requests."""
+    headers: tuple[Header, ...] = ()
+    """Headers of all answers that do not come from the application."""
+    fast_path: FastPath | None = None
+    proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(""))
+    write_buffer: WriteBuffer = field(default_factory=WriteBuffer)
+    busy_poll: BusyPoll = field(default_factory=lambda: BusyPoll(0.0))
