@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time, sleep
@@ -21,6 +22,7 @@ import numpy as np
 import structlog
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from benchmarks import artifacts
@@ -30,6 +32,7 @@ from imaging.fast_codecs import encode
 from imaging.limits import Limits
 from service.api.prediction_json import describe_answer
 from service.app import create_app
+from service.inference.admission import CapacityLimiter
 from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
@@ -66,22 +69,29 @@ def main() -> None:
     target = f"/predict?model={options.model}"
     head = f"POST {target} HTTP/1.1\r\nHost: h\r\nContent-Type: {upload.content_type}\r\n"
     data = f"{head}Content-Length: {len(upload.data)}\r\n\r\n".encode() + upload.data
-    configs = {}
-    for way, is_fast in (("on the fast path", True), ("through the application", False)):
-        config = Server(
-            create_app(settings.model_copy(update={"fast_path": is_fast}), models=models), lambda: None
-        ).config
-        config.load()
-        configs[way] = config
-    calm_collector()
-    for way, (alone, together, rested) in uvloop.run(answers(configs, data)).items():
-        print(f"| all of it {way}, a request after the other | {alone:.1f} |")
-        print(f"| the same, after pauses of {PAUSE_S * 1e6:.0f} us | {rested:.1f} |")
-        print(f"| all of it {way}, {BATCH} requests at once, each | {together:.1f} |")
-    limiter = models.find(options.model, None).room
-    limiter.take(settings.max_queue, 0)
-    refused = uvloop.run(refusals(configs["on the fast path"], data))
-    print(f"| a refusal by a full queue | {refused:.1f} |")
+    apps = {
+        way: create_app(settings.model_copy(update={"fast_path": is_fast}), models=models)
+        for way, is_fast in (("on the fast path", True), ("through the application", False))
+    }
+    uvloop.run(measure(apps, models.find(options.model, None).room, settings.max_queue, data))
+
+
+async def measure(apps: dict[str, FastAPI], limiter: CapacityLimiter, max_queue: int, data: bytes) -> None:
+    """Print the rows of whole requests, by the way that they take."""
+    async with AsyncExitStack() as stack:
+        configs = {}
+        for way, app in apps.items():
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            configs[way] = Server(app, lambda: None).config
+            configs[way].load()
+        calm_collector()
+        for way, (alone, together, rested) in (await answers(configs, data)).items():
+            print(f"| all of it {way}, a request after the other | {alone:.1f} |")
+            print(f"| the same, after pauses of {PAUSE_S * 1e6:.0f} us | {rested:.1f} |")
+            print(f"| all of it {way}, {BATCH} requests at once, each | {together:.1f} |")
+        limiter.take(max_queue, 0)
+        refused = await refusals(configs["on the fast path"], data)
+        print(f"| a refusal by a full queue | {refused:.1f} |")
 
 
 def stages(model: Model, models: Path, upload: Upload) -> None:
