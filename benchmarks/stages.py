@@ -37,7 +37,8 @@ from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
 from service.inference.preprocessing import Upload, examine_picture, preprocess
-from service.inference.registry import Model, load_models
+from service.inference.registry import Model
+from service.repository.startup import load_models
 from service.request_context import Timings
 from service.responses import to_bytes
 from service.server.server import Server, calm_collector

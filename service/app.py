@@ -16,8 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__
 from service.api.errors import add_error_handlers
 from service.api.metrics import create_metrics_route
-from service.api.model_repository import create_model_repository_routes
 from service.api.open_inference.infer import create_infer_routes
+from service.api.open_inference.model_repository import create_model_repository_routes
 from service.api.open_inference.routes import create_open_inference_routes
 from service.api.predict import create_predict_routes
 from service.api.routes import create_routes

@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from fastapi import FastAPI
 
-from service.api.metrics import Metrics
 from service.errors import NotReadyError
 from service.inference.engine import Engine
-from service.inference.registry import Models, load_models
+from service.inference.registry import Models
 from service.logging import LogWriter
+from service.metrics.collector import Metrics
 from service.metrics.multiprocess import SharedMetrics, WorkerSlot
 from service.metrics.recorder import Recorder
 from service.middleware.access_log import AccessLog
@@ -20,6 +21,7 @@ from service.middleware.auth import AccessPolicy
 from service.middleware.rate_limit import RateLimiter
 from service.redaction import Redactor
 from service.repository.repository import Repository
+from service.repository.startup import load_models
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -134,7 +136,14 @@ class ServiceState:
         engine = Engine(models, self.settings)
         repository = self.worker.repository if self.worker else Repository(self.settings, models)
         shared = SharedMetrics(self.worker.slot if self.worker else None, repository.failures)
-        metrics = Metrics(engine, self.settings, shared, self.recorder, self.log_writer)
+        metrics = Metrics(
+            shared,
+            self.recorder,
+            self.log_writer,
+            partial(models.gauges, self.settings.max_queue),
+            models.drift_windows,
+            max(1, self.settings.drift_window // 2),
+        )
         if self.tracer is not None:
             self.tracer.open()
         self.running = Running(engine, repository, metrics)

@@ -7,7 +7,7 @@ import base64
 
 from imaging.fast_codecs import FileFormat
 from service.inference.engine import Answer
-from service.inference.geometry import corners
+from service.inference.outputs import corners
 from service.inference.sampling_grid import sample_points
 from service.responses import Json
 

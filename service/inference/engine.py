@@ -17,7 +17,7 @@ from service.errors import InferenceFailedError, RequestError
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload
-from service.inference.registry import Model, Models, load_models
+from service.inference.registry import Model, Models
 from service.request_context import Timings, held_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
@@ -57,15 +57,6 @@ class Engine:
         self._timeout_ms = settings.timeout_ms
         self._decoders = Decoders(settings)
         self._closing = False
-
-    @classmethod
-    def load(cls, settings: Settings) -> Self:
-        """An engine with the models that ``settings`` name.
-
-        Raises:
-            StartError: they cannot be loaded.
-        """
-        return cls(load_models(settings), settings)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,4 +1,7 @@
-"""What a model's outputs say of each picture. Numpy is asked once a batch: its calls cost more than its sums."""
+"""The outputs of a batch, split into one record for each picture.
+
+Numpy works on whole batches: a call costs more than the arithmetic in it. Coordinates follow `export.artifact`.
+"""
 
 from itertools import repeat
 from typing import NamedTuple
@@ -7,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.artifact import Manifest, Outputs
-from service.inference.geometry import Points, regions
+
+CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
+"""The corners of the rectified image in its own homogeneous coordinates, clockwise from top left."""
+
+Points = list[list[float]]
 
 
 class TransformOutput(NamedTuple):
@@ -17,7 +24,7 @@ class TransformOutput(NamedTuple):
     """Two rows of three."""
     parameters: list[float]
     region: Points
-    """See `service.inference.geometry.regions`."""
+    """See `regions`."""
     rectified: NDArray[np.uint8]
     """``(h, w, C)``."""
 
@@ -65,3 +72,18 @@ def is_finite(outputs: Outputs) -> NDArray[np.bool_]:
             if not finite.all():
                 answer &= finite.reshape(batch, -1).all(axis=1)
     return answer
+
+
+def regions(theta: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the regions that thetas ``(N, 2, 3)`` sample: ``(N, 4, 2)``, in units of the picture's width and height.
+
+    Points are (x, y), clockwise from the top left of the rectified image. They may lie outside of the picture, which
+    spans 0 to 1.
+    """
+    normalised = CORNERS @ theta.swapaxes(1, 2).astype(np.float64)  # (N, 4, 2)
+    return np.asarray((normalised + 1) / 2)
+
+
+def corners(region: Points, width: int, height: int) -> Points:
+    """Scale a region to pixels of a ``width`` x ``height`` picture. The centre of the first pixel is at (0.5, 0.5)."""
+    return [[x * width, y * height] for x, y in region]

@@ -25,7 +25,7 @@ def sample_points(reading: ModelOutput, manifest: Manifest, index: int, side: in
     """Where transformer ``index`` took ``side`` x ``side`` points of its rectified image from, edge to edge.
 
     Returns:
-        ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as `geometry.regions`.
+        ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as in `outputs.regions`.
     """
     transform, look = manifest.transforms[index], reading.looks[index]
     points = regular_grid(side)

@@ -6,6 +6,7 @@ counts of several processes, and `service.metrics.exposition` gives them their n
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from http import HTTPStatus
 from time import time
 from typing import Final
@@ -142,6 +143,10 @@ class Recorder:
     def rejected(self, cause: str, model: ModelKey) -> None:
         """Count a refused request, or a refused picture of a batch; ``cause`` is the code of its error."""
         self._rejections[model, cause] += 1
+
+    def ends(self) -> Iterator[tuple[Key, float]]:
+        """Labels of each model and the time at which its last inference ended; see `ModelMetrics.last_s`."""
+        return ((metrics.labels, metrics.last_s) for metrics in tuple(self._models.values()))
 
     def counts(self) -> Counts:
         """All counts."""

@@ -21,10 +21,10 @@ import structlog
 
 from export.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, backoff_s
-from service.inference.registry import find_folders
 from service.repository.plan import Change, ModelStatus, merge_reports, target_versions
 from service.repository.poller import Poller, scan_folder
 from service.repository.repository import SCAN_TIMEOUT_S
+from service.repository.startup import find_folders
 from service.settings import Settings
 from service.workers.messages import (
     ChangePending,

@@ -12,7 +12,8 @@ import structlog
 
 from service.background import Failures
 from service.errors import LoadFailedError
-from service.inference.registry import Models, Opener
+from service.inference.loading import Opener
+from service.inference.registry import Models
 from service.repository.plan import Change, ModelStatus
 from service.repository.repository import Repository
 from service.settings import Settings

@@ -20,11 +20,11 @@ import structlog
 from service.app import create_app
 from service.background import Failures, backoff_s
 from service.errors import StartError
-from service.inference.registry import load_models
 from service.logging import configure_logs
 from service.metrics.multiprocess import WorkerSlot
 from service.middleware.auth import AccessPolicy
 from service.redaction import Redactor
+from service.repository.startup import load_models
 from service.server.server import CANNOT_START, LAST_S, Server
 from service.settings import Settings
 from service.state import Worker

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from training.data.folders import Folder, split_folder, split_text
+from training.data.sizing import fit_to_pictures
 from training.data.sources import open_source
 from training.fitting.runs import Run
 from training.recipes.recipe import Recipe
-from training.recipes.sizing import fit_to_pictures
 
 
 def begin_run(

@@ -51,7 +51,7 @@ MY_IMAGES = Recipe(
     learning_rate=2e-3,
     weight_decay=0.05,
 )
-"""Sizes, channels, mean, spread, epochs and batch are chosen when a run is begun (see training/recipes/sizing.py)."""
+"""Sizes, channels, mean, spread, epochs and batch are chosen when a run is begun (see training/data/sizing.py)."""
 
 GTSRB = change_recipe(
     GTSRB_SMALL,

@@ -7,7 +7,7 @@ from training.files import write_text
 from training.fitting.runs import Run
 from training.reports.animate import animate_run
 from training.reports.visualise import draw_run
-from training.wording import accuracy_text, before_and_after, boxes_text
+from training.reports.wording import accuracy_text, before_and_after, boxes_text
 
 REPORT = "report.md"
 CAPTIONS = {

@@ -13,7 +13,7 @@ from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
 from service.errors import DeviceError, ModelLoadError
 from service.inference.backends import Backend, cuda_obstacle, open_backend
-from service.inference.registry import load_models
+from service.repository.startup import load_models
 from service.settings import Settings
 from tests.service.pictures import ARTIFACT
 from training.fitting.runs import Run

@@ -13,7 +13,7 @@ from export.artifact import Artifact, Outputs
 from service.errors import InferenceFailedError
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine
-from service.inference.registry import load_models
+from service.repository.startup import load_models
 from service.settings import load_settings
 from tests.service.pictures import ARTIFACT, GOLDEN_PICTURES
 

@@ -18,10 +18,11 @@ from export.artifact import Artifact
 from service.errors import LoadFailedError, ModelNotFoundError
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine
-from service.inference.registry import Models, load_models
+from service.inference.registry import Models
 from service.repository import repository as repository_module
 from service.repository.plan import Change, ModelStatus
 from service.repository.repository import NOT_LOADED, Entry, Repository, State
+from service.repository.startup import load_models
 from service.repository.version_policy import Policy
 from service.settings import Settings
 from tests.service import artifacts
