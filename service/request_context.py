@@ -24,7 +24,7 @@ class Timings(NamedTuple):
     encode: float
 
 
-class Answered(NamedTuple):
+class AnsweredPicture(NamedTuple):
     """A picture that was answered."""
 
     started: float
@@ -32,7 +32,7 @@ class Answered(NamedTuple):
     timings: Timings
     batch_size: int
     ended: float
-    held_s: float = 0.0
+    queued_s: float = 0.0
     """How long its request had waited in the server's queue before that."""
 
 
@@ -41,15 +41,15 @@ class RequestContext:
 
     __slots__ = (
         "answered",
-        "awaited",
+        "disconnected",
         "ended",
         "error",
-        "held_s",
         "id",
         "key",
-        "left",
         "model",
         "model_in_body",
+        "pending",
+        "queued_s",
         "route",
         "started",
         "status",
@@ -57,15 +57,15 @@ class RequestContext:
         "version",
     )
 
-    def __init__(self, request_id: str, held_s: float = 0.0) -> None:
-        """Create the context of a request that has already waited for ``held_s`` seconds."""
+    def __init__(self, request_id: str, queued_s: float = 0.0) -> None:
+        """Create the context of a request that has already waited for ``queued_s`` seconds."""
         self.id = request_id
-        self.held_s = held_s
-        self.started = perf_counter() - held_s
+        self.queued_s = queued_s
+        self.started = perf_counter() - queued_s
         self.ended = self.started
         self.status = 0
         """0 while there is no answer."""
-        self.left = False
+        self.disconnected = False
         """Whether the client has disconnected."""
         self.key: str | None = None
         """The name of the key that the request came with."""
@@ -77,28 +77,28 @@ class RequestContext:
         """Whether the body names the model, so that the target does not tell it."""
         self.error: str | None = None
         """The code of the error that the request was answered with."""
-        self.answered: list[Answered] = []
-        self.awaited: list[asyncio.Future[Any]] = []
+        self.answered: list[AnsweredPicture] = []
+        self.pending: list[asyncio.Future[Any]] = []
         """The futures that the request waits for; empty once it has ended."""
         self.trace: str | None = None
 
     def end(self) -> None:
         """Note that the answer was sent, or that the client no longer waits for it."""
         self.ended = perf_counter()
-        self.awaited.clear()  # an exception in one leads back here, and would keep whole batches in memory for long
+        self.pending.clear()  # an exception in one leads back here, and would keep whole batches in memory for long
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Note that the client has disconnected, and fail everything that the request waits for."""
-        self.left = True
-        for answer in self.awaited:
+        self.disconnected = True
+        for answer in self.pending:
             if not answer.done():
                 answer.set_exception(ClientDisconnect())
 
 
-def route_of(exchange: RequestContext, scope: Mapping[str, Any]) -> str | None:
+def route_of(context: RequestContext, scope: Mapping[str, Any]) -> str | None:
     """The documented path of a request, recorded or found by the router; None for paths that clients invent."""
-    if exchange.route is not None:
-        return exchange.route
+    if context.route is not None:
+        return context.route
     path: str | None = getattr(scope.get("route"), "path", None)
     return path
 
@@ -112,56 +112,56 @@ def path_within(scope: Mapping[str, Any]) -> str:
     return path
 
 
-current: ContextVar[RequestContext | None] = ContextVar("exchange", default=None)
+current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
-def held_s() -> float:
+def queued_s() -> float:
     """How long the request has waited in the server's queue."""
-    exchange = current.get()
-    return 0.0 if exchange is None else exchange.held_s
+    context = current.get()
+    return 0.0 if context is None else context.queued_s
 
 
 def record_key(name: str) -> None:
     """Record the name of the key that the request came with."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.key = name
+    context = current.get()
+    if context is not None:
+        context.key = name
 
 
 def record_route(path: str) -> None:
     """Record the documented path that the request is for."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.route = path
+    context = current.get()
+    if context is not None:
+        context.route = path
 
 
 def record_model(name: str, version: int) -> None:
     """Record the model that the request is for."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.model = name
-        exchange.version = version
+    context = current.get()
+    if context is not None:
+        context.model = name
+        context.version = version
 
 
 def record_model_in_body() -> None:
     """The body of the request names its model."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.model_in_body = True
+    context = current.get()
+    if context is not None:
+        context.model_in_body = True
 
 
 def record_error(code: str) -> None:
     """Record the code of the error that the request is answered with."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.error = code
+    context = current.get()
+    if context is not None:
+        context.error = code
 
 
 def record_prediction(started: float, timings: Timings, batch_size: int, ended: float) -> None:
     """Record that one of the pictures of the request was answered."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.answered.append(Answered(started, timings, batch_size, ended, exchange.held_s))
+    context = current.get()
+    if context is not None:
+        context.answered.append(AnsweredPicture(started, timings, batch_size, ended, context.queued_s))
 
 
 def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
@@ -169,9 +169,9 @@ def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
 
     Await the result without binding it to a name: an exception in it refers back to the waiting frame and its names.
     """
-    exchange = current.get()
-    if exchange is not None:
-        exchange.awaited.append(answer)
-        if exchange.left:
-            exchange.leave()
+    context = current.get()
+    if context is not None:
+        context.pending.append(answer)
+        if context.disconnected:
+            context.disconnect()
     return answer

@@ -26,7 +26,7 @@ from service.inference.engine import PICTURES_A_TURN
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import held_s, path_within, record_model_in_body, record_route
+from service.request_context import path_within, queued_s, record_model_in_body, record_route
 from service.responses import Json, RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
 from service.state import ServiceState
@@ -61,7 +61,7 @@ class Predict:
         options = read_options(query)
         model = self._state.engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
-        with Permit(model.room) as permit:
+        with Permit(model.limiter) as permit:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
                 options, model = self._apply(fields, query, permit, model)
@@ -85,7 +85,7 @@ class Predict:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
                 return describe_error(error, SEVERAL)
 
-        with Permit(model.room) as permit:
+        with Permit(model.limiter) as permit:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model)
@@ -109,11 +109,11 @@ class Predict:
             return options, model
         record_model_in_body()
         model = self._state.engine.find(options.model, options.version)
-        permit.move_to(model.room)
+        permit.move_to(model.limiter)
         return options, model
 
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
-        started = perf_counter() - held_s()
+        started = perf_counter() - queued_s()
         rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
         answer = await self._state.engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)

@@ -14,10 +14,10 @@ from service.responses import Json
 
 def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, total_ms: float) -> Json:
     """A `service.schemas.Prediction`."""
-    model, reading, times = answer.model, answer.reading, answer.timings
+    model, output, times = answer.model, answer.output, answer.timings
     classes = model.manifest.classes
-    ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
-    transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
+    ranking, probabilities = output.ranking[:top_k].tolist(), output.probabilities[:top_k].tolist()
+    transforms = [describe_transform(answer, index, rectified) for index in range(len(output.transforms))]
     main = transforms[answer.model.manifest.main]
     return {
         "model": {"name": model.name, "version": model.version},
@@ -42,7 +42,7 @@ def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, to
 
 def describe_transform(answer: Answer, index: int, rectified: FileFormat | None) -> Json:
     """A `service.schemas.TransformResult`."""
-    look = answer.reading.looks[index]
+    look = answer.output.transforms[index]
     transform = answer.model.manifest.transforms[index]
     file = None
     if answer.rectified:
@@ -63,7 +63,7 @@ def add_points(description: Json, answer: Answer, side: int) -> None:
     """Where ``side`` x ``side`` points of each rectified image lie in the picture, to what `describe_answer` said."""
     manifest, size = answer.model.manifest, (answer.width, answer.height)
     indices = range(len(manifest.transforms))
-    points = [(sample_points(answer.reading, manifest, index, side) * size).tolist() for index in indices]
+    points = [(sample_points(answer.output, manifest, index, side) * size).tolist() for index in indices]
     description["points"] = points[manifest.main]
     for transform, found in zip(description.get("transforms", ()), points, strict=False):
         transform["points"] = found

@@ -19,9 +19,9 @@ MEMORY_S = 1.0
 class CapacityLimiter:
     """Capacity for pictures and their bytes, from the arrival of the bytes to the answers."""
 
-    def __init__(self, max_pictures: int, max_bytes: int, at_once: int) -> None:
-        """``at_once`` is how many should be processed while others wait in the admission queue."""
-        self.at_once = at_once
+    def __init__(self, max_pictures: int, max_bytes: int, concurrency: int) -> None:
+        """``concurrency`` is how many should be processed while others wait in the admission queue."""
+        self.concurrency = concurrency
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
         self._max_arriving = int(max_bytes * SHARE_OF_ARRIVING)
@@ -30,9 +30,9 @@ class CapacityLimiter:
         """Of the bytes, those of bodies that have not arrived in full."""
         self.pictures = 0
         self.bytes = 0
-        self.held = 0
+        self.queued = 0
         """Of the pictures, those that wait in the admission queue."""
-        self.let_in = self.let_in_bytes = 0
+        self.admitted = self.admitted_bytes = 0
         """Pictures that have just left the admission queue and take their capacity in the next turn of the loop."""
         self._rate = 0.0
         """Pictures a second that were answered in the last window; 0 before the first."""
@@ -43,8 +43,8 @@ class CapacityLimiter:
     def fits(self, pictures: int, size: int) -> bool:
         """Whether there is capacity for so much, besides the pictures that have just left the admission queue."""
         return (
-            self.pictures + self.let_in + pictures <= self._max_pictures
-            and self.bytes - self._excess + self.let_in_bytes + size <= self._max_bytes
+            self.pictures + self.admitted + pictures <= self._max_pictures
+            and self.bytes - self._excess + self.admitted_bytes + size <= self._max_bytes
         )
 
     def could_fit(self, pictures: int, size: int) -> bool:
@@ -79,7 +79,7 @@ class CapacityLimiter:
         rate = self._answered / elapsed_s if self._answered and elapsed_s > 0 else self._rate
         return min(MAX_RETRY_AFTER_S, max(1, math.ceil(self.pictures / rate))) if rate else 1
 
-    def note_answered(self, pictures: int) -> None:
+    def record_answered(self, pictures: int) -> None:
         """Count ``pictures`` whose request has been answered; they make the rate."""
         self._answered += pictures
         elapsed_s = monotonic() - self._window_began
@@ -122,11 +122,11 @@ class CapacityLimiter:
 class Arrival:
     """A body that arrives in pieces, as an asynchronous context in which it is read."""
 
-    __slots__ = ("_is_dropped", "_last", "_permit", "_rate", "_room", "_timeout", "size")
+    __slots__ = ("_is_dropped", "_last", "_limiter", "_permit", "_rate", "_timeout", "size")
 
-    def __init__(self, permit: "Permit", room: CapacityLimiter) -> None:
+    def __init__(self, permit: "Permit", limiter: CapacityLimiter) -> None:
         self.size = 0
-        self._room = room
+        self._limiter = limiter
         self._permit = permit
         self._timeout = asyncio.timeout(None)
         self._is_dropped = False
@@ -154,9 +154,9 @@ class Arrival:
         now = monotonic()
         self._rate = self._rate * math.exp((self._last - now) / MEMORY_S) + size / MEMORY_S
         self._last = now
-        self._room.make_way(self, size)
+        self._limiter.make_way(self, size)
         self._permit.take(size=size)
-        self._room.arriving += size
+        self._limiter.arriving += size
         self.size += size
 
     def check(self) -> None:
@@ -167,13 +167,13 @@ class Arrival:
     def drop(self) -> None:
         """Give back the capacity at once, and end the reading of the body."""
         self._is_dropped = True
-        self._room.end(self)
+        self._limiter.end(self)
         self._permit.give_back(self.size)
         self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
-        self._room.begin(self)
+        self._limiter.begin(self)
         return self
 
     async def __aexit__(
@@ -181,7 +181,7 @@ class Arrival:
     ) -> None:
         """Raise `RequestTimeoutError` if the body was dropped, whatever else happened."""
         if not self._is_dropped:
-            self._room.end(self)
+            self._limiter.end(self)
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
@@ -198,10 +198,10 @@ def too_slow() -> RequestTimeoutError:
 class Permit:
     """The capacity of a `CapacityLimiter` that one request has taken, as a context that gives it back."""
 
-    __slots__ = ("_bytes", "_pictures", "_room")
+    __slots__ = ("_bytes", "_limiter", "_pictures")
 
-    def __init__(self, room: CapacityLimiter) -> None:
-        self._room = room
+    def __init__(self, limiter: CapacityLimiter) -> None:
+        self._limiter = limiter
         self._pictures = 0
         self._bytes = 0
 
@@ -212,30 +212,30 @@ class Permit:
             TooLargeError: there will never be capacity for all that the request takes.
         """
         self._check(pictures, size)
-        self._room.take(pictures, size)
+        self._limiter.take(pictures, size)
         self._pictures += pictures
         self._bytes += size
 
-    def move_to(self, room: CapacityLimiter) -> None:
+    def move_to(self, limiter: CapacityLimiter) -> None:
         """Take the same capacity of another limiter instead; see `take`."""
-        if room is self._room:
+        if limiter is self._limiter:
             return
-        moved = Permit(room)
+        moved = Permit(limiter)
         moved.take(pictures=self._pictures, size=self._bytes)
-        self._room.give_back(self._pictures, self._bytes)
-        self._room = room
+        self._limiter.give_back(self._pictures, self._bytes)
+        self._limiter = limiter
 
     def arrival(self) -> "Arrival":
         """A body that arrives in pieces, as a context in which it is read."""
-        return Arrival(self, self._room)
+        return Arrival(self, self._limiter)
 
     def give_back(self, size: int) -> None:
         """Return bytes that were taken."""
-        self._room.give_back(0, size)
+        self._limiter.give_back(0, size)
         self._bytes -= size
 
     def _check(self, pictures: int, size: int) -> None:
-        if not self._room.could_fit(self._pictures + pictures, self._bytes + size):
+        if not self._limiter.could_fit(self._pictures + pictures, self._bytes + size):
             raise TooLargeError(
                 "this is more than may wait at all; send fewer pictures, or smaller ones, in one request"
             )
@@ -246,6 +246,6 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._room.give_back(self._pictures, self._bytes)
+        self._limiter.give_back(self._pictures, self._bytes)
         if self._pictures:
-            self._room.note_answered(self._pictures)
+            self._limiter.record_answered(self._pictures)

@@ -81,13 +81,13 @@ class Batcher(Generic[Value]):
         max_batch: int,
         inference_timeout_s: float,
         picture_ms: float,
-        meter: ModelMetrics,
+        metrics: ModelMetrics,
         in_place: bool = True,
         spare_core: bool = True,
     ) -> None:
         """``run`` takes ``(N, H, W, C)`` uint8 for up to ``max_batch``, of its outputs ``read`` makes N values.
 
-        ``picture_ms`` is how long it took for one picture; ``meter`` counts the inferences; ``in_place=False`` runs
+        ``picture_ms`` is how long it took for one picture; ``metrics`` counts the inferences; ``in_place=False`` runs
         all in the thread; ``spare_core`` says whether that can run while the event loop does.
         """
         self._run = run
@@ -104,18 +104,18 @@ class Batcher(Generic[Value]):
         self._together = False
         """Whether the last batch was of several."""
         self._closed = False
-        self._meter = meter
+        self._metrics = metrics
         self._context = Context()  # of no request: what is logged of a batch is of all
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.hangs = False
         """Whether the inference that runs has been given up; nothing is taken until it ends."""
 
     def submit(
-        self, pixels: NDArray[np.uint8], deadline: float = float("inf"), held_s: float = 0.0
+        self, pixels: NDArray[np.uint8], deadline: float = float("inf"), queued_s: float = 0.0
     ) -> asyncio.Future[Inference[Value]]:
         """Queue ``pixels`` ``(H, W, C)``; ``deadline`` is as `time.perf_counter` gives it.
 
-        Their request has waited for ``held_s`` already. Who does not want the answer any more fails the future.
+        Their request has waited for ``queued_s`` already. Who does not want the answer any more fails the future.
 
         Raises:
             NotReadyError: the batcher is closed, or its model hangs.
@@ -126,7 +126,7 @@ class Batcher(Generic[Value]):
             raise NotReadyError("the model does not answer any more; send the request to another instance")
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        item = Item(pixels, loop.create_future(), now - held_s, deadline)
+        item = Item(pixels, loop.create_future(), now - queued_s, deadline)
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now
@@ -220,14 +220,14 @@ class Batcher(Generic[Value]):
         inference_ms = (ended - started) * 1000
         # A slow one may have been interrupted; only several in a row are believed.
         self._picture_ms = min(inference_ms / size, GROWTH * self._picture_ms)
-        self._meter.inferred(size, size * started - sum([item.arrived for item in batch]), ended - started)
+        self._metrics.inferred(size, size * started - sum([item.arrived for item in batch]), ended - started)
         for item, value in zip(batch, values, strict=True):
             if not item.answer.done():
                 item.answer.set_result(Inference(value, size, (started - item.arrived) * 1000, inference_ms))
 
     def _fail(self, batch: list[Item[Value]], error: BaseException) -> None:
         log.error("inference_failed", batch_size=len(batch), error=repr(error))
-        self._meter.failed(len(batch))
+        self._metrics.failed(len(batch))
         for item in batch:
             if not item.answer.done():
                 item.answer.set_exception(

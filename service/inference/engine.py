@@ -18,7 +18,7 @@ from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model, Models
-from service.request_context import Timings, held_s, record_model, record_prediction, track_future
+from service.request_context import Timings, queued_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
 PICTURES_A_TURN = 16
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
     """All that a model says about one picture."""
 
     model: Model
-    reading: ModelOutput
+    output: ModelOutput
     width: int
     height: int
     """Of the uploaded picture, upright, in its own pixels."""
@@ -41,12 +41,12 @@ class Answer(NamedTuple):
     @property
     def label(self) -> str:
         """The most probable class."""
-        return self.model.manifest.classes[int(self.reading.ranking[0])]
+        return self.model.manifest.classes[int(self.output.ranking[0])]
 
     @property
     def probability(self) -> float:
         """The probability of `label`."""
-        return float(self.reading.probabilities[0])
+        return float(self.output.probabilities[0])
 
 
 class Engine:
@@ -105,20 +105,20 @@ class Engine:
             RequestError: the picture cannot be used, its time is up, or the model failed.
         """
         started = time.perf_counter()
-        held = held_s()
-        deadline = started - held + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
+        queued = queued_s()
+        deadline = started - queued + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
         opened = await self._decoders.read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
-        inference = await track_future(model.batcher.submit(opened.pixels, deadline, held))
+        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued))
         inferred = time.perf_counter()
-        reading = finite_output(inference.value)
-        files = await self._encode(reading, rectified) if rectified else None
+        output = finite_output(inference.value)
+        files = await self._encode(output, rectified) if rectified else None
         ended = time.perf_counter()
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
         record_prediction(started, timings, inference.batch_size, ended)
-        return Answer(model, reading, opened.width, opened.height, files, inference.batch_size, timings)
+        return Answer(model, output, opened.width, opened.height, files, inference.batch_size, timings)
 
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
@@ -131,26 +131,26 @@ class Engine:
             RequestError: a picture cannot be used, their time is up, or the model failed.
         """
         started = time.perf_counter()
-        held = held_s()
+        queued = queued_s()
         if isinstance(pictures, np.ndarray):
             pixels = list(pictures)
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
         decode_ms = (time.perf_counter() - started) * 1000
-        answers = [track_future(model.batcher.submit(picture, deadline, held)) for picture in pixels]
+        answers = [track_future(model.batcher.submit(picture, deadline, queued)) for picture in pixels]
         # Exceptions are taken as results, since several may come and each must be looked at.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
-        readings = []
+        outputs = []
         try:
             for inference in inferences:
                 if isinstance(inference, BaseException):
                     raise inference
-                readings.append(finite_output(inference.value))
+                outputs.append(finite_output(inference.value))
                 timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
                 record_prediction(started, timings, inference.batch_size, time.perf_counter())
         finally:
             del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
-        return readings
+        return outputs
 
     async def close(self) -> None:
         """Answer everything that was accepted, and end the threads when what they do is done."""
@@ -171,23 +171,23 @@ class Engine:
             pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_A_TURN]))
         return pictures
 
-    async def _encode(self, reading: ModelOutput, picture_format: FileFormat) -> list[bytes]:
+    async def _encode(self, output: ModelOutput, picture_format: FileFormat) -> list[bytes]:
         files = []
-        for look in reading.looks:
-            height, width, _ = look.rectified.shape
+        for transform in output.transforms:
+            height, width, _ = transform.rectified.shape
             if height * width <= IN_PLACE_PIXELS:
-                files.append(encode(look.rectified, picture_format))
+                files.append(encode(transform.rectified, picture_format))
             else:
-                files.append(await self._decoders.in_thread(partial(encode, look.rectified, picture_format)))
+                files.append(await self._decoders.in_thread(partial(encode, transform.rectified, picture_format)))
         return files
 
 
-def finite_output(reading: ModelOutput) -> ModelOutput:
-    """``reading``, whose numbers must be some.
+def finite_output(output: ModelOutput) -> ModelOutput:
+    """``output``, whose numbers must be some.
 
     Raises:
         InferenceFailedError: they are not.
     """
-    if not reading.is_finite:
+    if not output.is_finite:
         raise InferenceFailedError("the model gave values that are no numbers for this picture")
-    return reading
+    return output

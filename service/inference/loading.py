@@ -70,14 +70,14 @@ def load_model(
         max_batch=settings.max_batch,
         inference_timeout_s=settings.inference_timeout_s,
         picture_ms=picture_ms,
-        meter=recorder.of_model((name, version)),
+        metrics=recorder.of_model((name, version)),
         in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
         spare_core=spare_core,
     )
     in_turns = backend.device == "cpu" and not spare_core
-    at_once = settings.max_batch * (1 if in_turns else BATCHES_AT_ONCE)
-    room = CapacityLimiter(settings.max_queue, settings.max_queue_bytes, at_once)
-    return Model(name, version, manifest, backend.device, batcher, room, digest(artifact), window)
+    concurrency = settings.max_batch * (1 if in_turns else BATCHES_AT_ONCE)
+    limiter = CapacityLimiter(settings.max_queue, settings.max_queue_bytes, concurrency)
+    return Model(name, version, manifest, backend.device, batcher, limiter, digest(artifact), window)
 
 
 def default_opener(settings: Settings) -> Opener:

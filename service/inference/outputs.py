@@ -38,7 +38,7 @@ class ModelOutput(NamedTuple):
     """``(K,)``: classes, the most probable first, the first of equals first."""
     probabilities: NDArray[np.float32]
     """``(K,)`` in that order."""
-    looks: tuple[TransformOutput, ...]
+    transforms: tuple[TransformOutput, ...]
     """One for each transformer of the manifest."""
     outputs: Outputs
     """Of the whole batch that the picture was part of, as the model gave them."""
@@ -51,14 +51,14 @@ def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
     probabilities: NDArray[np.float32] = outputs[manifest.probabilities]
     ranking = (-probabilities).argsort(axis=1, kind="stable")
     ranked = probabilities[np.arange(len(ranking))[:, None], ranking]
-    looks = []
+    transforms = []
     for transform in manifest.transforms:
         theta: NDArray[np.float32] = outputs[transform.theta]
         parameters = outputs[transform.parameters].reshape(len(theta), -1)
         columns = (theta.tolist(), parameters.tolist(), regions(theta).tolist(), outputs[transform.rectified])
-        looks.append([TransformOutput(*row) for row in zip(*columns, strict=True)])
+        transforms.append([TransformOutput(*row) for row in zip(*columns, strict=True)])
     batch = len(ranking)
-    shares = (ranking, ranked, zip(*looks, strict=True), repeat(outputs, batch), range(batch))
+    shares = (ranking, ranked, zip(*transforms, strict=True), repeat(outputs, batch), range(batch))
     return [ModelOutput(*share) for share in zip(is_finite(outputs).tolist(), *shares, strict=True)]
 
 

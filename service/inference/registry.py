@@ -21,7 +21,7 @@ class Model(NamedTuple):
     manifest: Manifest
     device: str
     batcher: Batcher[ModelOutput]
-    room: CapacityLimiter
+    limiter: CapacityLimiter
     digest: str
     """Of the artifact that it was loaded from: the same for the same content."""
     window: Window | None
@@ -100,8 +100,8 @@ class Models:
         for model in self._served:
             key = labels((model.name, model.version))
             gauges["info", *key, model.manifest.runtime, model.device, model.manifest.precision] = [1]
-            gauges["queue", *key] = [model.batcher.waiting + model.room.held]
-            gauges["in_flight", *key] = [model.room.pictures]
+            gauges["queue", *key] = [model.batcher.waiting + model.limiter.queued]
+            gauges["in_flight", *key] = [model.limiter.pictures]
             gauges["limit", *key] = [max_queue]
             gauges["hangs", *key] = [model.batcher.hangs]
             if model.window is not None:

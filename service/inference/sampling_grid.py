@@ -21,22 +21,22 @@ BEYOND = 10.0
 """Where what it cannot see is sent."""
 
 
-def sample_points(reading: ModelOutput, manifest: Manifest, index: int, side: int) -> Floats:
+def sample_points(output: ModelOutput, manifest: Manifest, index: int, side: int) -> Floats:
     """Where transformer ``index`` took ``side`` x ``side`` points of its rectified image from, edge to edge.
 
     Returns:
         ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as in `outputs.regions`.
     """
-    transform, look = manifest.transforms[index], reading.looks[index]
+    transform, look = manifest.transforms[index], output.transforms[index]
     points = regular_grid(side)
     if transform.kind in ("projective", "tps"):
-        points = compose_transforms(reading, manifest, index, points)
+        points = compose_transforms(output, manifest, index, points)
     else:
         points = apply_affine(np.asarray(look.theta), points)
     return (points + 1) / 2
 
 
-def compose_transforms(reading: ModelOutput, manifest: Manifest, index: int, points: Floats) -> Floats:
+def compose_transforms(output: ModelOutput, manifest: Manifest, index: int, points: Floats) -> Floats:
     """Through the map of transformer ``index`` and those of the steps before it in its branch.
 
     Features come out of what the last branch has looked at. Branches side by side start elsewhere than at the whole
@@ -47,7 +47,7 @@ def compose_transforms(reading: ModelOutput, manifest: Manifest, index: int, poi
     branch = transforms[index - 1 if on_features else index].branch
     steps = [
         look
-        for place, look in zip(transforms[: index + 1], reading.looks, strict=False)
+        for place, look in zip(transforms[: index + 1], output.transforms, strict=False)
         if place.branch == branch or place.reads == "features"
     ]
 
@@ -62,7 +62,7 @@ def compose_transforms(reading: ModelOutput, manifest: Manifest, index: int, poi
     size = transforms[index]
     grid = np.stack(np.meshgrid(centres(size.width), centres(size.height)), axis=-1).reshape(-1, 2)
     around = np.linalg.pinv(np.vstack([fit(chain(grid), grid), [0, 0, 1]]))
-    return apply_affine(np.asarray(reading.looks[index].theta) @ around, found)
+    return apply_affine(np.asarray(output.transforms[index].theta) @ around, found)
 
 
 def apply(kind: str, look: TransformOutput, points: Floats) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Scope
 
-from service.request_context import Answered, RequestContext, route_of
+from service.request_context import AnsweredPicture, RequestContext, route_of
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations."""
@@ -67,7 +67,7 @@ class ModelMetrics:
 
     def __init__(self, labels: Key) -> None:
         self.labels = labels
-        self.pending: list[Answered] = []
+        self.pending: list[AnsweredPicture] = []
         """Answered pictures that are still to be counted."""
         self._stages = {stage: Histogram() for stage in (*STAGES, "prediction")}
         self._batches: dict[int, list[float]] = {}
@@ -94,7 +94,7 @@ class ModelMetrics:
     def flush(self) -> None:
         """Count the pending values."""
         if self.pending:
-            rows = [(*each.timings, (each.ended - each.started + each.held_s) * 1000) for each in self.pending]
+            rows = [(*each.timings, (each.ended - each.started + each.queued_s) * 1000) for each in self.pending]
             self.pending.clear()
             for histogram, milliseconds in zip(self._stages.values(), np.array(rows).T, strict=True):
                 histogram.add(milliseconds / 1000)
@@ -119,26 +119,26 @@ class Recorder:
 
     def of_model(self, model: ModelKey) -> ModelMetrics:
         """The counts of this version; the thread that loads it asks for them too."""
-        meter = self._models.get(model)
-        if meter is None:
-            meter = self._models[model] = ModelMetrics(labels(model))
-        return meter
+        metrics = self._models.get(model)
+        if metrics is None:
+            metrics = self._models[model] = ModelMetrics(labels(model))
+        return metrics
 
-    def ended(self, exchange: RequestContext, scope: Scope) -> None:
+    def ended(self, context: RequestContext, scope: Scope) -> None:
         """Count a request that has ended."""
-        model = exchange.model, exchange.version
-        status = exchange.status or CLIENT_LEFT
-        histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
-        histogram.pending.append(exchange.ended - exchange.started)
+        model = context.model, context.version
+        status = context.status or CLIENT_LEFT
+        histogram = self._requests[route_of(context, scope) or OTHER, model, status]
+        histogram.pending.append(context.ended - context.started)
         if len(histogram.pending) >= MAX_PENDING:
             histogram.flush()
-        if exchange.answered:
-            meter = self.of_model(model)
-            meter.pending += exchange.answered
-            if len(meter.pending) >= MAX_PENDING:
-                meter.flush()
+        if context.answered:
+            metrics = self.of_model(model)
+            metrics.pending += context.answered
+            if len(metrics.pending) >= MAX_PENDING:
+                metrics.flush()
         if status >= REFUSED and status != CLIENT_LEFT:
-            self.rejected(exchange.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
+            self.rejected(context.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
 
     def rejected(self, cause: str, model: ModelKey) -> None:
         """Count a refused request, or a refused picture of a batch; ``cause`` is the code of its error."""
@@ -151,8 +151,8 @@ class Recorder:
     def counts(self) -> Counts:
         """All counts."""
         found: Counts = {}
-        for meter in tuple(self._models.values()):  # a thread that loads may add some meanwhile
-            found |= meter.counts()
+        for metrics in tuple(self._models.values()):  # a thread that loads may add some meanwhile
+            found |= metrics.counts()
         for (route, model, status), histogram in self._requests.items():
             found["request", route, *labels(model), str(status)] = histogram.vector()
         for (model, cause), number in self._rejections.items():

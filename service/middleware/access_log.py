@@ -13,7 +13,7 @@ from service.errors import NotReadyError
 from service.logging import LogWriter
 from service.metrics.recorder import CLIENT_LEFT, Recorder
 from service.redaction import Headers, Redactor
-from service.request_context import Answered, RequestContext
+from service.request_context import AnsweredPicture, RequestContext
 from service.settings import Settings
 
 LEAST_LOGGED = {"all": 0, "refused": 400, "none": 1000}
@@ -106,7 +106,7 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context: RequestContext = scope["exchange"]
+        context: RequestContext = scope["request_context"]
 
         def send_on(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -155,7 +155,7 @@ def describe(method: str, path: str, client: Client, context: RequestContext) ->
     )
 
 
-def longest(answered: Sequence[Answered]) -> tuple[float, ...]:
+def longest(answered: Sequence[AnsweredPicture]) -> tuple[float, ...]:
     """The largest batch that a picture was in, and the longest of each of the times."""
     if len(answered) == 1:
         return answered[0].batch_size, *answered[0].timings

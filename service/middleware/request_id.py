@@ -17,7 +17,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RequestIdMiddleware:
-    """Creates the `RequestContext` of a request, in ``scope["exchange"]`` and `service.request_context.current`."""
+    """Creates the `RequestContext` of a request, as ``scope["request_context"]`` and in `request_context.current`."""
 
     def __init__(self, app: ASGIApp, redactor: Redactor) -> None:
         """``redactor`` recognises ids that are keys; such a request gets another id."""
@@ -30,7 +30,7 @@ class RequestIdMiddleware:
             return
         context = RequestContext(request_id(scope["headers"], self._redactor))
         current.set(context)
-        scope["exchange"] = context
+        scope["request_context"] = context
 
         def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.redaction import Redactor
-from service.request_context import Answered, RequestContext, route_of
+from service.request_context import AnsweredPicture, RequestContext, route_of
 
 CONTEXT = (b"traceparent", b"tracestate")
 MOST_PICTURES = 16
@@ -43,7 +43,7 @@ class TracingMiddleware:
         given = {name.decode(): value.decode("latin-1") for name, value in headers if name in CONTEXT}
         carrier = {name: value for name, value in given.items() if self._redactor.is_clean(value)}
         span = self._tracer.start(scope["method"], self._propagator.extract(carrier))
-        context: RequestContext = scope["exchange"]
+        context: RequestContext = scope["request_context"]
         context.trace = format_trace_id(span.get_span_context().trace_id)
         path = self._redactor.redact(scope["path"], headers)
         try:
@@ -81,7 +81,7 @@ class Tracer:
         """Start the span of a request."""
         return self.open().get_tracer("service", __version__).start_span(name, parent, SpanKind.SERVER)
 
-    def trace_picture(self, request: Span, answered: Answered) -> None:
+    def trace_picture(self, request: Span, answered: AnsweredPicture) -> None:
         """Make the spans of an answered picture within that of its ``request``."""
         tracer = self.open().get_tracer("service", __version__)
         context = set_span_in_context(request)
@@ -91,41 +91,41 @@ class Tracer:
             span.end(since_epoch(ended))
 
 
-def describe(span: Span, scope: Scope, path: str, exchange: RequestContext) -> None:
+def describe(span: Span, scope: Scope, path: str, context: RequestContext) -> None:
     """Describe a request on ``span`` in OpenTelemetry's semantic conventions, without its query and headers.
 
     ``path`` is its path without keys.
     """
-    route = route_of(exchange, scope)
+    route = route_of(context, scope)
     if route is not None:  # paths that clients invent would make any number of names
         span.update_name(f"{scope['method']} {route}")
         span.set_attribute("http.route", route)
     span.set_attributes(
         {
             "http.request.method": scope["method"],
-            "http.response.status_code": exchange.status,
+            "http.response.status_code": context.status,
             "url.path": path,
             "url.scheme": scope["scheme"],
-            "stn.request_id": exchange.id,
+            "stn.request_id": context.id,
         }
     )
-    if exchange.model is not None:
-        span.set_attribute("stn.model", exchange.model)
-    if exchange.version is not None:
-        span.set_attribute("stn.version", exchange.version)
-    if exchange.error is not None:
-        span.set_attribute("error.type", exchange.error)
-    if exchange.status >= 500:
+    if context.model is not None:
+        span.set_attribute("stn.model", context.model)
+    if context.version is not None:
+        span.set_attribute("stn.version", context.version)
+    if context.error is not None:
+        span.set_attribute("error.type", context.error)
+    if context.status >= 500:
         span.set_status(StatusCode.ERROR)
 
 
-def stages(answered: Answered) -> Iterator[tuple[str, float, float]]:
+def stages(answered: AnsweredPicture) -> Iterator[tuple[str, float, float]]:
     """Name, start and end of the stages of a picture, in the seconds of `time.perf_counter`."""
     decode, queue, inference, encode = (milliseconds / 1000 for milliseconds in answered.timings)
-    decoded, held = answered.started + decode, answered.held_s
-    if held:
-        yield "queue", answered.started - held, answered.started
-    queue -= held
+    decoded, queued = answered.started + decode, answered.queued_s
+    if queued:
+        yield "queue", answered.started - queued, answered.started
+    queue -= queued
     yield "decode", answered.started, decoded
     yield "queue", decoded, decoded + queue
     yield "inference", decoded + queue, decoded + queue + inference

@@ -85,7 +85,7 @@ class ASGICycle:
         self._request.keep_alive = False
         answer = error_response(error, self._scope["path"])
         headers = [(b"content-length", b"%d" % len(answer.content)), NO_SNIFFING, *answer.headers]
-        if (context := self._scope.get("exchange")) is not None:
+        if (context := self._scope.get("request_context")) is not None:
             headers.append((b"x-request-id", context.id.encode()))
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.content})

@@ -17,7 +17,7 @@ from service.inference.admission import Permit
 from service.inference.engine import Engine
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import held_s
+from service.request_context import queued_s
 from service.responses import RawResponse
 from service.state import ServiceState
 
@@ -47,9 +47,9 @@ class Infer:
         headers = dict(body.headers)
         json_length = headers.get(JSON_LENGTH)
         max_bytes = settings.max_bytes if json_length is None else settings.max_batch_bytes
-        with Permit(model.room) as permit:
+        with Permit(model.limiter) as permit:
             content = await body.read(max_bytes, permit)
-            arrived = perf_counter() - held_s()
+            arrived = perf_counter() - queued_s()
             deadline = arrived + patience_ms / 1000
             if ENCODING in headers:
                 encoding = headers[ENCODING].decode("latin-1")
