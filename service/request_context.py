@@ -1,7 +1,6 @@
-"""The context of a request: everything that its log line, its trace and the metrics say about it.
+"""The context of a request: the facts for its log line, its trace and the metrics.
 
-Code that learns something about the current request records it here, whichever protocol the request came by. Outside of
-a request the functions do nothing.
+Every protocol records facts about the current request here. Outside of a request, the functions do nothing.
 """
 
 import asyncio
@@ -25,15 +24,15 @@ class Timings(NamedTuple):
 
 
 class AnsweredPicture(NamedTuple):
-    """A picture that was answered."""
+    """A picture with a prediction."""
 
     started: float
-    """When its decoding began, as `time.perf_counter` gives it."""
+    """When its decoding began, a time of `time.perf_counter`."""
     timings: Timings
     batch_size: int
     ended: float
     queued_s: float = 0.0
-    """How long its request had waited in the server's queue before that."""
+    """Time that its request had waited in the admission queue before that."""
 
 
 class RequestContext:
@@ -58,7 +57,7 @@ class RequestContext:
     )
 
     def __init__(self, request_id: str, queued_s: float = 0.0) -> None:
-        """Create the context of a request that has already waited for ``queued_s`` seconds."""
+        """Create the context of a request that has waited in the admission queue for ``queued_s`` seconds."""
         self.id = request_id
         self.queued_s = queued_s
         self.started = perf_counter() - queued_s
@@ -68,27 +67,27 @@ class RequestContext:
         self.disconnected = False
         """Whether the client has disconnected."""
         self.key: str | None = None
-        """The name of the key that the request came with."""
+        """The name of the API key of the request."""
         self.route: str | None = None
-        """The documented path, where it was recorded; see `route_of`."""
+        """The documented path, if it was recorded; see `route_of`."""
         self.model: str | None = None
         self.version: int | None = None
         self.model_in_body = False
         """Whether the body names the model, so that the target does not tell it."""
         self.error: str | None = None
-        """The code of the error that the request was answered with."""
+        """The code of the error in the response."""
         self.answered: list[AnsweredPicture] = []
         self.pending: list[asyncio.Future[Any]] = []
-        """The futures that the request waits for; empty once it has ended."""
+        """The futures that the request waits for; empty after its end."""
         self.trace: str | None = None
 
     def end(self) -> None:
-        """Note that the answer was sent, or that the client no longer waits for it."""
+        """Record that the response was sent, or that the client has disconnected."""
         self.ended = perf_counter()
-        self.pending.clear()  # an exception in one leads back here, and would keep whole batches in memory for long
+        self.pending.clear()  # an exception in one refers to this object, and would keep whole batches in memory
 
     def disconnect(self) -> None:
-        """Note that the client has disconnected, and fail everything that the request waits for."""
+        """Record that the client has disconnected, and fail all pending futures."""
         self.disconnected = True
         for answer in self.pending:
             if not answer.done():
@@ -96,7 +95,7 @@ class RequestContext:
 
 
 def route_of(context: RequestContext, scope: Mapping[str, Any]) -> str | None:
-    """The documented path of a request, recorded or found by the router; None for paths that clients invent."""
+    """Return the documented path of a request, recorded or found by the router; None for unknown paths."""
     if context.route is not None:
         return context.route
     path: str | None = getattr(scope.get("route"), "path", None)
@@ -104,7 +103,7 @@ def route_of(context: RequestContext, scope: Mapping[str, Any]) -> str | None:
 
 
 def path_within(scope: Mapping[str, Any]) -> str:
-    """The path of a request as the application's own router matches it: without the prefix of a mounted application."""
+    """Return the path of a request without the prefix at which the application is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
@@ -116,27 +115,27 @@ current: ContextVar[RequestContext | None] = ContextVar("request_context", defau
 
 
 def queued_s() -> float:
-    """How long the request has waited in the server's queue."""
+    """Return the time that the request has waited in the admission queue."""
     context = current.get()
     return 0.0 if context is None else context.queued_s
 
 
 def record_key(name: str) -> None:
-    """Record the name of the key that the request came with."""
+    """Record the name of the API key of the request."""
     context = current.get()
     if context is not None:
         context.key = name
 
 
 def record_route(path: str) -> None:
-    """Record the documented path that the request is for."""
+    """Record the documented path of the request."""
     context = current.get()
     if context is not None:
         context.route = path
 
 
 def record_model(name: str, version: int) -> None:
-    """Record the model that the request is for."""
+    """Record the model of the request."""
     context = current.get()
     if context is not None:
         context.model = name
@@ -144,30 +143,30 @@ def record_model(name: str, version: int) -> None:
 
 
 def record_model_in_body() -> None:
-    """The body of the request names its model."""
+    """Record that the body of the request names its model."""
     context = current.get()
     if context is not None:
         context.model_in_body = True
 
 
 def record_error(code: str) -> None:
-    """Record the code of the error that the request is answered with."""
+    """Record the code of the error in the response."""
     context = current.get()
     if context is not None:
         context.error = code
 
 
 def record_prediction(started: float, timings: Timings, batch_size: int, ended: float) -> None:
-    """Record that one of the pictures of the request was answered."""
+    """Record the prediction of one of the pictures of the request."""
     context = current.get()
     if context is not None:
         context.answered.append(AnsweredPicture(started, timings, batch_size, ended, context.queued_s))
 
 
 def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
-    """Return ``answer`` after noting that the request waits for it; it fails if the client disconnects.
+    """Have ``answer`` fail if the client disconnects, and return it.
 
-    Await the result without binding it to a name: an exception in it refers back to the waiting frame and its names.
+    Await the result without binding it to a name: an exception in it refers to the waiting frame and its names.
     """
     context = current.get()
     if context is not None:

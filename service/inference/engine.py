@@ -1,4 +1,4 @@
-"""From an upload to an answer: decode, infer together with others, encode. Every protocol calls this."""
+"""The engine: decodes uploads, infers in batches and encodes rectified images. Every protocol uses it."""
 
 import asyncio
 import time
@@ -22,19 +22,19 @@ from service.request_context import Timings, queued_s, record_model, record_pred
 from service.settings import Settings
 
 PICTURES_A_TURN = 16
-"""Of one request, before other requests have their turn."""
+"""Pictures of one request that are processed before other requests have their turn."""
 
 
 class Answer(NamedTuple):
-    """All that a model says about one picture."""
+    """The prediction for one picture."""
 
     model: Model
     output: ModelOutput
     width: int
     height: int
-    """Of the uploaded picture, upright, in its own pixels."""
+    """Size of the uploaded picture in pixels, upright."""
     rectified: list[bytes] | None
-    """A file for each transformer, if they were asked for."""
+    """A file for each transformer if rectified images were requested."""
     batch_size: int
     timings: Timings
 
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
 
 class Engine:
-    """The models and the decoders of pictures; as a context it closes in the end."""
+    """Predicts with ``models``. Leaving the context closes the engine."""
 
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
@@ -66,12 +66,12 @@ class Engine:
 
     @property
     def hangs(self) -> bool:
-        """Whether a model that is served has been given up."""
+        """Whether a served model hangs."""
         return any(batcher.hangs for batcher in self.models.batchers)
 
     @property
     def stuck(self) -> bool:
-        """Whether a model has been given up, be it one that is not served any more."""
+        """Whether a model hangs, retired models included."""
         return self.hangs or any(batcher.hangs for batcher in self.models.leaving)
 
     @property
@@ -80,7 +80,7 @@ class Engine:
         return not self._closing and not self.hangs
 
     def find(self, name: str | None = None, version: int | None = None) -> Model:
-        """The model that a request asks for.
+        """Return the requested model.
 
         Raises:
             ModelNotFoundError: see `Models.find`.
@@ -96,13 +96,12 @@ class Engine:
     async def predict(
         self, model: Model, picture: Upload | bytes, rectified: FileFormat | None = None, timeout_ms: int | None = None
     ) -> Answer:
-        """Answer for one picture file within ``timeout_ms``, by default that of the settings.
+        """Predict one picture file within ``timeout_ms`` (default: the setting), time in the admission queue included.
 
-        ``rectified`` is the format of the rectified images, which are left out by default. The time that a request has
-        waited in the queue of the server counts.
+        ``rectified`` is the format of the rectified images, which are left out by default.
 
         Raises:
-            RequestError: the picture cannot be used, its time is up, or the model failed.
+            RequestError: the picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
         queued = queued_s()
@@ -123,12 +122,12 @@ class Engine:
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
     ) -> list[ModelOutput]:
-        """What ``model`` says of ``pictures``, all of which must be good: files, or ``(N, H, W, C)`` of its input.
+        """Return the output of ``model`` for each of ``pictures``: files, or an array ``(N, H, W, C)`` of its input.
 
-        ``deadline`` is as `time.perf_counter` gives it.
+        One unusable picture fails all of them. ``deadline`` is a time of `time.perf_counter`.
 
         Raises:
-            RequestError: a picture cannot be used, their time is up, or the model failed.
+            RequestError: a picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
         queued = queued_s()
@@ -138,7 +137,7 @@ class Engine:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
         decode_ms = (time.perf_counter() - started) * 1000
         answers = [track_future(model.batcher.submit(picture, deadline, queued)) for picture in pixels]
-        # Exceptions are taken as results, since several may come and each must be looked at.
+        # Exceptions are returned as results, so that each of several is retrieved.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
         outputs = []
         try:
@@ -149,11 +148,11 @@ class Engine:
                 timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
                 record_prediction(started, timings, inference.batch_size, time.perf_counter())
         finally:
-            del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
+            del answers, inferences, inference  # an error refers to this frame: the cycle would keep the pictures alive
         return outputs
 
     async def close(self) -> None:
-        """Answer everything that was accepted, and end the threads when what they do is done."""
+        """Finish all accepted pictures. The threads end with their present work."""
         self._closing = True
         await asyncio.gather(*(batcher.close() for batcher in (*self.models.batchers, *self.models.leaving)))
         await self._decoders.close()
@@ -183,11 +182,11 @@ class Engine:
 
 
 def finite_output(output: ModelOutput) -> ModelOutput:
-    """``output``, whose numbers must be some.
+    """Return ``output`` if all of its numbers are finite.
 
     Raises:
-        InferenceFailedError: they are not.
+        InferenceFailedError: a number is not finite.
     """
     if not output.is_finite:
-        raise InferenceFailedError("the model gave values that are no numbers for this picture")
+        raise InferenceFailedError("the model returned values that are not finite for this picture")
     return output

@@ -39,14 +39,14 @@ def load_model(
     """Load one version and replay its golden pictures.
 
     Raises:
-        ModelLoadError: it cannot be loaded, or does not answer as it did when it was exported.
-        DeviceError: the device asked for cannot be used.
+        ModelLoadError: it cannot be loaded, or its outputs differ from those at its export.
+        DeviceError: the requested device cannot be used.
     """
     started = time.perf_counter()
     if artifact.manifest.runtime == "torchscript" and not settings.torchscript:
         raise ModelLoadError(
-            f"{artifact.folder} is TorchScript, which is a program and not only numbers; export it to ONNX, or set "
-            "--torchscript true if you trust whoever made it"
+            f"{artifact.folder} is TorchScript, which can run arbitrary code; export it to ONNX, or set "
+            "--torchscript true if you trust its author"
         )
     backend = opener(artifact, settings.device, settings.threads)
     picture_ms = warm_up(backend, artifact)
@@ -71,7 +71,7 @@ def load_model(
         inference_timeout_s=settings.inference_timeout_s,
         picture_ms=picture_ms,
         metrics=recorder.of_model((name, version)),
-        in_place=backend.device == "cpu",  # a GPU infers while the next pictures are decoded
+        in_place=backend.device == "cpu",  # while a GPU infers, the CPU decodes the next pictures
         spare_core=spare_core,
     )
     in_turns = backend.device == "cpu" and not spare_core
@@ -81,36 +81,36 @@ def load_model(
 
 
 def default_opener(settings: Settings) -> Opener:
-    """Opens backends as the settings say."""
+    """Return `open_backend` with the options of the settings."""
     return partial(open_backend, cuda_graphs=settings.cuda_graphs)
 
 
 def cores() -> int:
-    """That this process may run on."""
+    """Number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def digest(artifact: Artifact) -> str:
-    """What tells ``artifact`` from others: the manifest, which holds the hashes of all files."""
+    """Hash the manifest of ``artifact``, which holds the hashes of all of its files."""
     return hashlib.sha256(artifact.manifest.model_dump_json().encode()).hexdigest()
 
 
 def read_and_record(outputs: Outputs, manifest: Manifest, window: Window | None) -> list[ModelOutput]:
-    """`read`, and note what there is to compare of a batch."""
+    """Split a batch with `read`, and record it in the drift ``window``."""
     if window is not None:
         window.observe(outputs)
     return read(outputs, manifest)
 
 
 def warm_up(backend: Backend, artifact: Artifact) -> float:
-    """Replay the golden pictures; returns the milliseconds that one picture takes.
+    """Replay the golden pictures and return the milliseconds of an inference of one picture.
 
     Raises:
-        ModelLoadError: the model does not answer as it did when it was exported.
+        ModelLoadError: the outputs differ from those at the export.
     """
     try:
         images, expected = artifact.golden()
-        picture_ms = math.inf  # the shortest: nothing that held the process up once is the model's
+        picture_ms = math.inf  # the shortest one, as others may have been interrupted
         for _ in range(WARM_UPS):
             found = backend.run(images)
             started = time.perf_counter()
@@ -128,14 +128,13 @@ def warm_up(backend: Backend, artifact: Artifact) -> float:
     wrong = [name for name, answer in expected.items() if not same(answer, found.get(name), allowed[name])]
     if wrong:
         raise ModelLoadError(
-            f"{artifact.folder} does not answer as it did when it was exported ({', '.join(wrong)} differ); "
-            "export it again"
+            f"the outputs of {artifact.folder} differ from those at its export ({', '.join(wrong)}); export it again"
         )
     return picture_ms
 
 
 def same(expected: NDArray[Any], found: NDArray[Any] | None, tolerance: float) -> bool:
-    """Whether ``found`` is what was expected, but for what another device may round otherwise."""
+    """Whether ``found`` equals ``expected`` within a tolerance for the rounding of other devices."""
     if found is None or found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     return bool(np.allclose(expected.astype(np.float64), found.astype(np.float64), rtol=0, atol=tolerance))

@@ -18,7 +18,7 @@ Points = list[list[float]]
 
 
 class TransformOutput(NamedTuple):
-    """What one transformer did to a picture."""
+    """The output of one transformer for a picture."""
 
     theta: Points
     """Two rows of three."""
@@ -30,24 +30,24 @@ class TransformOutput(NamedTuple):
 
 
 class ModelOutput(NamedTuple):
-    """What a model says of one picture."""
+    """The output of a model for one picture."""
 
     is_finite: bool
-    """Whether all its numbers are finite."""
+    """Whether all numbers are finite."""
     ranking: NDArray[np.intp]
-    """``(K,)``: classes, the most probable first, the first of equals first."""
+    """``(K,)``: classes by falling probability; equal ones by index."""
     probabilities: NDArray[np.float32]
     """``(K,)`` in that order."""
     transforms: tuple[TransformOutput, ...]
     """One for each transformer of the manifest."""
     outputs: Outputs
-    """Of the whole batch that the picture was part of, as the model gave them."""
+    """The raw outputs of the whole batch that the picture was part of."""
     row: int
-    """Its own in them."""
+    """The row of the picture in ``outputs``."""
 
 
 def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
-    """One reading for each picture of a batch."""
+    """Split the outputs of a batch into one `ModelOutput` for each picture."""
     probabilities: NDArray[np.float32] = outputs[manifest.probabilities]
     ranking = (-probabilities).argsort(axis=1, kind="stable")
     ranked = probabilities[np.arange(len(ranking))[:, None], ranking]
@@ -63,7 +63,7 @@ def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
 
 
 def is_finite(outputs: Outputs) -> NDArray[np.bool_]:
-    """For each picture of a batch, whether all numbers that belong to it are finite."""
+    """Return for each picture of a batch whether all of its numbers are finite."""
     batch = len(next(iter(outputs.values())))
     answer = np.ones(batch, np.bool_)
     for output in outputs.values():

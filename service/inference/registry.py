@@ -14,7 +14,7 @@ from service.metrics.recorder import Counts, Key, Recorder, labels
 
 
 class Model(NamedTuple):
-    """One version of one model, ready to answer; who has found it keeps it until the answer is sent."""
+    """A loaded version of a model. It stays loaded as long as a request refers to it."""
 
     name: str
     version: int
@@ -23,13 +23,13 @@ class Model(NamedTuple):
     batcher: Batcher[ModelOutput]
     limiter: CapacityLimiter
     digest: str
-    """Of the artifact that it was loaded from: the same for the same content."""
+    """The hash of the artifact; equal for equal content."""
     window: Window | None
-    """What its last pictures showed; None where there is nothing to compare it with."""
+    """The last pictures, to detect drift; None if the artifact has no reference."""
 
 
 class Models:
-    """All that are served, by name and version; they come and go all at once (`serve`)."""
+    """The served models by name and version. `serve` replaces all of them at once."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Models:
         self._served: tuple[Model, ...] = ()
         self._found: dict[tuple[str | None, int | None], Model] = {}
         self.changes = 0
-        """How often there have been others."""
+        """How often the models have been replaced."""
         self._leaving: WeakKeyDictionary[Batcher[ModelOutput], tuple[str, int]] = WeakKeyDictionary()
         self.serve(models)
 
@@ -51,10 +51,9 @@ class Models:
         return iter(self._served)
 
     def serve(self, models: Iterable[Model]) -> None:
-        """From now on serve ``models`` and no others.
+        """Serve exactly ``models`` from now on.
 
-        Nothing refers to those that go but the requests that use them: with the last one's answer they are gone, and
-        their memory with them.
+        Only requests in flight still refer to the other models, which are freed with the last of these requests.
         """
         before, self._served = self._served, tuple(sorted(models, key=lambda model: (model.name, model.version)))
         self._found = self._index()
@@ -66,24 +65,24 @@ class Models:
 
     @property
     def batchers(self) -> list[Batcher[ModelOutput]]:
-        """Of the models that are served."""
+        """The batchers of the served models."""
         return [model.batcher for model in self._served]
 
     @property
     def leaving(self) -> dict[Batcher[ModelOutput], tuple[str, int]]:
-        """Name and version of those that requests still use although they are not served any more."""
+        """Name and version of the retired models that requests in flight still use."""
         return dict(self._leaving)
 
     @property
     def default_name(self) -> str | None:
-        """The model that answers where none is named: the first of ``defaults``, else the first by name."""
+        """The model for requests that name none: the first of ``defaults``, else the first by name."""
         return next(iter(self._defaults), self._served[0].name if self._served else None)
 
     def find(self, name: str | None, version: int | None) -> Model:
-        """The model asked for; left out, the default model's or the model's default version.
+        """Return a model. ``None`` stands for the default model or the default version of a model.
 
         Raises:
-            ModelNotFoundError: there is none; the message lists those that are.
+            ModelNotFoundError: there is none; the message lists the served models.
         """
         model = self._found.get((name, version))
         if model is None:
@@ -91,7 +90,7 @@ class Models:
         return model
 
     def is_default(self, model: Model) -> bool:
-        """Whether ``model`` answers where its name is given without a version."""
+        """Whether ``model`` is the default version of its name."""
         return self._found.get((model.name, None)) is model
 
     def gauges(self, max_queue: int) -> Counts:
@@ -105,8 +104,8 @@ class Models:
             gauges["limit", *key] = [max_queue]
             gauges["hangs", *key] = [model.batcher.hangs]
             if model.window is not None:
-                for position, shown in enumerate(model.window.shows()):
-                    gauges["drift", *key, str(position)] = [*shown.counts, shown.total]
+                for position, observed in enumerate(model.window.observed()):
+                    gauges["drift", *key, str(position)] = [*observed.counts, observed.total]
         return gauges
 
     def drift_windows(self) -> Mapping[Key, Window]:
@@ -127,8 +126,8 @@ class Models:
     def _unknown(self, name: str | None, version: int | None) -> ModelNotFoundError:
         if not self._served:
             return ModelNotFoundError("no model is served at present; ask again later, or ask for one to be loaded")
-        there = ", ".join(str(model.version) for model in self._served if model.name == name)
-        if there:
-            return ModelNotFoundError(f"{name} has no version {version}; it has: {there}")
+        versions = ", ".join(str(model.version) for model in self._served if model.name == name)
+        if versions:
+            return ModelNotFoundError(f"{name} has no version {version}; it has: {versions}")
         names = ", ".join(sorted({model.name for model in self._served}))
         return ModelNotFoundError(f"no model is called {name!r}; there are: {names}")

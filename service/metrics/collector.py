@@ -45,7 +45,7 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def publish(self) -> None:
-        """Share the counts with the other workers and with a later replacement; a failure is counted."""
+        """Share the counts with the other workers and with a later replacement. Failures are counted, not raised."""
         try:
             self._publish()
         except Exception as error:  # noqa: BLE001 - the server calls it once a second and would end
@@ -68,7 +68,7 @@ class Metrics(Collector):
         return self._shared.total()
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics in the format that ``accept`` asks for, and its content type."""
+        """Return all metrics in a format that ``accept`` allows, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -82,13 +82,13 @@ class Metrics(Collector):
 
 
 def cpu_s() -> float:
-    """Processor time of this process."""
+    """Processor time of this process in seconds."""
     times = os.times()
     return times.user + times.system
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process; None where the system does not tell."""
+    """Resident memory of this process; None where the system does not report it."""
     try:
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

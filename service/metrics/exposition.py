@@ -18,7 +18,7 @@ PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 MODEL: Final = ("model", "version")
 DRIFT: Final = (*MODEL, "transform", "quantity")
 PREDICTIONS: Final = ("/predict", "/predict/batch", "/infer")
-"""The last parts of the routes that ask a model."""
+"""The last parts of the prediction routes."""
 REASONS: Final = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", CLIENT_LEFT: "CANCELED", 500: "BACKEND"}
 """Triton's names of the reasons for which a request failed, by status."""
 TRITON_STAGES: Final = {
@@ -31,7 +31,7 @@ GAUGES: Final = {
     "queue": ("stn_queue_depth", "Pictures that wait for an inference", MODEL),
     "in_flight": ("stn_pictures_in_flight", "Pictures from the arrival of their bytes to their answers", MODEL),
     "limit": ("stn_pictures_limit", "Pictures that may be in flight; further ones are rejected with 429", MODEL),
-    "hangs": ("stn_model_hangs", "Workers whose model has been given up", MODEL),
+    "hangs": ("stn_model_hangs", "Workers in which an inference of the model hangs", MODEL),
     "resident": ("stn_worker_resident_bytes", "Memory of a worker", ("worker",)),
 }
 
@@ -54,26 +54,26 @@ def families(figures: Figures, ready: Sequence[int], windows: Mapping[Key, Windo
     yield from triton(figures)
 
 
-def of(counts: Counts, what: str) -> Iterator[tuple[Key, list[float]]]:
-    """Labels and vector of every count of the kind ``what``."""
-    return ((key[1:], vector) for key, vector in sorted(counts.items()) if key[0] == what)
+def of(counts: Counts, kind: str) -> Iterator[tuple[Key, list[float]]]:
+    """Return labels and vector of every count of a kind."""
+    return ((key[1:], vector) for key, vector in sorted(counts.items()) if key[0] == kind)
 
 
 def requests(counts: Counts) -> Iterator[Metric]:
-    """Requests by route, model and status, their durations, and the causes of refusals."""
-    total = CounterMetricFamily("stn_requests", "Requests that were answered", labels=("route", *MODEL, "status"))
+    """Requests by route, model and status, their durations, and the causes of rejections."""
+    total = CounterMetricFamily("stn_requests", "Answered requests", labels=("route", *MODEL, "status"))
     durations: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * (len(SECONDS) + 2))
     for labels, vector in of(counts, "request"):
         total.add_metric(labels, sum(vector[:-1]))
         durations[labels[:-1]] = [a + b for a, b in zip(durations[labels[:-1]], vector, strict=True)]
     yield total
-    text = "From the arrival of a request's head to the end of its answer"
+    text = "From the arrival of the request head to the end of the response"
     duration = HistogramMetricFamily("stn_request_duration_seconds", text, labels=("route", *MODEL))
     for labels, vector in durations.items():
         fill(duration, labels, SECONDS, vector)
     yield duration
     rejections = CounterMetricFamily(
-        "stn_rejections", "Requests and pictures that were refused, by the code of the error", labels=(*MODEL, "cause")
+        "stn_rejections", "Rejected requests and pictures by error code", labels=(*MODEL, "cause")
     )
     for labels, (number,) in of(counts, "rejection"):
         rejections.add_metric(labels, number)
@@ -83,17 +83,17 @@ def requests(counts: Counts) -> Iterator[Metric]:
 def pictures(counts: Counts) -> Iterator[Metric]:
     """Durations of the stages of pictures, and the sizes of their batches."""
     stage = HistogramMetricFamily(
-        "stn_stage_duration_seconds", "Stages of the pictures that were answered", labels=(*MODEL, "stage")
+        "stn_stage_duration_seconds", "Duration of the stages of answered pictures", labels=(*MODEL, "stage")
     )
     for labels, vector in of(counts, "stage"):
         fill(stage, labels, SECONDS, vector)
     yield stage
-    whole = HistogramMetricFamily(
-        "stn_prediction_duration_seconds", "From a picture's bytes to its answer", labels=MODEL
+    prediction = HistogramMetricFamily(
+        "stn_prediction_duration_seconds", "From the bytes of a picture to its prediction", labels=MODEL
     )
     for labels, vector in of(counts, "prediction"):
-        fill(whole, labels, SECONDS, vector)
-    yield whole
+        fill(prediction, labels, SECONDS, vector)
+    yield prediction
     batch = HistogramMetricFamily("stn_batch_size", "Pictures in each inference", labels=MODEL)
     for labels, vector in batch_sizes(counts).items():
         fill(batch, labels, PICTURES, vector)
@@ -119,20 +119,20 @@ def fill(family: HistogramMetricFamily, labels: Key, bounds: Sequence[float], ve
 def gauges(found: Counts) -> Iterator[Metric]:
     """Loaded models, and pictures in flight."""
     labels = (*MODEL, "runtime", "device", "precision")
-    info = GaugeMetricFamily("stn_model_info", "Workers that have a version loaded", labels=labels)
+    info = GaugeMetricFamily("stn_model_info", "Workers that have loaded a version", labels=labels)
     for values, (number,) in of(found, "info"):
         info.add_metric(values, number)
     yield info
-    for what, (name, text, names) in GAUGES.items():
+    for kind, (name, text, names) in GAUGES.items():
         gauge = GaugeMetricFamily(name, text, labels=names)
-        for values, (number,) in of(found, what):
+        for values, (number,) in of(found, kind):
             gauge.add_metric(values, number)
         yield gauge
 
 
 def workers(counts: Counts, ready: Sequence[int]) -> Iterator[Metric]:
     """Workers, their processor time, and dropped log lines."""
-    answers = GaugeMetricFamily("stn_worker_ready", "Whether a worker answers", labels=("worker",))
+    answers = GaugeMetricFamily("stn_worker_ready", "Whether a worker answers requests", labels=("worker",))
     for index, is_ready in enumerate(ready):
         answers.add_metric((str(index),), is_ready)
     yield answers
@@ -140,14 +140,14 @@ def workers(counts: Counts, ready: Sequence[int]) -> Iterator[Metric]:
     for labels, (seconds,) in of(counts, "cpu"):
         spent.add_metric(labels, seconds)
     yield spent
-    lines = CounterMetricFamily("stn_log_lines_dropped", "Log lines that were dropped because nobody read stderr")
+    lines = CounterMetricFamily("stn_log_lines_dropped", "Log lines that were dropped because stderr was not read")
     for _, (number,) in of(counts, "log_lines_dropped"):
         lines.add_metric((), number)
     yield lines
 
 
 def background(counts: Counts) -> Iterator[Metric]:
-    """Failures of the tasks that run beside the requests."""
+    """Failures of the background tasks."""
     failures = CounterMetricFamily("stn_background_failures", "Failures of a background task", labels=("task",))
     for labels, (number,) in of(counts, "background"):
         failures.add_metric(labels, number)
@@ -158,9 +158,9 @@ def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[
     """The distances between the last pictures and the references."""
     text = "Population stability index between the last pictures and the reference"
     gap = GaugeMetricFamily("stn_drift_distance", text, labels=DRIFT)
-    mean = GaugeMetricFamily("stn_drift_mean", "Mean over the last pictures", labels=DRIFT)
+    mean = GaugeMetricFamily("stn_drift_mean", "Mean of the last pictures", labels=DRIFT)
     usual = GaugeMetricFamily("stn_drift_reference_mean", "Mean in the reference", labels=DRIFT)
-    seen = GaugeMetricFamily("stn_drift_pictures", "Pictures that drift is computed from", labels=MODEL)
+    seen = GaugeMetricFamily("stn_drift_pictures", "Pictures from which drift is computed", labels=MODEL)
     for model, window in windows.items():
         count = 0.0
         for position, distribution in enumerate(window.distributions):
@@ -195,9 +195,9 @@ def triton(figures: Figures) -> Iterator[Metric]:
     inferred = {labels: vector[-1] for labels, vector in batches.items()}
     pending = {labels: number for labels, (number,) in of(figures.gauges, "queue")}
     micro = {labels: 1e6 * seconds for labels, seconds in took.items()}
-    yield untyped("nv_inference_request_success", "Requests to a prediction route that were answered", success)
-    yield untyped("nv_inference_request_failure", "Those that were not", failure, (*MODEL, "reason"))
-    yield untyped("nv_inference_count", "Pictures that went through an inference", inferred)
+    yield untyped("nv_inference_request_success", "Successful requests to a prediction route", success)
+    yield untyped("nv_inference_request_failure", "Failed requests to a prediction route", failure, (*MODEL, "reason"))
+    yield untyped("nv_inference_count", "Inferred pictures", inferred)
     yield untyped("nv_inference_exec_count", "Inferences", executions)
     yield untyped("nv_inference_pending_request_count", "Pictures that wait for an inference", pending)
     yield untyped("nv_inference_request_duration_us", "Time of the requests to a prediction route", micro)

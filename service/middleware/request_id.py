@@ -1,4 +1,4 @@
-"""Gives every request a context with an id, and every response that id in its X-Request-ID."""
+"""Creates the context of every request, and sends its id as X-Request-ID of the response."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ class RequestIdMiddleware:
     """Creates the `RequestContext` of a request, as ``scope["request_context"]`` and in `request_context.current`."""
 
     def __init__(self, app: ASGIApp, redactor: Redactor) -> None:
-        """``redactor`` recognises ids that are keys; such a request gets another id."""
+        """``redactor`` recognises ids that are keys. Such a request gets another id."""
         self._app = app
         self._redactor = redactor
 
@@ -41,7 +41,7 @@ class RequestIdMiddleware:
 
 
 def make_ids() -> Callable[[], str]:
-    """A function that returns a new id at each call: a random prefix, which no other process has, and a count."""
+    """Return a function that makes a new id at each call from a random prefix of this process and a count."""
     prefix = secrets.token_hex(8)
     count = itertools.count(1)
     return lambda: f"{prefix}-{next(count):x}"
@@ -51,7 +51,7 @@ new_id = make_ids()
 
 
 def given_id(headers: Headers) -> str | None:
-    """The id that the client gave its request, if it is well-formed and does not look like a key."""
+    """Return the id that the client sent, if it is well-formed and does not look like a key."""
     for name, value in headers:
         if name == REQUEST_ID and SANE_ID.fullmatch(value):
             given = value.decode()
@@ -62,6 +62,6 @@ def given_id(headers: Headers) -> str | None:
 
 
 def request_id(headers: Headers, redactor: Redactor) -> str:
-    """The id that the client gave its request, else a new one; ``redactor`` recognises ids that are keys."""
+    """Return the id that the client sent, unless ``redactor`` finds a key in it, else a new id."""
     given = given_id(headers)
     return given if given is not None and redactor.is_clean(given) else new_id()

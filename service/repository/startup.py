@@ -1,4 +1,4 @@
-"""Loads the models that are served from the start."""
+"""Loads the models at the start, as the settings select them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,8 +48,8 @@ def load_models(
         chosen = selection.choose(folders) if present is None else [(n, v) for n in present for v in present[n]]
         for name, version in chosen:
             if (name, version) not in folders:
-                there = ", ".join(f"{name}/{version}" for name, version in folders)
-                raise ModelLoadError(f"there is no {name}/{version} in {settings.models}; there are: {there}")
+                found_names = ", ".join(f"{name}/{version}" for name, version in folders)
+                raise ModelLoadError(f"there is no {name}/{version} in {settings.models}; there are: {found_names}")
         found = [(name, version, read_artifact(folders[name, version])) for name, version in chosen]
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
@@ -58,7 +58,7 @@ def load_models(
     models = []
     for name, version, artifact in found:
         if present is not None and digest(artifact) != present[name][version]:
-            raise ModelLoadError(f"{artifact.folder} is not what the other workers serve; load {name} anew")
+            raise ModelLoadError(f"{artifact.folder} differs from what other workers serve; load {name} again")
         models.append(load_model(name, version, artifact, settings, opener, recorder))
     return Models(models, selection.defaults, recorder)
 

@@ -102,7 +102,7 @@ def test_what_phones_scanners_and_clinics_make_is_answered(server: Service, name
 @pytest.mark.parametrize("declared", sorted(MEDIA_TYPES))
 def test_what_is_declared_as_a_picture_and_is_none_is_a_bad_picture(server: Service, declared: str) -> None:
     response = server.client.post("/predict", content=b"seven", headers={"content-type": declared})
-    refused(response, 400, "invalid_image", "is the file whole?")
+    refused(response, 400, "invalid_image", "is the file complete?")
 
 
 @pytest.mark.parametrize("declared", ["image/svg+xml", "image/jxl", "image/", "image/\u00ff", "IMAGE/X-ICON; a=b"])

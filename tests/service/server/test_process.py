@@ -109,7 +109,7 @@ def misname_probabilities(folder: Path) -> None:
     artifacts.write(folder, changed, golden=pack_golden(manifest.input.name, images, answers))
 
 
-AS_EXPORTED = "does not answer as it did when it was exported"
+AS_EXPORTED = "differ from those at its export"
 UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "other golden probabilities": (tampered(ARTIFACT.manifest.probabilities, 0.01), AS_EXPORTED),
     "other golden pictures": (tampered(TRANSFORM.rectified, 20), AS_EXPORTED),
