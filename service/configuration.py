@@ -1,4 +1,4 @@
-"""docs/operate/configuration.md, written from the settings: ``python -m service.configuration``."""
+"""Writes docs/operate/configuration.md from the settings: ``python -m service.configuration``."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from service.settings import PREFIX, PROGRAM, Settings
 HEAD = f"""# Configuration
 
 Every setting of the service is an environment variable and a flag of `{PROGRAM}`; where both are given, the flag wins.
-An unknown `{PREFIX}` variable or a wrong value keeps the service from starting, with one line that says which.
+An unknown `{PREFIX}` variable or a wrong value keeps the service from starting, with one line that names it.
 Settings are read once, at the start.
 
 This page is written from `service/settings.py` by `python -m service.configuration`, and a test holds it to that.
@@ -37,19 +37,19 @@ UNITS = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
 
 
 def render() -> str:
-    """The page."""
+    """Render the page."""
     schema = Settings.model_json_schema()
     return HEAD + "".join(row(name, field, schema) for name, field in schema["properties"].items())
 
 
 def row(name: str, field: Schema, whole: Schema) -> str:
-    """A setting's line of the table."""
+    """Render the row of a setting."""
     cells = [f"`{PREFIX}{name.upper()}`", f"`--{name.replace('_', '-')}`", default(name, field), takes(field, whole)]
     return f"| {' | '.join([*cells, field['description'].replace('|', '/')])} |\n"
 
 
 def default(name: str, field: Schema) -> str:
-    """What holds when nothing is said."""
+    """Format the default of a setting."""
     value = field.get("default")
     if value in (None, "", [], {}):
         return "must be given" if "default" not in field else "none"
@@ -62,7 +62,7 @@ def default(name: str, field: Schema) -> str:
 
 
 def takes(field: Schema, whole: Schema) -> str:
-    """The values that are allowed, in words."""
+    """Describe the allowed values."""
     if "$ref" in field:
         field = whole["$defs"][field["$ref"].rpartition("/")[2]]
     if "anyOf" in field:

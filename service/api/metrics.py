@@ -9,13 +9,13 @@ from service.metrics.collector import Metrics
 
 
 def create_metrics_route(find_metrics: Callable[[], Metrics], **options: Any) -> APIRouter:
-    """GET /metrics; ``options`` are those of a router."""
+    """Create GET /metrics; ``options`` are those of a router."""
     router = APIRouter(**options)
 
     @router.get(
         "/metrics",
         tags=["metrics"],
-        summary="What the service does, for Prometheus",
+        summary="Metrics for Prometheus",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )

@@ -132,7 +132,7 @@ class Batcher(Generic[Value]):
         if self._closed:
             raise NotReadyError("the service is shutting down; send the request to another instance")
         if self.hangs:
-            raise NotReadyError("the model does not answer any more; send the request to another instance")
+            raise NotReadyError("the model hangs; send the request to another instance")
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
         item = Item(pixels, loop.create_future(), now - queued_s, deadline)

@@ -69,11 +69,11 @@ class ASGICycle:
             await self._fail(STOPPED)
         except Exception:
             log.exception("application_failed")
-            await self._fail(InternalError("the service has a defect; its log says which"))
+            await self._fail(InternalError())
         else:
             if not self._is_complete and not self._request.is_disconnected:
                 log.error("application_sent_no_answer", path=self._scope["path"])
-                await self._fail(InternalError("the service has a defect; its log says which"))
+                await self._fail(InternalError())
 
     async def _fail(self, error: RequestError) -> None:
         if self._is_complete or self._request.is_disconnected:

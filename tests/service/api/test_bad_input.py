@@ -169,10 +169,10 @@ BODIES: dict[str, tuple[str, bytes, int, str, str]] = {
         "invalid_body",
         "multipart",
     ),
-    "an empty multipart body": (MULTIPART, b"", 400, "invalid_body", "send it again whole"),
+    "an empty multipart body": (MULTIPART, b"", 400, "invalid_body", "send the complete form"),
     "multipart without parts": (MULTIPART, END, 422, "invalid_parameter", "curl -F image=@PICTURE"),
-    "a part cut short": (MULTIPART, WHOLE_PART[:200], 400, "invalid_body", "send it again whole"),
-    "multipart without its end": (MULTIPART, part(NAMED), 400, "invalid_body", "send it again whole"),
+    "a part cut short": (MULTIPART, WHOLE_PART[:200], 400, "invalid_body", "send the complete form"),
+    "multipart without its end": (MULTIPART, part(NAMED), 400, "invalid_body", "send the complete form"),
     "garbage as multipart": (MULTIPART, bytes(range(256)), 400, "invalid_body", "multipart"),
     "another field": (
         MULTIPART,

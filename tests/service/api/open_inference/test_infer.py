@@ -132,7 +132,7 @@ def test_a_model_that_hangs_is_neither_live_nor_ready() -> None:
         hanging = threads.submit(infer, service, BRIGHT)
         wait_for(service, "model_hangs")
         refused(hanging.result(), 500, "hangs")
-        refused(infer(service), 503, "does not answer any more")
+        refused(infer(service), 503, "the model hangs")
         for path in "/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready":
             refused(service.client.get(path), 503)
         predict_refused(predict(service), 503, "not_ready")

@@ -135,7 +135,7 @@ def test_unknown_models_and_versions_are_404(server: Service, model: str, says: 
 def test_unknown_paths_and_methods_have_the_form_of_the_protocol(
     server: Service, method: str, path: str, status: int
 ) -> None:
-    refused(server.client.request(method, path), status, "/docs lists what there is")
+    refused(server.client.request(method, path), status, "/docs lists the routes")
 
 
 def test_the_form_is_that_of_the_protocol_under_v2_alone(server: Service) -> None:
