@@ -140,7 +140,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "a newer format": (change(format_version=3), "upgrade stn-serve"),
     "an unknown runtime": (change(runtime="crystal ball"), "runtime"),
     "a manifest without classes": (change(classes=None), "classes"),
-    "outputs that the model does not have": (misname_probabilities, "not what the manifest says"),
+    "outputs that the model does not have": (misname_probabilities, "differs from the manifest"),
 }
 
 
