@@ -1,6 +1,6 @@
 """The context of a request: the facts for its log line, its trace and the metrics.
 
-Every protocol records facts about the current request here. Outside of a request, the functions do nothing.
+Every protocol records facts about the current request here. Outside of a request, the functions have no effect.
 """
 
 import asyncio
@@ -114,53 +114,46 @@ def path_within(scope: Mapping[str, Any]) -> str:
 current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
+def present() -> RequestContext:
+    """Return the context of the current request; outside of a request, one that is discarded."""
+    return current.get() or RequestContext("")
+
+
 def queued_s() -> float:
     """Return the time that the request has waited in the admission queue."""
-    context = current.get()
-    return 0.0 if context is None else context.queued_s
+    return present().queued_s
 
 
 def record_key(name: str) -> None:
     """Record the name of the API key of the request."""
-    context = current.get()
-    if context is not None:
-        context.key = name
+    present().key = name
 
 
 def record_route(path: str) -> None:
     """Record the documented path of the request."""
-    context = current.get()
-    if context is not None:
-        context.route = path
+    present().route = path
 
 
 def record_model(name: str, version: int) -> None:
     """Record the model of the request."""
-    context = current.get()
-    if context is not None:
-        context.model = name
-        context.version = version
+    context = present()
+    context.model, context.version = name, version
 
 
 def record_model_in_body() -> None:
     """Record that the body of the request names its model."""
-    context = current.get()
-    if context is not None:
-        context.model_in_body = True
+    present().model_in_body = True
 
 
 def record_error(code: str) -> None:
     """Record the code of the error in the response."""
-    context = current.get()
-    if context is not None:
-        context.error = code
+    present().error = code
 
 
 def record_prediction(started: float, timings: Timings, batch_size: int, ended: float) -> None:
     """Record the prediction of one of the pictures of the request."""
-    context = current.get()
-    if context is not None:
-        context.answered.append(AnsweredPicture(started, timings, batch_size, ended, context.queued_s))
+    context = present()
+    context.answered.append(AnsweredPicture(started, timings, batch_size, ended, context.queued_s))
 
 
 def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
@@ -168,9 +161,8 @@ def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
 
     Await the result without binding it to a name: an exception in it refers to the waiting frame and its names.
     """
-    context = current.get()
-    if context is not None:
-        context.pending.append(answer)
-        if context.disconnected:
-            context.disconnect()
+    context = present()
+    context.pending.append(answer)
+    if context.disconnected:
+        context.disconnect()
     return answer

@@ -106,24 +106,6 @@ class Body:
         return content
 
 
-class WholeBody(Body):
-    """A body that has arrived in full."""
-
-    __slots__ = ("_content",)
-
-    def __init__(self, content_type: bytes, content: bytes) -> None:
-        self.type = content_type or None
-        self.headers = ((b"content-type", content_type),) if content_type else ()
-        self._content = content
-
-    async def read(self, max_bytes: int, permit: Permit) -> Content:
-        size = len(self._content)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        permit.take(size=size)
-        return self._content
-
-
 def read_chunk(message: Message) -> bytes:
     """Return the piece of a body in an ASGI message."""
     if message["type"] == "http.disconnect":

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.redaction import Redactor, credentials, hide_keys
+from service.redaction import Redactor
 from service.request_context import RequestContext, current
 
 REQUEST_ID = b"x-request-id"
@@ -50,18 +50,10 @@ def make_ids() -> Callable[[], str]:
 new_id = make_ids()
 
 
-def given_id(headers: Headers) -> str | None:
-    """Return the id that the client sent, if it is well-formed and does not look like a key."""
+def request_id(headers: Headers, redactor: Redactor) -> str:
+    """Return the id that the client sent, unless it is malformed or ``redactor`` finds a key in it, else a new id."""
     for name, value in headers:
         if name == REQUEST_ID and SANE_ID.fullmatch(value):
             given = value.decode()
-            if hide_keys(given) != given or any(secret in given for secret in credentials(headers)):
-                return None
-            return given
-    return None
-
-
-def request_id(headers: Headers, redactor: Redactor) -> str:
-    """Return the id that the client sent, unless ``redactor`` finds a key in it, else a new id."""
-    given = given_id(headers)
-    return given if given is not None and redactor.is_clean(given) else new_id()
+            return given if redactor.is_clean(given, headers) else new_id()
+    return new_id()
