@@ -42,9 +42,9 @@ def render() -> str:
     return HEAD + "".join(row(name, field, schema) for name, field in schema["properties"].items())
 
 
-def row(name: str, field: Schema, whole: Schema) -> str:
+def row(name: str, field: Schema, schema: Schema) -> str:
     """Render the row of a setting."""
-    cells = [f"`{PREFIX}{name.upper()}`", f"`--{name.replace('_', '-')}`", default(name, field), takes(field, whole)]
+    cells = [f"`{PREFIX}{name.upper()}`", f"`--{name.replace('_', '-')}`", default(name, field), takes(field, schema)]
     return f"| {' | '.join([*cells, field['description'].replace('|', '/')])} |\n"
 
 
@@ -61,16 +61,16 @@ def default(name: str, field: Schema) -> str:
     return f"`{value}`"
 
 
-def takes(field: Schema, whole: Schema) -> str:
+def takes(field: Schema, schema: Schema) -> str:
     """Describe the allowed values."""
     if "$ref" in field:
-        field = whole["$defs"][field["$ref"].rpartition("/")[2]]
+        field = schema["$defs"][field["$ref"].rpartition("/")[2]]
     if "anyOf" in field:
-        return " or ".join(takes(choice, whole) for choice in field["anyOf"] if choice != {"type": "null"})
+        return " or ".join(takes(choice, schema) for choice in field["anyOf"] if choice != {"type": "null"})
     if "enum" in field or "const" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     if field["type"] == "array":
-        return f"JSON list of {takes(field['items'], whole)}"
+        return f"JSON list of {takes(field['items'], schema)}"
     if field["type"] == "object":
         return "JSON object"
     words = [FORMATS.get(field.get("format", ""), KINDS[field["type"]])]

@@ -73,7 +73,7 @@ class RequestContext:
         self.model: str | None = None
         self.version: int | None = None
         self.model_in_body = False
-        """Whether the body names the model, so that the target does not tell it."""
+        """Whether the body names the model instead of the path."""
         self.error: str | None = None
         """The code of the error in the response."""
         self.answered: list[AnsweredPicture] = []

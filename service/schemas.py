@@ -148,7 +148,7 @@ class Status(BaseModel):
 
 
 class InputInfo(BaseModel):
-    """What the model works on; pictures of any size are fitted to it."""
+    """The input of the model, to which pictures of any size are resized."""
 
     width: int
     height: int

@@ -47,7 +47,7 @@ MATRIX: dict[str, set[str]] = {
         "training.data",
         "training.fitting",
     },
-    # service: a request passes from the top of this list to the bottom in reverse
+    # service: from the leaves to the command line
     "service": set(),
     "service.leaves": {"service", "export.artifact"},
     "service.metrics": SERVICE_CORE,

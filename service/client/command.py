@@ -25,17 +25,17 @@ def main(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # escape characters that the encoding lacks
             stream.reconfigure(errors="backslashreplace")
-    asked = parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     options: Options = {}
     for name in ("model", "version", "top_k"):
-        if (value := getattr(asked, name)) is not None:
+        if (value := getattr(parsed, name)) is not None:
             options[name] = value
     answered = 0
     try:
-        drawings = destinations(asked.pictures, asked.out)
-        key = read(asked.key_file).decode("ascii", "replace").strip() if asked.key_file else None
-        with Client(asked.url, key=key, timeout_s=asked.timeout) as client:
-            for picture, drawing in zip(asked.pictures, drawings, strict=True):
+        drawings = destinations(parsed.pictures, parsed.out)
+        key = read(parsed.key_file).decode("ascii", "replace").strip() if parsed.key_file else None
+        with Client(parsed.url, key=key, timeout_s=parsed.timeout) as client:
+            for picture, drawing in zip(parsed.pictures, drawings, strict=True):
                 try:
                     content = read(picture)
                     answer = client.predict(content, **options)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
                     print_text(table(picture, answer, drawing))
     except ClientError as error:
         print_error(str(error))
-    return 0 if answered == len(asked.pictures) else 1
+    return 0 if answered == len(parsed.pictures) else 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -53,8 +53,8 @@ class Window:
         with self._lock:
             batches, self._batches, self._recorded = self._batches, deque(), 0
         if batches:
-            whole = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
-            found = values(dict(zip(self._names, whole, strict=True)), self._manifest)
+            joined = [np.concatenate(arrays) for arrays in zip(*batches, strict=True)]
+            found = values(dict(zip(self._names, joined, strict=True)), self._manifest)
             rows = np.stack([found[d.transform, d.quantity] for d in self.distributions])
             is_finite = np.isfinite(rows).all(axis=0)  # drop pictures with outputs that are not finite
             self._values = np.concatenate([self._values, rows[:, is_finite]], axis=1)[:, -self._size :]

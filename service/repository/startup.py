@@ -58,7 +58,7 @@ def load_models(
     models = []
     for name, version, artifact in found:
         if present is not None and digest(artifact) != present[name][version]:
-            raise ModelLoadError(f"{artifact.folder} differs from what other workers serve; load {name} again")
+            raise ModelLoadError(f"{artifact.folder} differs from the version of the other workers; load {name} again")
         models.append(load_model(name, version, artifact, settings, opener, recorder))
     return Models(models, selection.defaults, recorder)
 

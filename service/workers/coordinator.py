@@ -105,7 +105,7 @@ class Coordinator:
             self._poller.record_request(request.change)
             try:
                 status = self._make(request.change)
-            except Exception as error:  # noqa: BLE001 - the worker that asked waits for a result
+            except Exception as error:  # noqa: BLE001 - the worker waits for a result
                 self._failures.record("coordinate", error)
                 status = None
             self._requests.popleft()

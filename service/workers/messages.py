@@ -21,7 +21,7 @@ class Ready(NamedTuple):
 
 
 class ChangeRequest(NamedTuple):
-    """A worker was asked for a change."""
+    """A change that a client requested from a worker."""
 
     number: int
     change: Change
