@@ -165,26 +165,26 @@ class InvalidParameterError(RequestError):
     code = "invalid_parameter"
 
 
-class RetryLaterError(RequestError):
-    """Base class of errors that pass by themselves; `Retry-After` is the wait in seconds."""
+class QueueFullError(RequestError):
+    """Too many pictures are in flight; `Retry-After` is the wait in seconds."""
 
     status = 429
+    code = "queue_full"
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # differs by instance
 
 
-class QueueFullError(RetryLaterError):
-    """Too many pictures are in flight; `Retry-After` is the wait in seconds."""
-
-    code = "queue_full"
-
-
-class RateLimitedError(RetryLaterError):
+class RateLimitedError(RequestError):
     """The client has sent too many requests; `Retry-After` is the wait in seconds."""
 
+    status = 429
     code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # differs by instance
 
 
 class HeadTooLargeError(RequestError):

@@ -243,9 +243,7 @@ def read_field(content: Content, part: Part) -> str:
 
 def too_large(max_bytes: int) -> TooLargeError:
     """Make the error for a body of more than ``max_bytes``."""
-    return TooLargeError(
-        f"the body has more than the limit of {max_bytes} bytes; scale the picture down, or send fewer"
-    )
+    return TooLargeError(f"the body has more than {max_bytes} bytes; scale the picture down, or send fewer")
 
 
 def check_structure(content: Content | memoryview, max_json_bytes: int) -> None:

@@ -161,8 +161,10 @@ def create_routes(state: ServiceState) -> APIRouter:
         check_ready(state)
         return Status(status="ready")
 
-    router.include_router(open_router)
-    return router
+    routes = APIRouter()
+    routes.include_router(router)
+    routes.include_router(open_router)
+    return routes
 
 
 def check_live(state: ServiceState) -> None:

@@ -240,7 +240,7 @@ class Batcher(Generic[Value]):
         for item in batch:
             if not item.answer.done():
                 item.answer.set_exception(
-                    InferenceFailedError("the inference of this batch failed; the log of the service has the reason")
+                    InferenceFailedError("the model failed on this batch; the log of the service has the reason")
                 )
 
     def _tick(self) -> None:

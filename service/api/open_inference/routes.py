@@ -144,8 +144,10 @@ def create_open_inference_routes(state: ServiceState) -> APIRouter:
         def infer(request: InferenceRequest, x_timeout_ms: TimeoutHeader = None) -> None:
             """One unusable picture fails the request. No Content-Type is required."""
 
-    open_router.include_router(router)
-    return open_router
+    routes = APIRouter()
+    routes.include_router(open_router)
+    routes.include_router(router)
+    return routes
 
 
 def failures(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:

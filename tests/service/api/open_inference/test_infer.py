@@ -84,7 +84,7 @@ def test_room_is_counted_in_bytes_too() -> None:
     with misbehaving("crawling", *limits) as service, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(infer, service, FOUR)
         time.sleep(CRAWLING_S / 4)
-        refused(infer(service), 429, "bytes of pictures are waiting")
+        refused(infer(service), 429, "bytes are waiting")
         answered(waiting.result())
 
 
