@@ -215,7 +215,7 @@ def test_what_a_program_on_a_page_imports_exists(module: str, names: str) -> Non
     assert all(hasattr(found, name) for name in names.split(", "))
 
 
-EMBEDDING = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "embedding.md").read_text(), re.DOTALL)
+EMBEDDING = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "use" / "embedding.md").read_text(), re.DOTALL)
 
 
 def test_the_engine_answers_in_the_ten_lines_that_are_shown() -> None:
