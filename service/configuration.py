@@ -7,11 +7,12 @@ from service.settings import PREFIX, PROGRAM, Settings
 
 HEAD = f"""# Configuration
 
-Every setting of the service is an environment variable and a flag of `{PROGRAM}`; where both are given, the flag wins.
-An unknown `{PREFIX}` variable or a wrong value keeps the service from starting, with one line that says which.
-Settings are read once, at the start.
+Every setting of the service is an environment variable and a flag of `{PROGRAM}`. If both are given, the flag wins.
+Settings are read once, at the start. An unknown `{PREFIX}` variable or a wrong value keeps the service from starting,
+and one line names it.
 
-This page is written from `service/settings.py` by `python -m service.configuration`, and a test holds it to that.
+This page is generated from `service/settings.py` by `python -m service.configuration`. A test checks that it is up
+to date.
 
 | variable | flag | default | takes | meaning |
 |---|---|---|---|---|

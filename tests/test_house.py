@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,17 @@ CONTRACT = {
     "export.manifest",
     "export.modelfile",
 }
+MATRIX = {
+    "workers": {"server", "middleware", "repository", "inference", "metrics"},
+    "server": {"api", "middleware", "inference", "metrics"},
+    "api": {"middleware", "repository", "inference", "metrics"},
+    "middleware": {"metrics"},
+    "repository": {"inference"},
+    "inference": {"metrics", "repository.version_policy"},
+    "metrics": set(),
+    "client": set(),
+}
+"""The folders of the service, and for each the folders, or the single modules, that it may import."""
 HEAVY = {"torch", "torchvision", "lightning", "matplotlib", "onnx", "onnxruntime"}
 
 
@@ -74,6 +86,35 @@ def test_the_client_knows_of_the_service_only_what_it_answers() -> None:
     found = {name for file in (ROOT / "service" / "client").glob("*.py") for name in imports(file)}
     ours = {name for name in found if top(name) in PACKAGES and not name.startswith("service.client")}
     assert ours <= {"service", "service.schemas"}
+
+
+def test_the_matrix_has_every_folder_of_the_service() -> None:
+    folders = {file.parent.relative_to(ROOT / "service").parts[0] for file in (ROOT / "service").glob("*/**/*.py")}
+    assert folders == MATRIX.keys()
+
+
+@pytest.mark.parametrize("folder", MATRIX)
+def test_folders_of_the_service_import_only_what_the_matrix_allows(folder: str) -> None:
+    found = {name for file in (ROOT / "service" / folder).rglob("*.py") for name in imports(file)}
+    modules = {name.removeprefix("service.") for name in found if name.startswith("service.")}
+    others = {name for name in modules if top(name) in MATRIX.keys() - {folder}}
+    assert {name for name in others if top(name) not in MATRIX[folder] and name not in MATRIX[folder]} == set()
+
+
+def test_the_documentation_shows_the_same_matrix() -> None:
+    text = (ROOT / "docs" / "extend" / "architecture.md").read_text()
+    table = text[text.index("| | `") :].partition("\n\n")[0]
+    header, _, *rows = table.splitlines()
+    columns = re.findall(r"`(\w+)`", header)
+    shown = {}
+    for row in rows:
+        folder, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        shown[folder.strip("`")] = {
+            column if cell == "yes" else f"{column}.{cell.split('`')[1]}"
+            for column, cell in zip(columns, cells, strict=True)
+            if cell
+        }
+    assert shown == MATRIX
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))

@@ -29,8 +29,8 @@ TRITON_STAGES: Final = {
 }
 GAUGES: Final = {
     "queue": ("stn_queue_depth", "Pictures that wait for an inference", MODEL),
-    "under_way": ("stn_pictures_under_way", "Pictures from the arrival of their bytes to their answers", MODEL),
-    "limit": ("stn_pictures_limit", "Pictures that may be under way before 429 is answered", MODEL),
+    "under_way": ("stn_pictures_in_flight", "Pictures from the arrival of their bytes to their answers", MODEL),
+    "limit": ("stn_pictures_limit", "Pictures that may be in flight before 429 is answered", MODEL),
     "hangs": ("stn_model_hangs", "Workers whose model has been given up", MODEL),
     "resident": ("stn_worker_resident_bytes", "Memory of a worker", ("worker",)),
 }

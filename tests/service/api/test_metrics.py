@@ -137,7 +137,7 @@ def test_what_waits_and_what_is_under_way_is_told() -> None:
     flags = ("--max-queue", 3, "--max-batch", 1)
     with misbehaving("crawling", *flags) as service, ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(ask, service) for _ in range(3)]
-        wait_until(lambda: scrape(service)("stn_pictures_under_way") == 3)
+        wait_until(lambda: scrape(service)("stn_pictures_in_flight") == 3)
         during = scrape(service)
         assert ask(service).status_code == 429
         assert 1 <= during("stn_queue_depth", **MODEL) <= 2
@@ -145,7 +145,7 @@ def test_what_waits_and_what_is_under_way_is_told() -> None:
         assert during("stn_pictures_limit", **MODEL) == 3
         assert [answer.result().status_code for answer in waiting] == [200] * 3
         after = scrape(service)
-        assert after("stn_queue_depth") == after("stn_pictures_under_way") == 0
+        assert after("stn_queue_depth") == after("stn_pictures_in_flight") == 0
         assert after("stn_rejections_total", cause="queue_full", **MODEL) == 1
         assert after("nv_inference_request_failure", reason="REJECTED") == 1
 

@@ -144,7 +144,7 @@ def test_without_its_lifespan_it_says_what_is_missing() -> None:
     outer.mount("/ml", create_app(settings()))
     client = TestClient(outer)
     for path in ("/ml/predict", "/ml/predict/batch"):
-        refused(client.post(path, content=PICTURE, headers=HEADERS), 503, "not_ready", "docs/embedding.md")
+        refused(client.post(path, content=PICTURE, headers=HEADERS), 503, "not_ready", "docs/use/embedding.md")
     refused(client.get("/ml/health/ready"), 503, "not_ready", "lifespan")
     refused(client.get("/ml/models", headers=HEADERS), 503, "not_ready", "lifespan")
     refused(client.get("/ml/metrics"), 503, "not_ready", "lifespan")

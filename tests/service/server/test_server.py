@@ -84,7 +84,7 @@ def test_an_inference_keeps_a_service_that_stops_no_longer_than_its_requests() -
         ThreadPoolExecutor(1) as threads,
     ):
         hanging = threads.submit(ask, service, EVIL)
-        wait_until(lambda: scrape(service)("stn_pictures_under_way") == 1)
+        wait_until(lambda: scrape(service)("stn_pictures_in_flight") == 1)
         service.process.send_signal(signal.SIGTERM)
         refused(hanging.result(), 503, "not_ready")
         assert service.process.wait(STOP_S) == 0
