@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from export.artifact import Artifact, Outputs
 from service.errors import InferenceFailedError
-from service.inference.backends import Backend, Device, open_backend
 from service.inference import engine as engine_module
+from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine, Turns
 from service.inference.registry import load_models
 from service.settings import load_settings
