@@ -10,7 +10,6 @@ from service.errors import StartError
 from service.inference.registry import Models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
-from service.redaction import Redactor
 from service.repository.repository import initial_statuses
 from service.server.listening import listen, url_of
 from service.server.server import Server
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop; an error that prevents it becomes one line and exit code 1."""
     try:
         settings = load_settings(arguments)
-        redactor = Redactor(AccessPolicy(settings).is_key)
+        redactor = AccessPolicy(settings).redactor()
         log_writer = configure_logs(settings, redactor)
         app = create_app(settings, log_writer=log_writer)
         models = get_state(app).load()

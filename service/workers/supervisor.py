@@ -24,7 +24,6 @@ from service.inference.registry import load_models
 from service.logging import LogWriter, configure_logs
 from service.metrics.multiprocess import WorkerSlot
 from service.middleware.auth import AccessPolicy
-from service.redaction import Redactor
 from service.server.server import CANNOT_START, LAST_S, Server
 from service.settings import Settings
 from service.state import Worker
@@ -216,7 +215,7 @@ def work(
 
     ``slot`` tells the other processes when the worker is ready. ``pipe`` leads to the coordinator.
     """
-    log_writer = configure_logs(settings, Redactor(AccessPolicy(settings).is_key))
+    log_writer = configure_logs(settings, AccessPolicy(settings).redactor())
     stop_with_parent(slot.folder)
 
     def on_ready() -> None:
