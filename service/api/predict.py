@@ -25,7 +25,7 @@ from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import held_s, path_within, record_model_in_body, record_route
+from service.request_context import held_s, record_model_in_body, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
 from service.state import ServiceState
@@ -157,8 +157,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_route(self._route)
-        path = path_within(scope)
-        response = await outcome(self._authorized(scope, Body(scope["headers"], receive)), path)
+        response = await outcome(self._authorized(scope, Body(scope["headers"], receive)), self._route)
         if response is not None:
             await send_response(send, response)
 
