@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from service.api.errors import ErrorRoute
 from service.inference.engine import Engine
 from service.logging import LogWriter
 from service.metrics.exposition import families
@@ -91,7 +92,7 @@ class Metrics(Collector):
 
 def create_metrics_route(find_metrics: Callable[[], Metrics], **options: Any) -> APIRouter:
     """GET /metrics; ``options`` are those of a router."""
-    router = APIRouter(**options)
+    router = APIRouter(route_class=ErrorRoute, **options)
 
     @router.get(
         "/metrics",

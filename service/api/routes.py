@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel
 
+from service.api.errors import ErrorRoute
 from service.errors import (
     DeadlineExceededError,
     InferenceFailedError,
@@ -104,8 +105,8 @@ PICTURE_ERRORS = (InvalidImageError, *BODY_ERRORS, InferenceFailedError, Deadlin
 
 def create_routes(state: ServiceState) -> APIRouter:
     """The routes, and the descriptions of the routes that `service.api.predict` answers."""
-    everybody = APIRouter(tags=["health"])
-    router = APIRouter(**state.policy.requirement(Access.USER))
+    everybody = APIRouter(tags=["health"], route_class=ErrorRoute)
+    router = APIRouter(route_class=ErrorRoute, **state.policy.requirement(Access.USER))
 
     @router.post(
         "/predict",

@@ -21,8 +21,10 @@ from service.inference.registry import Model, Models, load_models
 from service.request_context import Timings, held_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
-PICTURES_A_TURN = 16
-"""Of one request, before other requests have their turn."""
+PICTURES_AT_ONCE = 16
+"""Of one request that are decoded together; after an error no others are begun."""
+TURN_S = 0.005
+"""Longest time that pictures are worked on in one turn of the event loop, besides the last one."""
 
 
 class Answer(NamedTuple):
@@ -49,6 +51,25 @@ class Answer(NamedTuple):
         return float(self.reading.probabilities[0])
 
 
+class Turns:
+    """Spreads the work on many pictures over turns of the event loop, so that other requests have theirs."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        """When the first work of this turn began."""
+
+    async def share(self) -> None:
+        """Wait for a later turn if the work of this one has taken `TURN_S`."""
+        while self._began is not None and time.perf_counter() - self._began > TURN_S:  # noqa: ASYNC110 - a turn is short
+            await asyncio.sleep(0)
+        if self._began is None:
+            self._began = time.perf_counter()
+            asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        self._began = None
+
+
 class Engine:
     """The models and the decoders of pictures; as a context it closes in the end."""
 
@@ -56,6 +77,7 @@ class Engine:
         self.models = models
         self._timeout_ms = settings.timeout_ms
         self._decoders = Decoders(settings)
+        self._turns = Turns()
         self._closing = False
 
     @classmethod
@@ -117,10 +139,12 @@ class Engine:
         held = held_s()
         deadline = started - held + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
+        await self._turns.share()
         opened = await self._decoders.read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
         inference = await track_future(model.batcher.submit(opened.pixels, deadline, held))
         inferred = time.perf_counter()
+        await self._turns.share()
         reading = finite_output(inference.value)
         files = await self._encode(reading, rectified) if rectified else None
         ended = time.perf_counter()
@@ -169,6 +193,7 @@ class Engine:
 
     async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
         async def read(number: int, upload: Upload) -> Picture:
+            await self._turns.share()
             try:
                 return await self._decoders.read(upload, model_input, deadline)
             except RequestError as error:
@@ -176,8 +201,8 @@ class Engine:
 
         pictures: list[Picture] = []
         numbered = list(enumerate(uploads, start=1))
-        for start in range(0, len(uploads), PICTURES_A_TURN):
-            pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_A_TURN]))
+        for start in range(0, len(uploads), PICTURES_AT_ONCE):
+            pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_AT_ONCE]))
         return pictures
 
     async def _encode(self, reading: ModelOutput, picture_format: FileFormat) -> list[bytes]:

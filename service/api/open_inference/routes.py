@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from export.artifact import Tensor
 from service import __version__
+from service.api.errors import OpenInferenceRoute
 from service.api.open_inference.infer import find_model
 from service.api.open_inference.responses import DATATYPES
 from service.api.open_inference.schemas import (
@@ -69,8 +70,8 @@ def create_open_inference_routes(state: ServiceState) -> APIRouter:
     """The routes, and the description of the one that `service.api.open_inference.infer` answers."""
     settings = state.settings
     tag = "Open Inference Protocol"
-    everybody = APIRouter(tags=[tag])
-    router = APIRouter(tags=[tag], **state.policy.requirement(Access.USER))
+    everybody = APIRouter(tags=[tag], route_class=OpenInferenceRoute)
+    router = APIRouter(tags=[tag], route_class=OpenInferenceRoute, **state.policy.requirement(Access.USER))
 
     async def asked(request: Request) -> Model:
         return find_model(state.engine, **request.path_params)

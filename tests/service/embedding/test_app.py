@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from service.app import create_app, get_state, is_unmodified
-from service.errors import ModelLoadError, SettingsError
+from service.errors import ModelLoadError, RequestError, SettingsError
 from service.server.server import Server
 from tests.service.answers import PICTURE, prediction, refused
 from tests.service.artifacts import write_labelled
@@ -269,6 +269,38 @@ def test_its_router_included_elsewhere_still_needs_keys(prefix: str) -> None:
         assert [client.post(index, headers={"X-API-Key": key}).status_code for key in keys] == [403, 200]
         assert client.post(f"{prefix}/v2/models/digits/infer").status_code == 401
         assert client.get(f"{prefix}/samples/digits").status_code == 401
+
+
+def test_its_router_included_elsewhere_answers_errors_in_its_own_form() -> None:
+    app = create_app(settings())
+    outer = FastAPI(lifespan=app.router.lifespan_context)
+    outer.include_router(app.router, prefix="/api")
+    with TestClient(outer, headers={"X-API-Key": ADMIN}) as client:
+        refused(client.get("/api/samples/nowhere"), 404, "model_not_found")
+        refused(client.post("/api/predict", content=b"x"), 415, "unsupported_media_type")
+        for method, path, status in (
+            ("GET", "models/nowhere", 404),
+            ("GET", "models/digits/versions/0", 404),
+            ("POST", "models/nowhere/infer", 404),
+            ("POST", "repository/models/nowhere/load", 404),
+            ("POST", "repository/index", 400),
+        ):
+            answer = client.request(method, f"/api/v2/{path}", content=b"[" if path.endswith("index") else b"")
+            assert answer.status_code == status, path
+            assert isinstance(answer.json()["error"], str)
+
+
+def test_the_handler_of_an_application_that_includes_its_router_answers_errors() -> None:
+    app = create_app(settings())
+    outer = FastAPI(lifespan=app.router.lifespan_context)
+    outer.include_router(app.router)
+
+    @outer.exception_handler(RequestError)
+    async def teapot(_: Request, error: Exception) -> Response:
+        return Response(str(error), 418)
+
+    with TestClient(outer, headers=HEADERS) as client:
+        assert client.get("/v2/models/nowhere").status_code == 418
 
 
 def test_two_applications_in_one_process_share_nothing(tmp_path: Path) -> None:
