@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from imaging.bmp import open_bmp
-from imaging.cost import Cost
 from imaging.fast_codecs import PlainImage, decode_plain, open_plain
-from imaging.formats import identify
-from imaging.jpeg import open_jpeg
-from imaging.limits import MAX_PIXELS, MAX_SIDE, Limits, check, examine, plain_cost
-from imaging.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow
-from imaging.png import open_png
-from imaging.stored import StoredImage, reporting_damage
-from imaging.tiff import open_tiff
+from imaging.formats.bmp import open_bmp
+from imaging.formats.jpeg import open_jpeg
+from imaging.formats.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow
+from imaging.formats.png import open_png
+from imaging.formats.signatures import identify
+from imaging.formats.stored_image import StoredImage, reporting_damage
+from imaging.formats.tiff import open_tiff
+from imaging.limits.cost import Cost
+from imaging.limits.limits import MAX_PIXELS, MAX_SIDE, Limits, check, examine, plain_cost
 
 OPENERS: dict[str, Callable[[bytes], StoredImage]] = {
     "PNG": open_png,

@@ -8,8 +8,8 @@ from PIL import Image
 
 from imaging.decoding import OpenedImage, decode
 from imaging.fast_codecs import PlainImage, decode_plain
+from imaging.formats.stored_image import reporting_damage
 from imaging.modes import as_channels, as_mode, over_background
-from imaging.stored import reporting_damage
 
 
 class InputSpec(Protocol):

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TypeVar
 
 from export.artifact import ImageInput
-from imaging.cost import Cost
 from imaging.decoding import ExaminedImage
-from imaging.limits import Limits
+from imaging.limits.cost import Cost
+from imaging.limits.limits import Limits
 from imaging.preprocessing import Picture
 from service.errors import DeadlineExceededError
 from service.inference.preprocessing import Target, Upload, examine_picture, preprocess

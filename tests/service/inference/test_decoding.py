@@ -7,12 +7,12 @@ from PIL import Image
 
 from export.artifact import ImageInput
 from imaging.decoding import examine_image
-from imaging.limits import Limits
+from imaging.limits.limits import Limits
 from service.errors import DeadlineExceededError
 from service.inference.decoding import Decoders, is_small
 from service.inference.preprocessing import Upload
 from service.settings import load_settings
-from tests.imaging.attacks import exif, png, progressive, save, with_segments
+from tests.imaging.limits.attacks import exif, png, progressive, save, with_segments
 
 INPUT = ImageInput(name="image", height=4, width=4, channels=1, resize="bilinear", background=(0,))
 LARGE = save(Image.new("RGB", (400, 300)), "PNG")

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
+from tests.imaging.formats.tiffs import Layout, pack
 from tests.imaging.reading import difference, seen
-from tests.imaging.tiffs import Layout, pack
 
 HEIGHT, WIDTH = 6, 11
 COLOURS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4)).astype(np.uint8)

@@ -3,8 +3,8 @@
 import re
 import struct
 
-from imaging.cost import Cost, ImplausibleError
-from imaging.tiff_layout import add_exif
+from imaging.limits.cost import Cost, ImplausibleError
+from imaging.limits.tiff_layout import add_exif
 
 PATH_BYTES = 12
 """A pixel in Pillow and in the copies that turn and convert it."""
@@ -26,7 +26,7 @@ GIF_PIXEL_S = 10e-9
 
 BMP_RLE = {1, 2}
 BMP_RUNS = {(8, 1), (4, 2)}
-"""Bits of a pixel and compression of the run-length encoded files that `imaging.bmp` reads, byte by byte in Python."""
+"""Bits of a pixel and compression of run-length encoded files that `imaging.formats.bmp` reads, in Python."""
 RUN_BYTE_S = 0.8e-6
 RUN_PIXEL_S = 40e-9
 MAX_RLE_PIXELS = 1_000_000

@@ -7,10 +7,10 @@ import imagecodecs
 from PIL import Image
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
+from imaging.formats.pillow_formats import open_with_pillow
+from imaging.formats.stored_image import SEND_AGAIN, StoredImage
 from imaging.modes import eight_bits
 from imaging.orientation import apply_orientation, read_orientation, upright_size
-from imaging.pillow_formats import open_with_pillow
-from imaging.stored import SEND_AGAIN, StoredImage
 
 SEGMENT = struct.Struct(">BBH")
 FRAME = struct.Struct(">BHHB")

@@ -4,7 +4,7 @@ import re
 import struct
 from typing import NamedTuple
 
-from imaging.cost import Cost, ImplausibleError
+from imaging.limits.cost import Cost, ImplausibleError
 
 MAX_SCANS = 100
 """Encoders write up to twenty. Each scan may visit every block of the picture, and needs a few dozen bytes for it."""
@@ -122,7 +122,7 @@ def examine_jpeg(data: bytes) -> Cost:
 
 def add_directories(cost: Cost, data: bytes) -> None:
     """Add the reading of EXIF data or of an index of several pictures."""
-    from imaging.tiff_layout import add_exif  # which knows of scans, too: TIFF files may have JPEG data inside
+    from imaging.limits.tiff_layout import add_exif  # which knows of scans, too: TIFF files may have JPEG data inside
 
     add_exif(cost, data)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
-from imaging.pillow_formats import open_with_pillow
-from imaging.stored import SEND_AGAIN, StoredImage
+from imaging.formats.pillow_formats import open_with_pillow
+from imaging.formats.stored_image import SEND_AGAIN, StoredImage
 
 HEADER = struct.Struct("<10xIIii2xHI12xI")
 """See `Header`."""

@@ -3,8 +3,8 @@
 import struct
 from typing import NamedTuple
 
-from imaging.cost import Cost, ImplausibleError
-from imaging.jpeg_scans import BLOCK_BYTES, MAX_SCANS, SCAN_S, VISIT_S
+from imaging.limits.cost import Cost, ImplausibleError
+from imaging.limits.jpeg_scans import BLOCK_BYTES, MAX_SCANS, SCAN_S, VISIT_S
 
 MAX_ENTRIES = 4096
 """Of one directory; libtiff reads no more either."""

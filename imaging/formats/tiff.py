@@ -13,8 +13,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from imaging.errors import UnsupportedImageError
+from imaging.formats.stored_image import StoredImage
 from imaging.modes import eight_bits, simplify
-from imaging.stored import StoredImage
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 PHOTOMETRICS = {4: "a mask", 8: "L*a*b* colours", 9: "L*a*b* colours", 10: "L*a*b* colours", 32844: "LogL levels"} | {

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imaging.cost import Cost
 from imaging.decoding import decode, examine_image, open_examined
 from imaging.errors import ImageError, ImageTooLargeError
-from imaging.limits import Limits
-from tests.imaging import attacks
-from tests.imaging.attacks import LONG_WORK, REFUSED, chunk, png, progressive, save, tiff, zeros
+from imaging.limits.cost import Cost
+from imaging.limits.limits import Limits
+from tests.imaging.limits import attacks
+from tests.imaging.limits.attacks import LONG_WORK, REFUSED, chunk, png, progressive, save, tiff, zeros
 
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).resize((800, 600))
 ORDINARY: dict[str, tuple[str, str, dict[str, object]]] = {
