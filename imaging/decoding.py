@@ -86,11 +86,12 @@ def decode(opened: OpenedImage) -> Image.Image:
     Raises:
         DamagedImageError: the pixels are damaged or cut short.
         UnsupportedImageError: they are of a kind that has no agreed meaning.
+        ImageTooLargeError: they need more memory than this process may take.
     """
-    if isinstance(opened, PlainImage):
-        pixels = decode_plain(opened)
-        if pixels is not None:
-            return Image.fromarray(pixels)
-        opened = open_stored(opened.data, opened.format)  # which may know a way, and tells what is wrong
     with reporting_damage(opened.format):
+        if isinstance(opened, PlainImage):
+            pixels = decode_plain(opened)
+            if pixels is not None:
+                return Image.fromarray(pixels)
+            opened = open_stored(opened.data, opened.format)  # which may know a way, and tells what is wrong
         return opened.load()

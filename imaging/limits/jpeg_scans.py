@@ -1,32 +1,36 @@
 """JPEG files: the frame, the scans and how many blocks each of them visits, without decoding any."""
 
-import re
-import struct
-from typing import NamedTuple
-
+from imaging.formats.jpeg_segments import (
+    ALONE,
+    APP1,
+    APP2,
+    APP13,
+    DQT,
+    EOI,
+    EXIF,
+    LENGTH,
+    MARKER,
+    MAX_JUNK,
+    SOF,
+    SOS,
+    Frame,
+    read_frame,
+    segments,
+)
 from imaging.limits.cost import Cost, ImplausibleError
+from imaging.limits.metadata import add_exif
 
 MAX_SCANS = 100
 """Encoders write up to twenty. Each scan may visit every block of the picture, and needs a few dozen bytes for it."""
 MAX_SEGMENTS = 4096
-MAX_JUNK = 65_536
-"""Bytes between segments, which Pillow reads one by one in Python."""
 MAX_TABLES = 65_536
 """Bytes of quantisation tables, which Pillow reads in Python too; a file needs up to 520."""
 WINDOW = 2**20
 """Bytes that are searched in one go, as a search lets no other thread run."""
 
-MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-"""Any marker but the restarts inside of a scan."""
-LENGTH = struct.Struct(">H")
-FRAME = struct.Struct(">BHHB")
-SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-SOS, EOI, DQT, APP1, APP2, APP13 = 0xDA, 0xD9, 0xDB, 0xE1, 0xE2, 0xED
-ALONE = {0x01, 0xD8}
-"""Markers without a length."""
 
 VISIT_S = 100e-9
 """One block in one scan; the slowest are those that refine."""
@@ -41,28 +45,6 @@ BLOCK_BYTES = 128
 """The coefficients of a block, which are kept where there are several scans."""
 
 
-class Component(NamedTuple):
-    """One colour of a frame."""
-
-    identifier: int
-    blocks: int
-
-
-class Frame(NamedTuple):
-    """The head of a frame."""
-
-    marker: int
-    precision: int
-    width: int
-    height: int
-    components: tuple[Component, ...]
-
-    @property
-    def blocks(self) -> int:
-        """Of all components."""
-        return sum(component.blocks for component in self.components)
-
-
 def examine_jpeg(data: bytes) -> Cost:
     """The cost of a JPEG file.
 
@@ -72,74 +54,39 @@ def examine_jpeg(data: bytes) -> Cost:
     cost = Cost()
     frame: Frame | None = None
     exif = b""
-    position, segments, tables = 2, 0, 0
-    while position < len(data):
-        found = MARKER.search(data, position, position + MAX_JUNK)
-        if found is None:
-            if position + MAX_JUNK < len(data):
-                raise ImplausibleError(f"more than {MAX_JUNK} bytes between two segments")
-            break
-        marker = found[1][0]
-        if found.start() > position:
-            cost.add_work((found.start() - position) * JUNK_BYTE_S, "bytes between segments")
-        position = found.end()
-        segments += 1
-        if segments > MAX_SEGMENTS:
+    position, count, tables, ended = 2, 0, 0, False
+    for segment in segments(data):
+        cost.add_work((segment.start - position) * JUNK_BYTE_S, "bytes between segments")
+        position, ended = segment.end, segment.marker in (SOS, EOI)
+        count += 1
+        if count > MAX_SEGMENTS:
             raise ImplausibleError(f"more than {MAX_SEGMENTS} segments before the picture")
-        if marker == EOI:
-            break
-        if marker in ALONE:
-            continue
-        length = LENGTH.unpack_from(data, position)[0] if position + 2 <= len(data) else 0
-        content = data[position + 2 : position + length]
-        if marker == SOS:
-            if frame is not None:
-                add_scans(cost, data, position, frame)
-            break
-        if marker in SOF:
-            frame = read_frame(marker, content) or frame
+        content = data[segment.content : segment.end]
+        if segment.marker == SOS and frame is not None:
+            add_scans(cost, data, segment.content - LENGTH.size, frame)
+        elif segment.marker in SOF:
+            frame = read_frame(segment.marker, content) or frame
             if frame is not None:
                 cost.add_bitmap(frame.width, frame.height)
-        elif marker == DQT:
-            tables += length
+        elif segment.marker == DQT:
+            tables += len(content)
             if tables > MAX_TABLES:
                 raise ImplausibleError(f"more than {MAX_TABLES} bytes of quantisation tables")
-        elif marker == APP1 and content.startswith(b"Exif\0\0"):
-            exif += content[6:]
-        elif marker == APP2 and content.startswith(b"MPF\0"):
-            add_directories(cost, content[4:])
-        elif marker == APP13:
-            cost.add_work(length * METADATA_BYTE_S, "Photoshop's metadata")
-        position += max(length, 2)
-    add_directories(cost, exif)
-    cost.add_work(segments * SEGMENT_S, f"{segments} segments")
+        elif segment.marker == APP1 and content.startswith(EXIF):
+            exif += content[len(EXIF) :]
+        elif segment.marker == APP2 and content.startswith(b"MPF\0"):
+            add_exif(cost, content[4:])
+        elif segment.marker == APP13:
+            cost.add_work(len(content) * METADATA_BYTE_S, "Photoshop's metadata")
+    if not ended and position + MAX_JUNK < len(data):
+        raise ImplausibleError(f"more than {MAX_JUNK} bytes between two segments")
+    add_exif(cost, exif)
+    cost.add_work(count * SEGMENT_S, f"{count} segments")
     if frame is not None:
         samples = len(frame.components)
         cost.bytes += cost.pixels * (8 if samples == 1 else 12 if frame.precision == 8 else 16)
         cost.seconds += cost.pixels * samples * SAMPLE_S
     return cost
-
-
-def add_directories(cost: Cost, data: bytes) -> None:
-    """Add the reading of EXIF data or of an index of several pictures."""
-    from imaging.limits.tiff_layout import add_exif  # which knows of scans, too: TIFF files may have JPEG data inside
-
-    add_exif(cost, data)
-
-
-def read_frame(marker: int, content: bytes) -> Frame | None:
-    """The head of a frame; None if it is cut short."""
-    if len(content) < FRAME.size:
-        return None
-    precision, height, width, count = FRAME.unpack_from(content)
-    raw = [content[start : start + 3] for start in range(FRAME.size, min(len(content), FRAME.size + 3 * count), 3)]
-    sampling = [(part[0], max(part[1] >> 4, 1), max(part[1] & 15, 1)) for part in raw if len(part) == 3]
-    across = max((h for _, h, _ in sampling), default=1)
-    down = max((v for _, _, v in sampling), default=1)
-    columns, rows = -(-width // (8 * across)), -(-height // (8 * down))
-    return Frame(
-        marker, precision, width, height, tuple(Component(name, columns * h * rows * v) for name, h, v in sampling)
-    )
 
 
 def add_scans(cost: Cost, data: bytes, position: int, frame: Frame) -> None:

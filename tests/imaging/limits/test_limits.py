@@ -157,3 +157,18 @@ def test_a_picture_of_heic_or_avif_is_known_to_be_unbounded() -> None:
     found = cost(content.getvalue())
     assert not found.bounded
     assert (found.width, found.height) == PHOTOGRAPH.size
+
+
+def test_a_lossless_webp_that_may_have_many_huffman_codes_is_known_to_be_unbounded() -> None:
+    for side in (512, 1024):
+        assert not cost(attacks.webp_of_many_codes(side)).bounded
+    few = attacks.webp_of_many_codes(128)
+    assert cost(few).bytes > 128 * 128 * 20 + 1024 * 5000, (
+        "libwebp makes at least 5 kB of tables for each of 1024 groups"
+    )
+    for lossless in (False, True):
+        assert cost(save(PHOTOGRAPH.resize((200, 150)), "WEBP", lossless=lossless)).bounded
+
+
+def test_a_file_of_many_huffman_codes_is_read() -> None:
+    assert decode(open_examined(examine_image(attacks.webp_of_many_codes(128), Limits()))).size == (128, 128)
