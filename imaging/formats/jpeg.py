@@ -4,7 +4,7 @@ import imagecodecs
 from PIL import Image
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
-from imaging.formats.jpeg_segments import APP1, EXIF, SOF, Frame, read_frame, segments
+from imaging.formats.jpeg_segments import EXIF, SOF, Frame, Marker, read_frame, segments
 from imaging.formats.pillow_formats import open_with_pillow
 from imaging.formats.stored_image import SEND_AGAIN, StoredImage
 from imaging.modes import eight_bits
@@ -53,6 +53,6 @@ def find_frame(data: bytes) -> tuple[Frame | None, bytes | None, int]:
         content = data[segment.content : segment.end]
         if segment.marker in SOF:
             return read_frame(segment.marker, content), exif, segment.end
-        if segment.marker == APP1 and exif is None and content.startswith(EXIF):
+        if segment.marker == Marker.APP1 and exif is None and content.startswith(EXIF):
             exif = content
     return None, exif, len(data)

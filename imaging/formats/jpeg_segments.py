@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import NamedTuple
 
 MAX_JUNK = 65_536
@@ -14,10 +15,20 @@ FRAME = struct.Struct(">BHHB")
 """Precision, height, width, components."""
 SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Markers of frames: each stands for a process."""
-SOS, EOI, DQT, APP1, APP2, APP13 = 0xDA, 0xD9, 0xDB, 0xE1, 0xE2, 0xED
 ALONE = {0x01, 0xD8}
 """Markers without a length."""
 EXIF = b"Exif\0\0"
+
+
+class Marker(IntEnum):
+    """Markers with a meaning of their own here."""
+
+    EOI = 0xD9
+    SOS = 0xDA
+    DQT = 0xDB
+    APP1 = 0xE1
+    APP2 = 0xE2
+    APP13 = 0xED
 
 
 class Segment(NamedTuple):
@@ -59,11 +70,11 @@ def segments(data: bytes) -> Iterator[Segment]:
     while found := MARKER.search(data, position, position + MAX_JUNK):
         marker, content = found[1][0], found.end()
         position = content
-        if marker not in ALONE and marker != EOI:
+        if marker not in ALONE and marker != Marker.EOI:
             content += LENGTH.size
             position += max(LENGTH.unpack_from(data, position)[0], 2) if content <= len(data) else 2
         yield Segment(marker, found.start(), content, position)
-        if marker in (SOS, EOI):
+        if marker in (Marker.SOS, Marker.EOI):
             return
 
 

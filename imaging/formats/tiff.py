@@ -9,28 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 
 from imaging.errors import UnsupportedImageError
 from imaging.formats.stored_image import StoredImage
-from imaging.formats.tiff_directory import (
-    BITS,
-    COEFFICIENTS,
-    COLOUR_MAP,
-    COMPRESSION,
-    DNG,
-    EXTRA,
-    FILL_ORDER,
-    INK_SET,
-    PHOTOMETRIC,
-    PLANAR,
-    REFERENCE,
-    SAMPLE_FORMAT,
-    SAMPLES,
-    SUB_DIRECTORIES,
-    SUBFILE_TYPE,
-    SUBSAMPLING,
-    Tags,
-)
+from imaging.formats.tiff_directory import Tags
 from imaging.modes import eight_bits, simplify
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
@@ -129,20 +112,20 @@ def read_kind(tags: Tags) -> Kind:
     Raises:
         UnsupportedImageError: its tags alone say that it is not read.
     """
-    photometric = tags.value(PHOTOMETRIC, WHITE_IS_ZERO)
-    thumbnail = tags.value(SUBFILE_TYPE, 0) & 1 and SUB_DIRECTORIES in tags
-    if DNG in tags or photometric in RAW_PHOTOGRAPH or thumbnail:
+    photometric = tags.value(Tag.PhotometricInterpretation, WHITE_IS_ZERO)
+    thumbnail = tags.value(Tag.NewSubfileType, 0) & 1 and Tag.SubIFDs in tags
+    if Tag.DNGVersion in tags or photometric in RAW_PHOTOGRAPH or thumbnail:
         raise UnsupportedImageError("this is a raw photograph (DNG or the like), which is not taken", "send it as JPEG")
-    compression = tags.value(COMPRESSION, RAW)
+    compression = tags.value(Tag.Compression, RAW)
     if compression in OTHER_COMPRESSIONS:
         raise refusal(f"pixels compressed as {OTHER_COMPRESSIONS[compression]}")
-    formats = set(tags.values(SAMPLE_FORMAT, (UNSIGNED,)))
+    formats = set(tags.values(Tag.SampleFormat, (UNSIGNED,)))
     if formats != {UNSIGNED}:
         raise refusal(SAMPLE_FORMATS.get(int(max(formats)), "an undefined sample format"))
-    depths = tags.values(BITS, (1,))
+    depths = tags.values(Tag.BitsPerSample, (1,))
     if len(set(depths)) > 1:
         raise refusal("samples of different depths")
-    if photometric == CMYK and tags.value(INK_SET, 1) != 1:
+    if photometric == CMYK and tags.value(Tag.InkSet, 1) != 1:
         raise refusal("inks other than CMYK")
     if photometric == YCBCR and compression != JPEG:
         check_ycbcr(tags)
@@ -150,22 +133,22 @@ def read_kind(tags: Tags) -> Kind:
         little_endian=tags.little_endian,
         photometric=photometric,
         bits=int(depths[0]),
-        samples=tags.value(SAMPLES, 3 if compression == JPEG and photometric in (RGB, YCBCR) else 1),
-        extra=tuple(int(meaning) for meaning in tags.values(EXTRA, ())),
+        samples=tags.value(Tag.SamplesPerPixel, 3 if compression == JPEG and photometric in (RGB, YCBCR) else 1),
+        extra=tuple(int(meaning) for meaning in tags.values(Tag.ExtraSamples, ())),
         compression=compression,
-        planar=tags.value(PLANAR, 1) == 2,
-        reversed=tags.value(FILL_ORDER, 1) == 2,
+        planar=tags.value(Tag.PlanarConfiguration, 1) == 2,
+        reversed=tags.value(Tag.FillOrder, 1) == 2,
     )
 
 
 def check_ycbcr(tags: Tags) -> None:
     """Refuse what only a decoder would read that knows more of YCbCr than the common case."""
-    if tuple(tags.values(SUBSAMPLING, (2, 2))) != (1, 1):
+    if tuple(tags.values(Tag.YCbCrSubSampling, (2, 2))) != (1, 1):
         raise refusal("subsampled YCbCr colours that are not compressed as JPEG")
-    luma = tags.values(COEFFICIENTS, LUMA)
+    luma = tags.values(Tag.YCbCrCoefficients, LUMA)
     if len(luma) != len(LUMA) or not np.allclose(luma, LUMA, atol=1e-3):
         raise refusal("YCbCr colours with other coefficients than those of ITU-R 601")
-    if not np.allclose(tags.values(REFERENCE, FULL_RANGE)[:6], FULL_RANGE, atol=0.5):
+    if not np.allclose(tags.values(Tag.ReferenceBlackWhite, FULL_RANGE)[:6], FULL_RANGE, atol=0.5):
         raise refusal("YCbCr colours of limited range")
 
 
@@ -245,7 +228,7 @@ def refusal(what: str) -> UnsupportedImageError:
 
 def small_palette(tags: Tags) -> bytes | None:
     """The palette of a file that has levels of 8 bits where levels of 16 belong; None if it has the latter."""
-    levels = np.array(tags.values(COLOUR_MAP, ()), np.int64)
+    levels = np.array(tags.values(Tag.ColorMap, ()), np.int64)
     if not levels.size or levels.max() > 255 or levels.size % 3:
         return None
     return levels.reshape(3, -1).T.astype(np.uint8).tobytes()

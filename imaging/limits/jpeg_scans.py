@@ -1,22 +1,7 @@
 """JPEG files: the frame, the scans and how many blocks each of them visits, without decoding any."""
 
-from imaging.formats.jpeg_segments import (
-    ALONE,
-    APP1,
-    APP2,
-    APP13,
-    DQT,
-    EOI,
-    EXIF,
-    LENGTH,
-    MARKER,
-    MAX_JUNK,
-    SOF,
-    SOS,
-    Frame,
-    read_frame,
-    segments,
-)
+from imaging.formats import jpeg_segments
+from imaging.formats.jpeg_segments import EXIF, LENGTH, MAX_JUNK, SOF, Frame, Marker, read_frame, segments
 from imaging.limits.cost import Cost, ImplausibleError
 from imaging.limits.metadata import add_exif
 
@@ -57,26 +42,26 @@ def examine_jpeg(data: bytes) -> Cost:
     position, count, tables, ended = 2, 0, 0, False
     for segment in segments(data):
         cost.add_work((segment.start - position) * JUNK_BYTE_S, "bytes between segments")
-        position, ended = segment.end, segment.marker in (SOS, EOI)
+        position, ended = segment.end, segment.marker in (Marker.SOS, Marker.EOI)
         count += 1
         if count > MAX_SEGMENTS:
             raise ImplausibleError(f"more than {MAX_SEGMENTS} segments before the picture")
         content = data[segment.content : segment.end]
-        if segment.marker == SOS and frame is not None:
+        if segment.marker == Marker.SOS and frame is not None:
             add_scans(cost, data, segment.content - LENGTH.size, frame)
         elif segment.marker in SOF:
             frame = read_frame(segment.marker, content) or frame
             if frame is not None:
                 cost.add_bitmap(frame.width, frame.height)
-        elif segment.marker == DQT:
+        elif segment.marker == Marker.DQT:
             tables += len(content)
             if tables > MAX_TABLES:
                 raise ImplausibleError(f"more than {MAX_TABLES} bytes of quantisation tables")
-        elif segment.marker == APP1 and content.startswith(EXIF):
+        elif segment.marker == Marker.APP1 and content.startswith(EXIF):
             exif += content[len(EXIF) :]
-        elif segment.marker == APP2 and content.startswith(b"MPF\0"):
+        elif segment.marker == Marker.APP2 and content.startswith(b"MPF\0"):
             add_exif(cost, content[4:])
-        elif segment.marker == APP13:
+        elif segment.marker == Marker.APP13:
             cost.add_work(len(content) * METADATA_BYTE_S, "Photoshop's metadata")
     if not ended and position + MAX_JUNK < len(data):
         raise ImplausibleError(f"more than {MAX_JUNK} bytes between two segments")
@@ -97,16 +82,16 @@ def add_scans(cost: Cost, data: bytes, position: int, frame: Frame) -> None:
     """
     several = frame.marker in PROGRESSIVE or (position + 2 < len(data) and data[position + 2] < len(frame.components))
     scans = visits = 0
-    marker: int | None = SOS
-    while marker is not None and marker != EOI:
-        if marker == SOS:
+    marker: int | None = Marker.SOS
+    while marker is not None and marker != Marker.EOI:
+        if marker == Marker.SOS:
             scans += 1
             visits += blocks_of_scan(data, position, frame)
             if not several:
                 break
             if scans > MAX_SCANS:
                 raise ImplausibleError(f"more than {MAX_SCANS} scans; encoders write up to twenty")
-        if marker not in ALONE and position + 2 <= len(data):
+        if marker not in jpeg_segments.ALONE and position + 2 <= len(data):
             position += max(LENGTH.unpack_from(data, position)[0], 2)
         marker, position = next_marker(data, position)
     visit_s = VISIT_S
@@ -130,7 +115,7 @@ def blocks_of_scan(data: bytes, position: int, frame: Frame) -> int:
 def next_marker(data: bytes, position: int) -> tuple[int | None, int]:
     """The next marker that ends a scan, and the position behind it; None at the end of the file."""
     while position < len(data):
-        found = MARKER.search(data, position, position + WINDOW)
+        found = jpeg_segments.MARKER.search(data, position, position + WINDOW)
         if found is not None:
             return found[1][0], found.end()
         position += WINDOW - 1

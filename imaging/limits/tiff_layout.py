@@ -1,22 +1,8 @@
 """TIFF files: the cost of their directories, strips and tiles, without decoding them."""
 
-from imaging.formats.tiff_directory import (
-    BITS,
-    COMPRESSION,
-    LENGTH,
-    PLANAR,
-    ROWS_PER_STRIP,
-    SAMPLES,
-    STRIP_COUNTS,
-    STRIP_OFFSETS,
-    TILE_COUNTS,
-    TILE_LENGTH,
-    TILE_OFFSETS,
-    TILE_WIDTH,
-    WIDTH,
-    Directory,
-    Reader,
-)
+from PIL.ExifTags import Base as Tag
+
+from imaging.formats.tiff_directory import Directory, Reader
 from imaging.limits.cost import Cost, ImplausibleError
 from imaging.limits.jpeg_scans import BLOCK_BYTES, MAX_SCANS, SCAN_S, VISIT_S
 from imaging.limits.metadata import add_directory, read_directory
@@ -50,8 +36,10 @@ def examine_tiff(data: bytes) -> Cost:
     reader = Reader(data)
     first = read_directory(reader, reader.first())
     count_directories(reader, first)
-    add_directory(cost, reader, first, besides=(STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS))
-    cost.add_bitmap(reader.number(first, WIDTH, 0), reader.number(first, LENGTH, 0))
+    add_directory(
+        cost, reader, first, besides=(Tag.StripOffsets, Tag.StripByteCounts, Tag.TileOffsets, Tag.TileByteCounts)
+    )
+    cost.add_bitmap(reader.number(first, Tag.ImageWidth, 0), reader.number(first, Tag.ImageLength, 0))
     add_segments(cost, reader, first)
     return cost
 
@@ -77,20 +65,20 @@ def add_segments(cost: Cost, reader: Reader, directory: Directory) -> None:
     Raises:
         ImplausibleError: there are more than `MAX_SEGMENTS`.
     """
-    samples = max(reader.number(directory, SAMPLES, 1), 1)
-    bits = max(reader.number(directory, BITS, 1), 1)
-    compression = reader.number(directory, COMPRESSION, RAW)
-    planes = samples if reader.number(directory, PLANAR, 1) == 2 else 1
-    tiled = TILE_OFFSETS in directory.entries or TILE_WIDTH in directory.entries
+    samples = max(reader.number(directory, Tag.SamplesPerPixel, 1), 1)
+    bits = max(reader.number(directory, Tag.BitsPerSample, 1), 1)
+    compression = reader.number(directory, Tag.Compression, RAW)
+    planes = samples if reader.number(directory, Tag.PlanarConfiguration, 1) == 2 else 1
+    tiled = Tag.TileOffsets in directory.entries or Tag.TileWidth in directory.entries
     if tiled:
-        width = reader.number(directory, TILE_WIDTH, cost.width)
-        height = reader.number(directory, TILE_LENGTH, cost.height)
+        width = reader.number(directory, Tag.TileWidth, cost.width)
+        height = reader.number(directory, Tag.TileLength, cost.height)
     else:
         width = cost.width
-        height = min(reader.number(directory, ROWS_PER_STRIP, cost.height), cost.height)
+        height = min(reader.number(directory, Tag.RowsPerStrip, cost.height), cost.height)
     width, height = max(width, 1), max(height, 1)
     grid = -(-cost.width // width) * -(-cost.height // height) * planes
-    offsets = [entry for tag in (STRIP_OFFSETS, TILE_OFFSETS) for entry in directory.entries.get(tag, ())]
+    offsets = [entry for tag in (Tag.StripOffsets, Tag.TileOffsets) for entry in directory.entries.get(tag, ())]
     listed = min(max((entry.values for entry in offsets), default=0), len(reader.data) // 2)
     if compression == RAW:  # Pillow decodes every strip that is listed
         segments, area = max(grid, listed), min(width, max(cost.width, 1)) * min(height, max(cost.height, 1))
@@ -114,7 +102,7 @@ def add_input(cost: Cost, reader: Reader, directory: Directory, segments: int, c
     """Add the reading of compressed bytes, and the scans of JPEG data inside."""
     tables = [
         [number for entry in directory.entries.get(tag, ())[:1] for number in reader.numbers(entry, segments)]
-        for tags in ((STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS))
+        for tags in ((Tag.StripOffsets, Tag.StripByteCounts), (Tag.TileOffsets, Tag.TileByteCounts))
         for tag in tags
     ]
     pairs = [pair for offsets, counts in (tables[:2], tables[2:]) for pair in zip(offsets, counts, strict=False)]
