@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from imaging.formats import EXTENSIONS
+from imaging.formats.signatures import EXTENSIONS
 from training.errors import DataError
 
 SPLIT_TABLE = "split.csv"

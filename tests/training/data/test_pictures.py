@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import ImageInput
-from imaging.limits import Limits
+from imaging.limits.limits import Limits
 from service.inference.preprocessing import Upload, examine_picture, preprocess
-from tests.imaging import attacks
+from tests.imaging.limits import attacks
 from tests.service.broken import ODD
 from tests.service.inference.test_picture_modes import KINDS
 from training.data.pictures import damage, read_picture, read_pictures, shape

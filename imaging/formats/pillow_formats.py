@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image, features
 
 from imaging.errors import UnsupportedImageError
+from imaging.formats.stored_image import StoredImage
 from imaging.modes import WHITE_16_BIT, eight_bits, simplify
 from imaging.orientation import apply_orientation, read_orientation, upright_size
-from imaging.stored import StoredImage
 
 try:
     import pillow_heif

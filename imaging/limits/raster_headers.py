@@ -3,16 +3,17 @@
 import re
 import struct
 
-from imaging.cost import Cost, ImplausibleError
-from imaging.tiff_layout import add_exif
+from imaging.formats.bmp import BITFIELDS, RUN_LENGTHS, read_header
+from imaging.formats.png import CHUNK, chunks
+from imaging.formats.png import HEADER as PNG_HEADER
+from imaging.limits.cost import Cost, ImplausibleError
+from imaging.limits.metadata import add_exif
 
 PATH_BYTES = 12
 """A pixel in Pillow and in the copies that turn and convert it."""
 OUTPUT_BYTE_S = 6e-9
 
 MAX_PNG_CHUNKS = 100_000
-PNG_CHUNK = struct.Struct(">I4s")
-PNG_HEADER = struct.Struct(">IIBB")
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 PNG_RGB_16 = 48
 """Bits of a pixel."""
@@ -24,14 +25,11 @@ MAX_GIF_BLOCKS = 100_000
 GIF_BLOCK_S = 1e-6
 GIF_PIXEL_S = 10e-9
 
-BMP_RLE = {1, 2}
-BMP_RUNS = {(8, 1), (4, 2)}
-"""Bits of a pixel and compression of the run-length encoded files that `imaging.bmp` reads, byte by byte in Python."""
+BMP_MASKS_BYTES = 20
+"""A pixel whose colours are given by bit masks."""
 RUN_BYTE_S = 0.8e-6
+"""A byte of run-length encoding, which `imaging.formats.bmp` reads in Python."""
 RUN_PIXEL_S = 40e-9
-MAX_RLE_PIXELS = 1_000_000
-"""Of other run-length encoded files, which Pillow reads pixel by pixel in Python."""
-RLE_PIXEL_S = 200e-9
 BMP_COLOUR_S = 0.4e-6
 
 NETPBM_HEADER = re.compile(
@@ -43,6 +41,15 @@ WEBP_PIXEL_S = 30e-9
 WEBP_PIXEL_BYTES = 20
 """libwebp keeps the canvas of an animation twice and hands over a copy."""
 MAX_WEBP_CHUNKS = 100_000
+LOSSLESS_GROUP = 16
+"""Pixels of a lossless WebP that share their Huffman codes, at the least."""
+LOSSLESS_GROUP_BITS = 20
+"""Bits of the shortest five Huffman codes of a group."""
+MAX_LOSSLESS_GROUPS = 65_536
+LOSSLESS_GROUP_BYTES, LOSSLESS_GROUP_S = 6000, 10e-6
+"""The tables that libwebp makes of the codes of a group."""
+MANY_LOSSLESS_GROUPS = 4096
+"""Groups above which a file may need far more memory than its pixels, which only its decoder knows."""
 
 MAX_BOXES = 4096
 HEIF_PIXEL_S = 100e-9
@@ -58,25 +65,21 @@ def examine_png(data: bytes) -> Cost:
         ImplausibleError: it has too many chunks.
     """
     cost = Cost()
-    position, chunks, row_bits, pixel_bytes = 8, 0, 0, PATH_BYTES
-    while position + PNG_CHUNK.size <= len(data):
-        length, kind = PNG_CHUNK.unpack_from(data, position)
-        start = position + PNG_CHUNK.size
-        position = start + length + 4
-        chunks += 1
-        if chunks > MAX_PNG_CHUNKS:
+    count, row_bits, pixel_bytes = 0, 0, PATH_BYTES
+    for chunk in chunks(data):
+        count += 1
+        if count > MAX_PNG_CHUNKS:
             raise ImplausibleError(f"more than {MAX_PNG_CHUNKS} chunks")
-        if kind == b"IEND":
-            break
-        if kind == b"IHDR" and start + PNG_HEADER.size <= len(data):
+        start = chunk.start + CHUNK.size
+        if chunk.kind == b"IHDR" and start + PNG_HEADER.size <= len(data):
             width, height, depth, colour = PNG_HEADER.unpack_from(data, start)
             cost.add_bitmap(width, height)
             row_bits = max(row_bits, depth * PNG_SAMPLES.get(colour, 4))
-        elif kind == b"tRNS" and row_bits == PNG_RGB_16:
+        elif chunk.kind == b"tRNS" and row_bits == PNG_RGB_16:
             pixel_bytes = PNG_KEY_BYTES
-        elif kind == b"eXIf":
-            add_exif(cost, data[start : start + length])
-    cost.add_work(chunks * PNG_CHUNK_S, f"{chunks} chunks")
+        elif chunk.kind == b"eXIf":
+            add_exif(cost, data[start : chunk.end])
+    cost.add_work(count * PNG_CHUNK_S, f"{count} chunks")
     cost.bytes += cost.pixels * pixel_bytes
     cost.seconds += cost.pixels * (2 + row_bits // 8) * OUTPUT_BYTE_S * (pixel_bytes / PATH_BYTES)
     return cost
@@ -121,36 +124,19 @@ def examine_gif(data: bytes) -> Cost:
 
 
 def examine_bmp(data: bytes) -> Cost:
-    """The cost of a BMP file.
-
-    Raises:
-        ImplausibleError: it is run-length encoded and large.
-    """
+    """The cost of a BMP file."""
     cost = Cost()
-    if len(data) < 26:
+    header = read_header(data)
+    if header is None:
         return cost
-    compression = colours = 0
-    if int.from_bytes(data[14:18], "little") == 12:
-        width, height, _, bits = struct.unpack_from("<4H", data, 18)
-    elif len(data) >= 50:
-        width, signed, _, bits, compression, colours = struct.unpack_from("<LlHHL12xL", data, 18)
-        height = abs(signed)
-    else:
-        return cost
-    cost.add_bitmap(width, height)
-    cost.bytes += cost.pixels * PATH_BYTES
-    cost.add_work(min(colours or 1 << min(bits, 8), 65_536) * BMP_COLOUR_S, f"{colours} colours of a palette")
-    if (bits, compression) in BMP_RUNS:
+    cost.add_bitmap(max(header.width, 0), abs(header.height))
+    colours = min(header.colours or 1 << min(header.bits, 8), 65_536)
+    cost.add_work(colours * BMP_COLOUR_S, f"{colours} colours of a palette")
+    cost.bytes += cost.pixels * (BMP_MASKS_BYTES if header.compression >= BITFIELDS else PATH_BYTES)
+    if header.compression in RUN_LENGTHS:
         cost.add_work(cost.pixels * RUN_PIXEL_S + len(data) * RUN_BYTE_S, f"{len(data)} bytes of run-length encoding")
-    elif compression in BMP_RLE:
-        cost.add_work(cost.pixels * RLE_PIXEL_S + len(data) * RUN_BYTE_S, "run-length encoding")
-        if cost.pixels > MAX_RLE_PIXELS:
-            raise ImplausibleError(
-                f"{width} x {height} pixels of {bits} bits with run-length encoding {compression}; "
-                f"at most {MAX_RLE_PIXELS} such pixels are read"
-            )
     else:
-        cost.seconds += cost.pixels * OUTPUT_BYTE_S
+        cost.seconds += cost.pixels * OUTPUT_BYTE_S * (2 if header.compression >= BITFIELDS else 1)
     return cost
 
 
@@ -198,13 +184,25 @@ def examine_webp(data: bytes) -> Cost:
             cost.add_bitmap(width & 0x3FFF, height & 0x3FFF)
         elif kind == b"VP8L" and len(head) >= 5:
             size = int.from_bytes(head[1:5], "little")
-            cost.add_bitmap(1 + (size & 0x3FFF), 1 + (size >> 14 & 0x3FFF))
+            width, height = 1 + (size & 0x3FFF), 1 + (size >> 14 & 0x3FFF)
+            cost.add_bitmap(width, height)
+            add_huffman_codes(cost, width * height, length)
         elif kind == b"EXIF":
             exif = data[start : start + length]
             add_exif(cost, exif.removeprefix(b"Exif\0\0"))
     cost.bytes += cost.pixels * WEBP_PIXEL_BYTES
     cost.seconds += cost.pixels * WEBP_PIXEL_S
     return cost
+
+
+def add_huffman_codes(cost: Cost, pixels: int, length: int) -> None:
+    """Add the tables of the Huffman codes that a lossless WebP frame of ``length`` bytes may have."""
+    groups = min(pixels // LOSSLESS_GROUP, length * 8 // LOSSLESS_GROUP_BITS, MAX_LOSSLESS_GROUPS)
+    if groups > MANY_LOSSLESS_GROUPS:
+        cost.bounded = False
+    else:
+        cost.bytes += groups * LOSSLESS_GROUP_BYTES
+        cost.add_work(groups * LOSSLESS_GROUP_S, f"{groups} groups of Huffman codes")
 
 
 def examine_heif(data: bytes) -> Cost:

@@ -3,11 +3,18 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from imaging.cost import Cost, ImplausibleError
 from imaging.errors import ImageTooLargeError
-from imaging.jpeg_scans import examine_jpeg
-from imaging.raster_headers import examine_bmp, examine_gif, examine_heif, examine_netpbm, examine_png, examine_webp
-from imaging.tiff_layout import examine_tiff
+from imaging.limits.cost import Cost, ImplausibleError
+from imaging.limits.jpeg_scans import examine_jpeg
+from imaging.limits.raster_headers import (
+    examine_bmp,
+    examine_gif,
+    examine_heif,
+    examine_netpbm,
+    examine_png,
+    examine_webp,
+)
+from imaging.limits.tiff_layout import examine_tiff
 
 EXAMINERS: dict[str, Callable[[bytes], Cost]] = {
     "JPEG": examine_jpeg,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from imaging.decoding import decode, open_image
 from imaging.errors import DamagedImageError
+from tests.imaging.formats.tiffs import Layout, pack
 from tests.imaging.reading import MAX_PIXELS, difference, eight
-from tests.imaging.tiffs import Layout, pack
 from tests.service.broken import chunk
 
 HEIGHT, WIDTH = 6, 11

@@ -11,8 +11,7 @@ from PIL import Image
 
 from imaging.decoding import open_image
 from imaging.errors import UnsupportedImageError
-from tests.imaging.reading import MAX_PIXELS, difference, eight, right_or_refused, seen
-from tests.imaging.tiffs import (
+from tests.imaging.formats.tiffs import (
     ASSOCIATED,
     BLACK_IS_ZERO,
     CMYK,
@@ -33,6 +32,7 @@ from tests.imaging.tiffs import (
     Layout,
     write,
 )
+from tests.imaging.reading import MAX_PIXELS, difference, eight, right_or_refused, seen
 
 HEIGHT, WIDTH = 20, 37
 RISING = np.add.outer(np.arange(HEIGHT), np.arange(WIDTH)) * 255 // (HEIGHT + WIDTH)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imaging.cost import Cost
 from imaging.decoding import decode, examine_image, open_examined
 from imaging.errors import ImageError, ImageTooLargeError
-from imaging.limits import Limits
-from tests.imaging import attacks
-from tests.imaging.attacks import LONG_WORK, REFUSED, chunk, png, progressive, save, tiff, zeros
+from imaging.limits.cost import Cost
+from imaging.limits.limits import Limits
+from tests.imaging.formats.test_pillow_formats import heic
+from tests.imaging.limits import attacks
+from tests.imaging.limits.attacks import LONG_WORK, REFUSED, chunk, png, progressive, save, tiff, zeros
 
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).resize((800, 600))
 ORDINARY: dict[str, tuple[str, str, dict[str, object]]] = {
@@ -157,3 +158,42 @@ def test_a_picture_of_heic_or_avif_is_known_to_be_unbounded() -> None:
     found = cost(content.getvalue())
     assert not found.bounded
     assert (found.width, found.height) == PHOTOGRAPH.size
+
+
+def test_a_lossless_webp_that_may_have_many_huffman_codes_is_known_to_be_unbounded() -> None:
+    for side in (512, 1024):
+        assert not cost(attacks.webp_of_many_codes(side)).bounded
+    few = attacks.webp_of_many_codes(128)
+    assert cost(few).bytes > 128 * 128 * 20 + 1024 * 5000, (
+        "libwebp makes at least 5 kB of tables for each of 1024 groups"
+    )
+    for lossless in (False, True):
+        assert cost(save(PHOTOGRAPH.resize((200, 150)), "WEBP", lossless=lossless)).bounded
+
+
+def test_a_file_of_many_huffman_codes_is_read() -> None:
+    assert decode(open_examined(examine_image(attacks.webp_of_many_codes(128), Limits()))).size == (128, 128)
+
+
+def avif(side: int) -> bytes:
+    return save(PHOTOGRAPH.resize((side, side)), "AVIF", speed=10)
+
+
+@pytest.mark.parametrize("make", [avif, lambda side: heic(np.asarray(PHOTOGRAPH.resize((side, side))))])
+def test_a_stream_of_another_size_than_declared_is_not_taken_for_bounded(
+    make: Callable[[int], bytes],
+) -> None:
+    data = make(300)
+    for width, height in ((16, 16), (299, 300), (600, 600)):
+        examined = examine_image(attacks.declared(data, width, height), Limits())
+        assert not examined.cost.bounded
+        with contextlib.suppress(ImageError):
+            assert decode(open_examined(examined)).size == (width, height)
+    with pytest.raises(ImageTooLargeError, match="60000 x 60000"):
+        cost(attacks.declared(data, 60_000, 60_000))
+
+
+def test_a_heic_stream_that_is_far_larger_than_declared_is_too_large() -> None:
+    data = attacks.declared(heic(np.asarray(PHOTOGRAPH)), 16, 16)
+    with pytest.raises(ImageTooLargeError, match="more memory than it may take"):
+        decode(open_examined(examine_image(data, Limits())))

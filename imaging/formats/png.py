@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.errors import DamagedImageError
+from imaging.formats.stored_image import SEND_AGAIN, StoredImage
 from imaging.modes import simplify
 from imaging.orientation import apply_orientation, read_orientation, upright_size
-from imaging.stored import SEND_AGAIN, StoredImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHUNK = struct.Struct(">I4s")

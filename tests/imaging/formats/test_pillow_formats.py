@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-import imaging.pillow_formats
+import imaging.formats.pillow_formats
 from imaging.decoding import open_image
 from imaging.errors import DamagedImageError, UnsupportedImageError
 from tests.imaging.reading import MAX_PIXELS, difference, seen
@@ -105,7 +105,7 @@ def test_heic_cut_short_is_damage() -> None:
 
 
 def test_heic_without_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imaging.pillow_formats, "pillow_heif", None)
+    monkeypatch.setattr(imaging.formats.pillow_formats, "pillow_heif", None)
     with pytest.raises(UnsupportedImageError, match=r"HEIC picture.*stn-serve\[heif\].*send JPEG"):
         open_image(heic(SMOOTH), MAX_PIXELS)
 

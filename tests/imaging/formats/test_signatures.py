@@ -7,7 +7,7 @@ from PIL import Image
 
 from imaging.decoding import open_image
 from imaging.errors import DamagedImageError, UnknownFormatError, UnsupportedImageError
-from imaging.formats import identify, sniff
+from imaging.formats.signatures import identify, sniff
 
 
 def ftyp(brand: bytes, *compatible: bytes) -> bytes:

@@ -8,13 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
+from tests.imaging.formats.tiffs import Layout, pack
 from tests.imaging.reading import difference, seen
-from tests.imaging.tiffs import Layout, pack
 
 HEIGHT, WIDTH = 6, 11
 COLOURS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4)).astype(np.uint8)
 RGB, RLE8, RLE4, BITFIELDS = 0, 1, 2, 3
-ALPHA_16 = (0x7C00, 0x3E0, 0x1F, 0x8000)
 INKS = np.random.default_rng(3).integers(0, 256, (16, 3))
 NONE = -1
 """A pixel that is left out."""
@@ -90,14 +89,55 @@ def test_bmp_with_masks() -> None:
     assert difference(bmp(whole, 32, masks=with_alpha, compression=BITFIELDS, header=108), expected) <= 1
 
 
+@pytest.mark.parametrize("top_down", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "masks"),
+    [
+        (16, (0xF00, 0xF0, 0xF)),
+        (16, (0x7C00, 0x3E0, 0x1F, 0x8000)),
+        (16, (0x1F, 0x7E0, 0xF800)),
+        (32, (0x3FF, 0xFFC00, 0x3FF00000)),
+        (32, (0x3FF, 0xFFC00, 0x3FF00000, 0xC0000000)),
+        (32, (0xFF, 0xFF00, 0xFF0000, 0xFF000000)),
+        (32, (0xFF, 0xFF0000, 0xFF00)),
+        (32, (0xFFFFF000, 0xF00, 0xFF)),
+    ],
+)
+def test_bmp_with_any_masks(bits: int, masks: tuple[int, ...], top_down: bool) -> None:
+    packed = np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH))
+    levels = [(packed & mask) / mask * 255 for mask in masks]
+    expected = np.dstack(levels[:3]) * (levels[3][..., None] / 255 if len(masks) > 3 else 1)
+    data = bmp(packed, bits, masks=masks, compression=BITFIELDS, header=108, top_down=top_down)
+    assert difference(data, expected) <= 1
+    if len(masks) == 3:
+        assert difference(bmp(packed, bits, masks=masks, compression=BITFIELDS), expected) <= 1
+
+
+def test_bmp_whose_alpha_is_never_set_is_opaque() -> None:
+    packed = COLOURS[..., 0].astype(np.int64)
+    masks = (0xFF, 0xFF, 0xFF, 0xFF000000)
+    assert difference(bmp(packed, 32, masks=masks, compression=BITFIELDS, header=108), COLOURS[..., 0]) == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bmp(np.zeros((2, 2)), 32, masks=(0xFF, 0xF0F00, 0xFF000000), compression=BITFIELDS),
+        bmp(np.zeros((2, 2)), 16, masks=(0xF00, 0xF0, 0xF), compression=BITFIELDS)[:-3],
+        bmp(np.zeros((2, 2), int), 8, palette=np.zeros((256, 3)), compression=RLE4),
+        bmp(np.zeros((2, 2), int), 4, palette=np.zeros((16, 3)), compression=RLE8),
+        bmp(np.zeros((2, 2), int), 8, palette=np.zeros((256, 3)), compression=RLE8, top_down=True),
+    ],
+    ids=["a mask with a gap", "missing pixels", "RLE4 of 8 bits", "RLE8 of 4 bits", "RLE8 from the top"],
+)
+def test_bmp_that_contradicts_itself_is_damage(data: bytes) -> None:
+    with pytest.raises(DamagedImageError, match="BMP picture is damaged or cut short"):
+        seen(data)
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (bmp(np.zeros((2, 2)), 32, masks=(0x3FF, 0xFFC00, 0x3FF00000), compression=BITFIELDS), "unusual bit masks"),
-        (
-            bmp(np.zeros((2, 2)), 16, masks=(0x7C00, 0x3E0, 0x1F, 0x8000), compression=BITFIELDS, header=108),
-            "with alpha",
-        ),
         (bmp(np.zeros((2, 2)), 24, compression=4), "holds a JPEG"),
         (bmp(np.zeros((2, 2)), 24, compression=5), "holds a PNG"),
         (bmp(np.zeros((2, 2)), 24, compression=4, header=64), "OS/2"),
@@ -119,6 +159,7 @@ RUNS: dict[str, tuple[bytes, list[list[int]]]] = {
     "whole rows": (b"\4\5\0\0\4\6\0\0\4\7\0\1", [[7] * 4, [6] * 4, [5] * 4]),
     "pixels as they are": (b"\0\4\1\2\3\4\0\0\0\3\5\6\7\0\1\2\0\0\4\3\0\1", [[3] * 4, [5, 6, 7, 2], [1, 2, 3, 4]]),
     "rows that end early": (b"\2\5\0\0\0\0\1\4\0\1", [[4] + [NONE] * 3, [NONE] * 4, [5, 5, NONE, NONE]]),
+    "no end": (b"\4\5\0\0\4\6\0\0\4\7", [[7] * 4, [6] * 4, [5] * 4]),
     "a move": (b"\1\5\0\2\1\1\2\6\0\1", [[NONE] * 4, [NONE, NONE, 6, 6], [5] + [NONE] * 3]),
     "rows that are too long": (b"\7\5\0\0\4\6\4\7\0\1", [[NONE] * 4, [6] * 4, [5] * 4]),
 }

@@ -5,16 +5,16 @@ the first directory is looked at beforehand, and only what is known to come out 
 """
 
 import io
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.ExifTags import Base as Tag
 
 from imaging.errors import UnsupportedImageError
+from imaging.formats.stored_image import StoredImage
+from imaging.formats.tiff_directory import Tags
 from imaging.modes import eight_bits, simplify
-from imaging.stored import StoredImage
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 PHOTOMETRICS = {4: "a mask", 8: "L*a*b* colours", 9: "L*a*b* colours", 10: "L*a*b* colours", 32844: "LogL levels"} | {
@@ -60,11 +60,6 @@ DEEPEST = 64
 """Bits that a sample can have; more is damage."""
 CURE = "save it as a TIFF of 8-bit grey or RGB, or as PNG"
 
-SUBFILE_TYPE, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES, PLANAR = 254, 258, 259, 262, 266, 277, 284
-COLOUR_MAP, SUB_DIRECTORIES, INK_SET, EXTRA, SAMPLE_FORMAT = 320, 330, 332, 338, 339
-COEFFICIENTS, SUBSAMPLING, REFERENCE, DNG = 529, 530, 532, 50706
-"""Tags."""
-
 
 class Kind(NamedTuple):
     """How the first picture of a TIFF file is stored."""
@@ -88,13 +83,15 @@ class Kind(NamedTuple):
 
 def open_tiff(data: bytes) -> StoredImage:
     """Read the header of a TIFF file."""
-    directory = read_directory(data)
-    kind = read_kind(directory, data)
+    if data.startswith(b"MM\0+"):
+        raise refusal("64-bit offsets (BigTIFF) in big-endian order")
+    tags = Tags(data)
+    kind = read_kind(tags)
     if kind.bits <= DEEPEST and not is_read(kind):
         raise refusal(describe(kind))
     image = Image.open(io.BytesIO(data), formats=["TIFF"])
     image.info.pop("xmp", None)  # or Pillow would look for an orientation there
-    palette = small_palette(directory) if kind.photometric == PALETTE else None
+    palette = small_palette(tags) if kind.photometric == PALETTE else None
 
     def load() -> Image.Image:
         image.load()  # which turns it upright
@@ -109,60 +106,49 @@ def open_tiff(data: bytes) -> StoredImage:
     return StoredImage("TIFF", *image.size, coloured, load)
 
 
-def read_directory(data: bytes) -> ImageFileDirectory_v2:
-    """The tags of the first picture."""
-    if data.startswith(b"MM\0+"):
-        raise refusal("64-bit offsets (BigTIFF) in big-endian order")
-    directory = ImageFileDirectory_v2(data[: 16 if data.startswith(b"II+") else 8])
-    file = io.BytesIO(data)
-    file.seek(directory.next)
-    directory.load(file)
-    return directory
-
-
-def read_kind(directory: ImageFileDirectory_v2, data: bytes) -> Kind:
+def read_kind(tags: Tags) -> Kind:
     """How the first picture is stored.
 
     Raises:
         UnsupportedImageError: its tags alone say that it is not read.
     """
-    photometric = number(directory, PHOTOMETRIC, WHITE_IS_ZERO)
-    thumbnail = number(directory, SUBFILE_TYPE, 0) & 1 and SUB_DIRECTORIES in directory
-    if DNG in directory or photometric in RAW_PHOTOGRAPH or thumbnail:
+    photometric = tags.value(Tag.PhotometricInterpretation, WHITE_IS_ZERO)
+    thumbnail = tags.value(Tag.NewSubfileType, 0) & 1 and Tag.SubIFDs in tags
+    if Tag.DNGVersion in tags or photometric in RAW_PHOTOGRAPH or thumbnail:
         raise UnsupportedImageError("this is a raw photograph (DNG or the like), which is not taken", "send it as JPEG")
-    compression = number(directory, COMPRESSION, RAW)
+    compression = tags.value(Tag.Compression, RAW)
     if compression in OTHER_COMPRESSIONS:
         raise refusal(f"pixels compressed as {OTHER_COMPRESSIONS[compression]}")
-    formats = set(numbers(directory, SAMPLE_FORMAT, (UNSIGNED,)))
+    formats = set(tags.values(Tag.SampleFormat, (UNSIGNED,)))
     if formats != {UNSIGNED}:
         raise refusal(SAMPLE_FORMATS.get(int(max(formats)), "an undefined sample format"))
-    depths = numbers(directory, BITS, (1,))
+    depths = tags.values(Tag.BitsPerSample, (1,))
     if len(set(depths)) > 1:
         raise refusal("samples of different depths")
-    if photometric == CMYK and number(directory, INK_SET, 1) != 1:
+    if photometric == CMYK and tags.value(Tag.InkSet, 1) != 1:
         raise refusal("inks other than CMYK")
     if photometric == YCBCR and compression != JPEG:
-        check_ycbcr(directory)
+        check_ycbcr(tags)
     return Kind(
-        little_endian=data.startswith(b"II"),
+        little_endian=tags.little_endian,
         photometric=photometric,
         bits=int(depths[0]),
-        samples=number(directory, SAMPLES, 3 if compression == JPEG and photometric in (RGB, YCBCR) else 1),
-        extra=tuple(int(meaning) for meaning in numbers(directory, EXTRA, ())),
+        samples=tags.value(Tag.SamplesPerPixel, 3 if compression == JPEG and photometric in (RGB, YCBCR) else 1),
+        extra=tuple(int(meaning) for meaning in tags.values(Tag.ExtraSamples, ())),
         compression=compression,
-        planar=number(directory, PLANAR, 1) == 2,
-        reversed=number(directory, FILL_ORDER, 1) == 2,
+        planar=tags.value(Tag.PlanarConfiguration, 1) == 2,
+        reversed=tags.value(Tag.FillOrder, 1) == 2,
     )
 
 
-def check_ycbcr(directory: ImageFileDirectory_v2) -> None:
+def check_ycbcr(tags: Tags) -> None:
     """Refuse what only a decoder would read that knows more of YCbCr than the common case."""
-    if tuple(numbers(directory, SUBSAMPLING, (2, 2))) != (1, 1):
+    if tuple(tags.values(Tag.YCbCrSubSampling, (2, 2))) != (1, 1):
         raise refusal("subsampled YCbCr colours that are not compressed as JPEG")
-    luma = numbers(directory, COEFFICIENTS, LUMA)
+    luma = tags.values(Tag.YCbCrCoefficients, LUMA)
     if len(luma) != len(LUMA) or not np.allclose(luma, LUMA, atol=1e-3):
         raise refusal("YCbCr colours with other coefficients than those of ITU-R 601")
-    if not np.allclose(numbers(directory, REFERENCE, FULL_RANGE)[:6], FULL_RANGE, atol=0.5):
+    if not np.allclose(tags.values(Tag.ReferenceBlackWhite, FULL_RANGE)[:6], FULL_RANGE, atol=0.5):
         raise refusal("YCbCr colours of limited range")
 
 
@@ -240,20 +226,9 @@ def refusal(what: str) -> UnsupportedImageError:
     return UnsupportedImageError(f"this is a TIFF of {what}, which is not taken", CURE)
 
 
-def small_palette(directory: ImageFileDirectory_v2) -> bytes | None:
+def small_palette(tags: Tags) -> bytes | None:
     """The palette of a file that has levels of 8 bits where levels of 16 belong; None if it has the latter."""
-    levels = np.array(numbers(directory, COLOUR_MAP, ()), np.int64)
+    levels = np.array(tags.values(Tag.ColorMap, ()), np.int64)
     if not levels.size or levels.max() > 255 or levels.size % 3:
         return None
     return levels.reshape(3, -1).T.astype(np.uint8).tobytes()
-
-
-def numbers(directory: ImageFileDirectory_v2, tag: int, default: Sequence[float]) -> Sequence[float]:
-    """The values of a tag, or ``default`` if it is not there."""
-    found = directory.get(tag, default)
-    return tuple(map(float, found)) if isinstance(found, tuple) else (float(found),)
-
-
-def number(directory: ImageFileDirectory_v2, tag: int, default: int) -> int:
-    """The only value of a tag."""
-    return int(numbers(directory, tag, (default,))[0])
