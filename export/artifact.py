@@ -178,7 +178,9 @@ def check_file(folder: Path, name: str, expected: FileRecord) -> bytes:
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a plain file name; do not trust it")
     content = read_bytes(folder / name, expected.bytes)
     if len(content) < expected.bytes:
-        raise ArtifactError(f"{folder / name} is cut off after {len(content):,} of {expected.bytes:,} bytes; copy it again")
+        raise ArtifactError(
+            f"{folder / name} is cut off after {len(content):,} of {expected.bytes:,} bytes; copy it again"
+        )
     if hashlib.sha256(content).hexdigest() != expected.sha256:
         raise ArtifactError(f"{folder / name} is not the file that was exported (its sha256 differs); copy it again")
     return content
