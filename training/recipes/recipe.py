@@ -6,7 +6,7 @@ A recipe is typed and frozen, and refuses contradictions when it is made. Change
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,8 +23,6 @@ SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8
 """The shortest side of a picture that each localisation network can take."""
 CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
 """Of the pictures of each data set."""
-DEFAULT_CONTROL_POINTS = 4
-DEFAULT_TILE = 0.5
 
 
 class Augmentation(BaseModel):
@@ -72,9 +70,7 @@ class Recipe(BaseModel):
     )
 
     transformer: TransformerName = Field(description="what the spatial transformers may do; none: a plain classifier")
-    control_points: int = Field(
-        DEFAULT_CONTROL_POINTS, ge=2, le=8, description="a side of the thin-plate spline's lattice"
-    )
+    control_points: int = Field(4, ge=2, le=8, description="control points per side of the thin-plate spline's grid")
     rectified: Size = Field(description="height and width of the rectified image")
     padding: Literal["zeros", "border", "reflection"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "zeros", description="what lies outside the picture: black, its border, its mirror image, or a grey level"
@@ -83,9 +79,7 @@ class Recipe(BaseModel):
     steps: int = Field(1, ge=1, le=8, description="transforms in a row, each of what the one before it made")
     shared_steps: bool = Field(False, description="one localisation network for all steps")
     parallel: int = Field(1, ge=1, le=9, description="transformers side by side, whose images are read together")
-    tile: float = Field(
-        DEFAULT_TILE, gt=0, le=1, description="share of the picture's sides on which parallel transformers start"
-    )
+    tile: float = Field(0.5, gt=0, le=1, description="share of the picture's sides where parallel transformers start")
     feature_stage: int = Field(0, ge=0, le=2, description="one more transformer behind this stage of the classifier")
     localisation: Literal["fcn", "cnn", "tutorial", "cifar", "modern"] = Field("cnn", description="what predicts theta")
     shared_stage: bool = Field(False, description="localisation sees the classifier's first stage, not the picture")
@@ -153,76 +147,67 @@ class Recipe(BaseModel):
         return self
 
 
+NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
+    "momentum": ("optimiser=sgd", lambda recipe: recipe.optimiser == "sgd"),
+    "control_points": ("transformer=tps", lambda recipe: recipe.transformer == "tps"),
+    "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
+    "shared_steps": ("steps=2 or more", lambda recipe: recipe.steps > 1),
+    "area": ("upright", lambda recipe: recipe.upright > 0),
+    "area_of": ("area", lambda recipe: recipe.area > 0),
+} | dict.fromkeys(
+    ("parallel", "steps", "feature_stage", "shared_stage", "upright", "identity_penalty", "coordinates", "slope"),
+    ("a transformer", lambda recipe: recipe.transformer != "none"),
+)
+"""Fields that have an effect only together with another: what each of them needs."""
+
+
 def contradictions(recipe: Recipe) -> Iterator[str]:
-    """What in ``recipe`` cannot be, with what to change."""
+    """Yield what is inconsistent in ``recipe``, each with what to change."""
+    for name, (need, is_met) in NEEDS.items():
+        if getattr(recipe, name) != Recipe.model_fields[name].default and not is_met(recipe):
+            yield f"{name} has no effect without {need}; set {need}, or leave {name} out"
     channels = (2,) if recipe.distortion == "addition" else CHANNELS[recipe.dataset]
     if not len(recipe.mean) == len(recipe.std) in channels:
         known = " or ".join(map(str, channels))
-        yield f"mean and std must have a number a channel each; these pictures have channels: {known}"
+        yield f"mean and std need one number per channel; these pictures have channels: {known}"
+    if any(std <= 0 for std in recipe.std):
+        yield "std must be above 0"
     if recipe.dataset != "mnist" and recipe.distortion != "none":
-        yield f"distortion={recipe.distortion} is made for digits; take distortion=none and augmentation"
-    if recipe.momentum and recipe.optimiser != "sgd":
-        yield "momentum is that of optimiser=sgd; leave it out, or set optimiser=sgd"
+        yield f"distortion={recipe.distortion} is for digits only; set distortion=none and use augmentation"
+    if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
+        yield "fragments of clutter are 6x6 pixels; raise canvas"
+    if recipe.augmented and recipe.distortion != "none":
+        yield f"distortion={recipe.distortion} is random already; leave augmentation out, or set distortion=none"
+    if recipe.normalise == "before" and isinstance(recipe.padding, float):
+        yield "padding can be a grey level only with normalise=after; set zeros, border or reflection"
     if recipe.scene is not None:
         try:
             re.compile(recipe.scene)
         except re.error as error:
-            yield f"scene={recipe.scene} is no regular expression ({error})"
-    if any(std <= 0 for std in recipe.std):
-        yield "std must be above 0"
+            yield f"scene={recipe.scene} is not a regular expression ({error})"
     if min(recipe.read_size) >> (recipe.classifier_stages - 1) < 1 or min(recipe.read_size) < 4:
-        yield "too little of the rectified image is left to the classifier; raise rectified or lower classifier_stages"
-    if recipe.augmented and recipe.distortion != "none":
-        yield f"distortion={recipe.distortion} is random already; leave augmentation out, or set distortion=none"
+        yield "the rectified image is too small for the classifier; raise rectified or lower classifier_stages"
     if recipe.classifier == "tutorial" and min(recipe.read_size) < 16:
-        yield "classifier=tutorial cannot read less than 16x16 pixels; raise rectified or take classifier=conv"
-    if recipe.normalise == "before" and isinstance(recipe.padding, float):
-        yield "a grey level as padding is one of pictures; with normalise=before take zeros, border or reflection"
-    if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
-        yield "a piece of clutter is 6x6 pixels; raise canvas"
-    if recipe.transformer == "none":
-        for name in ("parallel", "steps"):
-            if getattr(recipe, name) > 1:
-                yield f"transformer=none leaves nothing to do for {name}; leave it at 1"
-        for name in (
-            "shared_steps",
-            "feature_stage",
-            "shared_stage",
-            "upright",
-            "area",
-            "identity_penalty",
-            "coordinates",
-            "slope",
-        ):
-            if getattr(recipe, name):
-                yield f"transformer=none leaves nothing to do for {name}; set {name}=0"
-        return
-    if recipe.control_points != DEFAULT_CONTROL_POINTS and recipe.transformer != "tps":
-        yield "control_points are those of transformer=tps; leave them out, or set transformer=tps"
-    if recipe.tile != DEFAULT_TILE and recipe.parallel == 1:
-        yield "tile spreads parallel transformers; leave it out, or raise parallel"
+        yield "classifier=tutorial needs at least 16x16 pixels; raise rectified or set classifier=conv"
+    if recipe.transformer != "none":
+        yield from transformer_contradictions(recipe)
+
+
+def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
+    """Yield what is inconsistent in a ``recipe`` with a transformer."""
     smallest = SMALLEST_PICTURE[recipe.localisation]
     if min(recipe.canvas) < smallest:
         yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
-    if recipe.shared_steps and recipe.steps == 1:
-        yield "shared_steps needs more than one step; raise steps"
-    if recipe.feature_stage:
-        if recipe.parallel > 1:
-            yield "feature_stage follows one transformer, not several side by side; leave parallel at 1"
-        if recipe.classifier != "conv":
-            yield "feature_stage needs classifier=conv"
-        elif recipe.feature_stage > recipe.classifier_stages:
-            yield f"there is no stage {recipe.feature_stage}; lower feature_stage or raise classifier_stages"
-        if min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
-            yield f"behind stage {recipe.feature_stage} too little is left for localisation={recipe.localisation}"
-    if recipe.shared_stage and (recipe.classifier != "conv" or recipe.parallel > 1):
-        yield "shared_stage needs classifier=conv and parallel=1, so that both see the same channels"
-    if recipe.area and not recipe.upright:
-        yield "area only keeps upright from shrinking the transform; set upright as well"
-    if recipe.area_of == "ink" and not recipe.area:
-        yield "area_of only says what area holds on to; set area as well"
-    if recipe.upright and recipe.parallel > 1:
-        yield "upright stands one transformer upright, not several side by side; leave parallel at 1"
+    for name in ("feature_stage", "shared_stage", "upright"):
+        if getattr(recipe, name) and recipe.parallel > 1:
+            yield f"{name} works with a single transformer only; set parallel=1, or leave {name} out"
+    for name in ("feature_stage", "shared_stage"):
+        if getattr(recipe, name) and recipe.classifier != "conv":
+            yield f"{name} needs classifier=conv"
+    if recipe.feature_stage > recipe.classifier_stages and recipe.classifier == "conv":
+        yield f"there is no stage {recipe.feature_stage}; lower feature_stage or raise classifier_stages"
+    if recipe.feature_stage and min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
+        yield f"the features of stage {recipe.feature_stage} are too small for localisation={recipe.localisation}"
     if recipe.upright and not recipe.augmented and recipe.distortion not in AFFINE_DISTORTIONS:
         known = ", ".join(sorted(AFFINE_DISTORTIONS))
         yield f"upright needs augmentation, or a distortion that is an affine map: {known}"
