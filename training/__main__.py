@@ -14,11 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.errors import DataError, RecipeError, RunError, TrainingError
-from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run
+from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run, begin_run
 from training.recipes.catalogue import RECIPES, find_recipe
 from training.recipes.recipe import change_recipe
 from training.terminal import escape_unprintable
-from training.wording import accuracy_text, before_and_after, boxes_text
 
 SHOWN_CLASSES = 60
 """Classes whose numbers of pictures are printed; of more, only their sum is."""
@@ -234,8 +233,6 @@ def study(
 
 def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path, model: str | None) -> Run:
     """Make the folder of a new run."""
-    from training.fitting.begin import begin_run
-
     chosen = parse_changes(changes)
     recipe = change_recipe(find_recipe(name), chosen)
     folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -293,22 +290,11 @@ def export(run: Run, model: str) -> None:
 
 def show(evaluation: Evaluation, run: Run) -> None:
     """Print an evaluation as a table."""
+    from training.reports.facts import evaluation_facts
+
     table = Table("measured", "value", title=escape(str(run.folder)))
-    table.add_row("test accuracy", accuracy_text(evaluation))
-    table.add_row("negative log-likelihood", before_and_after(evaluation, "loss"))
-    table.add_row("calibration error", before_and_after(evaluation, "error"))
-    if evaluation.theta_spread is not None:
-        table.add_row("spread of theta", f"{evaluation.theta_spread:.3f}")
-    table.add_row("validation accuracy", f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}")
-    if (upright := evaluation.uprightness) is not None:
-        table.add_row(
-            "residual rotation", f"{upright.rotation_deg:.1f} degrees, input {upright.input_rotation_deg:.1f}"
-        )
-        table.add_row("stillness", f"{upright.stillness:.3f}, input {upright.input_stillness:.3f}")
-        table.add_row("digits found", f"{upright.box_found:.1%}")
-    if (boxes := evaluation.boxes) is not None:
-        table.add_row("overlap with the object's box", boxes_text(boxes))
-    table.add_row("parameters", f"{run.info().network_parameters:,}")
+    for fact in evaluation_facts(run, evaluation).items():
+        table.add_row(*fact)
     Console().print(table)
 
 

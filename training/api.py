@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from training.evaluation import evaluation
-from training.fitting.begin import begin_run
-from training.fitting.runs import DATA_ROOT, Evaluation, Run
+from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
 from training.fitting.trainer import fit
 from training.recipes import catalogue
 from training.recipes.recipe import Recipe, change_recipe

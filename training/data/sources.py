@@ -13,6 +13,9 @@ from training.data.traffic_signs import Signs
 from training.errors import DataError
 from training.recipes.recipe import Recipe
 
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""The classes of CIFAR-10."""
+
 Stored = TypeVar("Stored")
 
 
@@ -40,18 +43,7 @@ class Digits:
 class Objects:
     """CIFAR-10."""
 
-    classes: tuple[str, ...] = (
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    )
+    classes: tuple[str, ...] = OBJECTS
 
     def __init__(self, root: Path, validation_size: int) -> None:
         """``validation_size`` of the training pictures are held out."""

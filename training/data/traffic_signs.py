@@ -156,9 +156,4 @@ def class_of(text: str) -> int:
 def outline(row: dict[str, str]) -> tuple[float, float, float, float]:
     """Return the box about the sign, which includes its corners."""
     width, height, left, top, right, bottom = (int(row[name]) for name in BOX_COLUMNS)
-    return (
-        2 * left / width - 1,
-        2 * top / height - 1,
-        2 * (right + 1) / width - 1,
-        2 * (bottom + 1) / height - 1,
-    )
+    return (2 * left / width - 1, 2 * top / height - 1, 2 * (right + 1) / width - 1, 2 * (bottom + 1) / height - 1)

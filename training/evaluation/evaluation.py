@@ -1,13 +1,11 @@
 """Measure a trained run on its test set: once, and so that the figures can be believed."""
 
 import csv
-import io
 import math
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import structlog
 import torch
 from pydantic import ValidationError
@@ -20,7 +18,7 @@ from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
 from training.evaluation.metrics import Cell, Spread, confusion_cells
 from training.evaluation.rectification import measure_boxes, measure_uprightness
-from training.files import write_bytes, write_text
+from training.files import write_arrays, write_text
 from training.fitting.runs import Evaluation, Run, advice
 from training.networks.network import SpatialTransformerClassifier
 
@@ -170,13 +168,6 @@ def spread(theta: Tensor) -> float:
     measure = Spread(6)
     measure.update(theta.flatten(1))
     return float(measure.compute())
-
-
-def write_arrays(file: Path, arrays: dict[str, Tensor]) -> None:
-    """As a compressed ``.npz``, in one step."""
-    content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
-    write_bytes(file, content.getvalue())
 
 
 def best_epoch(run: Run) -> dict[str, float]:

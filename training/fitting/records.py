@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
-from training.files import write_bytes, write_text
+from training.files import write_arrays, write_bytes, write_text
 
 
 class MetricsTable(Callback):
@@ -75,10 +74,8 @@ class Snapshots(Callback):
         self.theta.append(warp.theta.cpu())
         self.rectified.append((view * 255).round().clamp(0, 255).to(torch.uint8).cpu())
         arrays = {"images": self.images, "theta": torch.stack(self.theta), "rectified": torch.stack(self.rectified)}
-        content = io.BytesIO()
-        np.savez_compressed(content, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
         if trainer.is_global_zero:
-            write_bytes(self.file, content.getvalue())
+            write_arrays(self.file, arrays)
 
     def state_dict(self) -> dict[str, Any]:
         return {"theta": self.theta, "rectified": self.rectified}

@@ -17,8 +17,7 @@ RUN/
 import pickle
 import platform
 import re
-import zipfile
-import zlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,14 +29,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from training.data.collection import Source
+from training.data.folders import Folder, split_folder, split_text
 from training.data.sources import open_source
 from training.errors import RunError
 from training.evaluation.calibration import Calibration
 from training.evaluation.metrics import Cell
 from training.evaluation.rectification import BoxScores, Uprightness
-from training.files import write_text
+from training.files import read_arrays, write_text
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
+from training.recipes.sizing import fit_to_pictures
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -196,7 +197,7 @@ class Run:
         Raises:
             RunError: the run has not been evaluated.
         """
-        return self._read(self.evaluation_file, Evaluation, f"run: python -m training evaluate {self.folder}")
+        return self._read(self.evaluation_file, Evaluation, self._evaluate_again)
 
     def trained_network(self) -> SpatialTransformerClassifier:
         """The network with the weights of the best checkpoint, in evaluation mode.
@@ -254,51 +255,46 @@ class Run:
         return open_source(self.info().recipe, data_root, self.split_file)
 
     def answers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the run's network said of all test pictures: logits ``(N, K)``, and their labels ``(N,)``.
+        """The network's logits ``(N, K)`` for all test pictures, and the labels ``(N,)``.
 
         Raises:
             RunError: the run has not been evaluated.
         """
-        try:
-            with np.load(self.answers_file) as arrays:
-                return torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(
-                f"cannot read {self.answers_file}; run: python -m training evaluate {self.folder}"
-            ) from error
+        logits, labels = read_arrays(self.answers_file, ("logits", "labels"), self._evaluate_again)
+        return torch.from_numpy(logits), torch.from_numpy(labels)
 
     def validation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """What the run's network said of all validation pictures: logits ``(N, K)`` and thetas ``(N, T, 2, 3)``.
+        """The network's logits ``(N, K)`` and thetas ``(N, T, 2, 3)`` for all validation pictures.
 
-        None where an older version of this program evaluated the run.
+        None if an older version of this program evaluated the run.
 
         Raises:
             RunError: the file is damaged.
         """
-        try:
-            with np.load(self.validation_file) as arrays:
-                return arrays["logits"], arrays["thetas"]
-        except FileNotFoundError:
+        if not self.validation_file.exists():
             return None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(
-                f"cannot read {self.validation_file}; run: python -m training evaluate {self.folder}"
-            ) from error
+        logits, thetas = read_arrays(self.validation_file, ("logits", "thetas"), self._evaluate_again)
+        return logits, thetas
 
     def samples(self) -> NDArray[np.uint8]:
-        """Some test pictures: ``(N, H, W, C)`` uint8.
+        """The first test pictures: ``(N, H, W, C)`` uint8.
 
         Raises:
             RunError: the run has not been evaluated.
         """
-        try:
-            with np.load(self.samples_file) as samples:
-                images: NDArray[np.uint8] = samples["images"]
-                return images
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(
-                f"cannot read {self.samples_file}; run: python -m training evaluate {self.folder}"
-            ) from error
+        return read_arrays(self.samples_file, ("images",), self._evaluate_again)[0]
+
+    def snapshots(self) -> list[NDArray[Any]]:
+        """The snapshots' pictures ``(N, C, H, W)``, and after each epoch their thetas and rectified images.
+
+        Raises:
+            RunError: the run kept none.
+        """
+        return read_arrays(self.snapshots_file, ("images", "theta", "rectified"), "train the run again")
+
+    @property
+    def _evaluate_again(self) -> str:
+        return f"run: python -m training evaluate {self.folder}"
 
     def _read(self, file: Path, document: type[Document], cure: str) -> Document:
         try:
@@ -307,6 +303,26 @@ class Run:
             raise RunError(f"cannot read {file} ({error.strerror}); {cure}") from error
         except ValidationError as error:
             raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
+
+
+def begin_run(
+    folder: Path, recipe: Recipe, seed: int, data_root: Path, chosen: Iterable[str] = (), model: str | None = None
+) -> Run:
+    """Create the ``folder`` of a new run of ``recipe`` on the data under ``data_root``, to be exported as ``model``.
+
+    A folder of the user's own pictures is split, and all fields of the recipe but ``chosen`` are adapted to it.
+
+    Raises:
+        RunError: the folder is not empty, or cannot be written.
+        DataError: the pictures cannot be read or split.
+        RecipeError: the chosen fields do not fit the pictures.
+    """
+    if recipe.dataset != "folder":
+        return Run.create(folder, recipe, seed, open_source(recipe, data_root).classes, data_root, model=model)
+    entries = split_folder(data_root, recipe)
+    fitted = fit_to_pictures(recipe, data_root, entries, set(chosen))
+    classes = Folder(data_root, entries, fitted.canvas, len(fitted.mean)).classes
+    return Run.create(folder, fitted, seed, classes, data_root, model=model, split=split_text(entries))
 
 
 def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:

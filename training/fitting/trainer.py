@@ -18,13 +18,7 @@ from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from training.data.batches import (
-    Split,
-    distort,
-    loader,
-    training_distortion,
-    training_splits,
-)
+from training.data.batches import Split, distort, loader, training_distortion, training_splits
 from training.data.distortions import Distorted
 from training.data.random_streams import Stream, seed_of, seeded
 from training.errors import CollapseError, RecipeError, RunError

@@ -83,10 +83,7 @@ def tutorial(channels: int, size: Size, parameters: int, activation: Activation)
     Nothing in it is normalised: it is here to be compared with, and to show what the collapse guard is for.
     """
     left = [((side - 6) // 2 - 4) // 2 for side in size]
-    return nn.Sequential(
-        nn.Conv2d(channels, 8, 7),
-        *tutorial_end(left, parameters, activation),
-    )
+    return nn.Sequential(nn.Conv2d(channels, 8, 7), *tutorial_end(left, parameters, activation))
 
 
 def tutorial_end(left: Sequence[int], parameters: int, activation: Activation) -> list[nn.Module]:
@@ -108,10 +105,7 @@ def cifar(channels: int, size: Size, parameters: int, activation: Activation) ->
     """What a CIFAR-10 study looks with: the tutorial's, one convolution deeper."""
     left = [((side - 10) // 2 - 4) // 2 for side in size]
     return nn.Sequential(
-        nn.Conv2d(channels, 8, 3),
-        nn.Conv2d(8, 8, 3),
-        nn.Conv2d(8, 8, 7),
-        *tutorial_end(left, parameters, activation),
+        nn.Conv2d(channels, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 7), *tutorial_end(left, parameters, activation)
     )
 
 

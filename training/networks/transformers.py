@@ -72,6 +72,11 @@ class Transformer(nn.Module, ABC):
     parameter_count: int
     """How many numbers the localisation network must predict."""
 
+    def __init__(self, aspect: float = 1.0) -> None:
+        """``aspect`` is the picture's width over its height."""
+        super().__init__()
+        self.aspect = aspect
+
     @abstractmethod
     def solve(self, delta: Tensor) -> Tensor:
         """``(N, P)`` -> the map's parameters in full, ``(N, rows, columns)``."""
@@ -105,11 +110,6 @@ class SimilarityTransformer(Transformer):
     kind = "similarity"
     parameter_count = 4
 
-    def __init__(self, aspect: float = 1.0) -> None:
-        """``aspect`` is the picture's width over its height."""
-        super().__init__()
-        self.aspect = aspect
-
     def solve(self, delta: Tensor) -> Tensor:
         return similarity_theta(delta, self.aspect)
 
@@ -129,11 +129,6 @@ class RotationTransformer(Transformer):
 
     kind = "rotation"
     parameter_count = 2
-
-    def __init__(self, aspect: float = 1.0) -> None:
-        """``aspect`` is the picture's width over its height."""
-        super().__init__()
-        self.aspect = aspect
 
     def solve(self, delta: Tensor) -> Tensor:
         return rotation_theta(delta, self.aspect)

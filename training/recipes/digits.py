@@ -81,14 +81,7 @@ DISTORTED_MNIST = [
     *of_every_kind("r", "digits turned by up to 90 degrees", (28, 28), 0.1311, 0.2905, epochs=28, steps=2),
     *of_every_kind("rts", "digits turned, scaled and anywhere on 42x42", (42, 42), 0.0537, 0.1963, epochs=28, steps=2),
     *of_every_kind(
-        "tc",
-        "digits anywhere on 60x60 among fragments",
-        (60, 60),
-        0.0395,
-        0.1801,
-        epochs=16,
-        area=0.5,
-        area_of="ink",
+        "tc", "digits anywhere on 60x60 among fragments", (60, 60), 0.0395, 0.1801, epochs=16, area=0.5, area_of="ink"
     ),
     *of_every_kind("p", "digits under a projective distortion", (42, 42), 0.0398, 0.1705),
     *of_every_kind("e", "digits bent by a thin-plate spline", (28, 28), 0.1004, 0.2595),

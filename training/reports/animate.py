@@ -2,8 +2,6 @@
 
 import io
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from torch import Tensor
 from training.data.batches import training_distortion
 from training.data.distortions import Distorted, Distortion, Placed, similarity_maps
 from training.data.random_streams import Stream, seeded
-from training.errors import RunError
 from training.files import write_bytes
 from training.fitting.runs import Run
 from training.networks.geometry import affine_points, corner_points
@@ -52,11 +49,7 @@ def epoch_frames(run: Run) -> list[Image.Image]:
     Raises:
         RunError: there are no snapshots.
     """
-    try:
-        with np.load(run.snapshots_file, allow_pickle=False) as arrays:
-            images, thetas, rectified = (arrays[name] for name in ("images", "theta", "rectified"))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(f"cannot read {run.snapshots_file}; train the run again") from error
+    images, thetas, rectified = run.snapshots()
     frames = []
     for theta, views in zip(thetas, rectified, strict=True):
         corners = affine_points(torch.from_numpy(theta), corner_points()).numpy()

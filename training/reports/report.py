@@ -6,8 +6,8 @@ from pathlib import Path
 from training.files import write_text
 from training.fitting.runs import Run
 from training.reports.animate import animate_run
+from training.reports.facts import evaluation_facts
 from training.reports.visualise import draw_run
-from training.wording import accuracy_text, before_and_after, boxes_text
 
 REPORT = "report.md"
 CAPTIONS = {
@@ -29,26 +29,11 @@ def write_report(run: Run, data_root: Path) -> Path:
         DataError: the data set cannot be read.
     """
     made = {file.name for file in (*draw_run(run, data_root), *animate_run(run, data_root))}
-    info, evaluation = run.info(), run.evaluation()
-    facts = {
-        "test accuracy": accuracy_text(evaluation),
-        "negative log-likelihood": before_and_after(evaluation, "loss"),
-        "calibration error": before_and_after(evaluation, "error"),
-        "validation accuracy": f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}",
-        "parameters": f"{info.network_parameters:,}",
+    info = run.info()
+    facts = evaluation_facts(run, run.evaluation()) | {
         "seed": str(info.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in info.versions.items()),
     }
-    if evaluation.theta_spread is not None:
-        facts["spread of theta"] = f"{evaluation.theta_spread:.3f}"
-    if (upright := evaluation.uprightness) is not None:
-        facts |= {
-            "residual rotation": f"{upright.rotation_deg:.1f}° (input {upright.input_rotation_deg:.1f}°)",
-            "stillness": f"{upright.stillness:.3f} (input {upright.input_stillness:.3f}; 0 stands still)",
-            "digits found": f"{upright.box_found:.1%} of {upright.digits * upright.versions:,} boxes overlap by half",
-        }
-    if evaluation.boxes is not None:
-        facts["overlap with the object's box"] = boxes_text(evaluation.boxes)
     lines = [f"# {info.recipe.name}", "", f"{info.recipe.summary}.", "", "| | |", "|---|---|"]
     lines += table_rows(facts)
     for name, caption in CAPTIONS.items():

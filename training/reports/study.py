@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
-from training.fitting.begin import begin_run
-from training.fitting.runs import DATA_ROOT, Evaluation, Run
+from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
 from training.recipes.digits import DISTORTED_MNIST
 from training.recipes.recipe import Recipe
 from training.recipes.studies import CONVOLUTIONS, MOVED_DIGITS, NORMALISATION
