@@ -19,7 +19,8 @@ from export.manifest import Accuracy, Manifest, Precision, Price, Reference, Run
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from export.triton import write_repository
-from training.data.batches import Split, test_split, training_splits
+from training.data.batches import test_split, training_splits
+from training.data.splits import Split
 from training.fitting.runs import Run
 
 GOLDEN_PICTURES = 4

@@ -17,10 +17,10 @@ from typing import Literal, NamedTuple, get_args
 import structlog
 import torch
 
-from training.data.collection import Collection
 from training.data.listing import SPLIT_TABLE, class_of, find_pictures, named, tell_left_out
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
+from training.data.splits import Split
 from training.errors import DataError
 from training.recipes.recipe import Recipe, Size
 
@@ -57,17 +57,17 @@ class Folder:
         self.channels = channels
         self.classes = tuple(sorted({entry.label for entry in entries}))
 
-    def training(self) -> tuple[Collection, Collection]:
+    def training(self) -> tuple[Split, Split]:
         return self._read("train"), self._read("validation")
 
-    def test(self) -> Collection:
+    def test(self) -> Split:
         return self._read("test")
 
-    def _read(self, part: Part) -> Collection:
+    def _read(self, part: Part) -> Split:
         chosen = [entry for entry in self.entries if entry.part == part]
         images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
-        return Collection(images, torch.tensor([numbers[entry.label] for entry in chosen]))
+        return Split(images, torch.tensor([numbers[entry.label] for entry in chosen]))
 
 
 def split_folder(root: Path, recipe: Recipe) -> list[Entry]:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from scipy.stats import binomtest
 from torch import Tensor
 
-from training.data.batches import Split, distorted, loader
+from training.data.batches import distorted, loader
 from training.data.random_streams import Stream
+from training.data.splits import Split
 from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
 from training.evaluation.metrics import Cell, Spread, confusion_cells
@@ -147,8 +148,8 @@ def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
     """Run ``network`` over ``split``."""
     logits, thetas = [], []
     with torch.inference_mode():
-        for images, _ in loader(split, BATCH):
-            output = network(images.float() / 255)
+        for batch in loader(split, BATCH):
+            output = network(batch.images.float() / 255)
             logits.append(output.logits)
             thetas += [torch.stack([warp.theta for warp in output.warps], dim=1)] if output.warps else []
     return Answers(torch.cat(logits), torch.cat(thetas) if thetas else None)

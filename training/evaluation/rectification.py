@@ -4,9 +4,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from training.data.batches import Split, distort, distortion
-from training.data.collection import Collection
+from training.data.batches import distort, distortion
 from training.data.random_streams import Stream, seeded
+from training.data.splits import Split
 from training.networks.geometry import affine_points, compose, corner_points
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
@@ -38,7 +38,7 @@ class Uprightness(BaseModel):
     than half (intersection over union)."""
 
 
-def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, digits: Collection) -> Uprightness:
+def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, digits: Split) -> Uprightness:
     """Show ``network`` each of ``digits`` under `VERSIONS` distortions, the same ones each time this is asked.
 
     The recipe's distortion must be an affine map.
@@ -47,7 +47,7 @@ def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, d
     angles, input_angles, rectified, inputs, overlaps = [], [], [], [], []
     boxes = ink_boxes(digits.images)
     for version in range(VERSIONS):
-        changed = distort(how, Split(digits.images, digits.labels), seeded(Stream.UPRIGHTNESS, position=version))
+        changed = distort(how, digits, seeded(Stream.UPRIGHTNESS, position=version))
         if changed.maps is None:
             raise TypeError(f"{recipe.distortion} is not an affine map")
         with torch.inference_mode():

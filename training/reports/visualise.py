@@ -7,7 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from training.data.batches import Split, test_split
+from training.data.batches import test_split
+from training.data.splits import Split
 from training.evaluation.confusions import confused_figure, confusion_figure, most_confused
 from training.evaluation.evaluation import answers, read_epochs
 from training.files import write_bytes
