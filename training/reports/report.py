@@ -1,4 +1,4 @@
-"""A report on a run, to read: ``report.md`` in the run folder, with its pictures."""
+"""The report of a run: ``report.md`` in the run folder, with its figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +11,18 @@ from training.reports.visualise import draw_run
 
 REPORT = "report.md"
 CAPTIONS = {
-    "rectified.png": "Test pictures with what the network looks at (upper edge in blue), what it made of them, answers",
+    "rectified.png": "Test pictures with the sampled regions (upper edge in blue), their rectified images, and answers",
     "moving.gif": "One test picture, moved as in training, and its (last) rectified image",
     "epochs.gif": "The same validation pictures after each epoch, with the last transformer",
     "theta.png": "Theta (of the last transformer) on test pictures, by class",
-    "curves.png": "Loss and error over the epochs, and what the collapse guard watches",
+    "curves.png": "Loss and error over the epochs, and the collapse guard's measures",
     "confusion.png": "Confusion matrix of the test set",
-    "confused.png": "The commonest mistakes on the test set, with what the network looked at",
+    "confused.png": "The most frequent mistakes on the test set, with the sampled regions",
 }
 
 
 def write_report(run: Run, data_root: Path) -> Path:
-    """Draw all pictures of an evaluated run and write its report; returns the file.
+    """Draw all figures of an evaluated run and write its report; return the file.
 
     Raises:
         RunError: the run is not trained or not evaluated.
@@ -47,6 +47,6 @@ def write_report(run: Run, data_root: Path) -> Path:
 
 
 def table_rows(facts: Mapping[str, object]) -> list[str]:
-    """A row of a Markdown table for each fact; ``|`` in one does not end its cell."""
+    """Return a row of a Markdown table for each fact, with ``|`` escaped."""
     escaped = {name: str(value).replace("|", "\\|") for name, value in facts.items()}
     return [f"| {name} | {value} |" for name, value in escaped.items()]
