@@ -75,7 +75,7 @@ def test_a_mistake_is_told_before_a_run_folder_is_made(tmp_path: Path, capsys: p
     (tmp_path / "pictures" / "only").mkdir(parents=True)
     out = tmp_path / "run"
     assert main(["run", "my-images", "--data-root", str(tmp_path / "pictures"), "--out", str(out)]) == 1
-    assert "two classes is the least" in capsys.readouterr().err
+    assert "at least two classes" in capsys.readouterr().err
     assert not out.exists()
 
 

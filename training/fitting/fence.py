@@ -25,7 +25,7 @@ def fenced(seed: int) -> Iterator[None]:
         del os.environ[name]
     rank_zero_only.rank = 0  # type: ignore[attr-defined]
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):  # type: ignore[no-untyped-call]
             torch.manual_seed(seed)
             yield
     finally:
