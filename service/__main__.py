@@ -1,5 +1,6 @@
 """The command line, as ``stn-serve`` or ``python -m service``: serve models, ask a service, make an API key."""
 
+import io
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ COMMANDS: Final = """{program} [serve] [FLAGS]    serve models; the flags are be
 
 def main() -> int:
     """Run a command. Each imports what it needs: asking takes no runtime."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # characters that its encoding lacks are written as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     command, rest = sys.argv[1:2], sys.argv[2:]
     if command == ["client"]:
         from service.client.command import main as ask

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.evaluation.evaluation import evaluate
-from training.fitting.begin import begin_run
-from training.fitting.runs import DATA_ROOT, Run
+from training.fitting.runs import DATA_ROOT, Run, begin_run
 from training.fitting.trainer import fit
 from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe

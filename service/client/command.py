@@ -1,7 +1,6 @@
 """The command line: ``python -m service client PICTURE…``."""
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,9 +21,6 @@ BAR = 24
 
 def main(arguments: Sequence[str]) -> int:
     """Ask, tell and draw; 0 when every picture has its answer, else 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what their encoding lacks is written as escapes
-            stream.reconfigure(errors="backslashreplace")
     asked = parser().parse_args(arguments)
     options: Options = {}
     for name in ("model", "version", "top_k"):

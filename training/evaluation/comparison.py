@@ -1,4 +1,4 @@
-"""What a study found: a table, curves, and whether differences are more than chance."""
+"""The results of a study: a table, curves, and tests of the differences."""
 
 import statistics
 from itertools import combinations
@@ -22,23 +22,23 @@ TABLE = "study.md"
 CURVES = "curves.png"
 CONFUSIONS = "confusions.png"
 SIDE_BY_SIDE = 6
-"""Recipes whose classes are compared, at most."""
+"""Largest number of recipes whose classes are compared."""
 NOT_RUN = "not run"
 CERTAINTY = 0.95
 PROBLEMS = ("r", "rts", "tc", "p", "e", "addition")
 PUBLISHED = {"r": 0.7, "rts": 0.5, "p": 0.8, "e": 1.1, "tc": 1.7, "addition": 5.8}
-"""Test error of the best network of Jaderberg et al. 2015 (table 1, sections 4.1 and A.4), percent."""
+"""Test error of the best network of Jaderberg et al. 2015 (table 1, sections 4.1 and A.4) in percent."""
 
 
 def write_table(name: str, folder: Path) -> Path:
-    """Write ``study.md``, ``curves.png`` and, of few recipes, ``confusions.png``; returns the first.
+    """Write ``study.md``, ``curves.png`` and, for a few recipes, ``confusions.png``; return the first.
 
-    What was not run says so.
+    Recipes without a result are marked as not run.
     """
     recipes = STUDIES[name]
     runs = {recipe.name: [Run(found) for found in sorted(folder.glob(f"{recipe.name}-seed*"))] for recipe in recipes}
     found = {recipe: [e for run in of if (e := result(run)) is not None] for recipe, of in runs.items()}
-    lines = [f"# {name}", "", "Test error in percent (mean, and spread over the seeds where there are several).", ""]
+    lines = [f"# {name}", "", "Test error in percent (mean, and standard deviation over several seeds).", ""]
     if name == "distorted-mnist":
         lines += problems_by_kind(found)
     lines += [
@@ -61,7 +61,7 @@ def write_table(name: str, folder: Path) -> Path:
 
 
 def problems_by_kind(found: dict[str, list[Evaluation]]) -> list[str]:
-    """The paper's table: a row for each problem, a column for each kind of transformer."""
+    """Return the paper's table: a row for each problem, a column for each kind of transformer."""
     lines = [f"| problem | {' | '.join(KINDS)} | paper's best |", "|---|" + "---|" * (len(KINDS) + 1)]
     for problem in PROBLEMS:
         errors = [error_text(found.get(f"mnist-{problem}-{kind}", [])) for kind in KINDS]
@@ -70,7 +70,7 @@ def problems_by_kind(found: dict[str, list[Evaluation]]) -> list[str]:
 
 
 def error_text(evaluations: list[Evaluation]) -> str:
-    """Error in percent: mean and spread."""
+    """Return the error in percent: mean and standard deviation."""
     if not evaluations:
         return NOT_RUN
     errors = [100 * (1 - evaluation.accuracy) for evaluation in evaluations]
@@ -79,7 +79,7 @@ def error_text(evaluations: list[Evaluation]) -> str:
 
 
 def row(recipe: Recipe, evaluations: list[Evaluation], failed: int) -> str:
-    """One recipe of the second table."""
+    """Return the row of one recipe."""
     upright = [evaluation.uprightness for evaluation in evaluations if evaluation.uprightness is not None]
     if upright:
         rotation, before, still, still_before, box = (
@@ -95,19 +95,19 @@ def row(recipe: Recipe, evaluations: list[Evaluation], failed: int) -> str:
 
 
 class Difference(NamedTuple):
-    """How much more accurate one recipe is than another, in points."""
+    """The difference in accuracy between two recipes, in percentage points."""
 
     recipe: str
     other: str
     points: float
     interval: tuple[float, float]
-    """Where the difference lies with a certainty of 95 %, looked at alone (Welch 1947)."""
+    """95 % confidence interval of the difference, not corrected for multiple comparisons (Welch 1947)."""
     chance: float
-    """How probable differences as large are between recipes that are equally good (Welch's test)."""
+    """p-value of Welch's test."""
 
 
 def differences_table(recipes: list[Recipe], found: dict[str, list[Evaluation]]) -> list[str]:
-    """All that `differences` finds, with probabilities that allow for how many there are."""
+    """Return the table of all `differences`, with p-values corrected for their number."""
     pairs = differences(recipes, found)
     if not pairs:
         return []
@@ -123,7 +123,7 @@ def differences_table(recipes: list[Recipe], found: dict[str, list[Evaluation]])
 
 
 def differences(recipes: list[Recipe], found: dict[str, list[Evaluation]]) -> list[Difference]:
-    """Between every two recipes that solve the same problem and have several seeds each."""
+    """Return the differences between all pairs of recipes with the same distortion and several seeds each."""
     several = [recipe for recipe in recipes if len(found[recipe.name]) > 1]
     return [
         difference(recipe.name, other.name, found)
@@ -133,7 +133,7 @@ def differences(recipes: list[Recipe], found: dict[str, list[Evaluation]]) -> li
 
 
 def difference(recipe: str, other: str, found: dict[str, list[Evaluation]]) -> Difference:
-    """How far ``recipe`` lies above ``other``."""
+    """Return the difference of ``recipe`` from ``other``."""
     ours, theirs = ([100 * evaluation.accuracy for evaluation in found[name]] for name in (recipe, other))
     test = ttest_ind(ours, theirs, equal_var=False)
     interval = test.confidence_interval(CERTAINTY)
@@ -142,7 +142,7 @@ def difference(recipe: str, other: str, found: dict[str, list[Evaluation]]) -> D
 
 
 def holm(chances: list[float]) -> list[float]:
-    """p-values of several tests, corrected so that any below 0.05 is rare where nothing is to be found (Holm 1979)."""
+    """Correct the p-values of several tests for multiple comparisons (Holm 1979)."""
     order = np.argsort(chances)
     left = np.arange(len(chances), 0, -1)
     corrected = np.empty(len(chances))
@@ -151,13 +151,13 @@ def holm(chances: list[float]) -> list[float]:
 
 
 def shared_classes(runs: dict[str, list[Run]]) -> tuple[str, ...] | None:
-    """The classes of all ``runs``, if they are the same and the recipes are no more than can be shown side by side."""
+    """Return the classes of all ``runs`` if they are the same and at most `SIDE_BY_SIDE` recipes are compared."""
     classes = {run.info().classes for of in runs.values() for run in of}
     return classes.pop() if len(classes) == 1 and len(runs) <= SIDE_BY_SIDE else None
 
 
 def classes_table(found: dict[str, list[Evaluation]], classes: tuple[str, ...]) -> list[str]:
-    """Accuracy of each class in percent, averaged over the seeds."""
+    """Return the accuracy of each class in percent, averaged over the seeds."""
     lines = ["", f"| class | {' | '.join(f'`{name}`' for name in found)} |", "|---|" + "---|" * len(found)]
     for name in classes:
         if not all(name in e.class_accuracy for of in found.values() for e in of):  # it has no test pictures
@@ -168,12 +168,12 @@ def classes_table(found: dict[str, list[Evaluation]], classes: tuple[str, ...]) 
 
 
 def confusions(found: dict[str, list[Evaluation]]) -> dict[str, list[Cell]]:
-    """Return the cells of the confusion matrices of each recipe, those of all seeds."""
+    """Return the cells of the confusion matrices of each recipe for all seeds."""
     return {name: [cell for evaluation in of for cell in evaluation.confusions] for name, of in found.items()}
 
 
 def curves_figure(runs: dict[str, list[Run]]) -> Figure:
-    """Validation loss and error over the epochs, averaged over the seeds of each recipe."""
+    """Draw validation loss and error over the epochs, averaged over the seeds of each recipe."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     panels = figure.subplots(1, 2)
     for recipe, of in runs.items():

@@ -1,4 +1,4 @@
-"""What is taken for what: the confusion matrix, and pictures of the commonest mistakes."""
+"""Figures of the confusion matrix and of the most frequent mistakes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ from training.reports.outlines import COLOURS, outline, show
 
 PAIRS = 5
 EXAMPLES = 4
-"""Pictures of each pair."""
+"""Number of pictures shown for each pair of classes."""
 LEGIBLE = 20
-"""Classes up to which all counts are written into the matrix; beyond it only mistakes are."""
+"""Largest number of classes with all counts written into the matrix; with more, only mistakes are."""
 MOST_CLASSES = 60
-"""Classes in a drawn matrix: of more of them, those that are confused most."""
+"""Largest number of classes in a drawn matrix; of more classes, the most confused ones are drawn."""
 
 
 class Confusion(NamedTuple):
-    """A class that is taken for another."""
+    """A pair of classes of which one is mistaken for the other."""
 
     true: int
     predicted: int
     pictures: tuple[int, ...]
-    """Positions of all pictures that this happened to."""
+    """Positions of all pictures with this mistake."""
 
 
 def most_confused(logits: Tensor, labels: Tensor) -> list[Confusion]:
-    """The commonest mistakes among answers ``(N, K)`` to pictures of classes ``(N,)``, the commonest first."""
+    """Return the most frequent mistakes, most frequent first, from logits ``(N, K)`` and labels ``(N,)``."""
     predicted = logits.argmax(dim=1)
     wrong = torch.nonzero(predicted != labels)[:, 0].tolist()
     pairs = [(int(labels[position]), int(predicted[position])) for position in wrong]
@@ -47,13 +47,13 @@ def most_confused(logits: Tensor, labels: Tensor) -> list[Confusion]:
 def confused_figure(
     mistakes: Sequence[Confusion], images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...]
 ) -> Figure:
-    """A row for each mistake: some of its pictures with what is looked at, and the rectified image right of each.
+    """Draw a row for each mistake: some of its pictures with the sampled region, and their rectified images.
 
     Args:
-        mistakes: not empty.
+        mistakes: at least one mistake.
         images: all pictures, ``(N, C, H, W)`` uint8.
-        network: in evaluation mode.
-        classes: their names.
+        network: the network in evaluation mode.
+        classes: names of the classes.
     """
     figure = Figure(figsize=(2.2 * EXAMPLES, 1.4 * len(mistakes)), layout="constrained")
     for row, mistake in zip(figure.subfigures(len(mistakes), squeeze=False)[:, 0], mistakes, strict=True):
@@ -75,15 +75,15 @@ def confused_figure(
             else:
                 made.set_axis_off()
         count = len(mistake.pictures)
-        title = f"{classes[mistake.true]} taken for {classes[mistake.predicted]}: {count}"
+        title = f"{classes[mistake.true]} mistaken for {classes[mistake.predicted]}: {count}"
         row.suptitle(title, fontsize=8, x=0.01, ha="left", parse_math=False)
     return figure
 
 
 def confusion_figure(cells: Sequence[Cell], classes: tuple[str, ...]) -> Figure:
-    """Draw counts of true (rows) against predicted classes (columns), the right answers left out of the shading.
+    """Draw counts of true (rows) against predicted classes (columns); only mistakes are shaded.
 
-    Of more than `MOST_CLASSES` classes, those that are confused most are drawn.
+    Of more than `MOST_CLASSES` classes, the most confused ones are drawn.
     """
     return confusion_figures({"": cells}, classes)
 
@@ -94,7 +94,7 @@ def confusion_figures(confusions: Mapping[str, Sequence[Cell]], classes: tuple[s
     side = 5 if len(shown) <= LEGIBLE else 0.24 * len(shown)
     figure = Figure(figsize=(side * len(confusions), side), layout="constrained")
     if len(shown) < len(classes):
-        figure.suptitle(f"the {len(shown)} of {len(classes):,} classes that are confused most")
+        figure.suptitle(f"the {len(shown)} most confused of {len(classes):,} classes")
     panels = figure.subplots(1, len(confusions), squeeze=False)[0]
     for axes, (title, cells) in zip(panels, confusions.items(), strict=True):
         axes.set_title(title)
@@ -103,7 +103,7 @@ def confusion_figures(confusions: Mapping[str, Sequence[Cell]], classes: tuple[s
 
 
 def confused_classes(cells: Sequence[Cell], classes: int) -> list[int]:
-    """Return the classes to draw, in order: all of a few, else the `MOST_CLASSES` with the most mistakes."""
+    """Return the classes to draw, in order: all, or else the `MOST_CLASSES` with the most mistakes."""
     mistakes = np.zeros(classes, np.int64)
     for true, predicted, count in cells:
         if true != predicted:
@@ -112,7 +112,7 @@ def confused_classes(cells: Sequence[Cell], classes: int) -> list[int]:
 
 
 def confusion_matrix(cells: Sequence[Cell], shown: Sequence[int]) -> NDArray[np.int64]:
-    """Return the confusion matrix of the classes ``shown`` alone, whose cells may come several times."""
+    """Return the confusion matrix of the classes ``shown``; repeated cells are added."""
     place = {label: position for position, label in enumerate(shown)}
     matrix = np.zeros((len(shown), len(shown)), np.int64)
     for true, predicted, count in cells:

@@ -1,26 +1,25 @@
-"""Measure a trained run on its test set: once, and so that the figures can be believed."""
+"""Evaluate a trained run on its test set."""
 
 import csv
-import io
 import math
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import structlog
 import torch
 from pydantic import ValidationError
 from scipy.stats import binomtest
 from torch import Tensor
 
-from training.data.batches import Split, distorted, loader
+from training.data.batches import distorted, loader
 from training.data.random_streams import Stream
+from training.data.splits import Split
 from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
 from training.evaluation.metrics import Cell, Spread, confusion_cells
 from training.evaluation.rectification import measure_boxes, measure_uprightness
-from training.files import write_bytes, write_text
+from training.files import write_arrays, write_text
 from training.fitting.runs import Evaluation, Run, advice
 from training.networks.network import SpatialTransformerClassifier
 
@@ -29,20 +28,20 @@ SAMPLES = 64
 UPRIGHT_DIGITS = 1000
 CERTAINTY = 0.95
 HOPELESS_LOSS = 100
-"""Times the loss of guessing, from which on the best epoch of a run has learned nothing."""
+"""Loss of the best epoch, in multiples of the loss of guessing, above which training has diverged."""
 HOPELESS_SPREAD = 1000
-"""Spread of theta, in half pictures, from which on the same is true."""
+"""Spread of theta, in half pictures, above which training has diverged."""
 ONE_CLASS_CURE = "train for more epochs, with a lower learning_rate, or with about as many pictures of each class"
 METRICS = {"epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
-"""Columns that every ``metrics.csv`` has."""
+"""Columns of every ``metrics.csv``."""
 
 log = structlog.get_logger(__name__)
 
 
 def evaluate(run: Run, data_root: Path) -> Evaluation:
-    """Measure the best checkpoint; write ``evaluation.json`` and what the network answered.
+    """Evaluate the best checkpoint; write ``evaluation.json`` and the network's answers.
 
-    The temperature is fitted on the validation pictures; everything else is measured on the test pictures.
+    The temperature is fitted on the validation pictures; all other measures are of the test pictures.
 
     Raises:
         DataError: the data set cannot be read.
@@ -78,7 +77,7 @@ def divergence(best: dict[str, float], classes: int) -> str | None:
 
 
 def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, float], data_root: Path) -> Evaluation:
-    """Measure ``network`` and write down its answers; ``best`` is the row of its epoch in ``metrics.csv``.
+    """Measure ``network`` and save its answers; ``best`` is the row of its epoch in ``metrics.csv``.
 
     Raises:
         DataError: the data set cannot be read.
@@ -129,7 +128,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
 
 
 def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> float:
-    """Let ``network`` answer the validation pictures, keep what export needs of that, and return the temperature."""
+    """Run ``network`` on the validation pictures, save its answers for export, and return the fitted temperature."""
     usual = answers(network, validation)
     if usual.thetas is not None:
         write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
@@ -137,27 +136,27 @@ def judge_validation(run: Run, network: SpatialTransformerClassifier, validation
 
 
 class Answers(NamedTuple):
-    """What a network says about a split."""
+    """A network's answers for a split."""
 
     logits: Tensor
     """``(N, K)``."""
     thetas: Tensor | None
-    """``(N, T, 2, 3)``, in the order of the network's warps; None without a transformer."""
+    """``(N, T, 2, 3)`` in the order of the network's warps; None without a transformer."""
 
 
 def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
-    """Run ``network`` over ``split``."""
+    """Run ``network`` on ``split``."""
     logits, thetas = [], []
     with torch.inference_mode():
-        for images, _ in loader(split, BATCH):
-            output = network(images.float() / 255)
+        for batch in loader(split, BATCH):
+            output = network(batch.images.float() / 255)
             logits.append(output.logits)
             thetas += [torch.stack([warp.theta for warp in output.warps], dim=1)] if output.warps else []
     return Answers(torch.cat(logits), torch.cat(thetas) if thetas else None)
 
 
 def class_accuracy(cells: list[Cell], classes: tuple[str, ...]) -> dict[str, float]:
-    """Return the share of each class that is answered right, for the classes that have pictures in ``cells``."""
+    """Return the accuracy of each class that has pictures."""
     right, seen = Counter[int](), Counter[int]()
     for true, predicted, count in cells:
         seen[true] += count
@@ -166,33 +165,26 @@ def class_accuracy(cells: list[Cell], classes: tuple[str, ...]) -> dict[str, flo
 
 
 def spread(theta: Tensor) -> float:
-    """See `training.evaluation.metrics.Spread`: of ``(N, 2, 3)``."""
+    """Return the `training.evaluation.metrics.Spread` of theta ``(N, 2, 3)``."""
     measure = Spread(6)
     measure.update(theta.flatten(1))
     return float(measure.compute())
 
 
-def write_arrays(file: Path, arrays: dict[str, Tensor]) -> None:
-    """As a compressed ``.npz``, in one step."""
-    content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
-    write_bytes(file, content.getvalue())
-
-
 def best_epoch(run: Run) -> dict[str, float]:
-    """The row of ``metrics.csv`` with the highest validation accuracy, the first of equals.
+    """Return the row of ``metrics.csv`` with the highest validation accuracy; of equal ones, the first.
 
     Raises:
-        RunError: there is no such table.
+        RunError: the table is missing or damaged.
     """
     return max(read_epochs(run.metrics_file), key=lambda row: row["validation_accuracy"])
 
 
 def read_epochs(metrics_file: Path) -> list[dict[str, float]]:
-    """The rows of a ``metrics.csv``, one at least.
+    """Read the rows of a ``metrics.csv``; there is at least one.
 
     Raises:
-        RunError: there is no such table.
+        RunError: the table is missing or damaged.
     """
     try:
         with metrics_file.open(newline="") as table:

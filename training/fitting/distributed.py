@@ -1,4 +1,4 @@
-"""Several processes that train one network as one process would: the same batches, the same statistics."""
+"""Training in several processes with the same result as in one: the same batches, the same statistics."""
 
 import torch
 import torch.distributed as dist
@@ -9,17 +9,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def processes() -> int:
-    """How many train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share_of(whole: Tensor) -> Tensor:
-    """The part of this process of a batch ``(N, ...)`` that all of them have."""
+    """Return this process's share of a batch ``(N, ...)`` that all processes have."""
     return whole.chunk(processes())[dist.get_rank()] if dist.is_initialized() else whole
 
 
 class Total(Function):
-    """The sum of a tensor over all processes; gradients are summed likewise."""
+    """The sum of a tensor over all processes; gradients are summed too."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
@@ -33,24 +33,24 @@ class Total(Function):
 
 
 def total(value: Tensor) -> Tensor:
-    """See `Total`."""
+    """Return the sum over all processes; see `Total`."""
     answer: Tensor = Total.apply(value)
     return answer
 
 
 def sum_of(value: Tensor) -> Tensor:
-    """The sum of a number over all processes, without a gradient."""
+    """Return the sum over all processes, without a gradient."""
     return total(value.detach()) if processes() > 1 else value.detach()
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch normalisation with the mean and variance of all processes' batches together, on any device.
+    """Batch normalisation over the batches of all processes, on any device.
 
-    (torch's own, SyncBatchNorm, works on GPUs alone.)
+    (torch's own SyncBatchNorm works only on GPUs.)
     """
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name for it
-        """Any number of dimensions will do."""
+        """Accept any number of dimensions."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
         """``(N, C, ...)`` -> the same shape and type."""
@@ -78,7 +78,7 @@ class SharedBatchNorm(_BatchNorm):
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Make every batch normalisation within ``network`` a `SharedBatchNorm` with the same parameters."""
+    """Replace every batch normalisation in ``network`` by a `SharedBatchNorm` with the same parameters."""
     for name, module in network.named_children():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             shared = SharedBatchNorm(module.num_features, module.eps, module.momentum)

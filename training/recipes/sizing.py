@@ -1,4 +1,4 @@
-"""What a recipe for a folder of one's own leaves open, chosen by looking at the pictures."""
+"""Choose sizes, normalisation, batch size and epochs for a folder of pictures."""
 
 import statistics
 from collections.abc import Collection, Sequence
@@ -11,33 +11,33 @@ from training.data.pictures import read_pictures, shape
 from training.recipes.recipe import Recipe, Size, change_recipe
 
 SIDES = (32, 48, 64, 96, 128)
-"""Of the network's input."""
+"""Possible sides of the network's input."""
 LONGEST = SIDES[-1] ** 2 // SIDES[0]
-"""Of a long input's sides: at the shortest other side it has the pixels of the largest square."""
+"""Longest side of an elongated input; with the shortest side it has as many pixels as the largest square."""
 SQUARE = 4 / 3
-"""Ratio of the sides below which a square is taken."""
+"""Aspect ratio up to which a square input is chosen."""
 STEP = 8
 STEPS = 4000
-"""Of a training, about."""
+"""Approximate number of training steps."""
 EPOCHS = (12, 60)
 BATCHES = (8, 128)
 STEPS_IN_AN_EPOCH = 8
-"""At least, where there are few pictures."""
+"""Smallest number of steps per epoch."""
 MEASURED = 2000
-"""Training pictures from which mean and spread are taken."""
+"""Number of training pictures from which mean and standard deviation are computed."""
 
 
 def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen: Collection[str]) -> Recipe:
-    """``recipe`` with sizes, channels, mean and spread, epochs and batch of its own for these pictures.
+    """Return ``recipe`` with sizes, normalisation, epochs and batch size adapted to these pictures.
 
     Args:
-        recipe: for a folder.
+        recipe: a recipe with dataset=folder.
         root: the folder.
-        entries: its split; only pictures to train on are looked at.
-        chosen: fields that stay as they are.
+        entries: its split table; only training pictures are used.
+        chosen: fields that keep their values.
 
     Raises:
-        RecipeError: what was chosen does not go with the rest.
+        RecipeError: the chosen fields are inconsistent with the rest.
         DataError: a picture cannot be read.
     """
     files = [root / entry.path for entry in entries if entry.part == "train"]
@@ -60,9 +60,9 @@ def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen
 
 
 def canvas_for(sizes: Sequence[Size]) -> Size:
-    """The network's input for pictures of such (height, width): no larger than most of them, and about their shape.
+    """Choose the network's input size for pictures of these sizes: about their median size and aspect ratio.
 
-    The longer side of very long ones is cut to `LONGEST`.
+    The longer side is limited to `LONGEST`.
     """
     height, width = (statistics.median(sides) for sides in zip(*sizes, strict=True))
     side = max([s for s in SIDES if s <= (height * width) ** 0.5], default=SIDES[0])
@@ -74,13 +74,13 @@ def canvas_for(sizes: Sequence[Size]) -> Size:
 
 
 def rectified_for(canvas: Size) -> Size:
-    """Two thirds of the canvas, but not less than the smallest one."""
+    """Choose the size of the rectified image: two thirds of the canvas, but at least the smallest input size."""
     height, width = (max(min(side, SIDES[0]), STEP * round(side * 2 / 3 / STEP)) for side in canvas)
     return height, width
 
 
 def mean_and_spread(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of each channel of ``(N, C, H, W)`` uint8, on a scale from 0 to 1."""
+    """Return mean and standard deviation of each channel of ``(N, C, H, W)`` uint8, scaled to [0, 1]."""
     pixels = images.transpose(0, 1).flatten(1).double() / 255
     mean, spread = pixels.mean(dim=1), pixels.std(dim=1).clamp(min=0.01)
     return tuple(round(float(v), 4) for v in mean), tuple(round(float(v), 4) for v in spread)

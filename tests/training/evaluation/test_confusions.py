@@ -24,7 +24,7 @@ def test_a_row_is_drawn_for_each_mistake_with_its_count() -> None:
     mistakes = most_confused(torch.eye(10)[torch.tensor([1, 1, 1, 1, 1, 0])], torch.tensor([0, 0, 0, 0, 0, 1]))
     figure = confused_figure(mistakes, images, build(small()).eval(), tuple("abcdefghij"))
     titles = [row.get_suptitle() for row in figure.subfigs]
-    assert titles == ["a taken for b: 5", "b taken for a: 1"]
+    assert titles == ["a mistaken for b: 5", "b mistaken for a: 1"]
 
 
 def test_class_names_are_drawn_as_they_are_written_not_as_mathematics() -> None:
@@ -62,5 +62,5 @@ def test_of_very_many_classes_those_that_are_confused_most_are_drawn() -> None:
     assert {f"class {4000 + n}" for n in range(30)} <= set(shown)
     assert "class 3" not in shown
     assert axes.images[0].get_size() == (MOST_CLASSES, MOST_CLASSES)
-    assert figure.get_suptitle() == "the 60 of 5,000 classes that are confused most"
+    assert figure.get_suptitle() == "the 60 most confused of 5,000 classes"
     assert max(figure.get_size_inches() * figure.dpi) < 2000

@@ -1,4 +1,4 @@
-"""Labelled pictures, what gives them, and how some are held out for validation."""
+"""Labelled pictures, the interface of a data set, and the choice of the validation pictures."""
 
 from typing import NamedTuple, Protocol, Self
 
@@ -9,7 +9,7 @@ from training.data.random_streams import Stream, seeded
 from training.errors import DataError
 
 
-class Collection(NamedTuple):
+class Split(NamedTuple):
     """Labelled pictures of one size."""
 
     images: Tensor
@@ -17,69 +17,69 @@ class Collection(NamedTuple):
     labels: Tensor
     """``(N,)`` int64."""
     groups: Tensor | None = None
-    """``(N,)`` int64: pictures of the same scene have the same number, and belong together."""
+    """``(N,)`` int64: pictures of the same scene have the same number and must stay in one split."""
     boxes: Tensor | None = None
-    """``(N, 2, 2)``: where the object is, as its least and greatest (x, y), normalised to [-1, 1]."""
+    """``(N, 2, 2)``: smallest and largest (x, y) of the object's bounding box, normalised to [-1, 1]."""
 
     def at(self, positions: Tensor) -> Self:
-        """Those at ``positions``."""
+        """Return the pictures at ``positions``."""
         groups, boxes = (None if part is None else part[positions] for part in (self.groups, self.boxes))
         return type(self)(self.images[positions], self.labels[positions], groups, boxes)
 
 
 class Source(Protocol):
-    """The data set of a recipe. It opens no test picture before it is asked for them."""
+    """A data set. Test pictures are not read before `test` is called."""
 
     classes: tuple[str, ...]
-    """Their names, in the order of the labels."""
+    """Names of the classes, in the order of the labels."""
 
-    def training(self) -> tuple[Collection, Collection]:
-        """The pictures to train on and, held out from them, those to validate on.
+    def training(self) -> tuple[Split, Split]:
+        """Return the training pictures, and the validation pictures held out from them.
 
         Raises:
-            DataError: they cannot be read, or are too few.
+            DataError: they cannot be read, or there are too few.
         """
 
-    def test(self) -> Collection:
-        """The test pictures.
+    def test(self) -> Split:
+        """Return the test pictures.
 
         Raises:
             DataError: they cannot be read.
         """
 
 
-def hold_out(whole: Collection, size: int, name: str) -> tuple[Collection, Collection]:
-    """Hold out ``size`` pictures chosen at random, the same ones each time: what is left, and they.
+def hold_out(whole: Split, size: int, name: str) -> tuple[Split, Split]:
+    """Split off ``size`` random pictures, the same ones each time; return the rest and the held-out pictures.
 
-    Where there are groups, whole groups are held out, about as large a share of each class.
+    If there are groups, whole groups are held out: about the same share of each class.
 
     Raises:
-        DataError: there are no more than ``size``, or nothing but whole classes; the message calls them ``name``.
+        DataError: there are too few pictures or groups; the message refers to the data set as ``name``.
     """
     count = len(whole.labels)
     if size >= count:
         raise DataError(
-            f"{name} has {count} training pictures, so {size} cannot be held out; lower it with --set validation_size=N"
+            f"{name} has {count} training pictures, so {size} cannot be held out; set a lower validation_size"
         )
     if whole.groups is None:
         order = torch.randperm(count, generator=seeded(Stream.SPLIT))
         return whole.at(order[size:]), whole.at(order[:size])
     held = torch.isin(whole.groups, held_groups(whole.labels, whole.groups, size / count))
     if not held.any():
-        raise DataError(f"every class of {name} is one scene, so none can be held out; say where scenes begin and end")
+        raise DataError(f"every class of {name} has only one scene, so none can be held out; add scenes")
     return whole.at(torch.nonzero(~held)[:, 0]), whole.at(torch.nonzero(held)[:, 0])
 
 
 def held_groups(labels: Tensor, groups: Tensor, share: float) -> Tensor:
-    """Choose whole groups that make up about ``share`` of the pictures of each class, and leave it at least one.
+    """Choose whole groups with about ``share`` of each class's pictures, and leave at least one group of each class.
 
     Args:
         labels: ``(N,)``.
-        groups: ``(N,)``; a group counts for the class of its first picture.
+        groups: ``(N,)``; a group belongs to the class of its first picture.
         share: 0 to 1.
 
     Returns:
-        the chosen groups, ``(G,)``.
+        The chosen groups, ``(G,)``.
     """
     chosen = []
     generator = seeded(Stream.SPLIT)

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from training.data.collection import Collection, held_groups, hold_out
+from training.data.splits import Split, held_groups, hold_out
 from training.errors import DataError
 
 
-def pictures(labels: list[int], groups: list[int] | None = None) -> Collection:
+def pictures(labels: list[int], groups: list[int] | None = None) -> Split:
     images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None]
-    return Collection(images, torch.tensor(labels), None if groups is None else torch.tensor(groups))
+    return Split(images, torch.tensor(labels), None if groups is None else torch.tensor(groups))
 
 
 def test_a_choice_keeps_all_that_is_known_of_a_picture() -> None:
