@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from tests.conftest import Service, start_service
-from tests.imaging import attacks
+from tests.imaging.limits import attacks
 
 CLIENTS = 4
 ATTACK_S = 4.0

@@ -29,7 +29,7 @@ from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
 from export.artifact import read_artifact
 from imaging.fast_codecs import encode
-from imaging.limits import Limits
+from imaging.limits.limits import Limits
 from service.api.prediction_json import describe_answer
 from service.app import create_app
 from service.inference.admission import CapacityLimiter

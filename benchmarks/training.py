@@ -25,7 +25,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from training.data.batches import Split, loader
+from training.data.batches import loader
+from training.data.splits import Split
 from training.fitting.trainer import Training
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.catalogue import find_recipe

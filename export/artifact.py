@@ -3,13 +3,13 @@
     MODELS/NAME/VERSION/
       manifest.json    `export.manifest`
       model.onnx       or model.pt (TorchScript), model.pt2 (torch.export)
-      golden.npz       a few real pictures and what the model answers to them: the service replays them at start
+      golden.npz       a few real pictures and the model's answers to them, which the service replays at start
 
-The model file holds the manifest and the golden pictures once more (`export.modelfile`), so that it is enough alone.
+The model file also contains the manifest and the golden pictures (`export.modelfile`), so it can be used alone.
 
-The model takes ``image`` ``(N, H, W, C)`` uint8 with any N, and answers with the outputs that the manifest names:
+The model takes ``image`` ``(N, H, W, C)`` uint8 with any N, and returns the outputs that the manifest names:
 ``probabilities`` ``(N, K)`` float32 and, for each transformer, theta ``(N, 2, 3)`` float32, its parameters ``(N, ...)``
-float32 and the rectified image ``(N, h, w, C)`` uint8. Everything else (conversion to float, normalisation) is inside.
+float32 and the rectified image ``(N, h, w, C)`` uint8. Conversion to float and normalisation are part of the model.
 
 Theta maps output to input coordinates, normalised to [-1, 1], (x, y), ``align_corners=False``.
 """
@@ -44,7 +44,7 @@ from export.manifest import (
 )
 from export.modelfile import Inside, embed, look_inside
 
-__all__ = [  # what the service may know of this package
+__all__ = [  # the names that the service may import from this package
     "GOLDEN",
     "MANIFEST",
     "Artifact",
@@ -78,39 +78,39 @@ GOLDEN: Final = "golden.npz"
 LARGEST_MANIFEST: Final = 16 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUNTIMES: Final[Mapping[str, RuntimeName]] = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "program"}
-"""Of a lone model file, by how its name ends."""
+"""The runtime of a single model file, by the file's extension."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 class Artifact(NamedTuple):
-    """An artifact whose files are what its manifest says; what was checked is held here, and no file is read again."""
+    """An artifact whose files match its manifest. The verified contents are kept here; no file is read again."""
 
     folder: Path
-    """Where it lies; of a lone model file, the folder of that."""
+    """The artifact's folder, or the folder of a single model file."""
     manifest: Manifest
     model_file: Path
-    """The file that holds the model."""
+    """The file that contains the model."""
     model: bytes
     """Its content."""
     golden_pictures: bytes
     """The content of ``golden.npz``."""
 
     def golden(self) -> tuple[NDArray[np.uint8], Outputs]:
-        """Pictures ``(N, H, W, C)`` and what the model answers to them, by output name.
+        """Return the golden pictures ``(N, H, W, C)`` and the expected outputs by name.
 
         Raises:
-            ArtifactError: the file does not hold them.
+            ArtifactError: the file is damaged or does not contain them.
         """
         return unpack_golden(self.golden_pictures, self.manifest, f"{GOLDEN} of {self.folder}")
 
 
 def record(content: bytes) -> FileRecord:
-    """How the manifest describes a file."""
+    """Return the manifest's entry for a file with this content."""
     return FileRecord(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def seal(manifest: Manifest, model: bytes, golden: bytes) -> tuple[Manifest, dict[str, bytes]]:
-    """The finished manifest and the files of an artifact, from a ``manifest`` whose ``files`` do not matter yet."""
+    """Return the finished manifest and the artifact's files; the ``files`` of the given manifest are ignored."""
     inside = manifest.model_copy(update={"files": {GOLDEN: record(golden)}})
     sealed = embed(manifest.runtime, model, Inside(inside.model_dump_json().encode(), golden))
     files = {manifest.model_file: sealed, GOLDEN: golden}
@@ -118,10 +118,10 @@ def seal(manifest: Manifest, model: bytes, golden: bytes) -> tuple[Manifest, dic
 
 
 def read_artifact(place: Path) -> Artifact:
-    """Read and check the artifact in the folder ``place``, or the lone model file that ``place`` is or holds.
+    """Read and verify an artifact: a folder, a single model file, or a folder with nothing but a model file.
 
     Raises:
-        ArtifactError: it is no artifact, is of a newer format, or a file is not what the manifest says.
+        ArtifactError: it is not an artifact, has a newer format, or a file does not match the manifest.
     """
     if place.is_file():
         return read_model_file(place)
@@ -131,7 +131,7 @@ def read_artifact(place: Path) -> Artifact:
             return read_model_file(alone[0])
     manifest = read_manifest(read_bytes(place / MANIFEST, LARGEST_MANIFEST), str(place / MANIFEST))
     if missing := {manifest.model_file, GOLDEN} - manifest.files.keys():
-        raise ArtifactError(f"{place / MANIFEST}: files lacks {', '.join(sorted(missing))}; export the model again")
+        raise ArtifactError(f"{place / MANIFEST} does not list {', '.join(sorted(missing))}; export the model again")
     files = {name: check_file(place, name, expected) for name, expected in manifest.files.items()}
     model_file = place / manifest.model_file
     model = files[manifest.model_file]
@@ -139,40 +139,40 @@ def read_artifact(place: Path) -> Artifact:
     if inside.manifest and read_manifest(inside.manifest, f"the manifest in {model_file}") != manifest.inside:
         raise ArtifactError(
             f"{place / MANIFEST} is not the manifest that {manifest.model_file} was exported with; copy the whole "
-            f"folder again, or delete {MANIFEST} to use the one inside {manifest.model_file}"
+            f"folder again, or delete {MANIFEST} to use the copy inside {manifest.model_file}"
         )
     return Artifact(place, manifest, model_file, model, files[GOLDEN])
 
 
 def read_model_file(file: Path) -> Artifact:
-    """A model file without its folder, which holds all that it takes.
+    """Read a model file on its own; it contains its manifest and golden pictures.
 
     Raises:
-        ArtifactError: it holds no manifest or golden pictures, or is damaged.
+        ArtifactError: it contains no manifest or golden pictures, or is damaged.
     """
     runtime = RUNTIMES.get(file.suffix)
     if runtime is None:
-        raise ArtifactError(f"{file} is no model file; their names end with {', '.join(RUNTIMES)}")
+        raise ArtifactError(f"{file} is not a model file; model files end with {', '.join(RUNTIMES)}")
     content = read_bytes(file)
     inside = look_inside(runtime, content, str(file))
     if inside.manifest is None or inside.golden is None:
         raise ArtifactError(
-            f"{file} holds no manifest: another program or an older version of stn-serve made it; "
+            f"{file} contains no manifest: another program or an older version of stn-serve made it; "
             "use the whole folder with its manifest.json, or export the model again"
         )
     source = f"the manifest in {file}"
     manifest = read_manifest(inside.manifest, source)
     if manifest.runtime != runtime or manifest.files != {GOLDEN: record(inside.golden)}:
-        raise ArtifactError(f"{source} is not that of this file; export the model again")
+        raise ArtifactError(f"{source} does not describe this file; export the model again")
     whole = manifest.model_copy(update={"files": {manifest.model_file: record(content), **manifest.files}})
     return Artifact(file.parent, whole, file, content, inside.golden)
 
 
 def check_file(folder: Path, name: str, expected: FileRecord) -> bytes:
-    """The content of the file for which the manifest was written.
+    """Return the content of a file that the manifest lists, after comparing size and checksum.
 
     Raises:
-        ArtifactError: it is another, or cannot be read.
+        ArtifactError: it is a different file, or cannot be read.
     """
     if Path(name).name != name:
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a plain file name; do not trust it")
@@ -187,46 +187,46 @@ def check_file(folder: Path, name: str, expected: FileRecord) -> bytes:
 
 
 def read_bytes(file: Path, most: int | None = None) -> bytes:
-    """The content of the regular file ``file``, of which no more than ``most`` bytes are expected.
+    """Return the content of a regular file of at most ``most`` bytes.
 
-    A FIFO, device or socket is not opened: that could block for ever. A file that grows meanwhile is not followed.
+    FIFOs, devices and sockets are not opened, because that could block forever. A file that grows is rejected.
 
     Raises:
-        ArtifactError: it cannot be read, is no regular file, is larger or grows.
+        ArtifactError: it cannot be read, is not a regular file, is too large, or grew while it was read.
     """
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            raise ArtifactError(f"{file} is not a regular file; put the file itself there")
+            raise ArtifactError(f"{file} is not a regular file; replace it with the file itself")
         with open(file, "rb", opener=open_without_waiting) as stream:
             found = os.fstat(stream.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise ArtifactError(f"{file} is not a regular file; put the file itself there")
+                raise ArtifactError(f"{file} is not a regular file; replace it with the file itself")
             if most is not None and found.st_size > most:
-                raise ArtifactError(f"{file} is larger than the {most:,} bytes that it should have; copy it again")
+                raise ArtifactError(f"{file} is larger than the expected {most:,} bytes; copy it again")
             content = stream.read(found.st_size + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ArtifactError(f"cannot read {file} ({reason}); copy the whole folder again") from error
     if len(content) > found.st_size:
-        raise ArtifactError(f"{file} grew while it was read; load it again when it has been copied")
+        raise ArtifactError(f"{file} grew while it was read; load it again when the copy is complete")
     return content
 
 
 def open_without_waiting(path: str, flags: int) -> int:
-    """Open a file, or a FIFO that has taken its place, without waiting for a writer."""
+    """Open a file without waiting for a writer, in case a FIFO has taken its place."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def find_artifacts(
     models: Path, on_error: Callable[[str, ArtifactError], None] | None = None
 ) -> Iterator[tuple[str, int, Path]]:
-    """Name, version and folder of everything in ``models`` that is laid out as ``NAME/VERSION``, sorted.
+    """Yield name, version and folder of every ``NAME/VERSION`` folder in ``models``, sorted.
 
-    ``models`` may be a lone model file too, which is then the only one: named as the file, in version 1. A model whose
-    folder cannot be read is left out, and ``on_error`` is told its name; without ``on_error`` the error is raised.
+    ``models`` may also be a single model file, which is version 1 of a model named after the file. A model whose
+    folder cannot be read is passed to ``on_error`` and skipped; without ``on_error``, the error is raised.
 
     Raises:
-        ArtifactError: there is no such folder, or it cannot be read.
+        ArtifactError: the folder does not exist or cannot be read.
     """
     try:
         alone = models.is_file()
@@ -249,7 +249,7 @@ def find_artifacts(
 
 
 def versions(folder: Path) -> list[int]:
-    """The versions in a model's folder, lowest first: plain positive numbers.
+    """Return the versions in a model's folder, lowest first. Versions are positive integers.
 
     Raises:
         ArtifactError: the folder cannot be read.
@@ -257,36 +257,36 @@ def versions(folder: Path) -> list[int]:
     try:
         found = [e.name for e in folder.iterdir() if e.is_dir()] if folder.is_dir() else []
     except OSError as error:
-        raise ArtifactError(f"cannot read {folder}: {error.strerror}; may this user read it?") from error
+        raise ArtifactError(f"cannot read {folder}: {error.strerror}; check its permissions") from error
     return sorted(int(name) for name in found if re.fullmatch(r"[1-9][0-9]{0,8}", name))
 
 
 def claim_version(models: Path, name: str, version: int | None, *, force: bool) -> Path:
-    """The folder to write: of ``version``, or of the next one.
+    """Return the folder to write: that of ``version``, or of the next free version.
 
     Raises:
-        ArtifactError: the name will not do, the version exists and is not to be replaced, or its folder cannot be read.
+        ArtifactError: the name is invalid, the version exists and ``force`` is not set, or the folder is unreadable.
     """
     if not NAME.fullmatch(name):
-        raise ArtifactError(f"{name!r} cannot name a model; use letters, digits, '.', '_' and '-', 64 at most")
+        raise ArtifactError(f"{name!r} is not a valid model name; use at most 64 letters, digits, '.', '_' and '-'")
     folder = models / name / str(version or max(versions(models / name), default=0) + 1)
     try:
         exists = folder.exists()
     except OSError as error:
         raise ArtifactError(f"cannot read {folder}: {error.strerror}; choose another --out") from error
     if exists and not force:
-        raise ArtifactError(f"{folder} exists; choose another --version, leave it out for the next, or add --force")
+        raise ArtifactError(f"{folder} exists; choose another --version, omit it for the next one, or add --force")
     return folder
 
 
 def write_artifact(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Put an artifact in place as a whole: written aside, then renamed; what was there before is replaced.
+    """Write an artifact to a temporary folder and rename it, replacing any earlier artifact.
 
-    Killed at any moment, it leaves the old version or the new one, whole where two folders can change places in one
-    step, as on Linux; elsewhere there is a moment between two renames in which the old one is whole, but hidden.
+    On Linux the two folders are exchanged atomically, so an interruption leaves either the old version or the new one.
+    Elsewhere two renames are needed; an interruption between them leaves the old version complete but hidden.
 
     Raises:
-        ArtifactError: it cannot be written; nothing has changed then.
+        ArtifactError: it cannot be written; nothing was changed.
     """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
@@ -309,7 +309,7 @@ def write_artifact(folder: Path, manifest: Manifest, files: Mapping[str, bytes])
 
 
 def write_through(file: Path, content: bytes) -> None:
-    """Write ``file`` down to the disk, so that after a power cut a renamed folder is not an empty one."""
+    """Write ``file`` and flush it to the disk, so that a power cut after the rename does not leave it empty."""
     with file.open("wb") as stream:
         stream.write(content)
         stream.flush()
@@ -317,7 +317,7 @@ def write_through(file: Path, content: bytes) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where the system or file system cannot."""
+    """Exchange two folders atomically; return False where the system or file system does not support it."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError, TypeError):

@@ -1,8 +1,8 @@
-"""Does an artifact run where it should? ``python -m export.check ARTIFACT --provider cuda``.
+"""Check that an artifact runs on an execution provider: ``python -m export.check ARTIFACT --provider cuda``.
 
-A session is really made, and ONNX Runtime asked which node it gave to which provider. A node that the provider cannot
-run falls back to the CPU, and pictures travel there and back; that fails the check. What only computes shapes does not
-count: ONNX Runtime leaves it on the CPU on purpose.
+A session is created, and ONNX Runtime reports the provider of each node. A node that the provider does not support
+falls back to the CPU, with costly transfers, and fails the check. Nodes that only compute shapes do not count, because
+ONNX Runtime assigns them to the CPU on purpose.
 """
 
 import statistics
@@ -42,11 +42,11 @@ CURES = {
 }
 SHAPE_OPERATORS = {"Shape", "Size"}
 TENSOR_MAKERS = {"Expand", "ConstantOfShape"}
-"""Take a shape alone, but compute more than shapes."""
+"""Operators whose only input is a shape, but whose output is not."""
 
 
 class Provider(StrEnum):
-    """What ``--provider`` takes."""
+    """Values of ``--provider``."""
 
     cpu = "cpu"
     cuda = "cuda"
@@ -58,11 +58,11 @@ PROVIDERS: dict[Provider, list[tuple[str, dict[str, Any]]]] = {
     Provider.cuda: [("CUDAExecutionProvider", {"use_tf32": 0}), (CPU, {})],
     Provider.tensorrt: [("TensorrtExecutionProvider", {}), ("CUDAExecutionProvider", {"use_tf32": 0}), (CPU, {})],
 }
-"""What a session is asked for: the provider itself, and where its fallbacks go."""
+"""Execution providers of a session: the requested one, then those for its fallbacks."""
 
 
 class Node(NamedTuple):
-    """A node as ONNX Runtime placed it."""
+    """A node and the provider that ONNX Runtime assigned it to."""
 
     name: str
     operator: str
@@ -70,24 +70,24 @@ class Node(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the check found."""
+    """The result of the check."""
 
     provider: str
     nodes: list[Node]
     fallbacks: list[Node]
-    """On the CPU, though they compute more than shapes."""
+    """Nodes on the CPU that compute more than shapes."""
     parity: Parity
-    """From the CPU's answers to the golden pictures."""
+    """Difference from the CPU's outputs for the golden pictures."""
     speed: dict[int, float]
-    """How many times as fast as the CPU, by batch size."""
+    """Speed relative to the CPU, by batch size."""
 
 
 def check(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An ONNX artifact's folder, or its model file.")],
-    provider: Annotated[Provider, typer.Option(help="Where the model is to run.")] = Provider.cpu,
+    provider: Annotated[Provider, typer.Option(help="The execution provider.")] = Provider.cpu,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a session on PROVIDER; say which node runs where, how answers differ from the CPU's, and how fast they are.
+    """Run the model on PROVIDER; report the placement of its nodes, differences from the CPU, and speed.
 
     Examples:
 
@@ -95,11 +95,11 @@ def check(
 
       python -m export.check model.onnx --provider tensorrt --json
 
-    Exit codes: 0 passed, 1 cannot be checked (no such provider), 2 wrong command, 3 a node fell back or answers differ.
+    Exit codes: 0 passed, 1 cannot be checked (no such provider), 2 wrong command, 3 a node fell back or outputs differ.
     """
     found = read_artifact(artifact)
     if found.manifest.runtime != "onnx":
-        raise ArtifactError(f"{artifact} is {found.manifest.runtime}; only ONNX runs on providers")
+        raise ArtifactError(f"{artifact} is {found.manifest.runtime}; only ONNX models run on execution providers")
     with Console(stderr=True).status(f"checking {artifact} on {provider}"):
         report = make_report(found, provider)
     if json:
@@ -110,10 +110,10 @@ def check(
 
 
 def make_report(artifact: Artifact, provider: Provider) -> Report:
-    """Run ``artifact`` on ``provider`` and on the CPU.
+    """Run ``artifact`` on ``provider`` and on the CPU, and compare.
 
     Raises:
-        ArtifactError: the provider is not there, or the model cannot be loaded.
+        ArtifactError: the provider is not available, or the model cannot be loaded.
     """
     session, baseline = open_session(artifact.model, provider), open_session(artifact.model, Provider.cpu)
     nodes = placement(session)
@@ -137,21 +137,21 @@ def make_report(artifact: Artifact, provider: Provider) -> Report:
 
 
 def open_session(model: bytes, provider: Provider) -> onnxruntime.InferenceSession:
-    """A session on ``provider``, which says where its nodes are.
+    """Create a session on ``provider`` that records the placement of its nodes.
 
     Raises:
-        ArtifactError: the provider is not there, or the model cannot be loaded.
+        ArtifactError: the provider is not available, or the model cannot be loaded.
     """
     name = PROVIDERS[provider][0][0]
     refusal = f"{name} cannot be used here ({{}}); {CURES[provider]}, or check --provider cpu"
     if name not in onnxruntime.get_available_providers():
         raise ArtifactError(refusal.format("this ONNX Runtime was built without it"))
-    onnxruntime.set_default_logger_severity(SILENT)  # what it would complain about is said below
+    onnxruntime.set_default_logger_severity(SILENT)  # the errors below say the same
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        with redirect_stdout(StringIO()):  # ONNX Runtime prints what it cannot load, and that it falls back
+        with redirect_stdout(StringIO()):  # ONNX Runtime prints failures to load and fallbacks
             if provider is not Provider.cpu:
                 onnxruntime.preload_dlls()
             session = onnxruntime.InferenceSession(model, options, providers=PROVIDERS[provider])
@@ -163,7 +163,7 @@ def open_session(model: bytes, provider: Provider) -> onnxruntime.InferenceSessi
 
 
 def placement(session: onnxruntime.InferenceSession) -> list[Node]:
-    """Each node of the model, and the provider that ONNX Runtime gave it to."""
+    """Return each node of the model with its provider."""
     return [
         Node(node.name, node.op_type, part.ep_name)
         for part in session.get_provider_graph_assignment_info()
@@ -172,7 +172,7 @@ def placement(session: onnxruntime.InferenceSession) -> list[Node]:
 
 
 def shape_arithmetic(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes that compute shapes, and nothing else: fed by Shape and constants alone."""
+    """Return the names of the nodes that only compute shapes: their inputs come from Shape and constants."""
     known = {tensor.name for tensor in model.graph.initializer}
     shapes: set[str] = set()
     for node in model.graph.node:  # in the order of the data flow
@@ -186,7 +186,7 @@ def shape_arithmetic(model: onnx.ModelProto) -> set[str]:
 
 
 def as_model(session: onnxruntime.InferenceSession, artifact: Artifact) -> Model:
-    """A function that runs ``session``."""
+    """Return a function that runs ``session``."""
     outputs, image = list(artifact.manifest.outputs), artifact.manifest.input.name
 
     def run(images: NDArray[np.uint8]) -> Outputs:
@@ -196,7 +196,7 @@ def as_model(session: onnxruntime.InferenceSession, artifact: Artifact) -> Model
 
 
 def ratio(here: Model, there: Model, images: NDArray[np.uint8]) -> float:
-    """How many times as fast it is ``there``: medians of interleaved rounds."""
+    """Return the speed of ``there`` relative to ``here``: medians of interleaved rounds."""
     seconds: dict[Model, list[float]] = {here: [], there: []}
     for _ in range(ROUNDS + 2):  # the first two warm up
         for model, taken in seconds.items():
@@ -208,16 +208,16 @@ def ratio(here: Model, there: Model, images: NDArray[np.uint8]) -> float:
 
 
 def judge(report: Report, artifact: Artifact) -> None:
-    """Raise `CheckError` if a node fell back, or answers differ by more than the artifact's tolerance."""
+    """Raise `CheckError` if a node fell back, or outputs differ by more than the artifact's tolerance."""
     if report.fallbacks:
         named = ", ".join(f"{node.operator} ({node.name})" for node in report.fallbacks)
-        raise CheckError(f"{report.provider} does not run {named}: fell back to the CPU")
+        raise CheckError(f"{report.provider} does not run {named}, which fell back to the CPU")
     if gap := exceeds(report.parity, artifact.manifest.tolerance):
-        raise CheckError(f"{report.provider} differs from the CPU by more than may be: {gap}")
+        raise CheckError(f"{report.provider} differs from the CPU by more than the tolerance: {gap}")
 
 
 def as_json(report: Report) -> dict[str, object]:
-    """The report as what JSON can hold."""
+    """Return the report as a JSON document."""
     return {
         "provider": report.provider,
         "nodes": [node._asdict() for node in report.nodes],

@@ -1,4 +1,4 @@
-"""The command line that every runtime shares: ``python -m export.onnx RUN`` and its siblings."""
+"""The command line that all runtimes share: ``python -m export.onnx RUN`` and its siblings."""
 
 from enum import StrEnum
 from json import dumps
@@ -17,7 +17,7 @@ from training.fitting.runs import Run
 
 
 class PrecisionName(StrEnum):
-    """What ``--precision`` takes."""
+    """Values of ``--precision``."""
 
     fp32 = "fp32"
     fp16 = "fp16"
@@ -25,7 +25,7 @@ class PrecisionName(StrEnum):
 
 
 class Layout(StrEnum):
-    """What ``--layout`` takes."""
+    """Values of ``--layout``."""
 
     plain = "plain"
     triton = "triton"
@@ -38,8 +38,8 @@ PRECISIONS: dict[PrecisionName, Precision] = {
 }
 EXAMPLES = """Export the best checkpoint of RUN as {title} to OUT/NAME/VERSION.
 
-The model is loaded again and compared with the trained one first; if they differ, nothing is written. With --precision,
-what the smaller model costs is measured on the test set and shown, and one that loses more than --max-drop is not kept.
+The exported model is first compared with the trained network; if they differ, nothing is written. With --precision, the
+model's loss of accuracy is measured on the test set, and a model that loses more than --max-drop is not written.
 
 Examples:
 
@@ -49,7 +49,7 @@ Examples:
 
   python -m export.{name} runs/mnist-rts --version 3 --force --json
 
-Exit codes: 0 written, 1 cannot be done, 2 wrong command, 3 the model differs or loses too much.
+Exit codes: 0 written, 1 failed, 2 wrong command, 3 the model differs or loses too much.
 """
 
 
@@ -59,7 +59,7 @@ def main(runtime: Runtime) -> None:
     def export(
         run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
         out: Annotated[Path, typer.Option(help="Folder of the models.")] = Path(runtime.folder),
-        name: Annotated[str, typer.Option(help="What the model is called.")] = "digits",
+        name: Annotated[str, typer.Option(help="Name of the model.")] = "digits",
         version: Annotated[
             int | None, typer.Option(min=1, max=10**9 - 1, help="Its version.  [default: the next one]")
         ] = None,
@@ -68,16 +68,16 @@ def main(runtime: Runtime) -> None:
             Layout, typer.Option(help="triton: also config.pbtxt and labels.txt, for a Triton model repository.")
         ] = Layout.plain,
         precision: Annotated[
-            PrecisionName, typer.Option(help="Of localisation and classifier; fp16 and int8 make it smaller.")
+            PrecisionName, typer.Option(help="Precision of localisation and classifier; fp16 and int8 are smaller.")
         ] = PrecisionName.fp32,
         max_drop: Annotated[
-            float, typer.Option(min=0, max=1, help="Most test accuracy that fp16 or int8 may lose: 0.01 is a point.")
+            float, typer.Option(min=0, max=1, help="Largest loss of test accuracy with fp16 or int8; 0.01 is a point.")
         ] = 0.005,
         data_root: Annotated[
             Path | None,
             typer.Option(
-                help="Folder of the data sets, to calibrate int8 and measure what fp16 and int8 cost.  "
-                "[default: where the run was begun with]"
+                help="Folder of the data sets, to calibrate int8 and measure the accuracy of fp16 and int8.  "
+                "[default: that of the run]"
             ),
         ] = None,
         json: Annotated[bool, typer.Option("--json", help="Print folder and manifest as JSON.")] = False,
@@ -104,7 +104,7 @@ def main(runtime: Runtime) -> None:
 
 
 def show(artifact: Artifact) -> None:
-    """Print what was written."""
+    """Print the files and measures of an artifact."""
     manifest = artifact.manifest
     console = Console()
     table = Table("file", "bytes", "sha256", title=str(artifact.folder), title_justify="left")

@@ -1,6 +1,6 @@
-"""What the command lines of this package have in common: exit codes, errors in one line, tables. Imports no torch.
+"""Shared parts of this package's command lines: exit codes, error messages, tables. Imports no torch.
 
-Exit codes: 0 all is well, 1 it cannot be done, 2 the command is wrong, 3 it was done, measured and found wanting.
+Exit codes: 0 success, 1 failure, 2 wrong command, 3 the result was rejected after measuring it.
 """
 
 import sys
@@ -14,11 +14,11 @@ from export.manifest import Manifest, Price
 from training.errors import TrainingError
 from training.terminal import escape_unprintable
 
-WRONG, WANTING = 1, 3
+FAILED, REJECTED = 1, 3
 
 
 def run_command(command: Callable[..., None], program: str) -> None:
-    """Run ``command`` with the arguments of this process; an error its user can mend becomes one line."""
+    """Run ``command`` with the arguments of this process. Errors that the user can resolve are printed as one line."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name=program)(command)
     escape_unprintable()
@@ -26,11 +26,11 @@ def run_command(command: Callable[..., None], program: str) -> None:
         app(prog_name=program)
     except (ArtifactError, TrainingError) as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(WANTING if isinstance(error, VerdictError) else WRONG)
+        sys.exit(REJECTED if isinstance(error, VerdictError) else FAILED)
 
 
 def measures(manifest: Manifest) -> Table:
-    """What is known of a model, as a table."""
+    """Return the measures of a model as a table."""
     table = Table("measured", "value")
     opset = f", opset {manifest.opset}" if manifest.opset else ""
     table.add_row("format", f"{manifest.runtime}{opset}, {manifest.precision}")
@@ -54,7 +54,7 @@ def measures(manifest: Manifest) -> Table:
 
 
 def price_table(price: Price, accuracy: float, size: int) -> Table:
-    """What a smaller precision costs, beside float32."""
+    """Return the cost of a lower precision, compared with float32, as a table."""
     table = Table("price", "float32", "smaller")
     table.add_row("test accuracy", f"{price.accuracy_before:.2%}", f"{accuracy:.2%}")
     table.add_row("bytes", f"{price.bytes_before:,}", f"{size:,} ({size / price.bytes_before:.2f} x)")

@@ -1,12 +1,13 @@
-"""What theta, confidence and classes look like over many pictures, and how far that is from a reference.
+"""Distributions of theta, confidence and classes over many pictures, and their distance from a reference.
 
-Quantities of theta are of the region that it cuts out of the picture: how it is turned, its size, where its centre
-lies, and how much of it lies out of the picture. Affine transformers alone have all of them: of projective maps and
-splines theta is only the map that fits best.
+The quantities of theta describe the region that is sampled: its rotation, its size, its centre, and the share of it
+that lies outside the picture. Only affine transformers have all of them; for projective maps and splines, theta is
+merely the best affine fit.
 
 The distance is the population stability index, the sum over bins of (found - expected) * ln(found / expected): Lewis
-1994, *An Introduction to Credit Scoring*; what it is by chance: Yurdakul and Naranjo 2020, Journal of Risk Model
-Validation 14 (4). By custom, below 0.1 nothing has happened and from 0.25 on the population is another (Siddiqi 2006).
+1994, *An Introduction to Credit Scoring*. Its distribution under chance: Yurdakul and Naranjo 2020, Journal of Risk
+Model Validation 14 (4). By convention, values below 0.1 mean no change, and 0.25 or more a different population
+(Siddiqi 2006).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,9 @@ from export.golden import Outputs
 from export.manifest import Distribution, Manifest, Quantity, Reference, Transform
 
 Name = tuple[str, Quantity]
-"""Transformer (empty for what is of the whole model) and quantity."""
+"""Name of a transformer (empty for quantities of the whole model), and quantity."""
 Values = dict[Name, NDArray[np.float64]]
-"""``(N,)`` each: one value a picture."""
+"""Arrays ``(N,)``: one value per picture."""
 
 SHOWS: Final[Mapping[str, frozenset[Quantity]]] = {
     "affine": frozenset({"rotation", "scale", "shift_x", "shift_y"}),
@@ -29,7 +30,7 @@ SHOWS: Final[Mapping[str, frozenset[Quantity]]] = {
     "attention": frozenset({"scale", "shift_x", "shift_y"}),
     "rotation": frozenset({"rotation"}),
 }
-"""What theta can change, by the kind of transformer; all kinds show `outside`."""
+"""Quantities that theta can change, by kind of transformer; every kind also has `outside`."""
 RESOLUTION: Final[Mapping[Quantity, float]] = {
     "rotation": 0.5,
     "scale": 0.005,
@@ -37,19 +38,19 @@ RESOLUTION: Final[Mapping[Quantity, float]] = {
     "shift_y": 0.005,
     "outside": 0.02,
 }
-"""Narrowest bins: devices and precisions may round theta otherwise, and that is no drift."""
+"""Narrowest bins. Rounding differs between devices and precisions, and must not count as drift."""
 BINS: Final = 10
-"""Of geometry, with as many pictures of the reference in each as can be."""
+"""Number of bins for quantities of theta, each with about the same number of reference pictures."""
 CONFIDENCES: Final = (0.5, 0.7, 0.9, 0.99, 0.999)
-"""Edges for confidence, most of which lies so near to 1 that quantiles of it would be rounding."""
+"""Bin edges for confidence. Quantiles would not do: most values are so close to 1 that rounding would decide."""
 MOST_CLASSES: Final = 20
-"""Bins of classes; neighbours share one where there are more classes."""
+"""Largest number of bins for classes; beyond it, neighbouring classes share a bin."""
 PROBES: Final = 8
-"""Points along each side of a region, to see how much of it lies out of the picture."""
+"""Test points along each side of a region, to measure the share of it that lies outside the picture."""
 
 
 def values(outputs: Outputs, manifest: Manifest) -> Values:
-    """What the model's ``outputs`` for N pictures show, those that are not numbers as NaN."""
+    """Return all quantities of the model's ``outputs`` for N pictures; non-finite outputs give NaN."""
     probabilities = outputs[manifest.probabilities]
     found: Values = {
         ("", "confidence"): probabilities.max(axis=1).astype(np.float64),
@@ -67,11 +68,11 @@ def values(outputs: Outputs, manifest: Manifest) -> Values:
 def geometry(
     theta: NDArray[np.float64], transform: Transform, height: int, width: int
 ) -> dict[Quantity, NDArray[np.float64]]:
-    """Of thetas ``(N, 2, 3)`` into pictures of ``height`` x ``width`` pixels.
+    """Return the geometric quantities of thetas ``(N, 2, 3)`` for pictures of ``height`` x ``width`` pixels.
 
-    ``rotation`` is that of the nearest rotation between pixels, clockwise in degrees; ``scale`` the root of the
-    region's area as a share of the picture's; ``shift_x`` and ``shift_y`` where its centre lies from the picture's, in
-    widths and heights of the picture.
+    ``rotation`` is the angle of the nearest rotation between pixel frames, clockwise in degrees. ``scale`` is the
+    square root of the region's area relative to the picture's. ``shift_x`` and ``shift_y`` are the offset of the
+    region's centre from the picture's, in widths and heights of the picture.
     """
     (a, b, x), (c, d, y) = theta.transpose(1, 2, 0)
     turn = np.arctan2(
@@ -87,7 +88,7 @@ def geometry(
 
 
 def outside(theta: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What share of the region of each theta ``(N, 2, 3)`` lies out of the picture: ``(N,)``."""
+    """Return the share of each theta's region that lies outside the picture: ``(N, 2, 3)`` -> ``(N,)``."""
     along = (2 * np.arange(PROBES) + 1) / PROBES - 1
     x, y = np.meshgrid(along, along)
     probes = np.stack([x.ravel(), y.ravel(), np.ones(x.size)]).astype(np.float32)  # (3, M)
@@ -98,7 +99,7 @@ def outside(theta: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def make_reference(found: Values, dataset: str) -> Reference:
-    """The reference of pictures that ``found`` was seen on."""
+    """Return the reference for the values ``found`` on the pictures of ``dataset``."""
     distributions = []
     for (transform, quantity), seen in found.items():
         edges = choose_edges(quantity, seen)
@@ -116,7 +117,7 @@ def make_reference(found: Values, dataset: str) -> Reference:
 
 
 def choose_edges(quantity: Quantity, seen: NDArray[np.float64]) -> list[float]:
-    """Where bins of ``quantity`` meet, for a reference of the values ``seen``."""
+    """Return the bin edges of ``quantity`` for a reference with the values ``seen``."""
     if quantity == "confidence":
         return list(CONFIDENCES)
     if quantity == "classes":
@@ -136,20 +137,20 @@ def choose_edges(quantity: Quantity, seen: NDArray[np.float64]) -> list[float]:
 
 
 def quantiles(seen: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """The values that part ``seen`` into as many equal shares as there are ``bins``."""
+    """Return the values that divide ``seen`` into ``bins`` equal shares."""
     levels: NDArray[np.float64] = np.quantile(seen, np.arange(1, bins) / bins, method="lower")
     return levels
 
 
 def count_in_bins(seen: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
-    """How many values lie in each bin."""
+    """Return the number of values in each bin."""
     return np.bincount(np.searchsorted(edges, seen, side="left"), minlength=len(edges) + 1)
 
 
 def distance(counts: Sequence[float], distribution: Distribution, pictures: int) -> float:
-    """The population stability index of ``counts`` in the bins of ``distribution``, which is of ``pictures``.
+    """Return the population stability index of ``counts`` against a ``distribution`` over so many ``pictures``.
 
-    Half a picture is added to each bin of both, so that an empty one does not make it infinite.
+    Half a picture is added to each bin of both, so that an empty bin does not make the index infinite.
     """
     bins = len(distribution.shares)
     expected = (np.array(distribution.shares) * pictures + 0.5) / (pictures + 0.5 * bins)

@@ -1,28 +1,28 @@
-"""Everything that can go wrong with artifacts and has a cure its user can apply.
+"""Errors of artifacts that a user can resolve.
 
 ArtifactError            an artifact cannot be made, read or trusted; the command line exits with 1
-└── VerdictError         it was made, measured and found wanting; nothing is kept, and the command line exits with 3
-    ├── ParityError      it does not answer as the trained network does
-    ├── PriceError       it loses more than was allowed
-    └── CheckError       a node does not run where it should, or the answers differ there
+└── VerdictError         the model was made and rejected after measuring it; the command line exits with 3
+    ├── ParityError      its outputs differ from the trained network's
+    ├── PriceError       it loses more accuracy than allowed
+    └── CheckError       a node does not run on the provider, or the outputs differ there
 """
 
 
 class ArtifactError(Exception):
-    """Base class; the message says what is wrong and what to do about it."""
+    """Base class. The message says what is wrong and how to resolve it."""
 
 
 class VerdictError(ArtifactError):
-    """The model was made and measured, and will not do."""
+    """The model was made, measured and rejected."""
 
 
 class ParityError(VerdictError):
-    """The exported model does not answer as the trained one does."""
+    """The outputs of the exported model differ from those of the trained network."""
 
 
 class PriceError(VerdictError):
-    """The smaller model loses more accuracy than was allowed."""
+    """The model of lower precision loses more accuracy than allowed."""
 
 
 class CheckError(VerdictError):
-    """The model does not run on the provider as it should."""
+    """The model does not run completely or correctly on the provider."""

@@ -1,4 +1,4 @@
-"""The way from a run to an artifact, whatever the runtime: build, serialise, load again, compare, put in place."""
+"""Export a run to an artifact for any runtime: build, serialise, reload, compare, write."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,37 +19,38 @@ from export.manifest import Accuracy, Manifest, Precision, Price, Reference, Run
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from export.triton import write_repository
-from training.data.batches import Split, test_split, training_splits
+from training.data.batches import test_split, training_splits
+from training.data.splits import Split
 from training.fitting.runs import Run
 
 GOLDEN_PICTURES = 4
 
 Say = Callable[[str], None]
-"""Told what is being done, for work that takes long."""
+"""Receives progress messages."""
 
 
 class Runtime(Protocol):
-    """A model format: how to write it and how to run what was written."""
+    """A model format: how to write and run it."""
 
     name: RuntimeName
     title: str
-    """The format's name as people write it."""
+    """The format's usual name."""
     versions: Mapping[str, str]
-    """Of the libraries that write and run it."""
+    """Versions of the libraries that write and run it."""
     opset: int | None
-    """Of ONNX."""
+    """ONNX opset; None for other formats."""
     folder: str
-    """Where its models go unless said otherwise."""
+    """Default folder of its models."""
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
-        """The content of the model file; ``example`` is ``(N, H, W, C)`` uint8 and the batch stays free."""
+        """Return the content of the model file; ``example`` is ``(N, H, W, C)`` uint8, with any N in the model."""
 
     def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
-        """A function that runs the content of a model file."""
+        """Return a function that runs the content of a model file."""
 
 
 class Destination(NamedTuple):
-    """Where an artifact goes: ``models/name/version``, the next version when none is given."""
+    """The folder of an artifact: ``models/name/version``; by default the next version."""
 
     models: Path
     name: str
@@ -57,35 +58,35 @@ class Destination(NamedTuple):
     force: bool = False
     """Replace the version if it exists."""
     triton: bool = False
-    """Make ``models`` a Triton model repository."""
+    """Write ``models`` as a Triton model repository."""
 
 
 class Smaller(NamedTuple):
-    """A smaller precision, and what it may cost."""
+    """A lower precision, and the loss of accuracy that is allowed for it."""
 
     precision: Precision
     data_root: Path
-    """Where the data sets are: int8 is calibrated on validation pictures, the price measured on test pictures."""
+    """Folder of the data sets: int8 is calibrated on validation pictures, and accuracy measured on test pictures."""
     max_drop: float
-    """Most accuracy that may be lost."""
+    """Largest allowed loss of accuracy."""
     show: Callable[[Price, float, int], None]
-    """Told the price, the accuracy and the bytes of the smaller model before anything is kept."""
+    """Receives price, accuracy and size of the smaller model before anything is written."""
 
 
 def export_run(
     run: Run, runtime: Runtime, destination: Destination, smaller: Smaller | None = None, say: Say = lambda _: None
 ) -> Artifact:
-    """Write an artifact of ``run``'s best checkpoint.
+    """Export the best checkpoint of ``run``, and return the artifact.
 
     Raises:
-        TrainingError: the run is not trained or not evaluated, or its data set is not there.
-        ArtifactError: the version exists and is not to be replaced, or the folder cannot be written.
+        TrainingError: the run is not trained or not evaluated, or its data set is missing.
+        ArtifactError: the version exists and ``force`` is not set, or the folder cannot be written.
         ParityError: the exported model differs from the trained one; nothing is written.
-        PriceError: the smaller model loses more than it may; nothing is written.
+        PriceError: the smaller model loses more accuracy than allowed; nothing is written.
     """
     folder = claim_version(destination.models, destination.name, destination.version, force=destination.force)
     if destination.triton and runtime.name != "onnx":
-        raise ArtifactError("a Triton model repository is of ONNX models; leave out --layout or use export.onnx")
+        raise ArtifactError("a Triton model repository needs ONNX models; leave out --layout or use export.onnx")
     say("reading the run")
     info, evaluation, samples = run.info(), run.evaluation(), run.samples()
     network = ServedNetwork(run.trained_network(), evaluation.temperature).eval()
@@ -142,7 +143,7 @@ def export_run(
 
 
 def reference_of(run: Run, manifest: Manifest) -> Reference | None:
-    """What the model says of the validation pictures of ``run``; None where that was not written down."""
+    """Compute the reference from the answers for ``run``'s validation pictures; None if the run has none."""
     said = run.validation()
     if said is None:
         return None
@@ -153,7 +154,7 @@ def reference_of(run: Run, manifest: Manifest) -> Reference | None:
 
 
 def validation_of(run: Run) -> str:
-    """What the validation pictures of ``run`` are called."""
+    """Return the name of the validation pictures of ``run``."""
     recipe = run.info().recipe
     return f"{recipe.dataset} validation, {recipe.distortion}"
 
@@ -161,27 +162,27 @@ def validation_of(run: Run) -> str:
 def shrink(
     run: Run, runtime: Runtime, network: ServedNetwork, content: bytes, smaller: Smaller, say: Say
 ) -> tuple[bytes, Price, Accuracy]:
-    """The model in a smaller precision, its price and its accuracy; ``content`` is that of the float32 model.
+    """Return the model in a lower precision, its price and its accuracy; ``content`` is the float32 model.
 
     Raises:
-        ArtifactError: the runtime has no such precision.
-        DataError: the data set is not there.
-        PriceError: it loses more than it may.
+        ArtifactError: the runtime does not support this precision.
+        DataError: the data set is missing.
+        PriceError: it loses more accuracy than allowed.
     """
     info, interface = run.info(), signature(run.info())
     outputs = tuple(interface.outputs)
     if smaller.precision == "int8" and runtime.name != "onnx":
-        raise ArtifactError("int8 is written for ONNX alone; use --precision fp16 or export.onnx")
+        raise ArtifactError("int8 is supported only for ONNX; use --precision fp16 or export.onnx")
     say("reading the test pictures")
     source = run.source(smaller.data_root)
     test = test_split(info.recipe, source)
     pictures = as_sent(test)
-    say(f"making the model smaller: {smaller.precision}")
+    say(f"converting the model to {smaller.precision}")
     if smaller.precision == "int8":
         less = quantise(content, as_sent(training_splits(info.recipe, source)[1]), interface)
     else:
         less = runtime.serialise(in_half(network), torch.from_numpy(pictures[:2]), outputs)
-    say(f"measuring what it costs, on {len(pictures):,} test pictures")
+    say(f"measuring it on {len(pictures):,} test pictures")
     before, after = runtime.load(content, outputs), runtime.load(less, outputs)
     price, found = measure_price(before, after, interface, pictures, test.labels.numpy(), len(content))
     smaller.show(price, found, len(less))
@@ -196,10 +197,10 @@ def shrink(
 
 
 def as_sent(split: Split) -> NDArray[np.uint8]:
-    """The pictures of a split as a client sends them: ``(N, H, W, C)`` uint8."""
+    """Return the pictures of a split as a client sends them: ``(N, H, W, C)`` uint8."""
     return np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
 
 
 def name_pictures(dataset: str, distortion: str) -> str:
-    """What a model was tested on, in words."""
+    """Return the name of the test pictures."""
     return f"{dataset} test" if distortion == "none" else f"{dataset} test, {distortion}"

@@ -1,4 +1,4 @@
-"""Golden pictures: a few real ones and what the model answers to them, as ``golden.npz``. Nothing in it is trusted."""
+"""Golden pictures: a few real pictures and the model's outputs for them. ``golden.npz`` is read as untrusted input."""
 
 import io
 import math
@@ -16,22 +16,22 @@ from export.manifest import Manifest, Tensor
 Outputs = dict[str, NDArray[Any]]
 MOST_PICTURES: Final = 256
 DAMAGE = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive can raise."""
+"""Exceptions that reading a damaged archive can raise."""
 LARGEST_HEADER: Final = 4096
 
 
 def pack_golden(image_name: str, images: NDArray[np.uint8], outputs: Outputs) -> bytes:
-    """The content of ``golden.npz``: the same for the same arrays."""
+    """Return the content of ``golden.npz``; the same arrays give the same bytes."""
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **{image_name: images}, **outputs)
     return content.getvalue()
 
 
 def unpack_golden(content: bytes, manifest: Manifest, source: str) -> tuple[NDArray[np.uint8], Outputs]:
-    """Pictures ``(N, H, W, C)`` and what the model answers to them, by output name.
+    """Return the pictures ``(N, H, W, C)`` and the expected outputs by name.
 
     Raises:
-        ArtifactError: it does not hold them, or more than it should.
+        ArtifactError: it is damaged, or does not match the manifest.
     """
     tensors = [manifest.image(), *manifest.answers().values()]
     try:
@@ -45,14 +45,14 @@ def unpack_golden(content: bytes, manifest: Manifest, source: str) -> tuple[NDAr
 
 
 def unpack(archive: zipfile.ZipFile, tensor: Tensor) -> NDArray[Any]:
-    """One array, once its size and header are known to be what the manifest says."""
+    """Read one array, after checking its size and header against the manifest."""
     member = archive.getinfo(f"{tensor.name}.npy")
     picture_bytes = math.prod(tensor.shape) * np.dtype(tensor.type).itemsize
     if member.file_size > MOST_PICTURES * picture_bytes + LARGEST_HEADER:
         raise ValueError(f"{tensor.name} is too large")
     body = io.BytesIO(archive.read(member))
     if np.lib.format.read_magic(body) != (1, 0):
-        raise ValueError(f"{tensor.name} is of an unknown format")
+        raise ValueError(f"{tensor.name} has an unknown format")
     shape, _, dtype = np.lib.format.read_array_header_1_0(body, max_header_size=LARGEST_HEADER)
     if shape[1:] != tensor.shape or dtype != np.dtype(tensor.type) or not 0 < shape[0] <= MOST_PICTURES:
         raise ValueError(f"{tensor.name} is {dtype} {shape}, not {tensor.type} {('N', *tensor.shape)}")
@@ -62,6 +62,6 @@ def unpack(archive: zipfile.ZipFile, tensor: Tensor) -> NDArray[Any]:
 
 
 def check_counts(arrays: Sequence[NDArray[Any]]) -> None:
-    """Raise ValueError unless there are as many answers as pictures."""
+    """Raise ValueError unless every output has one row per picture."""
     if len({len(array) for array in arrays}) != 1:
-        raise ValueError("it has not as many answers as pictures")
+        raise ValueError("it does not have as many answers as pictures")

@@ -1,4 +1,4 @@
-"""The network as it is served: pictures in, probabilities and straightened pictures out, nothing left to the caller."""
+"""The served network: from uint8 pictures to probabilities and rectified pictures."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -16,23 +16,23 @@ from training.recipes.recipe import Recipe
 INPUT = "image"
 PROBABILITIES = "probabilities"
 PLAIN_KINDS = ("affine", "similarity", "attention", "rotation")
-"""Those that theta describes in full."""
+"""Kinds of transformers that theta describes completely."""
 
 
 class ServedNetwork(nn.Module):
-    """Wraps a trained network: uint8 pictures -> probabilities, and what each transformer did, as `signature` says."""
+    """Wraps a trained network: uint8 pictures -> probabilities and the outputs of each transformer; see `signature`."""
 
     def __init__(self, network: SpatialTransformerClassifier, temperature: float = 1.0) -> None:
-        """``temperature`` is what logits are divided by, so that probabilities are calibrated (Guo et al. 2017)."""
+        """``temperature`` is the divisor of the logits that calibrates probabilities (Guo et al. 2017)."""
         super().__init__()
         self.network = network
         self.temperature = temperature
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``(N, H, W, C)`` uint8 -> ``(N, K)`` float32, and three more for each transformer.
+        """``(N, H, W, C)`` uint8 -> ``(N, K)`` float32, and up to three outputs for each transformer.
 
-        Those are theta ``(N, 2, 3)`` float32, its parameters ``(N, rows, columns)`` float32 unless they are theta, and
-        the rectified image ``(N, h, w, C)`` uint8.
+        They are theta ``(N, 2, 3)`` float32, the parameters ``(N, rows, columns)`` float32 unless they equal theta,
+        and the rectified image ``(N, h, w, C)`` uint8.
         """
         pixels = image.permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
         output = self.network(pixels)
@@ -46,20 +46,20 @@ class ServedNetwork(nn.Module):
         return tuple(answers)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """``(N, K)`` -> the same shape: each row sums to 1."""
+        """Convert logits ``(N, K)`` to probabilities; each row sums to 1."""
         return (logits / self.temperature).softmax(dim=1)
 
 
 class Exact(TorchFunctionMode):
-    """Computes in float64 what the network says is float32, to know what rounding does to its answers."""
+    """Computes in float64 instead of float32, to measure the effect of rounding."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Every ``.float()`` becomes ``.double()``."""
+        """Replace every ``.float()`` by ``.double()``."""
         return args[0].double() if func is Tensor.float else func(*args, **(kwargs or {}))
 
 
 class Signature(NamedTuple):
-    """What goes in and out of a `ServedNetwork`, for the manifest."""
+    """Input and outputs of a `ServedNetwork`, for the manifest."""
 
     input: ImageInput
     transforms: tuple[Transform, ...]
@@ -67,17 +67,17 @@ class Signature(NamedTuple):
 
 
 def signature(info: RunInfo) -> Signature:
-    """Input and outputs of the network that ``info`` describes.
+    """Return input and outputs of the network that ``info`` describes.
 
     Raises:
-        ArtifactError: the artifact format has no place for such a network.
+        ArtifactError: the artifact format does not support such a network.
     """
     recipe = info.recipe
     if info.channels not in (1, 3):
-        raise ArtifactError(f"{recipe.name} reads pictures of {info.channels} channels; only 1 and 3 can be exported")
+        raise ArtifactError(f"{recipe.name} has pictures of {info.channels} channels; only 1 and 3 can be exported")
     found = transforms(recipe)
     if not found:
-        raise ArtifactError(f"{recipe.name} has no spatial transformer; there is nothing to straighten and serve")
+        raise ArtifactError(f"{recipe.name} has no spatial transformer; only networks with one can be exported")
     height, width = recipe.canvas
     image = ImageInput(
         name=INPUT,
@@ -94,7 +94,7 @@ def signature(info: RunInfo) -> Signature:
 
 
 class Place(NamedTuple):
-    """Where in the network a transformer stands."""
+    """The position of a transformer in the network."""
 
     name: str
     branch: int
@@ -105,7 +105,7 @@ class Place(NamedTuple):
 
 
 def transforms(recipe: Recipe) -> tuple[Transform, ...]:
-    """The network's transformers in the order of its warps: branches and their steps, then the one on features."""
+    """Return the network's transformers in the order of its warps: branches with their steps, then that of features."""
     places: list[Place] = []
     for branch in range(1, recipe.branches + 1):
         for step in range(1, recipe.steps + 1):
@@ -118,14 +118,14 @@ def transforms(recipe: Recipe) -> tuple[Transform, ...]:
 
 
 def transform(recipe: Recipe, place: Place, *, alone: bool) -> Transform:
-    """One transformer; its outputs carry its name unless it stands ``alone``.
+    """Describe one transformer; the names of its outputs include its own unless it is the only one (``alone``).
 
     Raises:
-        ArtifactError: the artifact format does not know the recipe's kind of transformer.
+        ArtifactError: the artifact format does not support the recipe's kind of transformer.
     """
     shapes = dict.fromkeys(PLAIN_KINDS, (2, 3)) | {"projective": (3, 3), "tps": (recipe.control_points**2, 2)}
     if recipe.transformer not in shapes:
-        raise ArtifactError(f"transformers of the kind {recipe.transformer!r} cannot be exported; can be: {[*shapes]}")
+        raise ArtifactError(f"transformers of kind {recipe.transformer!r} cannot be exported; supported: {[*shapes]}")
     suffix = "" if alone else f"_{place.name}"
     is_theta = alone and recipe.transformer in PLAIN_KINDS
     return Transform(

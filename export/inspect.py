@@ -1,4 +1,4 @@
-"""Explain an artifact: ``python -m export.inspect FILE|FOLDER``. Everything is checked, and nothing of it is run."""
+"""Describe an artifact: ``python -m export.inspect FILE|FOLDER``. It is verified, but not run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from export.console import measures, price_table, run_command
 from export.manifest import Manifest
 
 SHOWN = 100
-"""Classes whose names are printed."""
+"""Number of classes whose names are printed."""
 RUNS = {
     "onnx": "serve its folder (python -m service --models {file}), or open it with ONNX Runtime",
     "torchscript": "serve it (python -m service --torchscript true --models {file}), or torch.jit.load",
@@ -25,9 +25,9 @@ def inspect(
     artifact: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="A model file, or an artifact's folder.")],
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Say what an artifact takes and answers, how good it is, and how it was made.
+    """Describe an artifact: inputs and outputs, accuracy, and origin.
 
-    Checksums, format and golden pictures are checked first. A model file is enough: the manifest is inside.
+    Checksums, format and golden pictures are verified first. A model file is enough, because it contains the manifest.
 
     Examples:
 
@@ -35,7 +35,7 @@ def inspect(
 
       python -m export.inspect model.onnx --json
 
-    Exit codes: 0 explained, 1 no artifact or damaged, 2 wrong command.
+    Exit codes: 0 success, 1 not an artifact or damaged, 2 wrong command.
     """
     found = read_artifact(artifact)
     images, _ = found.golden()
@@ -46,7 +46,7 @@ def inspect(
 
 
 def explain(artifact: Artifact, golden: int) -> None:
-    """Print what there is to know."""
+    """Print the description."""
     manifest, console = artifact.manifest, Console()
     name = str(manifest.recipe.get("name", "an unnamed recipe"))
     console.print(f"[bold]{escape(str(artifact.model_file))}[/bold]")
@@ -54,7 +54,7 @@ def explain(artifact: Artifact, golden: int) -> None:
     more = f" and {len(manifest.classes) - SHOWN:,} more (--json has all)" if len(manifest.classes) > SHOWN else ""
     console.print(f"classes: {escape(', '.join(manifest.classes[:SHOWN]))}{more}")
     console.print(tensors(manifest))
-    console.print(f"{manifest.convention}. A picture is stretched to the input's size, {manifest.input.resize}.")
+    console.print(f"{manifest.convention}. Pictures are resized to the input's size ({manifest.input.resize}).")
     console.print(measures(manifest))
     if manifest.price is not None:
         model = manifest.files[manifest.model_file]
@@ -66,14 +66,14 @@ def explain(artifact: Artifact, golden: int) -> None:
 
 
 def tensors(manifest: Manifest) -> Table:
-    """What goes in and out, and what it means."""
-    meaning = {manifest.probabilities: "of the classes, each row sums to 1"}
+    """Return inputs and outputs with their meaning as a table."""
+    meaning = {manifest.probabilities: "class probabilities; each row sums to 1"}
     for t in manifest.transforms:
         alone = len(manifest.transforms) == 1
         where = f"{t.kind} transformer on the {t.reads}" + ("" if alone else f", {t.name}")
         meaning[t.parameters] = f"parameters of the {where}"
         meaning[t.theta] = f"affine map of the {where}"
-        meaning[t.rectified] = f"what the {where} cut out"
+        meaning[t.rectified] = f"rectified image of the {where}"
     table = Table("", "name", "type", "shape", "meaning")
     image = manifest.image()
     table.add_row("in", escape(image.name), image.type, shape(image.shape), "pictures, 0 to 255")
@@ -83,7 +83,7 @@ def tensors(manifest: Manifest) -> Table:
 
 
 def shape(sides: tuple[int, ...]) -> str:
-    """Written with the batch axis."""
+    """Return a shape as text, with the batch axis."""
     return f"(N, {', '.join(map(str, sides))})"
 
 

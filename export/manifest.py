@@ -1,6 +1,6 @@
-"""The manifest: what an artifact says about itself. Its JSON Schema is committed in docs/, one for each version.
+"""The manifest: the description of an artifact. docs/extend/ has the JSON Schema of each format version.
 
-`read_manifest` reads the current format and all older ones; a newer one is refused with the cure.
+`read_manifest` reads the current format and all older ones, and rejects newer ones.
 """
 
 import json
@@ -24,30 +24,30 @@ Precision = Literal["float32", "float16", "int8"]
 Quantity = Literal["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"]
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=4096)]
-"""Of a picture, in pixels. A manifest that asks for more is damaged or means harm."""
+"""A side of a picture in pixels. A manifest with a larger one is damaged or malicious."""
 Gap = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(max_length=1000)]
 
 
 class Document(BaseModel):
-    """Part of the manifest: frozen, nothing in it is unknown, and nothing is converted."""
+    """Base class of the manifest's parts: immutable, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ImageInput(Document):
-    """The picture the model takes, and how any picture is brought to it."""
+    """The model's input, and how pictures are converted to it."""
 
     name: Text
-    """Of the model's input, uint8 (N, height, width, channels)."""
+    """Name of the model's input, uint8 (N, height, width, channels)."""
     height: Side
     width: Side
     channels: Literal[1, 3]
     """1: grey (ITU-R 601 luma). 3: RGB."""
     resize: Literal["bilinear"]
-    """Stretched to height x width by an anti-aliased (area-aware) bilinear filter; the aspect ratio is not kept."""
+    """Resized to height x width by an anti-aliased bilinear filter; the aspect ratio is not kept."""
     background: tuple[Annotated[int, Field(ge=0, le=255)], ...]
-    """What shows through transparent pixels, a number a channel."""
+    """Background colour behind transparent pixels, one number per channel."""
 
 
 class Transform(Document):
@@ -56,26 +56,26 @@ class Transform(Document):
     name: Text
     kind: Text
     branch: Positive
-    """Which of the transformers that look at the picture side by side, from 1."""
+    """Number of the parallel branch, from 1."""
     step: Positive
-    """Which step of its branch, from 1; each transforms what the one before it made."""
+    """Number of the step within its branch, from 1; each step transforms the output of the previous one."""
     reads: Literal["picture", "features"]
-    """What it transforms: the picture, or the classifier's features; its outputs are of the picture all the same."""
+    """Whether it transforms the picture or the classifier's features; its outputs always refer to the picture."""
     theta: Text
-    """float32 (N, 2, 3): the affine map from the rectified image to the picture, or the one that fits best."""
+    """float32 (N, 2, 3): the affine map from the rectified image to the picture, or its best affine fit."""
     parameters: Text
-    """float32 (N, rows, columns): the transformer's own parameters in full; theta itself where that says all."""
+    """float32 (N, rows, columns): all parameters of the transformer; the same output as theta if theta is complete."""
     parameters_shape: tuple[Annotated[int, Field(gt=0, le=1024)], Annotated[int, Field(gt=0, le=1024)]]
     """Rows and columns."""
     rectified: Text
-    """uint8 (N, height, width, channels): what it cut out of the picture, made upright."""
+    """uint8 (N, height, width, channels): the rectified image."""
     height: Side
-    """Of the rectified image, in pixels."""
+    """Height of the rectified image in pixels."""
     width: Side
 
 
 class Accuracy(Document):
-    """How good the model is, on pictures it was not trained on."""
+    """Test accuracy of the model."""
 
     dataset: Text
     pictures: Positive
@@ -83,69 +83,69 @@ class Accuracy(Document):
 
 
 class Parity(Document):
-    """Largest difference from the PyTorch model in float32, seen when the artifact was made."""
+    """Largest differences from the PyTorch model in float32, measured at export."""
 
     probabilities: Gap
     parameters: Gap
-    """Of theta and of the transformers' parameters."""
+    """Largest difference of theta and of the transformers' parameters."""
     rectified: Annotated[int, Field(ge=0)]
-    """In grey levels."""
+    """Largest difference of the rectified images in grey levels."""
     within_one_level: Annotated[float, Field(ge=0, le=1)]
-    """Share of the rectified images' pixels that differ by one grey level at most."""
+    """Share of the rectified images' pixels that differ by at most one grey level."""
     rounding_probabilities: Gap | None = None
-    """How far float32 takes the PyTorch model itself from its answers in float64; None where it was not measured."""
+    """Largest difference between the PyTorch model in float32 and in float64; None if it was not measured."""
     rounding_parameters: Gap | None = None
 
 
 class Tolerance(Document):
-    """How far the answers to the golden pictures may be from those recorded, on any device."""
+    """Largest allowed differences from the recorded outputs for the golden pictures, on any device."""
 
     probabilities: Gap
     parameters: Gap
     rectified: Annotated[int, Field(ge=0)]
-    """In grey levels."""
+    """Largest allowed difference of the rectified images in grey levels."""
 
 
 class Price(Document):
-    """What a smaller precision costs and brings, beside the same model in float32."""
+    """Cost and benefit of a lower precision, compared with the same model in float32."""
 
     accuracy_before: Annotated[float, Field(ge=0, le=1)]
-    """Of the float32 model on the same test pictures; `Accuracy` has the other."""
+    """Accuracy of the float32 model on the same test pictures; `Accuracy` has that of this model."""
     probabilities: Gap
-    """Largest difference of a probability on them."""
+    """Largest difference of a probability on the test pictures."""
     corners_px: Gap
-    """Largest distance of a corner of the rectified image from where float32 sees it, in pixels of the input."""
+    """Largest displacement of a corner of the rectified region, in pixels of the input."""
     corners_mean_px: Gap
     bytes_before: Positive
-    """Of the float32 model's file."""
+    """Size of the float32 model file."""
     speed: Annotated[float, Field(gt=0)]
-    """How many times as fast, on the CPU that exported it."""
+    """Speed relative to the float32 model, on the CPU that exported it."""
     speed_batch: Positive
-    """Pictures in each inference that was timed."""
+    """Batch size at which the speed was measured."""
 
 
 class Distribution(Document):
-    """How one quantity is spread over pictures: what share of them lies in each bin."""
+    """The distribution of one quantity over pictures: the share of the pictures in each bin."""
 
     transform: Text
-    """Name of the transformer whose theta shows it; empty for `confidence` and `classes`."""
+    """Name of the transformer; empty for `confidence` and `classes`."""
     quantity: Quantity
     edges: Annotated[tuple[float, ...], Field(min_length=1, max_length=100)]
-    """Upper ends of all bins but the last, rising; a value on an edge belongs to the bin below."""
+    """Upper edges of all bins but the last, in rising order; a value on an edge belongs to the lower bin."""
     shares: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2, max_length=101)]
     mean: float
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if len(self.shares) != len(self.edges) + 1:
-            raise ValueError("shares must be one more than edges")
+            raise ValueError("there must be one more share than edges")
         if any(low >= high for low, high in pairwise(self.edges)):
             raise ValueError("edges must rise")
         return self
 
 
 class Reference(Document):
-    """What the model says of pictures as it knows them, for the service to compare with what it is shown."""
+    """Distributions over the validation pictures, with which the service compares its traffic to detect drift."""
 
     dataset: Text
     pictures: Positive
@@ -168,59 +168,59 @@ class Tensor(NamedTuple):
 
 
 class Manifest(Document):
-    """What ``manifest.json`` holds, and the model file too."""
+    """The content of ``manifest.json``, which the model file contains too."""
 
     format_version: Literal[2] = FORMAT_VERSION
     convention: Convention = CONVENTION
     created: datetime
     runtime: RuntimeName
     opset: Positive | None
-    """Of ONNX."""
+    """ONNX opset; None for other runtimes."""
     precision: Precision
-    """Of localisation and classifier; sampler and grid compute in float32 always."""
+    """Precision of localisation and classifier; sampler and grid always compute in float32."""
     classes: Annotated[tuple[Text, ...], Field(min_length=2, max_length=100_000)]
     input: ImageInput
     outputs: tuple[Text, ...]
-    """Names in the order in which the model gives them."""
+    """Names in the order in which the model returns them."""
     probabilities: Text
-    """float32 (N, classes)."""
+    """Name of the output with the class probabilities, float32 (N, classes)."""
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1, max_length=100)]
     recipe: dict[str, Any]
     accuracy: Accuracy
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """By what the model divides logits, so that its probabilities are calibrated; fitted on validation pictures."""
+    """Divisor of the logits that calibrates the probabilities; fitted on validation pictures."""
     parity: Parity
     tolerance: Tolerance
     price: Price | None = None
-    """Where precision is not float32."""
+    """None for float32 models."""
     reference: Reference | None = None
-    """Of validation pictures; None where it was not computed."""
+    """Reference for drift detection, from validation pictures; None if it was not computed."""
     versions: dict[str, Text]
     files: dict[str, FileRecord]
-    """The artifact's files; inside the model file, those but itself."""
+    """The artifact's files; the copy inside the model file does not list the model file itself."""
 
     @property
     def model_file(self) -> str:
-        """Name of the file that holds the model."""
+        """Name of the model file."""
         return MODEL_FILES[self.runtime]
 
     @cached_property
     def main(self) -> int:
-        """Position in `transforms` of the one whose image the classifier reads: the last step of the first branch."""
+        """Position in `transforms` of the last step of the first branch, whose image the classifier reads."""
         steps = [t.step if (t.branch, t.reads) == (1, "picture") else 0 for t in self.transforms]
         return steps.index(max(steps))
 
     @property
     def inside(self) -> Self:
-        """The manifest as it stands inside the model file, which cannot hold its own checksum."""
+        """The copy of the manifest inside the model file, which cannot contain its own checksum."""
         return self.model_copy(update={"files": {n: f for n, f in self.files.items() if n != self.model_file}})
 
     def image(self) -> Tensor:
-        """What the model takes."""
+        """The model's input."""
         return Tensor(self.input.name, "uint8", (self.input.height, self.input.width, self.input.channels))
 
     def answers(self) -> dict[str, Tensor]:
-        """What the model gives, by name, in its order."""
+        """The model's outputs by name, in order."""
         described = [Tensor(self.probabilities, "float32", (len(self.classes),))]
         for t in self.transforms:
             described.append(Tensor(t.theta, "float32", (2, 3)))
@@ -233,19 +233,19 @@ class Manifest(Document):
     def _agree(self) -> Self:
         named = {self.probabilities}.union(*({t.theta, t.parameters, t.rectified} for t in self.transforms))
         if named != set(self.outputs):
-            raise ValueError(f"outputs {sorted(self.outputs)} are not those that are described: {sorted(named)}")
+            raise ValueError(f"outputs {sorted(self.outputs)} differ from the described ones: {sorted(named)}")
         if len(self.input.background) != self.input.channels:
-            raise ValueError("input.background must have one number a channel")
+            raise ValueError("input.background must have one number per channel")
         if any(t.parameters == t.theta and t.parameters_shape != (2, 3) for t in self.transforms):
-            raise ValueError("parameters_shape must be that of theta, [2, 3], where theta is named as the parameters")
+            raise ValueError("parameters_shape must be [2, 3] if parameters and theta are the same output")
         return self
 
 
 def read_manifest(content: bytes, source: str) -> Manifest:
-    """Read a manifest of this format or an older one; ``source`` is what errors call it.
+    """Read a manifest of the current format or an older one; errors refer to it as ``source``.
 
     Raises:
-        ArtifactError: it is none, is of a newer format, or contradicts itself.
+        ArtifactError: it is damaged, has a newer format, or is inconsistent.
     """
     try:
         fields = json.loads(content)
@@ -254,7 +254,7 @@ def read_manifest(content: bytes, source: str) -> Manifest:
     found = fields.get("format_version") if isinstance(fields, dict) else None
     if type(found) is int and found > FORMAT_VERSION:
         raise ArtifactError(
-            f"{source} has format version {found}, this version of stn-serve reads up to {FORMAT_VERSION}; "
+            f"{source} has format version {found}, but this version of stn-serve reads only up to {FORMAT_VERSION}; "
             "upgrade stn-serve, or export the model again with this version"
         )
     try:
@@ -271,7 +271,7 @@ def read_manifest(content: bytes, source: str) -> Manifest:
 
 
 def from_1(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The first format, of float32 models alone, said in the second one."""
+    """Convert format 1, which has only float32 models, to format 2."""
     shapes = {"projective": [3, 3], "tps": [fields["recipe"].get("control_points", 4) ** 2, 2]}
     transforms = []
     for transform in fields["transforms"]:
@@ -293,9 +293,9 @@ def from_1(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 UPGRADES: Final[Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {1: from_1}
-"""From each older format to the next one."""
+"""Conversion of each older format to the next one."""
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the current format."""
+    """Return the JSON Schema of the current format."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Manifest.model_json_schema()

@@ -1,7 +1,7 @@
-"""The model file as bytes: the manifest and golden pictures inside it, and what may not be in it. Runs nothing of it.
+"""The model file as bytes: embed and extract the manifest and golden pictures, and reject unsafe content.
 
-ONNX is read with the little that it takes of protobuf's wire format, TorchScript and torch.export programs are zip
-archives: neither needs onnx or torch, and nothing is unpickled.
+ONNX files are read with a minimal parser of protobuf's wire format; TorchScript and torch.export programs are zip
+archives. Neither onnx nor torch is needed, no model is run, and nothing is unpickled.
 
     model.onnx            metadata_props: ``stn_manifest`` (JSON), ``stn_golden`` (golden.npz in base64)
     model.pt, model.pt2   ``extra/manifest.json``, ``extra/golden.base64`` (torch.export takes extra files as text)
@@ -17,16 +17,16 @@ from export.errors import ArtifactError
 from export.manifest import RuntimeName
 
 LARGEST_MEMBER: Final = 256 * 2**20
-"""Bytes of the manifest or the golden pictures, unpacked."""
+"""Largest size in bytes of the unpacked manifest or golden pictures."""
 MANIFEST_KEY, GOLDEN_KEY = b"stn_manifest", b"stn_golden"
 MANIFEST_MEMBER, GOLDEN_MEMBER = "extra/manifest.json", "extra/golden.base64"
 ARCHIVES: Final = {
     "torchscript": ("TorchScript", ("constants.pkl", "code/", "version")),
     "program": ("a torch.export program", ("models/", "archive_format")),
 }
-"""Names of archives, and what they hold: a pickle, renamed, holds no code."""
+"""Title and required members of each kind of archive; a renamed pickle lacks them."""
 
-# Field numbers of onnx.proto, which never change.
+# Field numbers of onnx.proto. They never change.
 MODEL_METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
 CHILDREN: Final = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -38,26 +38,26 @@ CHILDREN: Final = {
     "function": {7: "node", 11: "attribute"},
     "tensor": {},
 }
-"""The messages in which tensors can stand, by the field that holds them."""
+"""The messages that can contain tensors: each message's fields, and the message in each."""
 TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 13, 14
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class Inside(NamedTuple):
-    """What stands in a model file beside the model; None where it does not."""
+    """The manifest and golden pictures in a model file; None for those that are missing."""
 
     manifest: bytes | None
     golden: bytes | None
 
 
 def embed(runtime: RuntimeName, content: bytes, inside: Inside) -> bytes:
-    """``content`` of a model file, with ``inside`` in it instead of what may have stood there before.
+    """Return the model file ``content`` with ``inside`` embedded, replacing what was embedded before.
 
     Raises:
         ValueError, zipfile.BadZipFile: it is damaged.
     """
     manifest, golden = inside.manifest or b"", base64.b64encode(inside.golden or b"")
-    if runtime == "onnx":  # appended: protobuf adds what is repeated to what was there before
+    if runtime == "onnx":  # protobuf allows entries of a repeated field to be appended
         entries = {MANIFEST_KEY: manifest, GOLDEN_KEY: golden}
         return bare_onnx(content) + b"".join(
             field(MODEL_METADATA, field(ENTRY_KEY, key) + field(ENTRY_VALUE, value)) for key, value in entries.items()
@@ -74,7 +74,7 @@ def embed(runtime: RuntimeName, content: bytes, inside: Inside) -> bytes:
 
 
 def bare_onnx(content: bytes) -> bytes:
-    """An ONNX model without what `embed` adds; all else stays byte for byte."""
+    """Return an ONNX model without what `embed` adds; everything else is unchanged, byte for byte."""
     parts = []
     for number, kind, value in fields(memoryview(content)):
         if isinstance(value, int):
@@ -87,31 +87,31 @@ def bare_onnx(content: bytes) -> bytes:
 
 
 def metadata(entry: memoryview) -> tuple[bytes, bytes]:
-    """Key and value of an entry of ONNX's metadata."""
+    """Return key and value of an ONNX metadata entry."""
     found = {number: bytes(value) for number, _, value in fields(entry) if isinstance(value, memoryview)}
     return found.get(ENTRY_KEY, b""), found.get(ENTRY_VALUE, b"")
 
 
 def look_inside(runtime: RuntimeName, content: bytes, source: str) -> Inside:
-    """What stands in ``content`` of a model file beside the model; ``source`` is what errors call it.
+    """Extract the manifest and golden pictures from a model file; errors refer to it as ``source``.
 
     Raises:
-        ArtifactError: it is no file of that runtime, is truncated, or an ONNX tensor refers to another file.
+        ArtifactError: it is not a file of that runtime, is truncated, or an ONNX tensor refers to another file.
     """
     try:
         return look_in_onnx(memoryview(content)) if runtime == "onnx" else look_in_archive(runtime, content)
     except (ValueError, IndexError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{source} is damaged or no model ({error}); copy or export it again") from error
+        raise ArtifactError(f"{source} is damaged or not a model ({error}); copy or export it again") from error
     except ExternalDataError as error:
-        raise ArtifactError(f"{source} refers to other files; a model must hold all of its weights itself") from error
+        raise ArtifactError(f"{source} refers to other files; a model must contain all of its weights") from error
 
 
 class ExternalDataError(Exception):
-    """A tensor of an ONNX model lies in another file."""
+    """A tensor of an ONNX model is stored in another file."""
 
 
 def look_in_onnx(content: memoryview) -> Inside:
-    """See `look_inside`."""
+    """Extract from an ONNX file; see `look_inside`."""
     found: dict[bytes, bytes] = {}
     waiting = [("model", content)]
     graphs = 0
@@ -129,24 +129,24 @@ def look_in_onnx(content: memoryview) -> Inside:
                 graphs += message == "model" and child == "graph"
                 waiting.append((child, value))
     if not graphs:
-        raise ValueError("it holds no graph")
+        raise ValueError("it contains no graph")
     return Inside(found.get(MANIFEST_KEY), decoded(found.get(GOLDEN_KEY)))
 
 
 def decoded(golden: bytes | None) -> bytes | None:
-    """The golden pictures, out of base64.
+    """Decode the golden pictures from base64.
 
     Raises:
-        ValueError: they are not in it.
+        ValueError: this is not valid base64.
     """
     return None if golden is None else base64.b64decode(golden, validate=True)
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Number, wire type and value of each field of a protobuf message.
+    """Yield number, wire type and value of each field of a protobuf message.
 
     Raises:
-        ValueError: it ends too early or is no such message.
+        ValueError: it ends too early or is not protobuf.
     """
     position = 0
     while position < len(message):
@@ -170,7 +170,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
 
 
 def varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number of variable length at ``position``, and the position after it."""
+    """Decode the variable-length integer at ``position``; return it and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):
@@ -184,12 +184,12 @@ def varint(message: memoryview, position: int) -> tuple[int, int]:
 
 
 def field(number: int, content: bytes) -> bytes:
-    """A field of bytes, as protobuf writes it."""
+    """Encode a protobuf field of bytes."""
     return as_varint(number << 3 | BYTES) + as_varint(len(content)) + content
 
 
 def as_varint(value: int) -> bytes:
-    """``value`` as a number of variable length."""
+    """Encode ``value`` as a variable-length integer."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -199,14 +199,14 @@ def as_varint(value: int) -> bytes:
 
 
 def look_in_archive(runtime: RuntimeName, content: bytes) -> Inside:
-    """See `look_inside`."""
+    """Extract from a zip archive; see `look_inside`."""
     title, parts = ARCHIVES[runtime]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
         root = names[0].partition("/")[0] if names else ""
         for part in parts:
             if not any(name.startswith(f"{root}/{part}") for name in names):
-                raise ValueError(f"{title} would hold {part}")
+                raise ValueError(f"{title} would contain {part}")
         members = []
         for name in (f"{root}/{MANIFEST_MEMBER}", f"{root}/{GOLDEN_MEMBER}"):
             if name in names and archive.getinfo(name).file_size > LARGEST_MEMBER:

@@ -1,6 +1,7 @@
 """Export a run to ONNX: ``python -m export.onnx RUN``.
 
-Opset 18, symbolic batch, no AffineGrid, nothing but the standard domain: every node has a CUDA kernel in ONNX Runtime.
+The model has opset 18, a symbolic batch size and only operators of the standard domain, without AffineGrid. ONNX
+Runtime has a CUDA kernel for each of them.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ OPSET = 18
 
 
 class OnnxRuntime:
-    """Written by `torch.onnx`, run by ONNX Runtime."""
+    """ONNX, written by `torch.onnx` and run by ONNX Runtime."""
 
     name: RuntimeName = "onnx"
     title = "ONNX"
@@ -35,7 +36,7 @@ class OnnxRuntime:
     )
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
-        """The content of ``model.onnx``."""
+        """Return the content of ``model.onnx``."""
         program = torch.onnx.export(
             network,
             (example,),
@@ -47,14 +48,14 @@ class OnnxRuntime:
             verbose=False,
         )
         if program is None:
-            raise ArtifactError("torch.onnx made no model of this network")
+            raise ArtifactError("torch.onnx cannot export this network")
         model = program.model_proto
         strip_traces(model)
         content: bytes = model.SerializeToString()
         return content
 
     def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
-        """Run ``content`` on the CPU."""
+        """Load ``content`` to run on the CPU."""
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
         def run(images: NDArray[np.uint8]) -> Outputs:
@@ -64,7 +65,7 @@ class OnnxRuntime:
 
 
 def strip_traces(model: onnx.ModelProto) -> None:
-    """Take the exporter's stack traces, with their paths of this machine, out of ``model``."""
+    """Remove the exporter's stack traces from ``model``, because they contain paths of this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]

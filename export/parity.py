@@ -1,8 +1,8 @@
-"""Is the exported model the trained one? Compared on real and random pictures before anything is put in place.
+"""Compare the exported model with the trained network, on real and random pictures, before it is written.
 
-The bound is 1e-5 for probabilities and parameters. Where float32 itself forbids that (a sharp classifier on noise, a
-spline in several steps), it is `ROUNDINGS` times as far as rounding takes the PyTorch model from its own answers in
-float64, which is measured on the same pictures.
+The limit is 1e-5 for probabilities and parameters. Where float32 is not precise enough for that (a sharp classifier on
+noise, a spline in several steps), the limit is `ROUNDINGS` times the difference between the PyTorch model in float32
+and in float64, measured on the same pictures.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,19 +20,19 @@ from export.manifest import Parity, Tolerance
 BATCH_SIZES = (1, 2, 33, 256)
 EXACT_BATCH = 16
 TOLERANCE = 1e-5
-"""Largest difference of probabilities and parameters that passes, unless rounding is to blame."""
+"""Largest allowed difference of probabilities and parameters, unless rounding explains a larger one."""
 ROUNDINGS = 4
 LOOSEST = 1e-3
-"""Rounding is no excuse for more."""
+"""Largest difference that rounding may explain."""
 WITHIN_ONE_LEVEL = 0.9999
-"""Share of the rectified images' pixels that differ by one grey level at most."""
+"""Smallest allowed share of the rectified images' pixels that differ by at most one grey level."""
 
 Model = Callable[[NDArray[np.uint8]], Outputs]
 """Pictures ``(N, H, W, C)`` -> outputs by name."""
 
 
 def trained(network: ServedNetwork, outputs: tuple[str, ...]) -> Model:
-    """The network itself as a model."""
+    """Return the network as a model."""
 
     def run(images: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
@@ -43,7 +43,7 @@ def trained(network: ServedNetwork, outputs: tuple[str, ...]) -> Model:
 
 
 def exact(network: ServedNetwork, outputs: tuple[str, ...]) -> Model:
-    """The network in float64 as a model; it takes few pictures at a time, as its convolutions are copied for each."""
+    """Return the network in float64 as a model. It runs in small batches, because float64 convolutions need memory."""
     run = trained(deepcopy(network).double(), outputs)
 
     def run_exactly(images: NDArray[np.uint8]) -> Outputs:
@@ -57,10 +57,10 @@ def exact(network: ServedNetwork, outputs: tuple[str, ...]) -> Model:
 def compare(
     reference: Model, exported: Model, signature: Signature, samples: NDArray[np.uint8], exactly: Model | None = None
 ) -> Parity:
-    """`measure`, and refuse what is out of bounds.
+    """Measure the differences, and check that they are within the limits.
 
     Raises:
-        ParityError: they differ by more than is allowed, or in names, shapes or types.
+        ParityError: they differ by more than allowed, or in names, shapes or types.
     """
     parity = measure(reference, exported, signature, samples, exactly)
     check(parity)
@@ -70,14 +70,14 @@ def compare(
 def measure(
     reference: Model, exported: Model, signature: Signature, samples: NDArray[np.uint8], exactly: Model | None = None
 ) -> Parity:
-    """The largest differences between two models on ``samples`` ``(N, H, W, C)`` and on random pictures.
+    """Measure the largest differences between two models on ``samples`` ``(N, H, W, C)`` and on random pictures.
 
     Args:
-        reference: what should be answered.
-        exported: what is answered.
-        signature: which output is what.
+        reference: the expected model.
+        exported: the model to compare.
+        signature: the meaning of the outputs.
         samples: real pictures.
-        exactly: what ``reference`` would answer without rounding; without it nothing is forgiven.
+        exactly: the ``reference`` in float64, to measure rounding.
 
     Raises:
         ParityError: they differ in names, shapes or types.
@@ -101,7 +101,7 @@ def measure(
 
 
 def check(parity: Parity) -> None:
-    """Raise `ParityError` unless ``parity`` is within the bounds."""
+    """Raise `ParityError` unless ``parity`` is within the limits."""
     exceeded = []
     for name in ("probabilities", "parameters"):
         rounding = getattr(parity, f"rounding_{name}") or 0
@@ -119,7 +119,7 @@ def check(parity: Parity) -> None:
 
 
 def pictures(samples: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Batches of each size, of real pictures and of noise; where samples repeat, each time moved by one pixel more."""
+    """Yield batches of each size, of real pictures and of noise; repeated samples are shifted by a pixel each time."""
     noise = np.random.default_rng(0)
     for size in BATCH_SIZES:
         yield np.stack([np.roll(samples[i % len(samples)], i // len(samples), axis=1) for i in range(size)])
@@ -136,12 +136,12 @@ def check_form(expected: Outputs, found: Outputs, count: int) -> None:
 
 
 def difference(expected: Outputs, found: Outputs, signature: Signature) -> Parity:
-    """The largest differences of each sort between two answers of the same shapes."""
+    """Return the largest difference of each kind of output; non-finite values differ infinitely."""
 
     def gaps(names: set[str]) -> NDArray[np.float64]:
         each = [np.abs(expected[n].astype(np.float64) - found[n].astype(np.float64)).ravel() for n in sorted(names)]
         gaps: NDArray[np.float64] = np.nan_to_num(np.concatenate(each), nan=np.inf)
-        return gaps  # what is no number differs without bound
+        return gaps
 
     transforms = signature.transforms
     rectified = {t.rectified for t in transforms}
@@ -156,6 +156,6 @@ def difference(expected: Outputs, found: Outputs, signature: Signature) -> Parit
 
 
 def exceeds(found: Parity, tolerance: Tolerance) -> str:
-    """What in ``found`` is more than an artifact's tolerance allows, by name; empty where nothing is."""
+    """Return the names of the differences that exceed ``tolerance``; empty if none does."""
     names = [name for name in Tolerance.model_fields if not getattr(found, name) <= getattr(tolerance, name)]
     return ", ".join(names)

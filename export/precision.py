@@ -1,9 +1,9 @@
-"""Smaller and faster models, and what they cost.
+"""Models of lower precision, and their cost.
 
-float16: localisation networks and classifier compute in half precision. int8: those convolutions and linear layers of
-the classifier on which no grid depends are quantised statically, calibrated on validation pictures. Grid arithmetic and
-sampler stay in float32 in both: half a float16's mantissa is a pixel of a large picture, and a quantised localisation
-network moved corners by pixels where it was tried (docs/use/artifacts.md).
+With float16, localisation networks and classifier compute in half precision. With int8, the convolutions and linear
+layers of the classifier on which no grid depends are quantised statically, calibrated on validation pictures. Grid and
+sampler always compute in float32: float16 coordinates are too coarse for large pictures, and a quantised localisation
+network moved corners by pixels (docs/use/artifacts.md).
 """
 
 import logging
@@ -32,31 +32,31 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "float16": Tolerance(probabilities=5e-2, parameters=1e-2, rectified=32),
     "int8": Tolerance(probabilities=1e-1, parameters=1e-3, rectified=2),
 }
-"""How far golden answers may be from those recorded, on any device: kernels of few bits round otherwise on each."""
+"""Allowed differences from the recorded golden outputs; kernels of low precision round differently on each device."""
 CALIBRATION_PICTURES = 1024
 CALIBRATION_BATCH = 64
 BATCH = 256
 TIMED_BATCH = 64
 ROUNDS = 15
 CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], np.float64)
-"""Of the rectified image, homogeneous."""
+"""Corners of the rectified image in homogeneous coordinates."""
 
 
 class Half(nn.Module):
-    """Computes a part of the network in float16; the network itself asks for float32 where it needs that."""
+    """Computes a part of the network in float16; the network converts back to float32 where it needs that."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part.half()
 
     def forward(self, view: Tensor) -> Tensor:
-        """``view`` in any precision -> what the part makes of it, float16."""
+        """Run the part on ``view`` of any precision; the result is float16."""
         answer: Tensor = self.part(view.half())
         return answer
 
 
 def in_half(network: ServedNetwork) -> ServedNetwork:
-    """A copy of ``network`` whose localisation networks and classifier compute in float16."""
+    """Return a copy of ``network`` whose localisation networks and classifier compute in float16."""
     copy = deepcopy(network)
     inner = copy.network
     transforms = [*inner.transforms, *([inner.feature_transform] if inner.feature_transform is not None else [])]
@@ -68,13 +68,13 @@ def in_half(network: ServedNetwork) -> ServedNetwork:
 
 
 def once_each(transform: SpatialTransformer) -> list[nn.Module]:
-    """The localisation networks of ``transform`` in half precision; one that stands there several times stays one."""
+    """Return the localisation networks of ``transform`` in half precision; shared networks stay shared."""
     halves = {network: Half(network) for network in transform.localisations}
     return [halves[network] for network in transform.localisations]
 
 
 class Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Hands out pictures, from which ONNX Runtime learns the range of each activation."""
+    """Batches of pictures from which ONNX Runtime measures the range of each activation."""
 
     def __init__(self, pictures: NDArray[np.uint8]) -> None:
         self._batches: Iterator[NDArray[np.uint8]] = iter(
@@ -82,16 +82,16 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]
         )
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next batch, or None at the end."""
+        """Return the next batch, or None at the end."""
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch}
 
 
 def quantise(content: bytes, pictures: NDArray[np.uint8], signature: Signature) -> bytes:
-    """An ONNX model with int8 weights and activations, calibrated on ``pictures`` ``(N, H, W, C)``.
+    """Quantise an ONNX model to int8 weights and activations, calibrated on ``pictures`` ``(N, H, W, C)``.
 
     Raises:
-        ArtifactError: there is no layer that could be quantised.
+        ArtifactError: no layer can be quantised.
     """
     model = onnx.load_from_string(content)
     layers = quantisable(model, signature)
@@ -99,7 +99,7 @@ def quantise(content: bytes, pictures: NDArray[np.uint8], signature: Signature) 
         raise ArtifactError("the grid depends on every layer of this model, so none can be quantised; use fp16")
     log = logging.getLogger()
     level = log.level
-    log.setLevel(logging.ERROR)  # its advice to optimise first does not matter to models that torch.onnx optimised
+    log.setLevel(logging.ERROR)  # its advice to optimise first does not apply: torch.onnx has optimised the model
     try:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
@@ -125,7 +125,7 @@ def quantise(content: bytes, pictures: NDArray[np.uint8], signature: Signature) 
 
 
 def quantisable(model: onnx.ModelProto, signature: Signature) -> list[str]:
-    """Names of the convolutions and linear layers on which no grid, theta or parameter depends."""
+    """Return the names of the convolutions and linear layers on which no grid, theta or parameter depends."""
     makers = {output: node for node in model.graph.node for output in node.output}
     waiting = [node.input[1] for node in model.graph.node if node.op_type == "GridSample"]
     waiting += [name for t in signature.transforms for name in (t.theta, t.parameters)]
@@ -150,7 +150,7 @@ def measure_price(
     labels: NDArray[np.int64],
     bytes_before: int,
 ) -> tuple[Price, float]:
-    """What ``after`` costs beside ``before`` on test ``pictures`` ``(N, H, W, C)``, and its accuracy on them."""
+    """Compare ``after`` with ``before`` on test ``pictures`` ``(N, H, W, C)``; return its price and accuracy."""
     right_before = right_after = 0
     worst, corner_gaps = 0.0, []
     for start in range(0, len(pictures), BATCH):
@@ -175,7 +175,7 @@ def measure_price(
 
 
 def corner_gap(expected: Outputs, found: Outputs, theta: str, signature: Signature) -> NDArray[np.float64]:
-    """How far apart two answers see the corners of a rectified image: ``(N, 4)`` in pixels of the input."""
+    """Return the distances between two outputs' corners of a rectified image: ``(N, 4)`` in pixels of the input."""
     gap = (expected[theta].astype(np.float64) - found[theta]) @ CORNERS.T  # (N, 2, 4), normalised
     half_sides = np.array([[signature.input.width / 2], [signature.input.height / 2]])
     distances: NDArray[np.float64] = np.hypot(*np.moveaxis(gap * half_sides, 1, 0))
@@ -183,7 +183,7 @@ def corner_gap(expected: Outputs, found: Outputs, theta: str, signature: Signatu
 
 
 def speed_ratio(before: Model, after: Model, pictures: NDArray[np.uint8]) -> float:
-    """How many times as fast ``after`` is: medians of interleaved rounds."""
+    """Return the speed of ``after`` relative to ``before``: medians of interleaved rounds."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
         for model, taken in zip((before, after), seconds, strict=True):

@@ -1,7 +1,7 @@
 """Export a run to a torch.export program, ``model.pt2``: ``python -m export.program RUN``.
 
-It runs in PyTorch alone, without this project: ``torch.export.load("model.pt2").module()``; and is what AOTInductor,
-ExecuTorch and other compilers start from. The service does not take it.
+It runs in PyTorch without this project (``torch.export.load("model.pt2").module()``), and is the input of AOTInductor,
+ExecuTorch and other compilers. The service does not load it.
 """
 
 import io
@@ -21,7 +21,7 @@ from export.parity import Model
 
 
 class ProgramRuntime:
-    """Written and run by `torch.export`."""
+    """Programs written and run by `torch.export`."""
 
     name: RuntimeName = "program"
     title = "a torch.export program"
@@ -30,18 +30,18 @@ class ProgramRuntime:
     versions: Mapping[str, str] = MappingProxyType({"torch": torch.__version__})
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
-        """The content of ``model.pt2``."""
+        """Return the content of ``model.pt2``."""
         content = io.BytesIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore")
             program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-            for node in program.graph.nodes:  # stack traces would carry paths of this machine
+            for node in program.graph.nodes:  # stack traces contain paths of this machine
                 node.meta.pop("stack_trace", None)
             torch.export.save(program, content)
         return content.getvalue()
 
     def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
-        """Run ``content`` on the CPU."""
+        """Load ``content`` to run on the CPU."""
         program = torch.export.load(io.BytesIO(content)).module()
 
         def run(images: NDArray[np.uint8]) -> Outputs:

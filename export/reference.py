@@ -1,4 +1,4 @@
-"""Give an artifact the reference that drift is measured against: ``python -m export.reference ARTIFACT RUN``."""
+"""Add the reference for drift detection to an artifact: ``python -m export.reference ARTIFACT RUN``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,34 +25,32 @@ RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), TorchScriptRuntime(), ProgramRun
 
 
 def reference(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An artifact's folder.")],
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The artifact's folder.")],
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run that it was exported from.")],
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets.  [default: where the run was begun with]")
-    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the data sets.  [default: that of the run]")] = None,
 ) -> None:
-    """Let an exported model answer the validation pictures of its run, and write down what it says of them.
+    """Run an exported model on the validation pictures of its run, and record the distributions of its outputs.
 
-    Export does that by itself, for runs that were evaluated by this version; this is for older artifacts. Nothing but
-    the manifest changes, which stands in the model file too: weights and answers stay the same, or nothing is written.
+    Export does this for all runs that this version evaluated; the command is for older artifacts. Only the manifest
+    changes, including its copy in the model file. If the model's outputs would change, nothing is written.
 
     Examples:
 
       python -m export.reference models/digits/2 runs/digits
 
-    Exit codes: 0 written, 1 cannot be done, 2 wrong command, 3 the model would answer otherwise.
+    Exit codes: 0 written, 1 failed, 2 wrong command, 3 the model's outputs would change.
     """
     source = Run(run)
     show(add_reference(artifact, source, source.data_root(data_root)))
 
 
 def add_reference(place: Path, run: Run, data_root: Path) -> Reference:
-    """Write the reference of ``run``'s validation pictures into the artifact in the folder ``place``.
+    """Add the reference from ``run``'s validation pictures to the artifact in the folder ``place``.
 
     Raises:
-        TrainingError: the run or its data set is not there.
-        ArtifactError: it is no such folder, or not of this run.
-        ParityError: the model would answer otherwise.
+        TrainingError: the run or its data set is missing.
+        ArtifactError: the folder is not an artifact, or not of this run.
+        ParityError: the model's outputs would change.
     """
     if not (place / MANIFEST).is_file():
         raise ArtifactError(f"{place} has no {MANIFEST}; name an artifact's folder")
@@ -60,7 +58,7 @@ def add_reference(place: Path, run: Run, data_root: Path) -> Reference:
     info, manifest = run.info(), artifact.manifest
     ours = info.recipe.model_dump(mode="json") | {"seed": info.seed}
     if other := [name for name, value in manifest.recipe.items() if ours.get(name) != value]:
-        raise ArtifactError(f"{place} was not exported from {run.folder}: {', '.join(other)} differ; name its own run")
+        raise ArtifactError(f"{place} was not exported from {run.folder}: {', '.join(other)} differ; name another run")
     runtime = next(runtime for runtime in RUNTIMES if runtime.name == manifest.runtime)
     _, validation = training_splits(info.recipe, run.source(data_root))
     model = runtime.load(artifact.model, manifest.outputs)
@@ -73,18 +71,18 @@ def add_reference(place: Path, run: Run, data_root: Path) -> Reference:
 
 
 def put_in_place(artifact: Artifact, manifest: Manifest, runtime: Runtime) -> None:
-    """Write ``artifact`` again with another ``manifest``, unless its model would answer otherwise."""
+    """Write ``artifact`` with another ``manifest``, unless the model's outputs would change."""
     finished, files = seal(manifest, artifact.model, artifact.golden_pictures)
     images, _ = artifact.golden()
     before = runtime.load(artifact.model, manifest.outputs)(images)
     after = runtime.load(files[manifest.model_file], manifest.outputs)(images)
     if not all(np.array_equal(before[name], after[name]) for name in manifest.outputs):
-        raise ParityError("the model answers otherwise once the new manifest is in it; nothing was written")
+        raise ParityError("the model's outputs change with the new manifest; nothing was written")
     write_artifact(artifact.folder, finished, files)
 
 
 def show(made: Reference) -> None:
-    """Print what was written."""
+    """Print the new reference."""
     table = Table("of", "quantity", "bins", "mean", title=f"{made.pictures:,} pictures: {made.dataset}")
     for d in made.distributions:
         table.add_row(d.transform or "the model", d.quantity, str(len(d.shares)), f"{d.mean:.4f}")

@@ -1,4 +1,4 @@
-"""Export a run to TorchScript: ``python -m export.torchscript RUN``. What it writes runs wherever libtorch does."""
+"""Export a run to TorchScript, which libtorch runs: ``python -m export.torchscript RUN``."""
 
 import io
 import warnings
@@ -18,7 +18,7 @@ from export.parity import Model
 
 
 class TorchScriptRuntime:
-    """Traced and frozen by `torch.jit`, which torch keeps but no longer extends."""
+    """TorchScript, traced and frozen by `torch.jit`, which PyTorch has deprecated."""
 
     name: RuntimeName = "torchscript"
     title = "TorchScript"
@@ -27,7 +27,7 @@ class TorchScriptRuntime:
     versions: Mapping[str, str] = MappingProxyType({"torch": torch.__version__})
 
     def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
-        """The content of ``model.pt``."""
+        """Return the content of ``model.pt``."""
         content = io.BytesIO()
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.filterwarnings("ignore", message=".*torch.jit")
@@ -36,7 +36,7 @@ class TorchScriptRuntime:
         return strip_traces(content)
 
     def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
-        """Run ``content`` on the CPU."""
+        """Load ``content`` to run on the CPU."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit")
             script = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ class TorchScriptRuntime:
 
 
 def strip_traces(archive: io.BytesIO) -> bytes:
-    """``archive`` without the source positions, with their paths of this machine, that torch keeps for its errors."""
+    """Remove torch's source positions from ``archive``, because they contain paths of this machine."""
     stripped = io.BytesIO()
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(stripped, "w") as new:
         for entry in old.infolist():

@@ -1,7 +1,7 @@
-"""A Triton model repository around an artifact: ``NAME/config.pbtxt`` and ``NAME/labels.txt`` beside ``NAME/VERSION/``.
+"""The files of a Triton model repository: ``NAME/config.pbtxt`` and ``NAME/labels.txt`` beside ``NAME/VERSION/``.
 
-Triton serves the highest version; one ``config.pbtxt`` describes all versions of a name. It reads nothing else of an
-artifact's folder, so that the repository can be served by this project's service too.
+Triton serves the highest version; one ``config.pbtxt`` describes all versions of a model. It ignores the other files of
+an artifact, so this project's service can serve the same repository.
 """
 
 import os
@@ -14,15 +14,15 @@ CONFIG, LABELS = "config.pbtxt", "labels.txt"
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 MAX_BATCH = 64
 QUEUE_DELAY_US = 1000
-"""How long Triton waits for a batch to fill."""
+"""Time that Triton waits for a batch to fill."""
 QUEUE_SIZE = 1024
 
 
 def write_repository(folder: Path, manifest: Manifest, *, force: bool) -> None:
-    """Write what Triton needs beside the version ``folder``; before the version itself, which makes it count.
+    """Write Triton's files beside the version ``folder``. This comes first, because the version activates them.
 
     Raises:
-        ArtifactError: another model is described there and is not to be replaced, or it cannot be written.
+        ArtifactError: they describe another model and ``force`` is not set, or they cannot be written.
     """
     contents = {CONFIG: config(folder.parent.name, manifest), LABELS: "".join(f"{c}\n" for c in manifest.classes)}
     try:
@@ -31,7 +31,7 @@ def write_repository(folder: Path, manifest: Manifest, *, force: bool) -> None:
             file = folder.parent / name
             if file.exists() and file.read_bytes() != content.encode() and not force:
                 raise ArtifactError(
-                    f"{file} describes another model, and all versions of a name share it; choose another --name, "
+                    f"{file} describes another model, and all versions share it; choose another --name, "
                     "or replace it with --force"
                 )
         for name, content in contents.items():
@@ -46,7 +46,7 @@ def write_repository(folder: Path, manifest: Manifest, *, force: bool) -> None:
 
 
 def config(name: str, manifest: Manifest) -> str:
-    """The content of ``config.pbtxt``: shapes without the batch axis, as Triton wants them."""
+    """Return the content of ``config.pbtxt``; Triton's shapes have no batch axis."""
     outputs = []
     for tensor in manifest.answers().values():
         labels = f' label_filename: "{LABELS}"' if tensor.name == manifest.probabilities else ""
@@ -72,5 +72,5 @@ def config(name: str, manifest: Manifest) -> str:
 
 
 def described(tensor: Tensor, more: str = "") -> str:
-    """An input or output, in protobuf's text format."""
+    """Return an input or output in protobuf's text format."""
     return f'{{ name: "{tensor.name}" data_type: {TYPES[tensor.type]} dims: {list(tensor.shape)}{more} }}'

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from imaging.bmp import open_bmp
-from imaging.cost import Cost
 from imaging.fast_codecs import PlainImage, decode_plain, open_plain
-from imaging.formats import identify
-from imaging.jpeg import open_jpeg
-from imaging.limits import MAX_PIXELS, MAX_SIDE, Limits, check, examine, plain_cost
-from imaging.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow
-from imaging.png import open_png
-from imaging.stored import StoredImage, reporting_damage
-from imaging.tiff import open_tiff
+from imaging.formats.bmp import open_bmp
+from imaging.formats.jpeg import open_jpeg
+from imaging.formats.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow
+from imaging.formats.png import open_png
+from imaging.formats.signatures import identify
+from imaging.formats.stored_image import StoredImage, reporting_damage
+from imaging.formats.tiff import open_tiff
+from imaging.limits.cost import Cost
+from imaging.limits.limits import MAX_PIXELS, MAX_SIDE, Limits, check, examine, plain_cost
 
 OPENERS: dict[str, Callable[[bytes], StoredImage]] = {
     "PNG": open_png,
@@ -86,11 +86,12 @@ def decode(opened: OpenedImage) -> Image.Image:
     Raises:
         DamagedImageError: the pixels are damaged or cut short.
         UnsupportedImageError: they are of a kind that has no agreed meaning.
+        ImageTooLargeError: they need more memory than this process may take.
     """
-    if isinstance(opened, PlainImage):
-        pixels = decode_plain(opened)
-        if pixels is not None:
-            return Image.fromarray(pixels)
-        opened = open_stored(opened.data, opened.format)  # which may know a way, and tells what is wrong
     with reporting_damage(opened.format):
+        if isinstance(opened, PlainImage):
+            pixels = decode_plain(opened)
+            if pixels is not None:
+                return Image.fromarray(pixels)
+            opened = open_stored(opened.data, opened.format)  # which may know a way, and tells what is wrong
         return opened.load()

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PNG = b"\x89PNG\r\n\x1a\n"
+from imaging.formats.jpeg_segments import FRAME, Marker, segments
+from imaging.formats.png import CHUNK, SIGNATURE
+
 PNG_START = struct.Struct(">8sI4sIIBBBBB4x")
 """Signature and header chunk: ..., width, height, depth, colour, compression, filter, interlacing, checksum."""
-PNG_CHUNK = struct.Struct(">I4s")
 PNG_CHANNELS = {(8, 0): 1, (8, 2): 3}
 """By depth and type of colour."""
 HARMLESS = {b"IDAT", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"tIME", b"bKGD"}
@@ -36,12 +37,8 @@ SMALL = 4096
 
 JPEG = b"\xff\xd8\xff\xe0"
 JPEG_END = b"\xff\xd9"
-JPEG_SEGMENT = struct.Struct(">BBH")
-JPEG_FRAME = struct.Struct(">BHHB")
-"""Precision, height, width, components."""
 FRAMES = {0xC0, 0xC1, 0xC2}
 PROGRESSIVE = 0xC2
-SCAN = 0xDA
 TABLES = {0xC4, 0xDB, 0xDD, 0xE0, 0xFE}
 """Huffman and quantisation tables, restart interval, JFIF, comment."""
 JPEG_CHANNELS = {1, 3}
@@ -72,11 +69,11 @@ class PlainImage(NamedTuple):
 def open_plain(data: bytes) -> PlainImage | None:
     """The header of ``data`` if it is a plain picture; its pixels are not decoded."""
     try:
-        if data.startswith(PNG):
+        if data.startswith(SIGNATURE):
             return open_plain_png(data)
         if data.startswith(JPEG) and data.endswith(JPEG_END):
             return open_plain_jpeg(data)
-    except struct.error:  # it ends in the middle
+    except (struct.error, IndexError):  # it ends in the middle
         return None
     return None
 
@@ -89,7 +86,7 @@ def open_plain_png(data: bytes) -> PlainImage | None:
         return None
     position = PNG_START.size
     for _ in range(MAX_CHUNKS):
-        length, kind = PNG_CHUNK.unpack_from(data, position)
+        length, kind = CHUNK.unpack_from(data, position)
         position += length + 12
         if kind == b"IEND":
             return PlainImage("PNG", width, height, channels, data) if position <= len(data) else None
@@ -101,26 +98,21 @@ def open_plain_png(data: bytes) -> PlainImage | None:
 def open_plain_jpeg(data: bytes) -> PlainImage | None:
     """See `open_plain`."""
     found, position = None, 2
-    while position < MAX_HEADER:
-        start, marker, length = JPEG_SEGMENT.unpack_from(data, position)
-        if start != 0xFF:
+    for marker, start, content, end in segments(data):
+        if start != position or start > MAX_HEADER:
             return None
-        if marker == SCAN:
-            return found if found is None or interleaved(data, position, found) else found._replace(one_pass=False)
+        if marker == Marker.SOS:
+            # Where not all components come in the first scan, others follow.
+            return found and (found if data[content] == found.channels else found._replace(one_pass=False))
         if marker in FRAMES and found is None:
-            depth, height, width, channels = JPEG_FRAME.unpack_from(data, position + JPEG_SEGMENT.size)
+            depth, height, width, channels = FRAME.unpack_from(data, content)
             if depth != 8 or channels not in JPEG_CHANNELS or not width or not height:
                 return None
             found = PlainImage("JPEG", width, height, channels, data, one_pass=marker != PROGRESSIVE)
         elif marker not in TABLES:
             return None
-        position += 2 + length
+        position = end
     return None
-
-
-def interleaved(data: bytes, position: int, found: PlainImage) -> bool:
-    """Whether the scan at ``position`` has all components, so that no other scan follows."""
-    return data[position + JPEG_SEGMENT.size] == found.channels
 
 
 def decode_plain(opened: PlainImage) -> NDArray[np.uint8] | None:
@@ -168,7 +160,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 def png_beginning(width: int, height: int, channels: int) -> bytes:
     """Signature and header."""
     colour = {1: 0, 3: 2}[channels]
-    return PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+    return SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
 
 
 def chunk(kind: bytes, content: bytes | bytearray) -> bytes:

@@ -8,8 +8,8 @@ from PIL import Image
 
 from imaging.decoding import OpenedImage, decode
 from imaging.fast_codecs import PlainImage, decode_plain
+from imaging.formats.stored_image import reporting_damage
 from imaging.modes import as_channels, as_mode, over_background
-from imaging.stored import reporting_damage
 
 
 class InputSpec(Protocol):
@@ -48,14 +48,15 @@ def preprocess(opened: OpenedImage, spec: InputSpec) -> Picture:
     Raises:
         DamagedImageError: the pixels are damaged or cut short.
         UnsupportedImageError: they are of a kind that has no agreed meaning.
+        ImageTooLargeError: they need more memory than this process may take.
     """
     shape = spec.height, spec.width, spec.channels
-    if isinstance(opened, PlainImage) and (opened.height, opened.width, opened.channels) == shape:
-        levels = decode_plain(opened)
-        if levels is not None:
-            return Picture(levels.reshape(shape), opened.width, opened.height)
-    image = decode(opened)
     with reporting_damage(opened.format):
+        if isinstance(opened, PlainImage) and (opened.height, opened.width, opened.channels) == shape:
+            levels = decode_plain(opened)
+            if levels is not None:
+                return Picture(levels.reshape(shape), opened.width, opened.height)
+        image = decode(opened)
         return Picture(np.asarray(fit(image, spec)).reshape(shape), image.width, image.height)
 
 

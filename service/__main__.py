@@ -1,5 +1,6 @@
 """The command line, as ``stn-serve`` or ``python -m service``: serve models, ask a service, make an API key."""
 
+import io
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ COMMANDS: Final = """{program} [serve] [FLAGS]    serve models; the flags are be
 
 def main() -> int:
     """Run a command. Each imports its own modules, so that the client needs no runtime."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that the encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     command, rest = sys.argv[1:2], sys.argv[2:]
     if command == ["client"]:
         from service.client.command import main as predict

@@ -32,7 +32,6 @@ from service.middleware.errors import ErrorMiddleware
 from service.middleware.rate_limit import RateLimiter, RateLimitMiddleware
 from service.middleware.request_id import RequestIdMiddleware
 from service.middleware.security_headers import SecurityHeadersMiddleware
-from service.redaction import Redactor
 from service.settings import Settings, load_settings
 from service.state import Parts, ServiceState, Worker
 
@@ -114,7 +113,7 @@ def create_state(
 ) -> ServiceState:
     """Create the state of an application; see `create_app`."""
     policy = AccessPolicy(settings)
-    redactor = Redactor(policy.is_key)
+    redactor = policy.redactor()
     recorder = Recorder() if models is None else models.recorder
     log_writer = log_writer or LogWriter(as_json=settings.log_format == "json")
     return ServiceState(

@@ -10,7 +10,6 @@ from service.errors import StartError
 from service.inference.registry import Models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
-from service.redaction import Redactor
 from service.repository.repository import initial_statuses
 from service.server.listening import listen, url_of
 from service.server.server import Server
@@ -22,8 +21,9 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop. An error at the start becomes one line and exit code 1."""
     try:
         settings = load_settings(arguments)
-        redactor = Redactor(AccessPolicy(settings).is_key)
-        app = create_app(settings, log_writer=configure_logs(settings, redactor))
+        redactor = AccessPolicy(settings).redactor()
+        log_writer = configure_logs(settings, redactor)
+        app = create_app(settings, log_writer=log_writer)
         models = get_state(app).load()
         listener = listen(settings)
         line = announcement(settings, models, listener)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         if settings.workers > 1:
             present = initial_statuses(models)
             del app, models  # each worker loads its own; these only prove that they load
-            return Supervisor(settings, listener, announce, present).run()
+            return Supervisor(settings, listener, announce, present, log_writer).run()
         server = Server(app, announce)
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer to its user

@@ -1,4 +1,4 @@
-"""Writes docs/operate/configuration.md from the settings: ``python -m service.configuration``."""
+"""docs/operate/configuration.md, written from the settings: ``python -m service.configuration``."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,12 @@ from service.settings import PREFIX, PROGRAM, Settings
 
 HEAD = f"""# Configuration
 
-Every setting of the service is an environment variable and a flag of `{PROGRAM}`; where both are given, the flag wins.
-An unknown `{PREFIX}` variable or a wrong value keeps the service from starting, with one line that names it.
-Settings are read once, at the start.
+Every setting of the service is an environment variable and a flag of `{PROGRAM}`. If both are given, the flag wins.
+Settings are read once, at the start. An unknown `{PREFIX}` variable or a wrong value keeps the service from starting,
+and one line names it.
 
-This page is written from `service/settings.py` by `python -m service.configuration`, and a test holds it to that.
+This page is generated from `service/settings.py` by `python -m service.configuration`. A test checks that it is up
+to date.
 
 | variable | flag | default | takes | meaning |
 |---|---|---|---|---|
@@ -37,19 +38,19 @@ UNITS = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
 
 
 def render() -> str:
-    """Render the page."""
+    """The page."""
     schema = Settings.model_json_schema()
     return HEAD + "".join(row(name, field, schema) for name, field in schema["properties"].items())
 
 
-def row(name: str, field: Schema, schema: Schema) -> str:
-    """Render the row of a setting."""
-    cells = [f"`{PREFIX}{name.upper()}`", f"`--{name.replace('_', '-')}`", default(name, field), takes(field, schema)]
+def row(name: str, field: Schema, whole: Schema) -> str:
+    """A setting's line of the table."""
+    cells = [f"`{PREFIX}{name.upper()}`", f"`--{name.replace('_', '-')}`", default(name, field), takes(field, whole)]
     return f"| {' | '.join([*cells, field['description'].replace('|', '/')])} |\n"
 
 
 def default(name: str, field: Schema) -> str:
-    """Format the default of a setting."""
+    """What holds when nothing is said."""
     value = field.get("default")
     if value in (None, "", [], {}):
         return "must be given" if "default" not in field else "none"
@@ -61,16 +62,16 @@ def default(name: str, field: Schema) -> str:
     return f"`{value}`"
 
 
-def takes(field: Schema, schema: Schema) -> str:
-    """Describe the allowed values."""
+def takes(field: Schema, whole: Schema) -> str:
+    """The values that are allowed, in words."""
     if "$ref" in field:
-        field = schema["$defs"][field["$ref"].rpartition("/")[2]]
+        field = whole["$defs"][field["$ref"].rpartition("/")[2]]
     if "anyOf" in field:
-        return " or ".join(takes(choice, schema) for choice in field["anyOf"] if choice != {"type": "null"})
+        return " or ".join(takes(choice, whole) for choice in field["anyOf"] if choice != {"type": "null"})
     if "enum" in field or "const" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     if field["type"] == "array":
-        return f"JSON list of {takes(field['items'], schema)}"
+        return f"JSON list of {takes(field['items'], whole)}"
     if field["type"] == "object":
         return "JSON object"
     words = [FORMATS.get(field.get("format", ""), KINDS[field["type"]])]

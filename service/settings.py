@@ -1,4 +1,4 @@
-"""Settings from ``STN_*`` in the environment and from flags of ``python -m service``, which take precedence."""
+"""Settings: from ``STN_*`` in the environment or the same-named flags of ``python -m service``, which win."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -31,92 +31,94 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     models: Path = Field(Path("models"), description="folder of the models, laid out as NAME/VERSION")
     load: References = Field(
-        "", description="models to serve from the start, NAME or NAME/VERSION separated by commas; empty: all"
+        "",
+        description="models to load at the start, as NAME or NAME/VERSION, separated by commas; empty: all in the "
+        "folder",
     )
     versions: str = Field(
         "all",
         pattern=r"^(all|latest(:[1-9][0-9]{0,2})?)$",
-        description="versions of each model that are served: all, latest, or as many as in latest:2",
+        description="versions of each model to serve: all, latest, or for example latest:2",
     )
     default: References = Field(
         "",
-        description="default versions, for example digits/2,signs; the first entry is also the default model; other "
-        "models default to their highest version, and the default model is the first by name",
+        description="default versions, for example digits/2,signs; the first entry is also the default model; empty:"
+        " the highest version of each model, and the first model by name",
     )
-    poll_s: int = Field(0, ge=0, description="seconds between checks of the models folder for changes; 0: never")
+    poll_s: int = Field(0, ge=0, description="seconds between scans of the models folder; 0: never")
     load_timeout_s: Count = Field(300, description="seconds that loading a model may take while the service runs")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="device of the models; auto uses a GPU if there is one, cuda requires one"
+        "auto", description="where models run; auto uses a GPU if there is one, cuda refuses to start without one"
     )
     ui: bool = Field(True, description="serve the page at /")
     cuda_graphs: bool = Field(False, description="replay CUDA graphs on a GPU (ONNX); not measured yet")
-    workers: Count = Field(1, description="worker processes, each with its own models and queues")
+    workers: Count = Field(1, description="processes that serve requests, each with its own models and queues")
     torchscript: bool = Field(
-        False, description="serve TorchScript models too; such a file can run arbitrary code, so trust its author"
+        False, description="serve TorchScript models too; such a file is a program, so trust its author"
     )
-    threads: int = Field(0, ge=0, description="CPU threads of one inference; 0: the default of the runtime")
+    threads: int = Field(0, ge=0, description="CPU threads of one inference; 0: the runtime decides")
     decode_threads: int = Field(0, ge=0, description="threads that decode pictures; 0: one for each core")
     decode_processes: int = Field(
         2,
         ge=0,
-        description="processes that decode costly pictures, killed at the deadline; they start at their first use; 0: "
-        "decode in threads only",
+        description="processes that decode expensive pictures and are killed at the deadline; they start when first "
+        "needed; 0: decode in threads only",
     )
-    max_batch: Count = Field(64, description="maximum number of pictures in one inference")
-    max_queue: Count = Field(
-        1024, description="maximum number of pictures in flight for one model; further ones get 429"
-    )
+    max_batch: Count = Field(64, description="most pictures in one inference")
+    max_queue: Count = Field(1024, description="most pictures in flight for one model; more are rejected with 429")
     max_queue_bytes: Count = Field(
-        256 * 2**20, description="maximum bytes of pictures in flight for one model; further ones get 429"
+        256 * 2**20, description="most bytes of pictures in flight for one model; more are rejected with 429"
     )
     timeout_ms: Count = Field(
         10_000,
-        description="longest time from the arrival of a picture to its result, else 504; X-Timeout-Ms shortens it",
+        description="milliseconds from a picture's arrival to its answer, otherwise 504; X-Timeout-Ms shortens it",
     )
-    request_timeout_s: Count = Field(60, description="seconds that a request may take to arrive completely, else 408")
-    inference_timeout_s: Count = Field(30, description="seconds after which a running inference is given up")
+    request_timeout_s: Count = Field(60, description="seconds that a request may take to arrive, otherwise 408")
+    inference_timeout_s: Count = Field(30, description="seconds after which an inference is given up")
     max_bytes: Count = Field(10 * 2**20, description="largest picture and largest body of POST /predict, in bytes")
     max_json_bytes: Count = Field(
-        2**20, description="maximum bytes of JSON in a body besides pictures in base64; send tensors as binary data"
+        2**20, description="most bytes of JSON in a body, not counting pictures in base64; send tensors as binary data"
     )
     max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
     max_side: Count = Field(16_384, description="longest side of a picture, in pixels")
-    max_pictures: Count = Field(256, description="maximum number of pictures in one POST /predict/batch")
+    max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
-    header_timeout_s: Count = Field(10, description="seconds that the head of a request may take to arrive, else 408")
+    header_timeout_s: Count = Field(
+        10, description="seconds that the head of a request may take to arrive, otherwise 408"
+    )
     api_keys: str = Field(
-        "", description="API keys, NAME:HASH,... from `python -m service key NAME`; empty: no key is required"
+        "", description="API keys as NAME:HASH,... from `python -m service key NAME`; empty: anyone may use the service"
     )
-    api_keys_file: str = Field("", description="the same from a file, one NAME:HASH a line")
+    api_keys_file: str = Field("", description="API keys from a file, one NAME:HASH a line")
     admin_keys: str = Field(
-        "", description="API keys that may load and unload models, in the same form; empty: these routes are closed"
+        "", description="keys that may also load and unload models, in the same form; empty: these routes are closed"
     )
-    admin_keys_file: str = Field("", description="the same from a file, one NAME:HASH a line")
-    metrics_need_key: bool = Field(False, description="require a key for /metrics too, if there are keys")
+    admin_keys_file: str = Field("", description="admin keys from a file, one NAME:HASH a line")
+    metrics_need_key: bool = Field(False, description="require a key at /metrics too, if there are API keys")
     rate_limit: str = Field(
         "",
-        description="request rate of a key, or without keys of an address, in each process, for example 100/second or "
-        "10/second;1000/hour; further requests get 429; empty: unlimited",
+        description="requests that each key, or without keys each address, may send to each process, like 100/second"
+        " or 10/second;1000/hour; more are rejected with 429; empty: no limit",
     )
     cors_origins: str = Field(
-        "", description="origins of web pages that may use the service: https://a.example,... or *; empty: none"
+        "", description="origins whose web pages may use the service: https://a.example,... or *; empty: none"
     )
     drift_window: int = Field(
         1000,
         ge=0,
-        description="last pictures of a model from which drift is computed, in each worker; 0: off",
+        description="latest pictures of a model that drift is computed from, in each worker; 0: no drift detection",
     )
     keep_alive_s: Count = Field(
-        75, description="seconds that a connection may be idle; longer than a proxy in front keeps it"
+        75, description="seconds that a connection may be idle; must be longer than a proxy in front keeps it"
     )
     root_path: str = Field(
         "",
         pattern=r"^(/[A-Za-z0-9_.~-]+)*$",
-        description="path prefix at which a proxy offers the service, like /ml; the proxy strips it",
+        description="path at which a proxy offers the service, like /ml; the proxy strips it",
     )
     forwarded_allow_ips: str = Field(
         "",
@@ -124,26 +126,31 @@ class Settings(BaseSettings):
         "separated by commas, or *; empty: none",
     )
     fast_path: bool = Field(
-        True, description="answer POST /predict and /predict/batch without ASGI; off is slower and answers the same"
+        True,
+        description="answer POST /predict and /predict/batch without ASGI; off is slower and gives the same answers",
     )
     busy_poll_us: int = Field(
         0,
         ge=0,
         le=10_000,
-        description="microseconds of busy polling after a response, which lowers the latency of a single client at the "
-        "cost of processor time; 0: off",
+        description="microseconds of busy polling after an answer to a single client; it lowers latency and costs "
+        "idle CPU; 0: none",
     )
-    shutdown_timeout_s: Count = Field(30, description="seconds that requests in flight may take when the service stops")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="minimum level of log lines")
+    shutdown_timeout_s: Count = Field(
+        30, description="seconds that requests in flight have to finish when the service stops"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
     access_log: Literal["all", "refused", "none"] = Field(
-        "all", description="requests with a line in the log; refused: those with status 400 and above"
+        "all", description="requests that get a log line; refused are those with status 400 and above"
     )
-    traces: bool = Field(False, description="send traces to the OpenTelemetry collector at OTEL_EXPORTER_OTLP_ENDPOINT")
-    log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for a terminal")
+    traces: bool = Field(
+        False, description="send traces to the OpenTelemetry collector that OTEL_EXPORTER_OTLP_ENDPOINT names"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
 
     @property
     def admin(self) -> bool:
-        """Whether there are keys that may load and unload models."""
+        """Whether there is anybody who may load and unload models."""
         return bool(self.admin_keys or self.admin_keys_file)
 
 
@@ -152,7 +159,7 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
 
     Raises:
         SettingsError: a setting is unknown or wrong; the message is one line and names it.
-        SystemExit: ``--help`` was given.
+        SystemExit: ``--help`` was asked for.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)

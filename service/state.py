@@ -27,7 +27,7 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.middleware.tracing import Tracer
 
-NOT_STARTED = "the lifespan of the application has not run, so no model is loaded; see docs/embedding.md"
+NOT_STARTED = "the lifespan of the application has not run, so no model is loaded; see docs/use/embedding.md"
 
 log = structlog.get_logger(__name__)
 

@@ -184,7 +184,7 @@ def test_the_index_lists_every_page() -> None:
     assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index} <= listed
 
 
-FOLDERS = ("docs", "training", "export", "service", "tests", "benchmarks", "deploy")
+FOLDERS = ("docs", "imaging", "training", "export", "service", "tests", "benchmarks", "deploy")
 NAMED = re.compile(rf"(?<!\./)\b(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:md|py|yml|js|json)\b")
 TEXTS = [
     file
@@ -205,6 +205,16 @@ def test_every_file_that_a_text_names_exists() -> None:
     assert not missing
 
 
+MODULE = re.compile(r"`(?:[\w/]+/)?(\w+\.(?:py|js))`")
+MODULES = {file.name for folder in FOLDERS for kind in ("py", "js") for file in (ROOT / folder).rglob(f"*.{kind}")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text() if page.name != "CHANGELOG.md" else ""
+    assert set(MODULE.findall(text)) <= MODULES
+
+
 IMPORT = re.compile(r"^ *from ((?:training|export|service)[\w.]*) import (.+)$", re.MULTILINE)
 IMPORTS = sorted({found for page in PAGES for found in IMPORT.findall(page.read_text())})
 
@@ -215,7 +225,7 @@ def test_what_a_program_on_a_page_imports_exists(module: str, names: str) -> Non
     assert all(hasattr(found, name) for name in names.split(", "))
 
 
-EMBEDDING = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "embedding.md").read_text(), re.DOTALL)
+EMBEDDING = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "use" / "embedding.md").read_text(), re.DOTALL)
 
 
 def test_the_engine_answers_in_the_ten_lines_that_are_shown() -> None:

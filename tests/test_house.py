@@ -116,6 +116,17 @@ CONTRACT = {
     "export.manifest",
     "export.modelfile",
 }
+MATRIX = {
+    "workers": {"server", "middleware", "repository", "inference", "metrics"},
+    "server": {"api", "middleware", "inference", "metrics"},
+    "api": {"middleware", "repository", "inference", "metrics"},
+    "middleware": {"metrics"},
+    "repository": {"inference"},
+    "inference": {"metrics", "repository.version_policy"},
+    "metrics": set(),
+    "client": set(),
+}
+"""The folders of the service, and for each the folders, or the single modules, that it may import."""
 HEAVY = {"torch", "torchvision", "lightning", "matplotlib", "onnx", "onnxruntime"}
 
 

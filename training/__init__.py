@@ -1,4 +1,4 @@
-"""Spatial transformer classifiers: transformers, data, recipes and the loop that trains them.
+"""Train spatial transformer classifiers.
 
     from pathlib import Path
     from training import evaluate, find_recipe, train
@@ -7,7 +7,7 @@
     run = train(recipe, Path("runs/first"), data_root=Path("data"))
     print(f"{evaluate(run).accuracy:.1%}")
 
-`SpatialTransformer` is the layer alone, for networks of one's own; docs/use/training.md has an example.
+`SpatialTransformer` is the layer alone, for use in other networks; docs/use/training.md has an example.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ PLACES = {
     "find_recipe": "api",
     "train": "api",
 }
-"""Modules of the names above; each is imported when a name of it is first asked for, since torch takes seconds."""
+"""The module of each name above. It is imported at the first access, because importing torch takes seconds."""
 
 
 def __getattr__(name: str) -> Any:

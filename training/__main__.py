@@ -14,14 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.errors import DataError, RecipeError, RunError, TrainingError
-from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run
+from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run, begin_run
 from training.recipes.catalogue import RECIPES, find_recipe
 from training.recipes.recipe import change_recipe
-from training.reports.wording import accuracy_text, before_and_after, boxes_text
 from training.terminal import escape_unprintable
 
 SHOWN_CLASSES = 60
-"""Classes whose numbers of pictures are printed; of more, only their sum is."""
+"""Number of classes whose pictures are counted in the printed table; of further ones only the sum is printed."""
 
 app = typer.Typer(
     name="python -m training",
@@ -35,20 +34,20 @@ app = typer.Typer(
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the data sets, as torchvision lays them out (what is missing is downloaded); for my-images, "
-        "that of the pictures.  [default: where the run was begun with, or data]"
+        help="Folder of the data sets, in torchvision's layout (missing ones are downloaded); for my-images, that of "
+        "the pictures.  [default: that of the run, or data]"
     ),
 ]
 
 
 def model_name(name: str | None) -> str | None:
-    """See early that a model can be called so.
+    """Check the name of a model before training.
 
     Raises:
-        RunError: it cannot.
+        RunError: it is not a valid name.
     """
     if name is not None and not MODEL_NAME.fullmatch(name):
-        raise RunError(f"{name!r} cannot name a model; use letters, digits, '.', '_' and '-', 64 at most")
+        raise RunError(f"{name!r} is not a valid model name; use at most 64 letters, digits, '.', '_' and '-'")
     return name
 
 
@@ -61,17 +60,19 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same run.  [default: 0]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder to make.  [default: runs/RECIPE-TIME]")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run as it was begun.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="Train on so many GPUs, or processes on the CPU.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="The new run folder.  [default: runs/RECIPE-TIME]")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run with its settings.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Number of GPUs, or of processes on the CPU.")] = 1,
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", callback=model_name, help="Export it to models/NAME.  [default for my-images: my-images]"
+            metavar="NAME",
+            callback=model_name,
+            help="Export the model to models/NAME.  [default for my-images: my-images]",
         ),
     ] = None,
 ) -> None:
-    """Train RECIPE, evaluate it on its test set, export it where it has a name, and draw what it learned.
+    """Train RECIPE, evaluate it on its test set, export it if a model name is given, and write a report.
 
     Examples:
 
@@ -85,24 +86,24 @@ def run(
     """
     if resume is not None:
         if changes or any(option is not None for option in (epochs, seed, out)):
-            raise RunError("--resume continues a run as it was begun; leave out --epochs, --set, --seed and --out")
+            raise RunError("--resume continues a run with its settings; leave out --epochs, --set, --seed and --out")
         current = Run(resume)
         if recipe not in (None, current.info().recipe.name):
             raise RunError(f"{resume} is a run of {current.info().recipe.name}, not of {recipe}")
     else:
         if recipe is None:
-            raise RecipeError(f"name a recipe; there are: {', '.join(RECIPES)}")
+            raise RecipeError(f"name a recipe; the recipes are: {', '.join(RECIPES)}")
         all_changes = (changes or []) + ([f"epochs={epochs}"] if epochs is not None else [])
         current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model)
+    from training.evaluation.evaluation import evaluate
     from training.fitting.trainer import fit
-    from training.reports.evaluation import evaluate
     from training.reports.report import write_report
 
     typer.echo(f"run folder: {current.folder}")
     show_split(current)
     root = current.data_root(data_root)
     if finished := current.finished():
-        typer.echo("it was trained and evaluated before; it is evaluated again")
+        typer.echo("this run is finished; it is evaluated again")
     else:
         try:
             fit(current, root, devices=devices)
@@ -114,7 +115,7 @@ def run(
     info = current.info()
     name = model or info.model or (info.recipe.name if info.recipe.dataset == "folder" else None)
     if finished and name and not model:
-        typer.echo(f"not exported again; for another version add: --model {name}")
+        typer.echo(f"not exported again; to export another version, add: --model {name}")
     try:
         if name and not (finished and not model):
             export(current, name)
@@ -124,7 +125,7 @@ def run(
 
 @app.command()
 def recipes() -> None:
-    """List the recipes, a line each."""
+    """List the recipes, one per line."""
     for recipe in RECIPES.values():
         typer.echo(f"{recipe.name:25} {recipe.summary}")
 
@@ -134,10 +135,10 @@ def summary(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe.")],
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
     classes: Annotated[
-        int | None, typer.Option(min=2, help="To tell apart.  [default: the data set's; 10 for my-images]")
+        int | None, typer.Option(min=2, help="Number of classes.  [default: the data set's; 10 for my-images]")
     ] = None,
 ) -> None:
-    """Print RECIPE's network: layers, shapes of what they make of one picture, parameters and operations.
+    """Print the layers of RECIPE's network with output shapes, parameters and operations per picture.
 
     Example:
 
@@ -162,8 +163,8 @@ def summary(
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = None
 ) -> None:
-    """Measure RUN's best checkpoint on the test set, and write its report again."""
-    from training.reports.evaluation import evaluate as evaluate_run
+    """Evaluate RUN's best checkpoint on the test set, and write its report again."""
+    from training.evaluation.evaluation import evaluate as evaluate_run
     from training.reports.report import write_report
 
     current = Run(run)
@@ -177,7 +178,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="The folder of a run, or of a study.")],
     data_root: DataRoot = None,
 ) -> None:
-    """Write a report with pictures: RUN/report.md, or the table of STUDY and the reports of all its runs.
+    """Write a report with figures: RUN/report.md, or the table of STUDY and the reports of all its runs.
 
     Examples:
 
@@ -185,7 +186,7 @@ def report(
 
       python -m training report runs/distorted-mnist
     """
-    from training.reports.comparison import write_table
+    from training.evaluation.comparison import write_table
     from training.reports.report import write_report
     from training.reports.study import finished_runs, is_study
 
@@ -204,11 +205,11 @@ def study(
         str, typer.Argument(help="distorted-mnist (the paper's table), convolutions, normalisation or moved-digits.")
     ],
     only: Annotated[list[str] | None, typer.Option(metavar="RECIPE", help="Only this recipe; may be repeated.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each recipe.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Number of runs of each recipe.")] = 1,
     data_root: DataRoot = None,
-    out: Annotated[Path | None, typer.Option(help="Its folder; its name must be NAME.  [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder with the name NAME.  [default: runs/NAME]")] = None,
 ) -> None:
-    """Train every recipe of a study and write one table; call it again to go on after an interruption.
+    """Train every recipe of a study and write one table. To continue after an interruption, run it again.
 
     Examples:
 
@@ -216,13 +217,13 @@ def study(
 
       python -m training study distorted-mnist --only mnist-r-affine --only mnist-rts-affine
     """
-    from training.reports.comparison import write_table
+    from training.evaluation.comparison import write_table
     from training.reports.study import cells, root_of, work
 
     folder = out or Path("runs") / name
     todo = cells(name, folder, seeds, only or [])
     if folder.name != name:
-        raise RunError(f"{folder} is not called {name}, so it would not be known as that study; choose another --out")
+        raise RunError(f"the name of {folder} is not {name}, so it would not be recognised; choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -233,9 +234,7 @@ def study(
 
 
 def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path, model: str | None) -> Run:
-    """Make the folder of a new run."""
-    from training.fitting.begin import begin_run
-
+    """Create the folder of a new run."""
     chosen = parse_changes(changes)
     recipe = change_recipe(find_recipe(name), chosen)
     folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -243,10 +242,10 @@ def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root:
 
 
 def parse_changes(pairs: list[str]) -> dict[str, object]:
-    """``["epochs=3", "canvas=[28, 28]"]`` as fields of a recipe: values are JSON, or else text.
+    """Parse fields of a recipe such as ``["epochs=3", "canvas=[28, 28]"]``. Values are JSON, or else text.
 
     Raises:
-        RecipeError: a pair without ``=``.
+        RecipeError: a pair has no ``=``.
     """
     changes: dict[str, object] = {}
     for pair in pairs:
@@ -261,7 +260,7 @@ def parse_changes(pairs: list[str]) -> dict[str, object]:
 
 
 def show_split(run: Run) -> None:
-    """Print how many pictures of each class a folder has, and the sizes that were chosen for them."""
+    """Print the number of pictures of each class in a folder, and the sizes chosen for them."""
     from training.data.folders import PARTS, counts, read_split
 
     if not run.split_file.exists():
@@ -277,14 +276,14 @@ def show_split(run: Run) -> None:
         table.add_row(f"all {len(found):,} classes", *every)
     Console().print(table)
     height, width = recipe.canvas
-    typer.echo(f"pictures are brought to {width}x{height}, {len(recipe.mean)} channel(s); {recipe.epochs} epochs")
+    typer.echo(f"pictures are resized to {width}x{height}, {len(recipe.mean)} channel(s); {recipe.epochs} epochs")
 
 
 def export(run: Run, model: str) -> None:
-    """Have ``run`` exported, by the command that a person would give.
+    """Export ``run`` by the command that a user would run.
 
     Raises:
-        RunError: the command failed; it has said why.
+        RunError: the command failed, after printing the reason.
     """
     command = ["-m", "export.onnx", str(run.folder), "--name", model]
     if subprocess.run([sys.executable, *command], check=False).returncode:  # noqa: S603 - our own module
@@ -293,27 +292,16 @@ def export(run: Run, model: str) -> None:
 
 def show(evaluation: Evaluation, run: Run) -> None:
     """Print an evaluation as a table."""
+    from training.reports.facts import evaluation_facts
+
     table = Table("measured", "value", title=escape(str(run.folder)))
-    table.add_row("test accuracy", accuracy_text(evaluation))
-    table.add_row("negative log-likelihood", before_and_after(evaluation, "loss"))
-    table.add_row("calibration error", before_and_after(evaluation, "error"))
-    if evaluation.theta_spread is not None:
-        table.add_row("spread of theta", f"{evaluation.theta_spread:.3f}")
-    table.add_row("validation accuracy", f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}")
-    if (upright := evaluation.uprightness) is not None:
-        table.add_row(
-            "residual rotation", f"{upright.rotation_deg:.1f} degrees, input {upright.input_rotation_deg:.1f}"
-        )
-        table.add_row("stillness", f"{upright.stillness:.3f}, input {upright.input_stillness:.3f}")
-        table.add_row("digits found", f"{upright.box_found:.1%}")
-    if (boxes := evaluation.boxes) is not None:
-        table.add_row("overlap with the object's box", boxes_text(boxes))
-    table.add_row("parameters", f"{run.info().network_parameters:,}")
+    for fact in evaluation_facts(run, evaluation).items():
+        table.add_row(*fact)
     Console().print(table)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; an error its user can mend becomes one line and exit code 1."""
+    """Run the command line. Errors that the user can resolve are printed as one line, with exit code 1."""
     escape_unprintable()
     try:
         app(arguments, standalone_mode=arguments is None)

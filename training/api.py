@@ -1,29 +1,28 @@
-"""Training from Python: what the command line does, as three functions."""
+"""The Python interface to training: find a recipe, train, evaluate."""
 
 from pathlib import Path
 
-from training.fitting.begin import begin_run
-from training.fitting.runs import DATA_ROOT, Evaluation, Run
+from training.evaluation import evaluation
+from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
 from training.fitting.trainer import fit
 from training.recipes import catalogue
 from training.recipes.recipe import Recipe, change_recipe
-from training.reports import evaluation
 
 
 def find_recipe(name: str, **changes: object) -> Recipe:
-    """Return the committed recipe of that name, with fields changed.
+    """Return a recipe by name, with some of its fields changed.
 
     Raises:
-        RecipeError: there is no such recipe or field, or a value is wrong.
+        RecipeError: the recipe or a field does not exist, or a value is wrong.
     """
     return change_recipe(catalogue.find_recipe(name), changes)
 
 
 def train(recipe: Recipe, folder: Path, *, data_root: Path = DATA_ROOT, seed: int = 0, progress: bool = False) -> Run:
-    """Train ``recipe`` on the data under ``data_root``, and return the run in its new ``folder``.
+    """Train ``recipe`` on the data under ``data_root``, and return the run in the new ``folder``.
 
     Raises:
-        TrainingError: the folder is in use, the data set cannot be read, or training went wrong for good.
+        TrainingError: the folder is in use, the data set cannot be read, or training failed.
     """
     run = begin_run(folder, recipe, seed, data_root)
     fit(run, data_root, progress=progress)
@@ -31,7 +30,7 @@ def train(recipe: Recipe, folder: Path, *, data_root: Path = DATA_ROOT, seed: in
 
 
 def evaluate(run: Run) -> Evaluation:
-    """Measure the best epoch of ``run`` on the test set of the data that it was begun with.
+    """Evaluate the best checkpoint of ``run`` on the test set.
 
     Raises:
         TrainingError: the run was not trained, the data set cannot be read, or training diverged.

@@ -1,28 +1,28 @@
-"""Everything that can go wrong in training and has a cure its user can apply.
+"""Errors that a user can resolve. The command line prints them as one line and exits with 1.
 
-TrainingError                 base class: the command line prints it as one line and exits with 1
-├── RecipeError               an unknown recipe or field, a wrong value, a contradiction
+TrainingError                 base class
+├── RecipeError               an unknown recipe or field, a wrong value, or inconsistent fields
 ├── DataError                 a data set is missing, unreadable or too small
-├── RunError                  a run folder is missing, incomplete or in the way
-└── CollapseError             training went wrong for good: the loss is no number, or the transformer left the picture
+├── RunError                  a run folder is missing, incomplete or already in use
+└── CollapseError             training failed: the loss is not finite, or the transformer collapsed
 """
 
 
 class TrainingError(Exception):
-    """Base class; the message says what is wrong and what to do about it."""
+    """Base class. The message says what is wrong and how to resolve it."""
 
 
 class RecipeError(TrainingError):
-    """The recipe asked for does not exist, or its fields contradict each other."""
+    """The recipe does not exist, or its fields are wrong or inconsistent."""
 
 
 class DataError(TrainingError):
-    """The data set cannot be read from where it was looked for."""
+    """The data set is missing, unreadable or too small."""
 
 
 class RunError(TrainingError):
-    """The run folder cannot be used for what was asked."""
+    """The run folder cannot be used for this command."""
 
 
 class CollapseError(TrainingError):
-    """Training went wrong for good; the best checkpoint so far is kept."""
+    """Training failed and cannot recover. The best checkpoint so far is kept."""

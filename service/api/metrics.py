@@ -5,12 +5,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.errors import ErrorRoute
 from service.metrics.collector import Metrics
 
 
 def create_metrics_route(find_metrics: Callable[[], Metrics], **options: Any) -> APIRouter:
     """Create GET /metrics; ``options`` are those of a router."""
-    router = APIRouter(**options)
+    router = APIRouter(route_class=ErrorRoute, **options)
 
     @router.get(
         "/metrics",

@@ -18,7 +18,9 @@ HEAD = re.compile(
 )
 """The head of a file as curl, browsers and HTTP libraries write it. It takes a tenth of the time of other heads."""
 PARAMETER = re.compile(
-    rb';[;\s]*([^\s"=;]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"(?=\s*(?:;|\Z))|"([^"]*)"(?=\s*(?:;|\Z))|([^";]*))\s*', re.DOTALL
+    rb';[;\s]*([^\s"=;]+)\s*=\s*'
+    rb'(?:"([^"\\]*(?:\\.[^"\\]*)*)"(?=\s*(?:;|\Z))|"([^"]*)"(?=\s*(?:;|\Z))|([^";]*))\s*',
+    re.DOTALL,
 )
 """A parameter of a header. Browsers do not escape backslashes in names, unlike other clients."""
 TOKEN = re.compile(rb"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -27,7 +29,13 @@ PADDING = re.compile(rb"[ \t]*\r\n")
 MAX_BOUNDARY = 70
 MAX_HEAD = 8 * 2**10
 """Largest head of a part in bytes."""
+MAX_HEADS = 256 * 2**10
+"""Bytes of the heads of all parts of a form that do not match `HEAD`."""
 MAX_HEADERS = 32
+MAX_PARAMETERS = 16
+"""Of one header."""
+PIECE = 2**20
+"""Bytes that are searched in one go; other threads can take their turn in between."""
 PLAIN_ENCODINGS = {b"", b"7bit", b"8bit", b"binary"}
 
 
@@ -54,23 +62,26 @@ def split_form(content: bytes | bytearray, content_type: bytes, max_files: int, 
     """
     boundary = b"--" + read_boundary(content_type)
     delimiter = b"\r\n" + boundary
-    begin = 0 if content.startswith(boundary) else content.find(delimiter) + 2
+    begin = 0 if content.startswith(boundary) else find(content, delimiter, 0) + 2
     if begin == 1:
         raise malformed("no line that ends with CR and LF is the boundary; send the complete form")
     start = begin + len(boundary)
     parts: list[Part] = []
-    files = 0
+    files = read = 0
     while not content.startswith(b"--", start):
-        end = content.find(delimiter, start)
+        end = find(content, delimiter, start)
         if end < 0:
             raise malformed("it ends without a closing boundary after CR and LF; send the complete form")
-        plain = HEAD.match(content, start, end)
+        plain = HEAD.match(content, start, min(end, start + MAX_HEAD))
         if plain is not None:
             name, declared = plain.groups()
             media_type = declared.decode().lower() if declared else None
             part = Part(name.decode(), True, media_type, False, plain.end(), end)
         else:
             part = read_part(content, start, end)
+            read += part.start - start
+            if read > MAX_HEADS:
+                raise malformed(f"the heads of its parts have more than {MAX_HEADS} bytes; send shorter ones")
         parts.append(part)
         files += part.is_file
         if files > max_files or len(parts) - files > max_texts:
@@ -78,6 +89,15 @@ def split_form(content: bytes | bytearray, content_type: bytes, max_files: int, 
             raise TooLargeError(f"the form has more than {most} {kind}; send fewer in one request")
         start = end + len(delimiter)
     return parts
+
+
+def find(content: bytes | bytearray, wanted: bytes, start: int) -> int:
+    """Where ``wanted`` begins in ``content`` from ``start`` on, else -1. Searching in one go would hold all threads."""
+    for begin in range(start, len(content), PIECE):
+        found = content.find(wanted, begin, begin + PIECE + len(wanted) - 1)
+        if found >= 0:
+            return found
+    return -1
 
 
 def read_boundary(content_type: bytes) -> bytes:
@@ -94,7 +114,7 @@ def read_boundary(content_type: bytes) -> bytes:
 
 def read_part(content: bytes | bytearray, start: int, end: int) -> Part:
     """Parse the part between two boundaries, of which the first ends at ``start``."""
-    padding = PADDING.match(content, start)
+    padding = PADDING.match(content, start, min(start + MAX_HEAD, end + 2))
     if padding is None:
         raise malformed("a line continues after the boundary; end lines with CR and LF, or use another boundary")
     start = padding.end()
@@ -136,8 +156,11 @@ def read_parameters(header: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     """Split ``form-data; name="a"`` into ``form-data`` and its parameters. The first of equal names counts."""
     value = header.partition(b";")[0]
     parameters: dict[bytes, bytes] = {}
-    position = len(value)
+    position, count = len(value), 0
     while position < len(header):
+        count += 1
+        if count > MAX_PARAMETERS:
+            raise malformed(f"a header has more than {MAX_PARAMETERS} parameters")
         found = PARAMETER.match(header, position)
         if found is None:
             if not header[position:].strip(b"; \t"):
@@ -145,7 +168,7 @@ def read_parameters(header: bytes) -> tuple[bytes, dict[bytes, bytes]]:
             raise malformed("a header has parameters that cannot be read; quote their values")
         name, escaped, quoted, token = found.groups()
         if escaped is not None:
-            quoted = re.sub(rb'\\(["\\])', rb"\1", escaped)
+            quoted = b"\\".join([piece.replace(b'\\"', b'"') for piece in escaped.split(b"\\\\")])
         parameters.setdefault(name.lower(), token.strip() if quoted is None else quoted)
         position = found.end()
     return value.strip().lower(), parameters

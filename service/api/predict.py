@@ -22,12 +22,11 @@ from service.api.prediction_json import add_points, describe_answer
 from service.api.request_body import MAX_NAME, Body, Fields, read_one, read_several
 from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError, shorten
 from service.inference.admission import Permit
-from service.inference.engine import PICTURES_A_TURN
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import path_within, queued_s, record_model_in_body, record_route
-from service.responses import Json, RawResponse, describe_error, error_response, send_response, to_bytes
+from service.request_context import queued_s, record_model_in_body, record_route
+from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
 from service.state import ServiceState
 
@@ -40,6 +39,8 @@ MAX_OPTIONS = 32
 """Maximum number of options in a query."""
 MAX_PROBLEMS = 3
 """Maximum number of wrong options in an error."""
+MAX_POINTS = 64 * 2**10
+"""Sampled points in the response to one request; each takes up to 40 bytes."""
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,7 @@ class Predict:
             if fields:
                 options, model = self._apply(fields, query, permit, model)
             permit.take(pictures=1)
-            return RawResponse(to_bytes(await self._answer(model, upload, options, timeout_ms)))
+            return RawResponse(await self._answer(model, upload, options, timeout_ms))
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
         """Answer a request for several pictures; see `answer_one`."""
@@ -75,7 +76,7 @@ class Predict:
         settings = self._settings
         timeout_ms = read_timeout(body, settings.timeout_ms)
 
-        async def answer_or_error(upload: Upload) -> Json:
+        async def answer_or_error(upload: Upload) -> bytes:
             try:
                 if len(upload.data) > settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
@@ -83,24 +84,21 @@ class Predict:
                 return await self._answer(model, upload, options, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
-                return describe_error(error, SEVERAL)
+                return to_bytes(describe_error(error, SEVERAL))
 
         with Permit(model.limiter) as permit:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model)
-            answers: list[asyncio.Task[Json]] = []
+            check_points(options.points, model, len(form.uploads))
             try:
                 async with asyncio.TaskGroup() as group:
-                    for position, upload in enumerate(form.uploads, start=1):
-                        answers.append(group.create_task(answer_or_error(upload)))
-                        if position % PICTURES_A_TURN == 0:
-                            await asyncio.sleep(0)  # other requests have their turn
+                    answers = [group.create_task(answer_or_error(upload)) for upload in form.uploads]
             except BaseExceptionGroup as group_error:
                 if group_error.subgroup(ClientDisconnect) is not None:
                     raise ClientDisconnect from None
                 raise
-            return RawResponse(to_bytes({"results": [answer.result() for answer in answers]}))
+            return RawResponse(b'{"results":[%b]}' % b",".join([answer.result() for answer in answers]))
 
     def _apply(self, fields: Fields, query: bytes, permit: Permit, model: Model) -> tuple[PredictOptions, Model]:
         """Merge the options of query and form, and move the permit to the model that they name."""
@@ -112,14 +110,24 @@ class Predict:
         permit.move_to(model.limiter)
         return options, model
 
-    async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> Json:
+    async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> bytes:
+        """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
         started = perf_counter() - queued_s()
         rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
         answer = await self._state.engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
         if options.points:
             add_points(description, answer, options.points)
-        return description
+        return to_bytes(description)
+
+
+def check_points(side: int, model: Model, pictures: int) -> None:
+    """Raise `TooLargeError` if an answer would have too many points: ``side`` x ``side`` a transformer and picture."""
+    points = side**2 * len(model.manifest.transforms) * pictures
+    if points > MAX_POINTS:
+        raise TooLargeError(
+            f"{points} points are more than the {MAX_POINTS} of a request; ask for fewer, or send fewer pictures"
+        )
 
 
 def read_timeout(body: Body, most_ms: int) -> int:
@@ -149,8 +157,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record_route(self._route)
-        path = path_within(scope)
-        response = await outcome(self._authorized(scope, Body(scope["headers"], receive)), path)
+        response = await outcome(self._authorized(scope, Body(scope["headers"], receive)), self._route)
         if response is not None:
             await send_response(send, response)
 

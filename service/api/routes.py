@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel
 
+from service.api.errors import ErrorRoute
 from service.errors import (
     DeadlineExceededError,
     InferenceFailedError,
@@ -104,8 +105,8 @@ PICTURE_ERRORS = (InvalidImageError, *BODY_ERRORS, InferenceFailedError, Deadlin
 
 def create_routes(state: ServiceState) -> APIRouter:
     """Create the routes, and the descriptions of those in `service.api.predict`."""
-    open_router = APIRouter(tags=["health"])
-    router = APIRouter(**state.policy.requirement(Access.USER))
+    open_router = APIRouter(tags=["health"], route_class=ErrorRoute)
+    router = APIRouter(route_class=ErrorRoute, **state.policy.requirement(Access.USER))
 
     @router.post(
         "/predict",

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from export.artifact import ArtifactError, find_artifacts, read_artifact, read_bytes
 from imaging.fast_codecs import encode
+from service.api.errors import ErrorRoute
 from service.inference.registry import Model, Models
 
 FOLDER: Final = Path(__file__).parents[1] / "page"
@@ -88,7 +89,7 @@ class Page:
 def create_ui(find_models: Callable[[], Models], folder: Path, page: Page | None = None, **samples: Any) -> APIRouter:
     """Create the routes of the page for the models folder. ``samples`` are options of the router of samples."""
     router = APIRouter(include_in_schema=False)
-    sample_router = APIRouter(include_in_schema=False, **samples)
+    sample_router = APIRouter(include_in_schema=False, route_class=ErrorRoute, **samples)
     page = page or Page()
 
     @router.get("/")

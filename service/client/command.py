@@ -1,7 +1,6 @@
 """The command line: ``python -m service client PICTURE…``."""
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,9 +21,6 @@ BAR = 24
 
 def main(arguments: Sequence[str]) -> int:
     """Predict, print and draw each picture. Return 0 if all of them succeeded, else 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escape characters that the encoding lacks
-            stream.reconfigure(errors="backslashreplace")
     parsed = parser().parse_args(arguments)
     options: Options = {}
     for name in ("model", "version", "top_k"):

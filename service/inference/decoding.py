@@ -3,20 +3,21 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, Never, TypeVar
 
 from export.artifact import ImageInput
-from imaging.cost import Cost
 from imaging.decoding import ExaminedImage
-from imaging.limits import Limits
+from imaging.limits.cost import Cost
+from imaging.limits.limits import Limits
 from imaging.preprocessing import Picture
 from service.errors import DeadlineExceededError
 from service.inference.preprocessing import Target, Upload, examine_picture, preprocess
 from service.inference.process_pool import ProcessPool
 from service.memory import return_free_memory
+from service.request_context import track_future
 from service.settings import Settings
 
 IN_PLACE_BYTES = 64 * 2**10
@@ -53,16 +54,18 @@ class Decoders:
                 return preprocess(examined, model_input)
         try:
             async with asyncio.timeout(deadline - time.perf_counter()):  # drops work that still waits for a thread
-                found = await self.in_thread(partial(self._read_unless_long, upload, model_input, deadline))
-                if isinstance(found, Picture):
-                    return found
-                assert self._processes is not None  # noqa: S101 - without processes the thread has decoded it
-                target = Target(
-                    model_input.height, model_input.width, model_input.channels, tuple(model_input.background)
-                )
-                return await self._processes.run(preprocess, found, target, deadline=deadline)
+                return await while_client_waits(self._read_elsewhere(upload, model_input, deadline))
         except TimeoutError:
             raise DeadlineExceededError("the picture was not decoded before the deadline; try again later") from None
+
+    async def _read_elsewhere(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
+        """The picture, decoded in a thread or in a process."""
+        found = await self.in_thread(partial(self._read_unless_long, upload, model_input, deadline))
+        if isinstance(found, Picture):
+            return found
+        assert self._processes is not None  # noqa: S101 - else it would have been decoded in the thread
+        target = Target(model_input.height, model_input.width, model_input.channels, tuple(model_input.background))
+        return await self._processes.run(preprocess, found, target, deadline=deadline)
 
     def _read_unless_long(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture | ExaminedImage:
         """Decode the picture, or only examine it if a process has to decode it."""
@@ -87,6 +90,22 @@ class Decoders:
         self._threads.shutdown(wait=False)
         if self._processes is not None:
             await self._processes.close()
+
+
+async def while_client_waits(work: Coroutine[Any, Any, Value]) -> Value:
+    """The result of ``work``, which is cancelled when this is, and when the client of the request disconnects.
+
+    Raises:
+        ClientDisconnect: the client has disconnected.
+    """
+    task = asyncio.ensure_future(work)
+    disconnected: asyncio.Future[Never] = track_future(asyncio.get_running_loop().create_future())
+    try:
+        await asyncio.wait((task, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else await disconnected
+    finally:
+        task.cancel()
+        disconnected.cancel()
 
 
 def is_small(cost: Cost) -> bool:

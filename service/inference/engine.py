@@ -21,8 +21,10 @@ from service.inference.registry import Model, Models
 from service.request_context import Timings, queued_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
-PICTURES_A_TURN = 16
-"""Pictures of one request that are processed before other requests have their turn."""
+PICTURES_AT_ONCE = 16
+"""Pictures of one request that are decoded together. After an error, no further ones are started."""
+TURN_S = 0.005
+"""Longest time of pictures in one iteration of the event loop, besides the last picture."""
 
 
 class Answer(NamedTuple):
@@ -49,6 +51,25 @@ class Answer(NamedTuple):
         return float(self.output.probabilities[0])
 
 
+class Turns:
+    """Spreads the work on many pictures over turns of the event loop, so that other requests have theirs."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        """When the first work of this turn began."""
+
+    async def share(self) -> None:
+        """Wait for a later turn if the work of this one has taken `TURN_S`."""
+        while self._began is not None and time.perf_counter() - self._began > TURN_S:  # noqa: ASYNC110 - a turn is short
+            await asyncio.sleep(0)
+        if self._began is None:
+            self._began = time.perf_counter()
+            asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        self._began = None
+
+
 class Engine:
     """Predicts with ``models``. Leaving the context closes the engine."""
 
@@ -56,6 +77,7 @@ class Engine:
         self.models = models
         self._timeout_ms = settings.timeout_ms
         self._decoders = Decoders(settings)
+        self._turns = Turns()
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -107,10 +129,12 @@ class Engine:
         queued = queued_s()
         deadline = started - queued + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
+        await self._turns.share()
         opened = await self._decoders.read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
         inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued))
         inferred = time.perf_counter()
+        await self._turns.share()
         output = finite_output(inference.value)
         files = await self._encode(output, rectified) if rectified else None
         ended = time.perf_counter()
@@ -159,6 +183,7 @@ class Engine:
 
     async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
         async def read(number: int, upload: Upload) -> Picture:
+            await self._turns.share()
             try:
                 return await self._decoders.read(upload, model_input, deadline)
             except RequestError as error:
@@ -166,8 +191,8 @@ class Engine:
 
         pictures: list[Picture] = []
         numbered = list(enumerate(uploads, start=1))
-        for start in range(0, len(uploads), PICTURES_A_TURN):
-            pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_A_TURN]))
+        for start in range(0, len(uploads), PICTURES_AT_ONCE):
+            pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_AT_ONCE]))
         return pictures
 
     async def _encode(self, output: ModelOutput, picture_format: FileFormat) -> list[bytes]:

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from imaging.decoding import ExaminedImage, examine_image, open_examined
 from imaging.errors import DamagedImageError, ImageError, ImageTooLargeError, UnknownFormatError
-from imaging.formats import FORMATS, MEDIA_TYPES
-from imaging.limits import Limits
+from imaging.formats.signatures import FORMATS, MEDIA_TYPES
+from imaging.limits.limits import Limits
 from imaging.preprocessing import InputSpec, Picture
 from imaging.preprocessing import preprocess as preprocess_image
 from service.errors import InvalidImageError, RequestError, TooLargeError, UnsupportedMediaTypeError

@@ -24,6 +24,8 @@ NICE = 5
 """Added to the niceness of the processes, so that inference has priority where processors are scarce."""
 SPARE_BYTES = 256 * 2**20
 """Address space of a process besides that of its work, for shared libraries and stacks of threads."""
+IDLE_S = 60.0
+"""Time without work after which the processes end, since the threads that watch them wake twenty times a second."""
 ATTEMPTS = 2
 """A pool is broken if an idle process was killed from outside; the second attempt creates another pool."""
 
@@ -33,15 +35,22 @@ log = structlog.get_logger(__name__)
 
 
 class ProcessPool:
-    """Processes that start at their first use. Work is killed at its deadline or when it is cancelled."""
+    """Processes that start at their first use. Work is killed at its deadline or when it is cancelled.
 
-    def __init__(self, processes: int, max_bytes: int) -> None:
+    The processes and the threads that watch them end after a minute without work.
+    """
+
+    def __init__(self, processes: int, max_bytes: int, idle_s: float = IDLE_S) -> None:
         """Each process may take ``max_bytes`` for its work."""
         self._processes = processes
         self._max_bytes = max_bytes
+        self._idle_s = idle_s
         self._free = asyncio.Semaphore(processes)  # work that waits here can be cancelled, unlike in the pool
         self._lock = threading.Lock()
         self._pool: pebble.ProcessPool | None = None
+        self._users = 0
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[..., Value], *arguments: object, deadline: float) -> Value:
         """Run ``work``, a function of a module, with ``arguments`` in a process.
@@ -51,40 +60,69 @@ class ProcessPool:
             InvalidImageError: the process died.
             NotReadyError: no process can be started.
         """
-        async with self._free:
-            for _ in range(ATTEMPTS):
+        self._begin_use()
+        try:
+            async with self._free:
+                return await self._run(work, arguments, deadline)
+        finally:
+            self._end_use()
+
+    async def _run(self, work: Callable[..., Value], arguments: tuple[object, ...], deadline: float) -> Value:
+        for _ in range(ATTEMPTS):
+            try:
+                pool = await asyncio.to_thread(self._start)
                 left = deadline - time.perf_counter()
                 if left <= 0:
                     raise TimeoutError
-                try:
-                    future = await asyncio.to_thread(self._schedule, work, arguments, left)
-                    return await asyncio.wrap_future(future)
-                except pebble.ProcessExpired as error:
-                    log.warning("decoder_died", exit=error.exitcode)
-                    raise InvalidImageError(
-                        "the decoder of this picture failed without a message; save the picture again as PNG"
-                    ) from error
-                except BrokenProcessPool as error:
-                    log.warning("decoders_restarted", error=repr(error))
+                future = pool.schedule(run_and_tidy, (work, *arguments), timeout=left)
+                return await asyncio.wrap_future(future)
+            except pebble.ProcessExpired as error:
+                log.warning("decoder_died", exit=error.exitcode)
+                raise InvalidImageError(
+                    "the decoder of this picture failed without a message; save the picture again as PNG"
+                ) from error
+            except BrokenProcessPool as error:
+                log.warning("decoders_restarted", error=repr(error))
         raise NotReadyError("no process could be started to decode the picture; try again later")
 
-    def _schedule(
-        self, work: Callable[..., Value], arguments: tuple[object, ...], timeout_s: float
-    ) -> "pebble.ProcessFuture[Value]":
+    def _start(self) -> pebble.ProcessPool:
         with self._lock:
             if self._pool is None or not self._pool.active:
                 self._pool = pebble.ProcessPool(
                     self._processes, initializer=begin, initargs=(self._max_bytes,), context=SPAWN
                 )
-            return self._pool.schedule(run_and_tidy, (work, *arguments), timeout=timeout_s)
+                if not self._pool.active:  # which starts its processes
+                    raise BrokenProcessPool
+            return self._pool
 
-    async def close(self) -> None:
-        """Kill all processes."""
+    def _begin_use(self) -> None:
+        self._users += 1
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _end_use(self) -> None:
+        self._users -= 1
+        if not self._users and self._pool is not None:
+            self._idle_timer = asyncio.get_running_loop().call_later(self._idle_s, self._stop_idle)
+
+    def _stop_idle(self) -> None:
+        stopping = asyncio.ensure_future(self._stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+
+    async def _stop(self) -> None:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.stop()  # type: ignore[no-untyped-call]
             await asyncio.to_thread(pool.join)
+
+    async def close(self) -> None:
+        """Kill all processes."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        await asyncio.gather(self._stop(), *self._stopping)
 
 
 def begin(max_bytes: int) -> None:

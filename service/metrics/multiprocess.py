@@ -47,8 +47,8 @@ class WorkerSlot(NamedTuple):
     """For each worker, whether it answers requests. Every process reads it."""
     beats: MutableSequence[int]
     """For each worker, the heartbeats of its event loop. The supervisor reads them."""
-    supervisor_failures: MutableSequence[int]
-    """One number: the failures of the background tasks of the supervisor."""
+    supervisor: MutableSequence[int]
+    """Two counts of the supervisor: failures of its background tasks, and log lines that it dropped."""
 
 
 class SharedMetrics:
@@ -100,8 +100,11 @@ class SharedMetrics:
         found[self._slot.number] = self._own
         answering = [figures.gauges for index, figures in found.items() if self._slot.ready[index]]
         counts = [figures.counts for figures in found.values()]
-        if self._slot.supervisor_failures[0]:
-            counts.append({("background", "supervisor"): [self._slot.supervisor_failures[0]]})
+        failures, dropped = self._slot.supervisor
+        if dropped:
+            counts.append({("log_lines_dropped",): [dropped]})
+        if failures:
+            counts.append({("background", "supervisor"): [failures]})
         return Figures(sum_counts(counts), sum_counts(answering))
 
     def _read(self, slot: WorkerSlot, index: int) -> Figures:

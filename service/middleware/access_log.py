@@ -58,7 +58,7 @@ class AccessLog:
         self._json = settings.log_format == "json"
         self._recorder = recorder or Recorder()
         self._writer = writer or LogWriter()
-        self._redactor = redactor or Redactor(lambda _: False)
+        self._redactor = redactor or Redactor(None)
         self._ended: list[Ended] = []
 
     def end(

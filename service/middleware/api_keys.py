@@ -36,6 +36,7 @@ class Keys:
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self._keys = tuple(keys)
+        self.hashes = frozenset(key.hash for key in self._keys)
 
     def __bool__(self) -> bool:
         return bool(self._keys)

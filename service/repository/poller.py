@@ -1,8 +1,9 @@
 """Detects changes in the models folder by the names, sizes and times of its files, without reading them."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -18,7 +19,19 @@ Scan = Mapping[str, Mapping[int, Stamp] | None]
 OUTDATED: Final[Mapping[int, Stamp]] = {0: ()}
 """Differs from the stamps of any folder, since versions begin at 1."""
 
+LONGEST_RETRY_S = 3600.0
+"""Longest pause before a change that failed is tried again, though the folder is as it was."""
+
 log = structlog.get_logger(__name__)
+
+
+class Failed(NamedTuple):
+    """A model whose last change failed, perhaps because of a read that would succeed now."""
+
+    times: int
+    """How often in a row."""
+    retry: float
+    """When it is to be tried again, as `time.monotonic` gives it."""
 
 
 class Poller:
@@ -28,6 +41,8 @@ class Poller:
         self._selection = Selection(settings)
         self._requested: dict[str, Policy | None] = {}
         self._applied: dict[str, Mapping[int, Stamp]] = {}
+        self._poll_s = settings.poll_s
+        self._failed: dict[str, Failed] = {}
 
     def record_request(self, change: Change) -> None:
         """Follow ``change`` from now on instead of the settings."""
@@ -37,8 +52,17 @@ class Poller:
         """Report the model ``name`` again at the next scan, since its last change could not be applied."""
         self._applied[name] = OUTDATED
 
+    def record_outcome(self, name: str, *, failed: bool) -> None:
+        """Record whether the last change to the model ``name`` failed; it is reported again after a growing pause."""
+        times = self._failed.pop(name, Failed(0, 0.0)).times + 1
+        if failed:
+            pause_s = min(self._poll_s * 2.0 ** min(times, 30), LONGEST_RETRY_S)
+            self._failed[name] = Failed(times, time.monotonic() + pause_s)
+
     def changes(self, scan: Scan) -> list[Change]:
         """The changes that make the service serve the scanned folder: all models at first, then what has changed.
+
+        A change that failed is among them again when its pause is over.
 
         An empty folder changes nothing: an unmounted disk looks like one. A model whose folder cannot be read stays
         as it is.
@@ -49,7 +73,10 @@ class Poller:
             if policy is None or found is None:
                 continue
             chosen = {version: found[version] for version in policy.choose(found) if version in found}
-            if chosen != self._applied.get(name, {}):
+            is_new = chosen != self._applied.get(name, {})
+            if is_new:
+                self._failed.pop(name, None)
+            if is_new or (name in self._failed and time.monotonic() >= self._failed[name].retry):
                 self._applied[name] = chosen
                 changes.append(Change(name, policy if found else None))
         return changes

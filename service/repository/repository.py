@@ -225,14 +225,16 @@ class Repository:
                 await asyncio.to_thread(return_free_memory)
 
     async def _poll(self) -> None:
-        """Apply the changes in the models folder. A change that fails unexpectedly is tried again at the next poll."""
+        """Apply the changes in the models folder. A change that fails is tried again later."""
         scan = await self._scanner.run_async(partial(scan_folder, self._settings.models), SCAN_TIMEOUT_S)
         for change in self._poller.changes(scan):
             try:
-                await self.apply(change)
+                status = await self.apply(change)
             except Exception as error:  # noqa: BLE001 - the other changes are still to be applied
                 self._poller.mark_outdated(change.name)
                 self.failures.record("poll_models", error, model=change.name)
+            else:
+                self._poller.record_outcome(change.name, failed=bool(status.failed))
 
 
 def initial_statuses(models: Models) -> dict[str, ModelStatus]:

@@ -124,10 +124,12 @@ class Coordinator:
         self._failed_polls = 0
         for change in self._poller.changes(scan):
             try:
-                self._make(change)
+                status = self._make(change)
             except Exception as error:  # noqa: BLE001 - the other changes are still to be made
                 self._poller.mark_outdated(change.name)
                 self._failures.record("poll_models", error, model=change.name)
+            else:
+                self._poller.record_outcome(change.name, failed=bool(status.failed))
         self._next_poll = time.monotonic() + self._settings.poll_s
 
     def _receive(self, pipe: Connection) -> Any:

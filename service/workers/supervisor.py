@@ -20,10 +20,9 @@ import structlog
 from service.app import create_app
 from service.background import Failures, backoff_s
 from service.errors import StartError
-from service.logging import configure_logs
+from service.logging import LogWriter, configure_logs
 from service.metrics.multiprocess import WorkerSlot
 from service.middleware.auth import AccessPolicy
-from service.redaction import Redactor
 from service.repository.startup import load_models
 from service.server.server import CANNOT_START, LAST_S, Server
 from service.settings import Settings
@@ -47,9 +46,16 @@ class Supervisor:
     """Keeps ``settings.workers`` processes alive."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, on_ready: Callable[[], None], statuses: ModelStatuses
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        on_ready: Callable[[], None],
+        statuses: ModelStatuses,
+        log_writer: LogWriter,
     ) -> None:
         """``statuses`` are the models to serve. ``on_ready`` is called when all workers answer.
+
+        ``log_writer`` writes the log of this process.
 
         Raises:
             StartError: the folder for shared metrics cannot be created.
@@ -58,11 +64,13 @@ class Supervisor:
         self._failures = Failures()
         self._coordinator = Coordinator(settings, statuses, self._failures)
         self._listener = listener
+        self._log_writer = log_writer
         self._on_ready = on_ready
         self._shared_folder = SharedFolder()
         self._ready = SPAWN.RawArray("b", settings.workers)
         self._beats = SPAWN.RawArray("L", settings.workers)
-        self._shared_failures = SPAWN.RawArray("L", 1)
+        self._shared_counts = SPAWN.RawArray("L", 2)
+        """See `WorkerSlot.supervisor`."""
         self._heard = [0] * settings.workers
         """The beats of each worker at the last check."""
         self._silent = [0] * settings.workers
@@ -108,7 +116,7 @@ class Supervisor:
             if time.monotonic() > self._next_check:
                 self._next_check = time.monotonic() + CHECK_S
                 self._check_heartbeats()
-                self._shared_failures[0] = sum(self._failures.counts().values())
+                self._shared_counts[:] = sum(self._failures.counts().values()), self._log_writer.dropped
         return status
 
     def _start_due(self) -> None:
@@ -126,7 +134,7 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         ours, theirs = SPAWN.Pipe()
-        slot = WorkerSlot(self._shared_folder.path, index, self._ready, self._beats, self._shared_failures)
+        slot = WorkerSlot(self._shared_folder.path, index, self._ready, self._beats, self._shared_counts)
         arguments = (self._settings, self._listener, slot, theirs, self._coordinator.statuses)
         worker = SPAWN.Process(target=work, args=arguments)
         # Ctrl+C reaches the whole process group. Only the supervisor handles it; workers inherit the blocked signal.
@@ -206,7 +214,7 @@ def work(
 
     ``slot`` tells the other processes when the worker is ready. ``pipe`` leads to the coordinator.
     """
-    log_writer = configure_logs(settings, Redactor(AccessPolicy(settings).is_key))
+    log_writer = configure_logs(settings, AccessPolicy(settings).redactor())
     stop_with_parent(slot.folder)
 
     def on_ready() -> None:

@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_looked_at_is_a_clear_error(tmp_path: Path, vers
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", ".hidden", "a b", "x" * 65, "ä"])
 def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ArtifactError, match="cannot name a model"):
+    with pytest.raises(ArtifactError, match="is not a valid model name"):
         claim_version(tmp_path, name, 1, force=False)
 
 
@@ -220,13 +220,13 @@ def test_a_folder_that_holds_the_model_file_alone_is_an_artifact(folder: Path) -
 
 def test_a_lone_file_without_a_manifest_is_refused_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(tiny_onnx())
-    with pytest.raises(ArtifactError, match="holds no manifest"):
+    with pytest.raises(ArtifactError, match="contains no manifest"):
         read_artifact(tmp_path / "model.onnx")
 
 
 def test_a_lone_file_of_another_sort_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.h5").write_bytes(b"something")
-    with pytest.raises(ArtifactError, match=r"names end with \.onnx"):
+    with pytest.raises(ArtifactError, match=r"model files end with \.onnx"):
         read_artifact(tmp_path / "model.h5")
 
 
@@ -234,7 +234,7 @@ def test_golden_pictures_in_a_lone_file_are_checked(tmp_path: Path) -> None:
     other = pack_golden("image", IMAGES + 1, ANSWERS)
     inside = FINISHED.inside.model_dump_json().encode()
     (tmp_path / "model.onnx").write_bytes(embed("onnx", tiny_onnx(), Inside(inside, other)))
-    with pytest.raises(ArtifactError, match="not that of this file"):
+    with pytest.raises(ArtifactError, match="does not describe this file"):
         read_artifact(tmp_path / "model.onnx")
 
 

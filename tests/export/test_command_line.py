@@ -95,7 +95,7 @@ def test_inspect_explains_a_folder_or_the_model_file_alone(place: str) -> None:
 
 def test_inspect_of_what_is_no_artifact_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
-    assert "damaged or no model" in one_line(export("inspect", tmp_path / "model.onnx"))
+    assert "damaged or not a model" in one_line(export("inspect", tmp_path / "model.onnx"))
 
 
 def test_inspect_starts_without_torch() -> None:

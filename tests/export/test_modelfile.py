@@ -124,11 +124,11 @@ def test_a_renamed_pickle_is_refused_and_never_run(runtime: str, saved_by: str, 
     suffix = {"onnx": ".onnx", "torchscript": ".pt", "program": ".pt2"}[runtime]
     file = tmp_path / f"model{suffix}"
     file.write_bytes(stolen.getvalue())
-    with pytest.raises(ArtifactError, match="damaged or no model"):
+    with pytest.raises(ArtifactError, match="damaged or not a model"):
         read_artifact(file)
     named = manifest().model_copy(update={"runtime": runtime})
     write_artifact(tmp_path / "pets" / "1", named.model_copy(update={"files": records(file)}), contents(file))
-    with pytest.raises(ArtifactError, match="damaged or no model"):
+    with pytest.raises(ArtifactError, match="damaged or not a model"):
         read_artifact(tmp_path / "pets" / "1")
     assert not (tmp_path / "run").exists()
 
@@ -165,7 +165,7 @@ def test_any_bytes_are_read_or_refused_but_nothing_else(content: bytes) -> None:
 
 @pytest.mark.parametrize("content", [without_graph(), b"", b"\x08\x0a", b"not a model", b"\xff" * 40])
 def test_what_is_no_onnx_is_refused(content: bytes) -> None:
-    with pytest.raises(ArtifactError, match="damaged or no model"):
+    with pytest.raises(ArtifactError, match="damaged or not a model"):
         look_inside("onnx", content, "it")
 
 

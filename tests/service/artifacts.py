@@ -50,6 +50,21 @@ def write_twin(folder: Path, **place: int) -> Path:
     return write(folder, twin, **files)
 
 
+def write_endless(folder: Path) -> Path:
+    """The bundled model behind a loop that never ends, so that loading it does not end either."""
+    model = onnx.load_model_from_string((ARTIFACT.folder / MODEL).read_bytes())
+    name, make = ARTIFACT.manifest.input.name, onnx.helper
+    for node in model.graph.node:
+        node.input[:] = ["delayed" if given == name else given for given in node.input]
+    number = make.make_tensor_value_info("number", onnx.TensorProto.INT64, [])
+    going, goes_on = (make.make_tensor_value_info(text, onnx.TensorProto.BOOL, []) for text in ("going", "goes_on"))
+    before, after = (make.make_tensor_value_info(text, onnx.TensorProto.UINT8, None) for text in ("before", "after"))
+    steps = [make.make_node("Identity", [old], [new]) for old, new in (("going", "goes_on"), ("before", "after"))]
+    body = make.make_graph(steps, "step", [number, going, before], [goes_on, after])
+    model.graph.node.insert(0, make.make_node("Loop", ["", "", name], ["delayed"], body=body))
+    return write(folder, model=model.SerializeToString())
+
+
 def golden(change: Callable[[Outputs], Outputs]) -> bytes:
     """Golden answers that were tampered with."""
     images, outputs = ARTIFACT.golden()

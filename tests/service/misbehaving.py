@@ -21,7 +21,6 @@ from service.cli import announcement
 from service.inference.backends import Backend, Device, open_backend
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
-from service.redaction import Redactor
 from service.repository.startup import load_models
 from service.server.listening import listen
 from service.server.server import Server
@@ -72,7 +71,7 @@ class Misbehaving:
 
 def main(kind: str, flags: list[str]) -> NoReturn:
     settings = load_settings(flags)
-    log_writer = configure_logs(settings, Redactor(AccessPolicy(settings).is_key))
+    log_writer = configure_logs(settings, AccessPolicy(settings).redactor())
 
     def opener(artifact: Artifact, device: Device, threads: int) -> Backend:
         return Misbehaving(kind, open_backend(artifact, device, threads))

@@ -7,17 +7,22 @@ import pytest
 
 from service.middleware.api_keys import hash_key, make_key
 from service.middleware.request_id import request_id
-from service.redaction import HIDDEN, Redactor, hide_keys
+from service.redaction import HIDDEN, MAX_EDGES, Redactor, hide_keys
 from tests.conftest import STOP_S, start_service
 from tests.service.answers import PICTURE, connect, receive
 
 KEY, ENTRY = make_key("camera")
 OWN = "a-secret-of-our-own.42"
-REDACTOR = Redactor(lambda text: text == OWN.encode())
+BASE64 = "+9/zK3w==Q/x+=="
+OTHERS = {"of another form": OWN, "in base64": BASE64, "a name and a word": "user:pa55", "short": "k3y5"}
+REDACTOR = Redactor(lambda text: text.decode() in OTHERS.values())
 
 
-@pytest.mark.parametrize("secret", [KEY, KEY[:30], OWN], ids=["whole", "most of one", "of another form"])
-@pytest.mark.parametrize("place", ["/{}", "/predict/{}", "/a/{}/b", "/predict;key={}", "/x?key={}&y=1", "/k:{},2"])
+@pytest.mark.parametrize("secret", [KEY, KEY[:30], *OTHERS.values()], ids=["whole", "most of one", *OTHERS])
+@pytest.mark.parametrize(
+    "place",
+    ["/{}", "/predict/{}", "/a/{}/b", "/predict;key={}", "/x?key={}&y=1", "/k:{},2", "/id-{}", "/~{}.png", "({})"],
+)
 @pytest.mark.parametrize("encodings", [0, 1, 2])
 def test_a_key_is_hidden_wherever_it_stands_in_a_path(secret: str, place: str, encodings: int) -> None:
     hidden = place.format(secret)
@@ -45,6 +50,18 @@ def test_other_paths_stay_as_they_are(path: str) -> None:
     assert hide_keys(path) == path
 
 
+def test_a_text_with_too_many_places_for_a_key_is_hidden_whole() -> None:
+    assert REDACTOR.redact(f"it is {'a-' * MAX_EDGES}{OWN} and more") == f"it is {HIDDEN} and more"
+    assert Redactor(None).is_clean("a-" * MAX_EDGES)
+
+
+@pytest.mark.parametrize("secret", OTHERS.values(), ids=OTHERS)
+def test_a_known_key_with_more_around_it_is_no_id(secret: str) -> None:
+    assert not REDACTOR.is_clean(secret)
+    assert not REDACTOR.is_clean(f"id-{secret}")
+    assert REDACTOR.is_clean("550e8400-e29b-41d4-a716-446655440000")
+
+
 @pytest.mark.parametrize("given", [KEY, f"id-{KEY}", KEY[:30]], ids=["whole", "with more", "most of one"])
 def test_a_key_is_no_id_of_a_request(given: str) -> None:
     knows_none = Redactor(lambda _: False)
@@ -68,7 +85,7 @@ def test_the_service_logs_no_key_and_gives_none_back_as_an_id(log_format: str) -
                 for name in ("X-Request-ID", "User-Agent", "traceparent", "Referer", "X-Forwarded-For"):
                     for method, path in (("POST", "/predict"), ("GET", "/models"), ("POST", f"/predict?key={key}")):
                         answer = service.client.request(
-                            method, path, content=PICTURE, headers=headers | {name: f"id-{key}" if key != OWN else key}
+                            method, path, content=PICTURE, headers=headers | {name: f"id-{key}"}
                         )
                         assert key not in str(answer.headers)
             service.client.post(f"/v2/repository/models/{key}/load", headers={"X-API-Key": operator})

@@ -67,7 +67,7 @@ def test_resuming_a_finished_run_changes_nothing_but_the_reports(
 ) -> None:
     metrics, evaluation = (finished / "metrics.csv").read_text(), (finished / "evaluation.json").read_text()
     assert main(["run", "--resume", str(finished)]) == 0
-    assert "was trained and evaluated before" in capsys.readouterr().out
+    assert "this run is finished" in capsys.readouterr().out
     assert (finished / "metrics.csv").read_text() == metrics
     assert (finished / "evaluation.json").read_text() == evaluation
 
@@ -157,7 +157,7 @@ def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> N
         (["run", "mnist-rts", "--epochs", "0"], "epochs"),
         (["run", "--resume", "nowhere"], "is this a run folder"),
         (["run", "--resume", "nowhere", "--seed", "1"], "leave out"),
-        (["run", "mnist-rts", "--model", "a/b"], "'a/b' cannot name a model"),
+        (["run", "mnist-rts", "--model", "a/b"], "'a/b' is not a valid model name"),
         (["evaluate", "nowhere"], "is this a run folder"),
         (["report", "nowhere"], "is this a run folder"),
         (["study", "mnist"], "there are: distorted-mnist"),
@@ -200,7 +200,7 @@ def test_a_terminal_that_lacks_characters_gets_escapes(encoding: str) -> None:
     )
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
-    assert done.stderr.startswith(b"error: no recipe is called ")  # click writes UTF-8 where the encoding is ASCII
+    assert done.stderr.startswith(b"error: there is no recipe ")  # click writes UTF-8 where the encoding is ASCII
     assert done.stdout.split() == [b"1", rb"\u2501"]
 
 

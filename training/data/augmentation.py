@@ -1,4 +1,4 @@
-"""Augmentation: photographs are seen a little differently each time they are trained on, a batch at a time."""
+"""Augmentation: random geometric and photometric changes to training pictures, one batch at a time."""
 
 import math
 
@@ -12,15 +12,15 @@ from training.recipes.recipe import Augmentation, Size
 
 
 class Jittered:
-    """Pictures turned, zoomed, stretched, sheared, moved, mirrored and lit at random, as far as ``limits`` allow.
+    """Random rotation, zoom, stretch, shear, shift, flip and lighting within ``limits``.
 
-    Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; factors of contrast and brightness ``(N, 2)``. What
-    lies outside the picture repeats its border. They are moved by whole pixels: between them, a network would learn
-    from pictures that are less sharp than those it will meet.
+    Parameters: maps ``(N, 2, 3)`` from the canvas to the picture, and factors of contrast and brightness ``(N, 2)``.
+    Outside of the picture, its border is repeated. Shifts are whole pixels: fractional ones would blur the training
+    pictures compared with those that the network classifies later.
     """
 
     def __init__(self, canvas: Size, limits: Augmentation) -> None:
-        """Onto ``canvas`` = (height, width); a picture of another size stands in its middle."""
+        """Set the output size ``canvas`` = (height, width); a picture of another size is centred on it."""
         self.canvas = canvas
         self.limits = limits
 

@@ -1,35 +1,24 @@
-"""Splits of a data set, distorted as a recipe says, and the loaders that hand out whole batches.
+"""The splits of a data set, distorted as the recipe says, and loaders of whole batches.
 
-Pictures are kept in memory as uint8 and leave it a batch at a time, so that conversion and distortion work on
-batches and nothing is done picture by picture.
+Pictures are kept in memory as uint8. Conversion and distortion work on whole batches, never on single pictures.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.data.augmentation import Jittered
-from training.data.collection import Collection, Source
 from training.data.distortions import Distorted, Distortion, make_distortion
 from training.data.random_streams import Stream, seeded
+from training.data.splits import Source, Split
 from training.errors import DataError
 from training.recipes.recipe import Recipe
 
 
-class Split(NamedTuple):
-    """Pictures and their classes."""
-
-    images: Tensor
-    """``(N, C, H, W)`` uint8."""
-    labels: Tensor
-    """``(N,)`` int64."""
-
-
 class Pictures(Dataset[Split]):
-    """A split as a map-style data set whose index is a whole batch of positions."""
+    """A map-style data set whose index is a tensor of positions: one batch."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -38,21 +27,21 @@ class Pictures(Dataset[Split]):
         return len(self.split.labels)
 
     def __getitem__(self, positions: Tensor) -> Split:
-        return Split(self.split.images[positions], self.split.labels[positions])
+        return self.split.at(positions)
 
 
 class Batches(Sampler[Tensor]):
-    """Positions of whole batches; shuffled by seed and epoch alone, so that a resumed run sees the same order."""
+    """A sampler of whole batches. Their order depends only on seed and epoch, so a resumed run sees the same one."""
 
     def __init__(self, length: int, batch_size: int, shuffle_seed: int | None) -> None:
-        """``shuffle_seed=None`` keeps the order and the last, smaller batch; else that batch is left out."""
+        """Without ``shuffle_seed`` the order is kept, and a smaller last batch too; with it, that batch is dropped."""
         self.length = length
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before every epoch."""
+        """Set the epoch; the trainer calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -61,7 +50,7 @@ class Batches(Sampler[Tensor]):
         return self.length // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        # A generator, since a resuming trainer calls iter() before set_epoch(): the order is drawn at the first batch.
+        # A generator, because a resuming trainer calls iter() before set_epoch(): the order is drawn on first use.
         if self.shuffle_seed is None:
             order = torch.arange(self.length)
         else:
@@ -70,28 +59,28 @@ class Batches(Sampler[Tensor]):
 
 
 def loader(split: Split, batch_size: int, shuffle_seed: int | None = None) -> DataLoader[Split]:
-    """Batches of ``split``; in the order of the split unless ``shuffle_seed`` is given."""
+    """Return a loader of batches of ``split``, shuffled if ``shuffle_seed`` is given."""
     batches = Batches(len(split.labels), batch_size, shuffle_seed)
     return DataLoader(Pictures(split), sampler=batches, batch_size=None)
 
 
 def training_splits(recipe: Recipe, source: Source) -> tuple[Split, Split]:
-    """The pictures to train on, undistorted, and those to validate on, distorted once and for all.
+    """Return the training pictures, undistorted, and the validation pictures, distorted once.
 
     Raises:
-        DataError: the data set cannot be read, or is smaller than the recipe's validation set and a batch.
+        DataError: the data set cannot be read, or leaves less than one batch to train on.
     """
     train, validation = source.training()
     if recipe.batch_size > len(train.labels):
         raise DataError(
-            f"{recipe.batch_size} pictures make a batch, but {recipe.dataset} leaves only {len(train.labels)} to train "
+            f"batch_size is {recipe.batch_size}, but {recipe.dataset} has only {len(train.labels)} pictures to train "
             "on; lower it with --set batch_size=N"
         )
-    return Split(train.images, train.labels), distorted(recipe, validation, Stream.VALIDATION)
+    return train, distorted(recipe, validation, Stream.VALIDATION)
 
 
 def test_split(recipe: Recipe, source: Source) -> Split:
-    """The distorted test pictures: every test picture once, under the distortions of `Stream.TEST`.
+    """Return all test pictures, distorted with parameters from `Stream.TEST`.
 
     Raises:
         DataError: the data set cannot be read.
@@ -100,25 +89,25 @@ def test_split(recipe: Recipe, source: Source) -> Split:
 
 
 def distortion(recipe: Recipe) -> Distortion:
-    """The recipe's distortion."""
+    """Return the recipe's distortion."""
     return make_distortion(recipe.distortion, recipe.canvas)
 
 
 def training_distortion(recipe: Recipe) -> Distortion:
-    """What pictures go through each time they are trained on: the distortion, or where it is none, augmentation."""
+    """Return the random change of training pictures: the augmentation if there is any, else the distortion."""
     return Jittered(recipe.canvas, recipe.augmentation) if recipe.augmented else distortion(recipe)
 
 
-def distorted(recipe: Recipe, pictures: Collection, stream: Stream) -> Split:
-    """``pictures`` distorted once and for all, rounded to uint8: as a client of the service would send them."""
+def distorted(recipe: Recipe, pictures: Split, stream: Stream) -> Split:
+    """Distort ``pictures`` once, rounded to uint8, as a client of the service would send them."""
     if recipe.distortion == "none" and pictures.images.shape[-2:] == recipe.canvas:
-        return Split(pictures.images, pictures.labels)
-    changed = distort(distortion(recipe), Split(pictures.images, pictures.labels), seeded(stream))
+        return pictures
+    changed = distort(distortion(recipe), pictures, seeded(stream))
     return Split(changed.images.round().clamp(0, 255).to(torch.uint8), changed.labels)
 
 
 def distort(how: Distortion, split: Split, generator: Generator) -> Distorted:
-    """``split`` under parameters drawn from ``generator``; the images are float from 0 to 255."""
+    """Distort ``split`` with parameters drawn from ``generator``; the images become float from 0 to 255."""
     height, width = split.images.shape[-2:]
     parameters = how.draw(len(split.labels), (height, width), generator)
     return how.apply(split.images.float(), split.labels, parameters)

@@ -1,8 +1,8 @@
-"""Distortions that make a hard problem out of an easy one: parameters are sampled first, then applied purely.
+"""Distortions of digits: random parameters are drawn first, then applied by pure functions.
 
-Each distortion is a class of two functions. ``draw`` takes a generator, so the same seed gives the same parameters;
-``apply`` takes nothing but pictures, labels and parameters. Maps go from the canvas (output) to the original picture
-(input), in the convention of `training.networks.geometry`. The problems are those of Jaderberg et al. 2015, appendix A.
+Each distortion has two methods. ``draw`` takes a generator, so the same seed gives the same parameters; ``apply``
+depends only on pictures, labels and parameters. Maps go from the canvas (output) to the original picture (input), in
+the convention of `training.networks.geometry`. The problems are those of Jaderberg et al. 2015, appendix A.
 """
 
 import math
@@ -26,32 +26,32 @@ from training.networks.samplers import sample
 Size = tuple[int, int]
 """Height and width in pixels."""
 FRAGMENT = 6
-"""Sides of a piece of clutter, in pixels."""
+"""Side of a fragment of clutter, in pixels."""
 
 
 class Distorted(NamedTuple):
-    """Pictures under a distortion."""
+    """Distorted pictures."""
 
     images: Tensor
-    """``(N, C, H, W)`` on the canvas, in the range of the originals."""
+    """``(N, C, H, W)`` on the canvas, in the value range of the originals."""
     labels: Tensor
     """``(N,)``."""
     maps: Tensor | None = None
-    """``(N, 2, 3)`` from the canvas to the originals, where the distortion is an affine map."""
+    """``(N, 2, 3)`` from the canvas to the originals; None if the distortion is not an affine map."""
 
 
 class Distortion(Protocol):
     """A family of distortions onto a canvas."""
 
     def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
-        """Sample parameters for ``count`` pictures of ``picture`` = (height, width) pixels, N rows each."""
+        """Draw parameters for ``count`` pictures of ``picture`` = (height, width) pixels, one row per picture."""
 
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
-        """Distort ``images`` ``(N, C, H, W)``; whatever it mixes comes from the same batch."""
+        """Distort ``images`` ``(N, C, H, W)``; anything mixed in comes from the same batch."""
 
 
 class Undistorted:
-    """The pictures as they are, in the middle of the canvas."""
+    """The pictures unchanged, centred on the canvas."""
 
     def __init__(self, canvas: Size) -> None:
         self.canvas = canvas
@@ -67,13 +67,13 @@ class Undistorted:
 
 
 class Placed:
-    """Rotated, scaled and put anywhere where the unrotated frame still fits on the canvas. Parameters: maps (N, 2, 3).
+    """Rotation, scale, and any position where the unrotated frame fits on the canvas. Parameters: maps (N, 2, 3).
 
-    R: +-90 degrees. RTS: +-45 degrees, scale 0.7 to 1.2, on 42x42. T: shifted only, on 60x60.
+    R: up to 90 degrees. RTS: up to 45 degrees and scale 0.7 to 1.2, on 42x42. T: shifts only, on 60x60.
     """
 
     def __init__(self, canvas: Size, rotation_deg: float, scale: tuple[float, float]) -> None:
-        """With up to ``rotation_deg`` either way, and a factor from the range ``scale``."""
+        """Set the largest rotation in either direction, and the range of the scale factor."""
         self.canvas = canvas
         self.rotation_deg = rotation_deg
         self.scale = scale
@@ -91,9 +91,9 @@ class Placed:
 
 
 class Projected:
-    """P: scaled by 0.75 to 1.0, then each corner moved by normal noise of 5 pixels. Parameters: maps (N, 3, 3).
+    """P: scale 0.75 to 1.0, then normal noise of 5 pixels on each corner. Parameters: maps (N, 3, 3).
 
-    Corners that would fold the picture or bend it inwards are drawn again.
+    Corners that do not form a convex quadrilateral are drawn again.
     """
 
     def __init__(self, canvas: Size, scale: tuple[float, float] = (0.75, 1.0), noise: float = 5.0) -> None:
@@ -119,9 +119,9 @@ class Projected:
 
 
 class Elastic:
-    """E: scaled by 0.75 to 1.0 and bent by a thin-plate spline, 4 x 4 points of which are moved by normal noise.
+    """E: scale 0.75 to 1.0, and a thin-plate spline whose 4 x 4 control points are moved by normal noise.
 
-    Parameters: the control points' places in the picture, (N, 16, 2).
+    Parameters: positions of the control points in the picture, (N, 16, 2).
     """
 
     def __init__(self, canvas: Size, scale: tuple[float, float] = (0.75, 1.0), noise: float = 1.5) -> None:
@@ -146,14 +146,14 @@ class Elastic:
 
 
 class Cluttered:
-    """TC: put anywhere, to the pixel, among 6x6 fragments of other digits (6 on 60x60; TC-84: 16 on 84x84).
+    """TC: any whole-pixel position, among 6x6 fragments of other digits (6 on 60x60; TC-84: 16 on 84x84).
 
-    Parameters: maps (N, 2, 3), whose digits the fragments are of as shares of the batch (N, F), and the upper left
-    corner of each fragment, in the digit and on the canvas, as shares of the room there is (N, F, 4).
+    Parameters: maps (N, 2, 3); the fragments' source digits as fractions of the batch (N, F); and the upper left corner
+    of each fragment, in its source and on the canvas, as fractions of the available space (N, F, 4).
     """
 
     def __init__(self, canvas: Size, fragments: int) -> None:
-        """With ``fragments`` pieces of clutter."""
+        """Set the canvas and the number of fragments."""
         self.canvas = canvas
         self.fragments = fragments
 
@@ -173,7 +173,7 @@ class Cluttered:
         first = (
             corners * room
         ).long()  # (N, F, 4): rows and columns of the first pixel, in the digit and on the canvas
-        others = 1 + (sources * (count - 1)).long()  # how much further on in the batch: never the digit itself
+        others = 1 + (sources * (count - 1)).long()  # offset within the batch, never the digit itself
         span = torch.arange(FRAGMENT)
         here = torch.arange(count)[:, None, None]
         for piece in range(self.fragments):
@@ -186,14 +186,13 @@ class Cluttered:
 
 
 class Addition:
-    """Two digits, a channel each, distorted for themselves; the label is their sum.
+    """Two digits in one channel each, distorted independently; the label is their sum.
 
-    Parameters: the maps of the first and of the second digit, (N, 2, 3) each, and whose digit is the second one, as a
-    share of the batch (N,).
+    Parameters: the maps of both digits, (N, 2, 3) each, and the second digit's source as a fraction of the batch (N,).
     """
 
     def __init__(self, each: Placed) -> None:
-        """``each`` is what happens to either digit."""
+        """``each`` is the distortion of either digit."""
         self.each = each
 
     def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
@@ -210,7 +209,7 @@ class Addition:
 
 
 def make_distortion(name: str, canvas: Size) -> Distortion:
-    """The distortion of that name, onto ``canvas``."""
+    """Return the distortion with this name for ``canvas``."""
     rts = Placed(canvas, 45, (0.7, 1.2))
     made: dict[str, Callable[[], Distortion]] = {
         "none": lambda: Undistorted(canvas),
@@ -227,13 +226,13 @@ def make_distortion(name: str, canvas: Size) -> Distortion:
 
 
 def warp_affine(images: Tensor, maps: Tensor, canvas: Size) -> Tensor:
-    """Put ``images`` ``(N, C, H, W)`` on black canvases as ``maps`` ``(N, 2, 3)`` say: ``(N, C, h, w)``."""
+    """Sample ``images`` ``(N, C, H, W)`` through ``maps`` ``(N, 2, 3)`` onto black canvases: ``(N, C, h, w)``."""
     base = base_grid(*canvas).to(images.device)
     return sample(images, affine_points(maps.to(images), base))
 
 
 def similarity_maps(angle: Tensor, scale: Tensor, shift: Tensor, picture: Size, canvas: Size) -> Tensor:
-    """Maps that turn, scale and move a picture on a canvas.
+    """Return maps that rotate, scale and shift a picture on a canvas.
 
     Args:
         angle: ``(N,)`` radians, clockwise as seen.
@@ -254,14 +253,14 @@ def similarity_maps(angle: Tensor, scale: Tensor, shift: Tensor, picture: Size, 
 
 
 def convex(corners: Tensor) -> Tensor:
-    """Whether quadrilaterals turn clockwise at each corner: ``(N, 4, 2)`` in order -> ``(N,)``."""
+    """Return whether quadrilaterals are convex and clockwise: ``(N, 4, 2)`` in order -> ``(N,)``."""
     sides = corners.roll(-1, dims=1) - corners
     following = sides.roll(-1, dims=1)
     return (sides[..., 0] * following[..., 1] > sides[..., 1] * following[..., 0]).all(dim=1)
 
 
 def homographies(origins: Tensor, targets: Tensor) -> Tensor:
-    """The projective maps that take four points to four others: ``(N, 4, 2)`` each -> ``(N, 3, 3)``."""
+    """Return the projective maps of four points to four others: ``(N, 4, 2)`` each -> ``(N, 3, 3)``."""
     x, y = origins.double().unbind(dim=-1)  # (N, 4)
     one, nothing = torch.ones_like(x), torch.zeros_like(x)
     rows = []

@@ -1,7 +1,7 @@
-"""A folder of one's own pictures: a directory for each class, as torchvision's ImageFolder has it.
+"""A folder of the user's pictures, with one directory per class, as in torchvision's ImageFolder.
 
-Which picture is for what is decided once, when a run is begun, and stands in the run's ``split.csv``. A ``split.csv``
-in the folder itself decides it instead of chance.
+The split is decided once, when a run is created, and recorded in the run's ``split.csv``. It is random, unless the
+folder itself has a ``split.csv``.
 """
 
 import csv
@@ -17,17 +17,17 @@ from typing import Literal, NamedTuple, get_args
 import structlog
 import torch
 
-from training.data.collection import Collection
-from training.data.listing import SPLIT_TABLE, class_of, find_pictures, named, tell_left_out
+from training.data.listing import SPLIT_TABLE, class_of, find_pictures, shortened, warn_of_ignored
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
+from training.data.splits import Split
 from training.errors import DataError
 from training.recipes.recipe import Recipe, Size
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 COMPARED = (64, 64)
-"""Height and width at which pictures are compared."""
+"""Height and width at which pictures are compared to find copies."""
 READ_AT_ONCE = 500
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     """A row of a split table."""
 
     path: str
-    """Of the picture, relative to the folder; its first part is the class."""
+    """Path of the picture relative to the folder; its first component is the class."""
     part: Part
 
     @property
@@ -47,65 +47,64 @@ class Entry(NamedTuple):
 
 
 class Folder:
-    """The pictures that a split table names, all brought to one size."""
+    """The pictures of a split table, resized to one size."""
 
     def __init__(self, root: Path, entries: Sequence[Entry], size: Size, channels: int) -> None:
-        """``size`` is (height, width); ``channels`` are 1 (grey) or 3 (RGB)."""
+        """``size`` is (height, width); ``channels`` is 1 (grey) or 3 (RGB)."""
         self.root = root
         self.entries = entries
         self.size = size
         self.channels = channels
         self.classes = tuple(sorted({entry.label for entry in entries}))
 
-    def training(self) -> tuple[Collection, Collection]:
+    def training(self) -> tuple[Split, Split]:
         return self._read("train"), self._read("validation")
 
-    def test(self) -> Collection:
+    def test(self) -> Split:
         return self._read("test")
 
-    def _read(self, part: Part) -> Collection:
+    def _read(self, part: Part) -> Split:
         chosen = [entry for entry in self.entries if entry.part == part]
         images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
-        return Collection(images, torch.tensor([numbers[entry.label] for entry in chosen]))
+        return Split(images, torch.tensor([numbers[entry.label] for entry in chosen]))
 
 
 def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
-    """Decide which picture under ``root`` is for what: as its ``split.csv`` says, or else by chance, class by class.
+    """Split the pictures under ``root``: as its ``split.csv`` says, or else at random, class by class.
 
-    Pictures in which ``recipe.scene`` finds the same text are of one scene, and stay together.
+    Pictures whose paths have the same match of ``recipe.scene`` belong to one scene, and stay in one split.
 
     Raises:
-        DataError: there are no two classes, a class has too few pictures, some cannot be read and the recipe refuses
-            such, or there are both scenes and a table; the message names them.
+        DataError: there are fewer than two classes, a class has too few pictures, pictures are damaged and the recipe
+            does not skip them, or there are both scenes and a table.
     """
     table = root / SPLIT_TABLE
     if table.exists() and recipe.scene is not None:
         raise DataError(
-            f"{table} says which picture is for what, which leaves nothing to do for scene={recipe.scene}; leave out "
-            "scene, or remove the table"
+            f"{table} decides the split, so scene={recipe.scene} has no effect; leave out scene, or remove the table"
         )
     files = find_pictures(root)
     unreadable = damage([root / file for file in files])
     if unreadable and recipe.unreadable == "refuse":
         raise DataError(
-            f"{named(map(str, unreadable))} cannot be read as pictures; repair or remove them, or leave them out with "
+            f"{shortened(map(str, unreadable))} cannot be read as pictures; repair or remove them, or skip them with "
             "--set unreadable=skip"
         )
     for file, reason in unreadable.items():
         log.warning("picture_skipped", file=str(file), reason=reason)
     readable = [file for file in files if root / file not in unreadable]
-    entries = listed(root, readable, files) if table.exists() else drawn(readable, recipe)
-    check(root, entries, {class_of(file) for file in files})
-    tell_copies(root, entries)
+    entries = read_table(root, readable, files) if table.exists() else split_at_random(readable, recipe)
+    check_classes(root, entries, {class_of(file) for file in files})
+    warn_of_copies(root, entries)
     return entries
 
 
-def listed(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
-    """What the ``split.csv`` in ``root`` says about ``readable``; pictures that it leaves out are left out.
+def read_table(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
+    """Read the ``split.csv`` in ``root``; pictures that it does not list are ignored.
 
     Raises:
-        DataError: it cannot be read, or names a picture that is not among ``files``, or one twice.
+        DataError: it cannot be read, or lists a picture that is missing from ``files``, or one twice.
     """
     there = set(files)
     encoded = {unicodedata.normalize("NFC", file): file for file in files}
@@ -116,20 +115,20 @@ def listed(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[En
         for entry in read_split(root / SPLIT_TABLE)
     ]
     if missing := [entry.path for entry in entries if entry.path not in there]:
-        raise DataError(f"{root / SPLIT_TABLE} names {named(missing)}, which {root} has not; mend its column path")
+        raise DataError(f"{root / SPLIT_TABLE} lists {shortened(missing)}, not found in {root}; correct column path")
     if twice := [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]:
-        raise DataError(f"{root / SPLIT_TABLE} names {named(twice)} more than once; leave one row of each")
-    named_there = {entry.path for entry in entries}
-    tell_left_out([file for file in files if file not in named_there], f"not in {SPLIT_TABLE}")
-    can_be_read = set(readable)
-    return [entry for entry in entries if entry.path in can_be_read]
+        raise DataError(f"{root / SPLIT_TABLE} lists {shortened(twice)} more than once; keep one row of each")
+    listed = {entry.path for entry in entries}
+    warn_of_ignored([file for file in files if file not in listed], f"not in {SPLIT_TABLE}")
+    wanted = set(readable)
+    return [entry for entry in entries if entry.path in wanted]
 
 
-def drawn(files: Sequence[str], recipe: Recipe) -> list[Entry]:
-    """Hold out a share of each class for validation and as much for the test, at random but the same each time.
+def split_at_random(files: Sequence[str], recipe: Recipe) -> list[Entry]:
+    """Hold out a share of each class for validation and the same share for the test, reproducibly at random.
 
     Raises:
-        DataError: the recipe's pattern of scenes does not fit a file.
+        DataError: the recipe's pattern for scenes does not match a file.
     """
     by_class: dict[str, dict[str, list[str]]] = {}
     for file in files:
@@ -151,10 +150,10 @@ def drawn(files: Sequence[str], recipe: Recipe) -> list[Entry]:
 
 
 def scene(file: str, pattern: str | None) -> str:
-    """What tells the scene of ``file``: its whole path, or the part of it that ``pattern`` (its group) finds.
+    """Return the scene of ``file``: its path, or the part that ``pattern`` (or its first group) matches.
 
     Raises:
-        DataError: the pattern, or its group, finds nothing in the path.
+        DataError: the pattern, or its group, does not match.
     """
     if pattern is None:
         return file
@@ -162,36 +161,36 @@ def scene(file: str, pattern: str | None) -> str:
     found = match and match[1 if match.re.groups else 0]
     if not found:
         raise DataError(
-            f"scene={pattern} finds nothing in {file}; mend the pattern with --set scene=PATTERN, or leave scene "
-            "out if every picture stands for itself"
+            f"scene={pattern} does not match {file}; correct it with --set scene=PATTERN, or leave scene out if the "
+            "pictures are independent"
         )
     return found
 
 
-def check(root: Path, entries: Sequence[Entry], classes: set[str]) -> None:
-    """See that every class has pictures to train on, and that there are some to validate on and to test on.
+def check_classes(root: Path, entries: Sequence[Entry], classes: set[str]) -> None:
+    """Check that every class has training pictures, and that there are validation and test pictures.
 
-    Warn of classes that nothing is left of for one of the latter.
+    Classes without validation or test pictures cause a warning.
 
     Raises:
-        DataError: one has not, or there are none.
+        DataError: a class has no training pictures, or there are no validation or test pictures.
     """
     for part in PARTS:
         have = {entry.label for entry in entries if entry.part == part}
         lacking = sorted(classes - have)
         if lacking and have and part != "train":
-            log.warning("classes_without_pictures", split=part, count=len(lacking), classes=named(lacking))
+            log.warning("classes_without_pictures", split=part, count=len(lacking), classes=shortened(lacking))
         elif lacking:
             counts = Counter(entry.label for entry in entries)
-            few = named(f"{label} ({counts[label]} readable pictures)" for label in lacking)
+            few = shortened(f"{label} ({counts[label]} readable pictures)" for label in lacking)
             raise DataError(
                 f"nothing is left for {part} of {few}; add pictures (or, where scenes stay together, scenes), change "
                 f"--set holdout=SHARE, or write {root / SPLIT_TABLE}"
             )
 
 
-def tell_copies(root: Path, entries: Sequence[Entry]) -> None:
-    """Warn of pictures that another part of the split has too: with them, the test says less than it seems to."""
+def warn_of_copies(root: Path, entries: Sequence[Entry]) -> None:
+    """Warn of pictures that occur in several splits, because they make test results too optimistic."""
     seen: dict[tuple[Shape, bytes], list[Entry]] = {}
     for start in range(0, len(entries), READ_AT_ONCE):
         some = entries[start : start + READ_AT_ONCE]
@@ -204,16 +203,16 @@ def tell_copies(root: Path, entries: Sequence[Entry]) -> None:
         log.warning(
             "copies_in_several_splits",
             count=sum(map(len, copies)),
-            examples=named(" = ".join(f"{entry.path} ({entry.part})" for entry in alike[:3]) for alike in copies),
-            cure=f"remove the copies, or keep them together by scene=PATTERN or {SPLIT_TABLE}",
+            examples=shortened(" = ".join(f"{entry.path} ({entry.part})" for entry in alike[:3]) for alike in copies),
+            cure=f"remove the copies, or put them into one split with scene=PATTERN or {SPLIT_TABLE}",
         )
 
 
 def read_split(file: Path) -> list[Entry]:
-    """A table with the columns ``path`` and ``split`` (train, validation or test).
+    """Read a table with the columns ``path`` and ``split`` (train, validation or test).
 
     Raises:
-        DataError: it is no such table.
+        DataError: it cannot be read, or a row is incomplete or wrong.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
@@ -221,15 +220,15 @@ def read_split(file: Path) -> list[Entry]:
             rows = [(reader.line_num, row["path"], row["split"]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(f"{file} cannot be read as a table with the columns path and split ({error})") from error
-    if short := [str(line) for line, path, said in rows if not (path and said)]:
-        raise DataError(f"{file} lacks path or split in line {named(short)}; write both, or remove the line")
-    if wrong := sorted({said for _, _, said in rows if said not in PARTS}):
-        raise DataError(f"{file} has {named(wrong)} in its column split; write {', '.join(PARTS)}")
-    return [Entry(path, next(part for part in PARTS if part == said)) for _, path, said in rows]
+    if short := [str(line) for line, path, split in rows if not (path and split)]:
+        raise DataError(f"{file} lacks path or split in line {shortened(short)}; write both, or remove the line")
+    if wrong := sorted({split for _, _, split in rows if split not in PARTS}):
+        raise DataError(f"{file} has {shortened(wrong)} in its column split; write {', '.join(PARTS)}")
+    return [Entry(path, next(part for part in PARTS if part == split)) for _, path, split in rows]
 
 
 def split_text(entries: Sequence[Entry]) -> str:
-    """The table that `read_split` reads."""
+    """Return the content of the table that `read_split` reads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "split"))
@@ -238,6 +237,6 @@ def split_text(entries: Sequence[Entry]) -> str:
 
 
 def counts(entries: Sequence[Entry]) -> dict[str, dict[Part, int]]:
-    """Pictures of each class, in each part."""
+    """Return the number of pictures of each class in each split."""
     found = Counter((entry.label, entry.part) for entry in entries)
     return {label: {part: found[label, part] for part in PARTS} for label in sorted({e.label for e in entries})}

@@ -1,4 +1,4 @@
-"""The pictures in a folder: which directories are classes, which files are pictures, and what is left out."""
+"""Find the classes and pictures in a folder, and the files to ignore."""
 
 import re
 import unicodedata
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import structlog
 
-from imaging.formats import EXTENSIONS
+from imaging.formats.signatures import EXTENSIONS
 from training.errors import DataError
 
 SPLIT_TABLE = "split.csv"
 UNWRITABLE = {"Cc", "Cs"}
-"""Kinds of characters that names in a table cannot have: control characters, and what is no UTF-8."""
+"""Categories of characters that names in a table cannot have: control characters, and bytes that are not UTF-8."""
 SHOWN = 5
-"""Files that an error names; of the others it says how many there are."""
+"""Number of names in a message; further ones are only counted."""
 SPLIT_NAME = re.compile(
     r"(train|training|test|testing|val|valid|validation|validate|validating|dev|development|eval|evaluation|holdout)"
     r"s?([ _-]?(set|data|split|images|pictures))?s?[ _-]?[0-9]*"
 )
-"""Names of directories that hold a part of a data set, in lower case."""
+"""Names of directories that contain one split of a data set, in lower case."""
 LEFTOVERS = (
     ".*",
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin"),  # NAS boxes
@@ -29,16 +29,16 @@ LEFTOVERS = (
     *("*.tmp", "*.temp", "*.part", "*.partial", "*.crdownload", "*.download", "*.filepart", "*~", "~$*", "~lock*"),
     *("*.sync-conflict-*", "*conflicted copy*", "*_conflict-[0-9]*", "*case conflict*", "*.!sync", "*.bak", "*.swp"),
 )
-"""Patterns, in lower case, of what file systems, desktops, NAS boxes, downloads and synchronisation leave behind."""
+"""Patterns, in lower case, of files left by file systems, desktops, NAS boxes, downloads and synchronisation."""
 
 log = structlog.get_logger(__name__)
 
 
 def find_pictures(root: Path) -> list[str]:
-    """Return all picture files in the directories of ``root``, as paths relative to it, in order.
+    """Return the paths of all pictures in the directories of ``root``, relative to it and in order.
 
     Raises:
-        DataError: ``root`` is no such folder, or has names that a table cannot hold.
+        DataError: ``root`` has no class directories, an empty one, or names that a table cannot contain.
     """
     found, others, leftovers = [], [], [entry for entry in sorted(root.glob("*")) if is_leftover(entry)]
     for folder in find_classes(root):
@@ -50,56 +50,56 @@ def find_pictures(root: Path) -> list[str]:
         others += [file for file in visible if not is_picture(file)]
     if wrong := [file for file in found if any(unicodedata.category(letter) in UNWRITABLE for letter in file)]:
         raise DataError(
-            f"{root} has {named(map(repr, wrong))}, which {SPLIT_TABLE} cannot name; rename what has control "
-            "characters in its name, or bytes that are no UTF-8"
+            f"{root} has {shortened(map(repr, wrong))}, which {SPLIT_TABLE} cannot list; rename files whose names "
+            "contain control characters, or bytes that are not UTF-8"
         )
     loose = [file for file in sorted(root.iterdir()) if is_picture(file) and not is_leftover(file)]
-    tell_left_out(loose, "beside the directories of the classes")
-    tell_left_out([file for file in others if file.is_dir()], "links to directories")
-    tell_left_out([file for file in others if not file.is_dir()], "no pictures of a format that is taken")
-    tell_left_out(leftovers, "hidden, or left behind by another program")
+    warn_of_ignored(loose, "not in a class directory")
+    warn_of_ignored([file for file in others if file.is_dir()], "links to directories")
+    warn_of_ignored([file for file in others if not file.is_dir()], "not pictures of a supported format")
+    warn_of_ignored(leftovers, "hidden, or left by another program")
     return found
 
 
 def find_classes(root: Path) -> list[Path]:
-    """Return the directories of the classes, in order.
+    """Return the class directories, in order.
 
     Raises:
-        DataError: ``root`` is no folder of such, or holds the parts of a data set instead.
+        DataError: ``root`` does not have two classes, or contains splits instead of classes.
     """
     cure = "--data-root must name a folder with one directory for each class"
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; {cure}")
+        raise DataError(f"{root} is not a folder; {cure}")
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_leftover(entry))
     called = [entry for entry in classes if SPLIT_NAME.fullmatch(entry.name.casefold())]
     parts = called if len(called) > 1 or called == classes else [entry for entry in called if holds_classes(entry)]
     if parts:
         others = [entry.name for entry in classes if entry not in parts]
-        beside = f", beside {named(others)}," if others else ""
+        beside = f", beside {shortened(others)}," if others else ""
         raise DataError(
-            f"{root} is split into {named(entry.name for entry in parts)}{beside} already; {cure}, "
-            f"with all its pictures in it, and {SPLIT_TABLE} with the columns path and split to keep that split"
+            f"{root} is split into {shortened(entry.name for entry in parts)}{beside} already; {cure}, "
+            f"with all of its pictures; to keep the split, add {SPLIT_TABLE} with the columns path and split"
         )
     if len({class_of(entry.name) for entry in classes}) < 2:
-        raise DataError(f"{root} holds {len(classes)} directories, and two classes is the least; {cure}")
+        raise DataError(f"{root} has {len(classes)} directories, but at least two classes are needed; {cure}")
     return classes
 
 
 def holds_classes(folder: Path) -> bool:
-    """Whether ``folder`` holds directories and no pictures beside them, as a part of a data set does."""
+    """Return whether ``folder`` contains directories but no pictures, like one split of a data set."""
     inside = [entry for entry in folder.iterdir() if not is_leftover(entry)]
     return any(entry.is_dir() for entry in inside) and not any(map(is_picture, inside))
 
 
 def class_of(path: str) -> str:
-    """Return the class that a relative path is of; a name is the same however its accents are encoded."""
+    """Return the class of a relative path, in Unicode's composed form (NFC)."""
     return unicodedata.normalize("NFC", Path(path).parts[0])
 
 
 def walk(folder: Path, leftovers: list[Path]) -> Iterator[Path]:
-    """Go through the files in ``folder`` and the directories in it, in order, and its links to directories.
+    """Yield all files below ``folder`` in order, and links to directories.
 
-    What `is_leftover` is added to ``leftovers`` instead, and not gone into.
+    Leftovers are added to ``leftovers`` instead; directories among them are not entered.
     """
     for entry in sorted(folder.iterdir()):
         if is_leftover(entry):
@@ -111,23 +111,23 @@ def walk(folder: Path, leftovers: list[Path]) -> Iterator[Path]:
 
 
 def is_leftover(file: Path) -> bool:
-    """Whether ``file`` is hidden, or by its name was left behind by another program."""
+    """Return whether ``file`` is hidden or was left by another program, judging by its name."""
     return any(fnmatchcase(file.name.casefold(), pattern) for pattern in LEFTOVERS)
 
 
 def is_picture(file: Path) -> bool:
-    """Whether ``file`` is one by its name."""
+    """Return whether ``file`` has the extension of a picture."""
     return file.suffix.lower() in EXTENSIONS and file.is_file()
 
 
-def tell_left_out(files: Sequence[Path | str], reason: str) -> None:
-    """Warn of ``files``, if there are any."""
+def warn_of_ignored(files: Sequence[Path | str], reason: str) -> None:
+    """Warn that ``files`` are ignored, if there are any."""
     if files:
         log.warning("files_left_out", reason=reason, count=len(files), example=repr(str(files[0])))
 
 
-def named(names: Iterable[str]) -> str:
-    """Name some of ``names``, and say how many more there are."""
+def shortened(names: Iterable[str]) -> str:
+    """Join the first few of ``names``, and say how many more there are."""
     everything = list(names)
     more = f" and {len(everything) - SHOWN} more" if len(everything) > SHOWN else ""
     return ", ".join(everything[:SHOWN]) + more

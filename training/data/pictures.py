@@ -1,4 +1,4 @@
-"""Picture files, brought to one size in memory."""
+"""Read picture files and resize them to one size."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +19,11 @@ from training.errors import DataError
 from training.recipes.recipe import Size
 
 MAX_PIXELS, MAX_SIDE = 2**28, 2**16
-"""Of a picture; the service takes fewer unless it is told otherwise."""
+"""Limits of a picture; the service's default limits are lower."""
 
 
 class Input(NamedTuple):
-    """What pictures are brought to: an `imaging.preprocessing.InputSpec`."""
+    """The format to which pictures are converted: an `imaging.preprocessing.InputSpec`."""
 
     height: int
     width: int
@@ -32,27 +32,27 @@ class Input(NamedTuple):
 
 
 def read_pictures(files: Sequence[Path], size: Size, channels: int) -> Tensor:
-    """``files`` stretched to ``size`` = (height, width), read by the code that reads what the service is sent.
+    """Read ``files`` and resize them to ``size`` = (height, width), with the same code as the service.
 
     Returns:
         ``(N, C, H, W)`` uint8 with 1 (grey) or 3 (RGB) channels.
 
     Raises:
-        DataError: one of them is not there, is no picture or is damaged; the message names it.
+        DataError: a file is missing, damaged or not a picture; the message names it.
     """
     read = partial(read_picture, size=size, channels=channels)
     pixels = np.empty((len(files), channels, *size), np.uint8)
-    with ThreadPoolExecutor() as threads:  # decoding and resizing let go of the interpreter
+    with ThreadPoolExecutor() as threads:  # decoding and resizing release the interpreter lock
         for position, picture in enumerate(threads.map(read, files)):
             pixels[position] = picture
     return torch.from_numpy(pixels)
 
 
 def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
-    """One picture as ``(C, H, W)`` uint8, upright, on black where it is transparent.
+    """Read one picture as ``(C, H, W)`` uint8, with its EXIF orientation applied, on black if it is transparent.
 
     Raises:
-        DataError: it is not there, is no picture or is damaged.
+        DataError: it is missing, damaged or not a picture.
     """
     with reporting(file):
         opened = open_image(file.read_bytes(), MAX_PIXELS, MAX_SIDE)
@@ -61,22 +61,22 @@ def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def reporting(file: Path) -> Iterator[None]:
-    """Tell what is wrong with ``file`` as a `DataError`."""
+    """Convert errors from reading ``file`` to a `DataError`."""
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(f"{file} is not there; name the folder of the pictures with --data-root") from error
+        raise DataError(f"{file} does not exist; name the folder of the pictures with --data-root") from error
     except (ImageError, OSError) as error:
         raise DataError(f"{file} cannot be read as a picture ({problem(error)}); repair or remove it") from error
 
 
 def problem(error: BaseException | None) -> str:
-    """What is wrong with a file, without what its sender could do about it."""
+    """Return what is wrong with a file, without the advice for clients of the service."""
     return error.problem if isinstance(error, ImageError) else str(error)
 
 
 def damage(files: Sequence[Path]) -> dict[Path, str]:
-    """The ones of ``files`` that cannot be read as pictures, and why."""
+    """Return the files that cannot be read as pictures, and the reasons."""
 
     def reason(file: Path) -> str | None:
         try:
@@ -90,7 +90,7 @@ def damage(files: Sequence[Path]) -> dict[Path, str]:
 
 
 class Shape(NamedTuple):
-    """What the header of a picture file says."""
+    """Size and colour of a picture, from its file's header."""
 
     width: int
     height: int
@@ -98,10 +98,10 @@ class Shape(NamedTuple):
 
 
 def shape(file: Path) -> Shape:
-    """Width, height and colour of a picture as it is seen, after its EXIF orientation.
+    """Read size and colour of a picture, with its EXIF orientation applied.
 
     Raises:
-        DataError: it is not there, or is no picture.
+        DataError: it is missing or not a picture.
     """
     with reporting(file):
         opened = open_image(file.read_bytes(), MAX_PIXELS, MAX_SIDE)

@@ -1,4 +1,4 @@
-"""Random numbers from (use, seed, position), never from a running generator: nothing is lost in an interruption."""
+"""Random generators seeded by (purpose, seed, position), so that a resumed run draws the same numbers."""
 
 from enum import IntEnum
 
@@ -7,13 +7,13 @@ from torch import Generator
 
 
 class Stream(IntEnum):
-    """What random numbers are for. Each use has its own, so that none changes another."""
+    """The purpose of random numbers. Each has its own stream, independent of the others."""
 
     SPLIT = 0
-    """Choice of the validation pictures: the same for every run, so that runs can be compared."""
+    """Choice of the validation pictures; the same for every run, so that runs can be compared."""
     VALIDATION = 1
     TEST = 2
-    """Distortions of the test pictures: with it anyone can rebuild them."""
+    """Distortions of the test pictures; the same for every run."""
     ORDER = 3
     DISTORTION = 4
     UPRIGHTNESS = 5
@@ -22,10 +22,10 @@ class Stream(IntEnum):
 
 
 def seed_of(stream: Stream, seed: int = 0, position: int = 0) -> int:
-    """What seeds a generator for one place of a run (a step, an epoch)."""
-    return int(np.random.SeedSequence((stream, seed, position)).generate_state(1)[0])  # torch heeds only 32 bits
+    """Return the seed for one position of a run, such as a step or an epoch."""
+    return int(np.random.SeedSequence((stream, seed, position)).generate_state(1)[0])  # torch uses only 32 bits
 
 
 def seeded(stream: Stream, seed: int = 0, position: int = 0) -> Generator:
-    """A generator for one place of a run: no state to lose when the run is interrupted."""
+    """Return a generator for one position of a run."""
     return Generator().manual_seed(seed_of(stream, seed, position))

@@ -1,4 +1,4 @@
-"""The data sets that recipes name, as torchvision stores them under a folder; downloaded there when missing."""
+"""The data sets of the recipes, in torchvision's layout; missing ones are downloaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,17 +7,20 @@ from typing import TypeVar
 import torch
 from torchvision.datasets import CIFAR10, MNIST
 
-from training.data.collection import Collection, Source, hold_out
 from training.data.folders import Folder, read_split
+from training.data.splits import Source, Split, hold_out
 from training.data.traffic_signs import Signs
 from training.errors import DataError
 from training.recipes.recipe import Recipe
+
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""The classes of CIFAR-10."""
 
 Stored = TypeVar("Stored")
 
 
 class Digits:
-    """MNIST. Where two digits are added up, labels are those of the digits and classes those of the sums."""
+    """MNIST. With ``sums``, the classes are sums of two digits, while the labels remain those of single digits."""
 
     def __init__(self, root: Path, validation_size: int, *, sums: bool) -> None:
         """``validation_size`` of the training pictures are held out."""
@@ -25,62 +28,51 @@ class Digits:
         self.validation_size = validation_size
         self.classes = tuple(map(str, range(19 if sums else 10)))
 
-    def training(self) -> tuple[Collection, Collection]:
+    def training(self) -> tuple[Split, Split]:
         return hold_out(self._read(train=True), self.validation_size, "mnist")
 
-    def test(self) -> Collection:
+    def test(self) -> Split:
         return self._read(train=False)
 
-    def _read(self, *, train: bool) -> Collection:
+    def _read(self, *, train: bool) -> Split:
         place = f"put its four idx files into {self.root / 'MNIST' / 'raw'}"
         dataset = stored(lambda: MNIST(self.root, train=train, download=True), "MNIST", self.root, place)
-        return Collection(dataset.data[:, None], dataset.targets)
+        return Split(dataset.data[:, None], dataset.targets)
 
 
 class Objects:
     """CIFAR-10."""
 
-    classes: tuple[str, ...] = (
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    )
+    classes: tuple[str, ...] = OBJECTS
 
     def __init__(self, root: Path, validation_size: int) -> None:
         """``validation_size`` of the training pictures are held out."""
         self.root = root
         self.validation_size = validation_size
 
-    def training(self) -> tuple[Collection, Collection]:
+    def training(self) -> tuple[Split, Split]:
         return hold_out(self._read(train=True), self.validation_size, "cifar10")
 
-    def test(self) -> Collection:
+    def test(self) -> Split:
         return self._read(train=False)
 
-    def _read(self, *, train: bool) -> Collection:
+    def _read(self, *, train: bool) -> Split:
         place = f"put its folder cifar-10-batches-py into {self.root}"
         dataset = stored(lambda: CIFAR10(self.root, train=train, download=True), "CIFAR-10", self.root, place)
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-        return Collection(images, torch.tensor(dataset.targets))
+        return Split(images, torch.tensor(dataset.targets))
 
 
 def stored(read: Callable[[], Stored], name: str, root: Path, cure: str) -> Stored:
-    """What torchvision reads.
+    """Call ``read``, which reads a data set with torchvision.
 
     Raises:
-        DataError: it is not there and cannot be downloaded; the message says ``cure``.
+        DataError: it is missing and cannot be downloaded; the message ends with ``cure``.
     """
     try:
         return read()
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())  # torchvision's has a line for each place that it tried
+        reason = " ".join(str(error).split())  # torchvision's message has a line for each address that it tried
         raise DataError(
             f"{name} is not in {root} and could not be downloaded ({reason}); "
             f"{cure} or name another folder with --data-root"
@@ -88,14 +80,14 @@ def stored(read: Callable[[], Stored], name: str, root: Path, cure: str) -> Stor
 
 
 def open_source(recipe: Recipe, root: Path, split_file: Path | None = None) -> Source:
-    """The data set of ``recipe``, under ``root``; none of its pictures is read yet.
+    """Return the data set of ``recipe`` under ``root``; no picture is read yet.
 
     Raises:
-        DataError: it is a folder of own pictures whose ``split_file`` cannot be read.
+        DataError: the recipe is for a folder of pictures, and its ``split_file`` cannot be read.
     """
     if recipe.dataset == "folder":
         if split_file is None:
-            raise DataError("a folder of pictures must be split before it can be read; begin a run of it")
+            raise DataError("a folder of pictures must be split before it can be read; create a run of it")
         return Folder(root, read_split(split_file), recipe.canvas, len(recipe.mean))
     if recipe.dataset == "cifar10":
         return Objects(root, recipe.validation_size)

@@ -1,4 +1,4 @@
-"""GTSRB: photographs of German traffic signs, 30 of each physical sign (Stallkamp et al. 2012)."""
+"""GTSRB: photographs of German traffic signs, in tracks of 30 per physical sign (Stallkamp et al. 2012)."""
 
 import csv
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torchvision.datasets import GTSRB
 
-from training.data.collection import Collection, hold_out
 from training.data.pictures import read_pictures
+from training.data.splits import Split, hold_out
 from training.errors import DataError
 from training.recipes.recipe import Size
 
@@ -61,7 +61,7 @@ CLASSES = (
 )
 BOX_COLUMNS = ("Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
 FULL_TRAINING_SET = Path("gtsrb", "GTSRB", "Final_Training", "Images")
-"""All 39,209 training pictures as the benchmark's own archive unpacks; torchvision's archive has 26,640 of them."""
+"""The 39,209 training pictures of the benchmark's own archive; torchvision's archive has 26,640 of them."""
 
 
 class Sign(NamedTuple):
@@ -71,11 +71,11 @@ class Sign(NamedTuple):
     label: int
     track: int
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom, normalised to [-1, 1]."""
+    """Left, top, right and bottom of the bounding box, normalised to [-1, 1]."""
 
 
 class Signs:
-    """The benchmark under a folder, all pictures brought to one size."""
+    """The benchmark's pictures, resized to one size."""
 
     classes: tuple[str, ...] = CLASSES
 
@@ -85,13 +85,13 @@ class Signs:
         self.validation_size = validation_size
         self.size = size
 
-    def training(self) -> tuple[Collection, Collection]:
+    def training(self) -> tuple[Split, Split]:
         return hold_out(self._read("train"), self.validation_size, "gtsrb")
 
-    def test(self) -> Collection:
+    def test(self) -> Split:
         return self._read("test")
 
-    def _read(self, split: str) -> Collection:
+    def _read(self, split: str) -> Split:
         try:
             signs = file_signs(self.root, split)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -99,7 +99,7 @@ class Signs:
                 f"GTSRB cannot be read from {self.root} and was not downloaded ({' '.join(str(error).split())}); "
                 "name the folder that holds gtsrb/ with --data-root"
             ) from error
-        return Collection(
+        return Split(
             read_pictures([sign.file for sign in signs], self.size, channels=3),
             torch.tensor([sign.label for sign in signs]),
             torch.tensor([1000 * sign.label + sign.track for sign in signs]) if split == "train" else None,
@@ -108,7 +108,7 @@ class Signs:
 
 
 def file_signs(root: Path, split: str) -> list[Sign]:
-    """The single pictures, as torchvision stores them; it downloads what is missing."""
+    """Return the pictures of a split, as torchvision stores them; missing ones are downloaded."""
     base = root / "gtsrb"
     if split == "test":
         GTSRB(root, "test", download=True)
@@ -128,7 +128,7 @@ def file_signs(root: Path, split: str) -> list[Sign]:
 
 
 def read_table(file: Path, sign: Callable[[dict[str, str]], Sign]) -> list[Sign]:
-    """What ``sign`` makes of each row of a table with a header.
+    """Convert each row of a table with a header by ``sign``.
 
     Raises:
         DataError: a row is damaged.
@@ -142,7 +142,7 @@ def read_table(file: Path, sign: Callable[[dict[str, str]], Sign]) -> list[Sign]
 
 
 def class_of(text: str) -> int:
-    """The number of a class.
+    """Parse the number of a class.
 
     Raises:
         ValueError: there is no such class.
@@ -154,11 +154,6 @@ def class_of(text: str) -> int:
 
 
 def outline(row: dict[str, str]) -> tuple[float, float, float, float]:
-    """Return the box about the sign, which includes its corners."""
+    """Return the sign's bounding box; its last row and column are part of it."""
     width, height, left, top, right, bottom = (int(row[name]) for name in BOX_COLUMNS)
-    return (
-        2 * left / width - 1,
-        2 * top / height - 1,
-        2 * (right + 1) / width - 1,
-        2 * (bottom + 1) / height - 1,
-    )
+    return (2 * left / width - 1, 2 * top / height - 1, 2 * (right + 1) / width - 1, 2 * (bottom + 1) / height - 1)

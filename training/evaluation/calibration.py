@@ -1,4 +1,4 @@
-"""Are probabilities what they say? Temperature scaling and how it is measured (Guo et al. 2017)."""
+"""Calibration of probabilities by temperature scaling, and its measures (Guo et al. 2017)."""
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -8,19 +8,19 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 BINS = 15
 ROWS = 500
-"""Pictures whose logits are in float64 at a time."""
+"""Number of pictures whose logits are converted to float64 at a time."""
 COLDEST, HOTTEST = 0.05, 20.0
 
 
 class Calibration(BaseModel):
-    """How far the network's probabilities can be believed."""
+    """Measures of the calibration of probabilities."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     loss: float
-    """Negative log-likelihood of the true class, averaged over the pictures."""
+    """Mean negative log-likelihood of the true class."""
     error: float
-    """Expected calibration error: how far confidence lies from accuracy, over bins of confidence; 0 to 1."""
+    """Expected calibration error: mean difference of confidence and accuracy over bins of confidence, 0 to 1."""
 
 
 def calibration(logits: Tensor, labels: Tensor) -> Calibration:
@@ -30,10 +30,10 @@ def calibration(logits: Tensor, labels: Tensor) -> Calibration:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """By what to divide ``logits`` ``(N, K)`` so that ``labels`` ``(N,)`` are likeliest; the order of classes stays.
+    """Return the divisor of ``logits`` ``(N, K)`` that maximises the likelihood of ``labels`` ``(N,)``.
 
-    Counted is one picture more than there are, of any class: a network that made no mistake on a few pictures may not
-    call itself infallible (as in Platt 1999, section 2.2).
+    One extra picture of unknown class is counted, so that a network without a mistake on a few pictures does not become
+    infinitely confident (compare Platt 1999, section 2.2).
     """
     smoothing = 1 / (len(labels) + 1)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Measures of a network's answers, beside those of torchmetrics."""
+"""Measures that torchmetrics does not have."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ Cell = tuple[int, int, int]
 
 
 def confusion_cells(predicted: Tensor, labels: Tensor, classes: int) -> list[Cell]:
-    """Return the cells of the confusion matrix that are not zero: no more of them than pictures, however many classes.
+    """Return the non-zero cells of the confusion matrix. Their number is limited by the pictures, not the classes.
 
     Args:
-        predicted: ``(N,)`` classes that the network answered.
+        predicted: ``(N,)`` predicted classes.
         labels: ``(N,)`` true classes.
-        classes: how many there are.
+        classes: number of classes.
     """
     pairs, counts = torch.unique(labels * classes + predicted, return_counts=True)
     columns = (pairs // classes, pairs % classes, counts)
@@ -22,9 +22,9 @@ def confusion_cells(predicted: Tensor, labels: Tensor, classes: int) -> list[Cel
 
 
 class Spread(Metric):
-    """How much a vector changes from picture to picture: its standard deviation, averaged over its entries.
+    """The standard deviation of a vector over the pictures, averaged over its entries.
 
-    A spread of theta near 0 means that the transformer does the same to every picture and looks at none of them.
+    A spread of theta near 0 means that the transformer treats every picture alike, whatever it shows.
     """
 
     full_state_update = False
@@ -33,20 +33,20 @@ class Spread(Metric):
     squares: Tensor
 
     def __init__(self, size: int) -> None:
-        """For vectors of ``size`` entries."""
+        """Measure vectors of ``size`` entries."""
         super().__init__()
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("squares", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, vectors: Tensor) -> None:
-        """Take in ``(N, size)``."""
+        """Add vectors ``(N, size)``."""
         values = vectors.double()
         self.count += len(values)
         self.total += values.sum(dim=0)
         self.squares += values.square().sum(dim=0)
 
     def compute(self) -> Tensor:
-        """A scalar."""
+        """Return the spread, a scalar."""
         mean = self.total / self.count
         return (self.squares / self.count - mean.square()).clamp(min=0).sqrt().mean()

@@ -1,45 +1,45 @@
-"""Does the rectified image stand upright and still? Measured on the same digits under several distortions each."""
+"""Measures of rectification: how upright and still digits are under several distortions, and how well boxes fit."""
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from training.data.batches import Split, distort, distortion
-from training.data.collection import Collection
+from training.data.batches import distort, distortion
 from training.data.random_streams import Stream, seeded
+from training.data.splits import Split
 from training.networks.geometry import affine_points, compose, corner_points
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
 
 VERSIONS = 8
-"""Distortions of each digit."""
+"""Number of distortions of each digit."""
 BATCH = 500
 INK = 0.2
-"""Grey level above which a pixel belongs to the digit."""
+"""Grey level, of 1, above which a pixel belongs to the digit."""
 NEAR = 0.5
-"""Intersection over union above which a box counts as found."""
+"""Intersection over union above which a digit counts as found."""
 
 
 class Uprightness(BaseModel):
-    """How upright and still digits stand: for the rectified image, and for the input as it came."""
+    """Measures of how upright and still digits are in the rectified images, and in the inputs for comparison."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     digits: int
     versions: int
     rotation_deg: float
-    """Circular standard deviation of the angle within a digit, averaged over the digits."""
+    """Circular standard deviation of a digit's angle over its distortions, averaged over the digits."""
     input_rotation_deg: float
     stillness: float
-    """Variance of a pixel within a digit over its variance over all pictures; 0 stands still."""
+    """Variance of a pixel over a digit's distortions, divided by its variance over all pictures; 0 is still."""
     input_stillness: float
     box_found: float
-    """Share of the pictures in which the box about the quadrilateral of theta and the digit's own box overlap by more
-    than half (intersection over union)."""
+    """Share of the pictures in which theta's bounding box and the digit's bounding box overlap by more than half
+    (intersection over union)."""
 
 
-def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, digits: Collection) -> Uprightness:
-    """Show ``network`` each of ``digits`` under `VERSIONS` distortions, the same ones each time this is asked.
+def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, digits: Split) -> Uprightness:
+    """Run ``network`` on each of ``digits`` under `VERSIONS` distortions, which are the same for every call.
 
     The recipe's distortion must be an affine map.
     """
@@ -47,7 +47,7 @@ def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, d
     angles, input_angles, rectified, inputs, overlaps = [], [], [], [], []
     boxes = ink_boxes(digits.images)
     for version in range(VERSIONS):
-        changed = distort(how, Split(digits.images, digits.labels), seeded(Stream.UPRIGHTNESS, position=version))
+        changed = distort(how, digits, seeded(Stream.UPRIGHTNESS, position=version))
         if changed.maps is None:
             raise TypeError(f"{recipe.distortion} is not an affine map")
         with torch.inference_mode():
@@ -71,18 +71,18 @@ def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, d
 
 
 class BoxScores(BaseModel):
-    """How well theta finds the object: mean intersection over union with its known box, and of two simpler guesses."""
+    """Mean intersection over union with the object's bounding box, of theta and of two simpler guesses."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     theta: float
-    """Of the box about theta's quadrilateral."""
+    """Mean overlap of theta's bounding box."""
     whole: float
-    """Of the whole picture."""
+    """Mean overlap of the whole picture."""
     centre: float
-    """Of the crop about the picture's centre that fits the training pictures best."""
+    """Mean overlap of the centre crop that fits the training pictures best."""
     centre_side: float
-    """Sides of that crop, as a share of the picture's."""
+    """Side of that crop as a share of the picture's."""
 
 
 def measure_boxes(theta: Tensor, boxes: Tensor, training_boxes: Tensor) -> BoxScores:
@@ -106,25 +106,25 @@ def measure_boxes(theta: Tensor, boxes: Tensor, training_boxes: Tensor) -> BoxSc
 
 
 def rotation(maps: Tensor) -> Tensor:
-    """The angle of the rotation nearest to each map: ``(N, 2, 3)`` between square frames -> ``(N,)`` radians."""
+    """Return the angle of the nearest rotation: ``(N, 2, 3)`` between square frames -> ``(N,)`` radians."""
     return torch.atan2(maps[:, 1, 0] - maps[:, 0, 1], maps[:, 0, 0] + maps[:, 1, 1])
 
 
 def circular_deviation(angles: Tensor) -> Tensor:
-    """Circular standard deviation over the first axis: ``(V, N)`` radians -> ``(N,)`` radians (Mardia 1972)."""
+    """Return the circular standard deviation over the first axis: ``(V, N)`` -> ``(N,)`` radians (Mardia 1972)."""
     length = torch.hypot(angles.cos().mean(dim=0), angles.sin().mean(dim=0)).clamp(1e-9, 1)
     return (-2 * length.log()).sqrt()
 
 
 def stillness(images: Tensor) -> float:
-    """Variance of a pixel within a digit over its variance over all pictures: ``(V, N, C, H, W)`` -> 0 to 1."""
+    """Return a pixel's variance within a digit divided by that over all pictures: ``(V, N, C, H, W)`` -> 0 to 1."""
     within = images.var(dim=0, unbiased=False).mean()
     overall = images.flatten(0, 1).var(dim=0, unbiased=False).mean()
     return float(within / overall)
 
 
 def ink_boxes(images: Tensor) -> Tensor:
-    """The corners of each digit's own box, normalised: ``(N, C, H, W)`` from 0 to 255 -> ``(N, 4, 2)``."""
+    """Return the normalised corners of each digit's bounding box: ``(N, C, H, W)`` from 0 to 255 -> ``(N, 4, 2)``."""
     ink = images.float().amax(dim=1) > 255 * INK  # (N, H, W)
     sides = []
     for axis in (1, 2):  # across rows: columns; across columns: rows
@@ -139,26 +139,26 @@ def ink_boxes(images: Tensor) -> Tensor:
 
 
 def ink_areas(images: Tensor) -> Tensor:
-    """The area of each digit's own box as a share of its picture's: ``(N, C, H, W)`` from 0 to 255 -> ``(N,)``."""
+    """Return the area of each digit's box as a share of the picture: ``(N, C, H, W)`` from 0 to 255 -> ``(N,)``."""
     boxes = bounds(ink_boxes(images))
     return (boxes[:, 1] - boxes[:, 0]).prod(dim=1) / 4
 
 
 def to_canvas(points: Tensor, maps: Tensor) -> Tensor:
-    """Points ``(N, M, 2)`` of the originals on the canvas: the inverse of ``maps`` ``(N, 2, 3)``."""
+    """Map points ``(N, M, 2)`` of the originals to the canvas, by the inverse of ``maps`` ``(N, 2, 3)``."""
     inverse = torch.linalg.inv(maps[:, :, :2])
     moved: Tensor = (points - maps[:, None, :, 2]) @ inverse.transpose(1, 2)
     return moved
 
 
 def bounds(points: Tensor) -> Tensor:
-    """The upright box about points, as far as it lies in the picture: ``(N, M, 2)`` -> ``(N, 2, 2)``: least, most."""
+    """Return the bounding box of points, clipped to the picture: ``(N, M, 2)`` -> ``(N, 2, 2)``, lowest and highest."""
     inside = points.clamp(-1, 1)
     return torch.stack([inside.amin(dim=1), inside.amax(dim=1)], dim=1)
 
 
 def intersection_over_union(one: Tensor, other: Tensor) -> Tensor:
-    """Of upright boxes ``(N, 2, 2)``: ``(N,)`` from 0 to 1."""
+    """Return the intersection over union of boxes ``(N, 2, 2)``: ``(N,)`` from 0 to 1."""
     low, high = torch.maximum(one[:, 0], other[:, 0]), torch.minimum(one[:, 1], other[:, 1])
     shared = (high - low).clamp(min=0).prod(dim=1)
     areas = [(box[:, 1] - box[:, 0]).prod(dim=1) for box in (one, other)]

@@ -1,10 +1,10 @@
-"""The collapse guard: sees a spatial transformer slide off the picture, and takes it back.
+"""The collapse guard: detects that a spatial transformer has collapsed, and restores earlier weights.
 
-After many good epochs one large step can throw the transformer out of the picture: there the sampler reads nothing
-but padding, its gradient is zero, and nothing brings it back. Or it leaves every unit of the localisation network below
-zero for every picture: then theta is the same for all of them, for ever. The cures are known: a smaller rate for the
-localisation network, a falling rate, AdamW instead of large steps of SGD, normalisation after the sampler, a penalty on
-the distance from the identity.
+Even after many good epochs, one large step can move the sampled region out of the picture. The sampler then reads only
+padding, its gradient is zero, and training cannot recover. Or the step leaves every unit of the localisation network
+below zero for every picture; then theta is the same for all pictures. Known remedies are a lower learning rate for the
+localisation network, a decaying learning rate, AdamW instead of large steps of SGD, normalisation after the sampler,
+and a penalty on the distance from the identity.
 """
 
 import copy
@@ -19,40 +19,40 @@ from torch.optim.lr_scheduler import LambdaLR
 from training.errors import CollapseError
 
 GONE = 0.95
-"""Share of sample points outside the picture from which on nothing is left to learn from."""
+"""Share of sample points outside the picture above which the transformer cannot recover."""
 ALIVE = 0.01
-"""Spread of theta from which on a transformer looks at pictures one by one."""
+"""Spread of theta above which theta depends on the picture."""
 DEAD = 0.02
-"""Share of its largest spread below which it has stopped to."""
+"""Share of the largest spread below which theta no longer depends on the picture."""
 SLOWER = 0.1
-"""What the localisation rate is multiplied by when good weights are restored."""
+"""Factor on the localisation networks' learning rate when earlier weights are restored."""
 CURE = "lower localisation_rate, take optimiser=adamw, schedule=cosine and normalise=after, or raise identity_penalty"
 
 log = structlog.get_logger(__name__)
 
 
 class Health(NamedTuple):
-    """What the guard looks at after an epoch of training."""
+    """Measures of one epoch of training."""
 
     loss: float
     spread: float
-    """How much theta changes from picture to picture (see `training.evaluation.metrics.Spread`)."""
+    """Spread of theta over the pictures (see `training.evaluation.metrics.Spread`)."""
     outside: float
-    """Share of the sample points that lie outside the picture."""
+    """Share of sample points outside the picture."""
     distance: float
     """Mean absolute difference of theta from the identity."""
     gradient: float
-    """Norm of the gradient of all localisation networks."""
+    """Gradient norm of all localisation networks."""
 
 
 def symptom(health: Health, best_loss: float, best_spread: float, chance_loss: float) -> str | None:
-    """What shows that training has collapsed, in words; None while it is well.
+    """Describe the sign that training has collapsed; return None if there is none.
 
     Args:
-        health: of the epoch.
-        best_loss: the lowest training loss of all epochs before it.
-        best_spread: the largest spread of theta of all epochs before it.
-        chance_loss: the loss of one who guesses.
+        health: measures of the epoch.
+        best_loss: lowest training loss of all earlier epochs.
+        best_spread: largest spread of theta of all earlier epochs.
+        chance_loss: loss of random guessing.
     """
     if health.outside > GONE:
         return f"{health.outside:.0%} of the sample points lie outside the picture"
@@ -64,30 +64,30 @@ def symptom(health: Health, best_loss: float, best_spread: float, chance_loss: f
 
 
 def warning(health: Health) -> str | None:
-    """What may lead to a collapse, in words; None if nothing does."""
+    """Describe what may lead to a collapse; return None if nothing does."""
     if health.outside > 0.5:
         return f"{health.outside:.0%} of the sample points lie outside the picture"
     if health.distance > 2:
-        return f"theta is {health.distance:.1f} away from the identity"
+        return f"theta differs from the identity by {health.distance:.1f} on average"
     if health.gradient == 0:
         return "no gradient reaches the localisation network"
     return None
 
 
 class RunningAverage(EMAWeightAveraging):
-    """Lightning's running mean of the weights, which can be begun again from the weights of now."""
+    """Lightning's running mean of the weights, with a reset."""
 
     def begin_again(self, pl_module: lightning.LightningModule) -> None:
-        """Forget all weights but those that ``pl_module`` has."""
+        """Restart the mean from the current weights of ``pl_module``."""
         if self._average_model is not None:
             self._average_model.module.load_state_dict(pl_module.state_dict())
 
 
 class CollapseGuard(Callback):
-    """Watches every epoch and acts on a collapse as the recipe says.
+    """Checks every epoch for a collapse, and acts as the recipe says.
 
-    To ``restore`` is to go back to the weights and the optimiser's state of the best epoch and to go on from there with
-    a tenth of the localisation rate. What it remembers travels in the checkpoint.
+    With ``restore``, training continues from the weights and the optimiser state of the best epoch, with a tenth of the
+    localisation networks' learning rate. The guard's state is part of the checkpoint.
     """
 
     def __init__(self, on_collapse: Literal["warn", "restore", "stop"], classes: int) -> None:
@@ -125,7 +125,7 @@ class CollapseGuard(Callback):
     def restore(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, good: dict[str, Any]
     ) -> list[float]:
-        """Go back to ``good``; returns the localisation networks' highest rates from now on."""
+        """Restore the state ``good``, and return the new highest learning rates of the localisation networks."""
         optimiser = trainer.optimizers[0]
         schedule = cast(LambdaLR, trainer.lr_scheduler_configs[0].scheduler)
         pl_module.load_state_dict(good["network"])

@@ -1,4 +1,4 @@
-"""Fitting leaves the process as it was, and heeds nothing that a cluster says of processes of its own."""
+"""Isolation of training: ignore the environment of cluster launchers, and restore all global state afterwards."""
 
 import os
 import re
@@ -12,12 +12,12 @@ CLUSTER = re.compile(
     r"(SLURM|SRUN|TORCHELASTIC|OMPI|PMI|PMIX|MPI|MV2|PBS|LSB|JSM|KUBERNETES|PL)_.*"
     r"|(LOCAL_|GROUP_|NODE_|ROLE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|MASTER_(ADDR|PORT)"
 )
-"""Variables by which clusters and launchers tell a process which of several it is, and Lightning its defaults."""
+"""Environment variables by which clusters and launchers configure the processes of a job, and Lightning's defaults."""
 
 
 @contextmanager
 def fenced(seed: int) -> Iterator[None]:
-    """Seed torch, and hide what a cluster says in the environment; at the end, restore both and torch's settings."""
+    """Seed torch and hide the cluster's variables; at the end, restore random states, environment and settings."""
     environment, rank = dict(os.environ), rank_zero_only.rank  # type: ignore[attr-defined]
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -25,7 +25,7 @@ def fenced(seed: int) -> Iterator[None]:
         del os.environ[name]
     rank_zero_only.rank = 0  # type: ignore[attr-defined]
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):  # type: ignore[no-untyped-call]
             torch.manual_seed(seed)
             yield
     finally:

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics, how the same pictures look after each epoch, and checkpoints."""
+"""Records written during training: metrics, snapshots of rectified images, and checkpoints."""
 
 import csv
 import io
@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
-from training.files import write_bytes, write_text
+from training.files import write_arrays, write_bytes, write_text
 
 
 class MetricsTable(Callback):
-    """Writes ``metrics.csv``, one row an epoch; the rows travel in the checkpoint, so resuming keeps them."""
+    """Writes ``metrics.csv`` with one row per epoch. The rows are part of the checkpoint, so resuming keeps them."""
 
     columns = (
         "train_loss",
@@ -29,7 +28,7 @@ class MetricsTable(Callback):
         "localisation_gradient",
         "upright_loss",
     )
-    """Those that a recipe measures, in this order."""
+    """The possible columns in order; a recipe without a transformer has fewer."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -54,13 +53,13 @@ class MetricsTable(Callback):
 
 
 class Snapshots(Callback):
-    """Writes ``snapshots.npz``: the same pictures, theta and the rectified images of each epoch.
+    """Writes ``snapshots.npz``: fixed pictures, and their theta and rectified images after each epoch.
 
-    They travel in the checkpoint, so resuming keeps them.
+    They are part of the checkpoint, so resuming keeps them.
     """
 
     def __init__(self, file: Path, images: Tensor) -> None:
-        """``images`` ``(N, C, H, W)`` uint8 are those that are looked at."""
+        """``images`` ``(N, C, H, W)`` uint8 are the fixed pictures."""
         self.file = file
         self.images = images
         self.theta: list[Tensor] = []
@@ -75,10 +74,8 @@ class Snapshots(Callback):
         self.theta.append(warp.theta.cpu())
         self.rectified.append((view * 255).round().clamp(0, 255).to(torch.uint8).cpu())
         arrays = {"images": self.images, "theta": torch.stack(self.theta), "rectified": torch.stack(self.rectified)}
-        content = io.BytesIO()
-        np.savez_compressed(content, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
         if trainer.is_global_zero:
-            write_bytes(self.file, content.getvalue())
+            write_arrays(self.file, arrays)
 
     def state_dict(self) -> dict[str, Any]:
         return {"theta": self.theta, "rectified": self.rectified}
@@ -88,7 +85,7 @@ class Snapshots(Callback):
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's, which forgets the best epoch when its folder has another name; a run folder may be moved."""
+    """Lightning's checkpoints, except that the best epoch is remembered when the run folder was moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
@@ -100,7 +97,7 @@ class Checkpoints(ModelCheckpoint):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's, which writes aside in the folder of temporary files: on another disk that is copied, not renamed."""
+    """Atomic checkpoint files. Lightning's own are copied, not renamed, if the temporary folder is on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         content = io.BytesIO()

@@ -1,24 +1,23 @@
-"""A run folder: everything about one training run, complete in itself.
+"""A run folder: all results of one training run.
 
 RUN/
-  run.json            recipe, seed, classes, size of the network, versions of the libraries, where the data set was
-  split.csv           own images: which picture is for what
-  metrics.csv         one row an epoch
+  run.json            recipe, seed, classes, size of the network, versions of the libraries, location of the data set
+  split.csv           for a folder of pictures: the split of each picture
+  metrics.csv         one row per epoch
   checkpoints/        best.ckpt (by validation accuracy), last.ckpt (to resume from)
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
   tensorboard/        the same metrics for TensorBoard
-  evaluation.json     the best checkpoint on the test set
-  answers.npz         the logits of all test pictures, and their labels
-  validation.npz      the logits of all validation pictures, and their thetas
-  samples.npz         the first test pictures, as they would be sent to the service, and their labels
-  pictures/           what was learned
+  evaluation.json     the best checkpoint's results on the test set
+  answers.npz         logits and labels of all test pictures
+  validation.npz      logits and thetas of all validation pictures
+  samples.npz         the first test pictures, as clients send them to the service, and their labels
+  pictures/           figures and animations of the results
 """
 
 import pickle
 import platform
 import re
-import zipfile
-import zlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,30 +28,32 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from training.data.collection import Source
+from training.data.folders import Folder, split_folder, split_text
 from training.data.sources import open_source
+from training.data.splits import Source
 from training.errors import RunError
 from training.evaluation.calibration import Calibration
 from training.evaluation.metrics import Cell
 from training.evaluation.rectification import BoxScores, Uprightness
-from training.files import write_text
+from training.files import read_arrays, write_text
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
+from training.recipes.sizing import fit_to_pictures
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""What export accepts as the name of a model."""
+"""Names of models that export accepts."""
 DATA_ROOT = Path("data")
-"""Where data sets are looked for when nobody says."""
+"""Default folder of the data sets."""
 TRAIN_AGAIN = "delete it to train from the start"
 NETWORK_PREFIX = "network."
-"""Where the network's weights stand in a checkpoint of the trainer."""
+"""Prefix of the network's weights in a checkpoint of the trainer."""
 
 Document = TypeVar("Document", bound=BaseModel)
 
 
 class RunInfo(BaseModel):
-    """What ``run.json`` holds: enough to build the network again and to repeat the run."""
+    """The content of ``run.json``: enough to rebuild the network and to repeat the run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,17 +65,17 @@ class RunInfo(BaseModel):
     created: datetime
     versions: dict[str, str]
     data_root: Path | None = None
-    """Where the data set was when the run was begun; None in a run of an older version."""
+    """Location of the data set when the run was created; None in runs of older versions."""
     model: str | None = None
-    """What the run is exported as when it is done."""
+    """Name of the model that the finished run is exported to."""
 
     def network(self) -> SpatialTransformerClassifier:
-        """The run's network, freshly initialised."""
+        """Return the run's network with new, untrained weights."""
         return SpatialTransformerClassifier(self.recipe, len(self.classes), self.channels)
 
 
 class Evaluation(BaseModel):
-    """What ``evaluation.json`` holds: the best checkpoint on the test set."""
+    """The content of ``evaluation.json``: the best checkpoint's results on the test set."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -83,28 +84,28 @@ class Evaluation(BaseModel):
     pictures: int
     accuracy: float
     accuracy_interval: tuple[float, float]
-    """Where the accuracy of all such pictures lies, with a certainty of 95 % (Wilson 1927)."""
+    """95 % confidence interval of the accuracy (Wilson 1927)."""
     calibration: Calibration
     temperature: float
-    """By what logits are to be divided for calibrated probabilities; fitted on the validation pictures."""
+    """Divisor of the logits that calibrates the probabilities; fitted on the validation pictures."""
     calibration_at_temperature: Calibration
     class_accuracy: dict[str, float]
-    """Of the classes that have test pictures."""
+    """Accuracy of each class that has test pictures."""
     confusions: tuple[Cell, ...]
-    """The cells of the confusion matrix that are not zero: true class, predicted class, pictures."""
+    """Non-zero cells of the confusion matrix: true class, predicted class, pictures."""
     theta_spread: float | None
-    """How much theta changes from picture to picture (its standard deviation, averaged over its entries)."""
+    """Standard deviation of theta over the pictures, averaged over its entries."""
     best_epoch: int
     validation_accuracy: float
     uprightness: Uprightness | None = None
-    """Where the distortion is an affine map: how upright and still the first test digits stand."""
+    """Measured on the first test digits if the distortion is an affine map."""
     boxes: BoxScores | None = None
-    """Where the data set says where its objects are: how well theta finds them."""
+    """Measured if the data set has bounding boxes."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_matrix(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Evaluations of older versions hold the whole matrix."""
+        """Read the whole matrix from evaluations of older versions."""
         if (matrix := fields.get("confusion")) is not None:
             cells = [(row, column, count) for (row, column), count in np.ndenumerate(matrix) if count]
             fields = fields | {"confusions": cells}
@@ -142,10 +143,10 @@ class Run:
         split: str | None = None,
         model: str | None = None,
     ) -> Self:
-        """Make the folder and write ``run.json``, and before it ``split`` into ``split.csv``.
+        """Create the folder, and write ``split`` to ``split.csv`` and then ``run.json``.
 
         Raises:
-            RunError: there is something in the folder already, or it cannot be written.
+            RunError: the folder is not empty, or cannot be written.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(
@@ -183,26 +184,26 @@ class Run:
                 self.folder.rmdir()
 
     def info(self) -> RunInfo:
-        """What ``run.json`` says.
+        """Read ``run.json``.
 
         Raises:
-            RunError: the folder holds no run, or one that this version cannot read.
+            RunError: the folder contains no run, or a run that this version cannot read.
         """
         return self._read(self.info_file, RunInfo, "is this a run folder?")
 
     def evaluation(self) -> Evaluation:
-        """What ``evaluation.json`` says.
+        """Read ``evaluation.json``.
 
         Raises:
             RunError: the run has not been evaluated.
         """
-        return self._read(self.evaluation_file, Evaluation, f"run: python -m training evaluate {self.folder}")
+        return self._read(self.evaluation_file, Evaluation, self._evaluate_again)
 
     def trained_network(self) -> SpatialTransformerClassifier:
-        """The network with the weights of the best checkpoint, in evaluation mode.
+        """Return the network with the weights of the best checkpoint, in evaluation mode.
 
         Raises:
-            RunError: there is no such checkpoint, or it does not fit the recipe.
+            RunError: the checkpoint is missing or does not fit the recipe.
         """
         network = self.info().network()
         state = read_checkpoint(self.best_checkpoint, "state_dict", f"continue the run with --resume {self.folder}")
@@ -215,7 +216,7 @@ class Run:
         return network.eval()
 
     def checkpoint_to_resume(self) -> Path | None:
-        """The last checkpoint, or None when there is none yet.
+        """Return the last checkpoint, or None if there is none yet.
 
         Raises:
             RunError: it cannot be read.
@@ -226,10 +227,10 @@ class Run:
         return self.last_checkpoint
 
     def finished(self) -> bool:
-        """Whether the run was trained to its last epoch and evaluated.
+        """Return whether the run was trained to its last epoch and evaluated.
 
         Raises:
-            RunError: the folder holds no run, or its last checkpoint cannot be read.
+            RunError: the folder contains no run, or its last checkpoint cannot be read.
         """
         if not (self.evaluation_file.exists() and self.last_checkpoint.exists()):
             return False
@@ -237,68 +238,63 @@ class Run:
         return last + 1 == self.info().recipe.epochs
 
     def data_root(self, chosen: Path | None = None) -> Path:
-        """Where the run's data set lies: the ``chosen`` folder, or else the one that it was begun with.
+        """Return the location of the data set: ``chosen``, or else the folder that the run was created with.
 
         Raises:
-            RunError: the folder holds no run.
+            RunError: the folder contains no run.
         """
         return chosen or self.info().data_root or DATA_ROOT
 
     def source(self, data_root: Path) -> Source:
-        """The data set of the run, under ``data_root``.
+        """Return the run's data set under ``data_root``.
 
         Raises:
-            RunError: the folder holds no run.
-            DataError: its split cannot be read.
+            RunError: the folder contains no run.
+            DataError: its split table cannot be read.
         """
         return open_source(self.info().recipe, data_root, self.split_file)
 
     def answers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the run's network said of all test pictures: logits ``(N, K)``, and their labels ``(N,)``.
+        """Read the network's logits ``(N, K)`` for all test pictures, and the labels ``(N,)``.
 
         Raises:
             RunError: the run has not been evaluated.
         """
-        try:
-            with np.load(self.answers_file) as arrays:
-                return torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(
-                f"cannot read {self.answers_file}; run: python -m training evaluate {self.folder}"
-            ) from error
+        logits, labels = read_arrays(self.answers_file, ("logits", "labels"), self._evaluate_again)
+        return torch.from_numpy(logits), torch.from_numpy(labels)
 
     def validation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """What the run's network said of all validation pictures: logits ``(N, K)`` and thetas ``(N, T, 2, 3)``.
+        """Read the network's logits ``(N, K)`` and thetas ``(N, T, 2, 3)`` for all validation pictures.
 
-        None where an older version of this program evaluated the run.
+        None if an older version of this program evaluated the run.
 
         Raises:
             RunError: the file is damaged.
         """
-        try:
-            with np.load(self.validation_file) as arrays:
-                return arrays["logits"], arrays["thetas"]
-        except FileNotFoundError:
+        if not self.validation_file.exists():
             return None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(
-                f"cannot read {self.validation_file}; run: python -m training evaluate {self.folder}"
-            ) from error
+        logits, thetas = read_arrays(self.validation_file, ("logits", "thetas"), self._evaluate_again)
+        return logits, thetas
 
     def samples(self) -> NDArray[np.uint8]:
-        """Some test pictures: ``(N, H, W, C)`` uint8.
+        """Read the first test pictures: ``(N, H, W, C)`` uint8.
 
         Raises:
             RunError: the run has not been evaluated.
         """
-        try:
-            with np.load(self.samples_file) as samples:
-                images: NDArray[np.uint8] = samples["images"]
-                return images
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(
-                f"cannot read {self.samples_file}; run: python -m training evaluate {self.folder}"
-            ) from error
+        return read_arrays(self.samples_file, ("images",), self._evaluate_again)[0]
+
+    def snapshots(self) -> list[NDArray[Any]]:
+        """Read the snapshots: pictures ``(N, C, H, W)``, and their thetas and rectified images after each epoch.
+
+        Raises:
+            RunError: the run kept none.
+        """
+        return read_arrays(self.snapshots_file, ("images", "theta", "rectified"), "train the run again")
+
+    @property
+    def _evaluate_again(self) -> str:
+        return f"run: python -m training evaluate {self.folder}"
 
     def _read(self, file: Path, document: type[Document], cure: str) -> Document:
         try:
@@ -309,8 +305,28 @@ class Run:
             raise RunError(f"{file} is damaged or from another version: {error.errors()[0]['msg']}") from error
 
 
+def begin_run(
+    folder: Path, recipe: Recipe, seed: int, data_root: Path, chosen: Iterable[str] = (), model: str | None = None
+) -> Run:
+    """Create the ``folder`` of a new run of ``recipe`` on the data under ``data_root``, to be exported as ``model``.
+
+    A folder of the user's own pictures is split, and all fields of the recipe but ``chosen`` are adapted to it.
+
+    Raises:
+        RunError: the folder is not empty, or cannot be written.
+        DataError: the pictures cannot be read or split.
+        RecipeError: the chosen fields do not fit the pictures.
+    """
+    if recipe.dataset != "folder":
+        return Run.create(folder, recipe, seed, open_source(recipe, data_root).classes, data_root, model=model)
+    entries = split_folder(data_root, recipe)
+    fitted = fit_to_pictures(recipe, data_root, entries, set(chosen))
+    classes = Folder(data_root, entries, fitted.canvas, len(fitted.mean)).classes
+    return Run.create(folder, fitted, seed, classes, data_root, model=model, split=split_text(entries))
+
+
 def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:
-    """What ``checkpoint`` holds under the name ``part``: the weights in ``state_dict``, the last whole ``epoch``.
+    """Read one ``part`` of a checkpoint: the weights in ``state_dict``, or the last complete ``epoch``.
 
     Raises:
         RunError: it cannot be read; the message ends with ``cure``.
@@ -322,6 +338,6 @@ def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:
 
 
 def advice(recipe: Recipe) -> str:
-    """Say what to change in a recipe whose training went wrong for good."""
+    """Suggest how to change a recipe whose training failed."""
     clip = "" if recipe.clip else ", or set clip"
     return f"train again with a lower learning_rate (it is {recipe.learning_rate:g}) or localisation_rate{clip}"

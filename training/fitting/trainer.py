@@ -1,4 +1,4 @@
-"""Fit a network, on Lightning's Trainer."""
+"""Train a network with Lightning's Trainer."""
 
 import logging
 import math
@@ -18,20 +18,15 @@ from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from training.data.batches import (
-    Split,
-    distort,
-    loader,
-    training_distortion,
-    training_splits,
-)
+from training.data.batches import distort, loader, training_distortion, training_splits
 from training.data.distortions import Distorted
 from training.data.random_streams import Stream, seed_of, seeded
-from training.distributed import processes, share_of, share_statistics, sum_of
+from training.data.splits import Split
 from training.errors import CollapseError, RecipeError, RunError
 from training.evaluation.metrics import Spread
 from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
+from training.fitting.distributed import processes, share_of, share_statistics, sum_of
 from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
@@ -43,18 +38,18 @@ from training.networks.samplers import outside_share
 from training.networks.spatial import Warp
 from training.recipes.recipe import Recipe
 
-for chatter in ("lightning.pytorch", "lightning.fabric"):  # both ask for INFO when they are imported
-    logging.getLogger(chatter).setLevel(logging.WARNING)
+for name in ("lightning.pytorch", "lightning.fabric"):  # both set INFO when they are imported
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 EVALUATION_BATCH = 100
 SNAPSHOTS = 10
 
 
 class Training(lightning.LightningModule):
-    """One network in training: its loss, its metrics and its optimiser.
+    """The training of one network: loss, metrics and optimiser.
 
-    The distortions of a step, and the units it drops, are drawn from the run's seed and the step's number alone, so a
-    resumed run sees and does what an unbroken one would have.
+    The distortions and dropped units of a step depend only on the run's seed and the step's number, so a resumed run
+    gives the same result as an uninterrupted one.
     """
 
     def __init__(self, network: SpatialTransformerClassifier, recipe: Recipe, seed: int, classes: int) -> None:
@@ -63,14 +58,14 @@ class Training(lightning.LightningModule):
         self.recipe = recipe
         self.seed = seed
         self.versions = 2 if recipe.upright else 1
-        """How many times a step shows each picture."""
+        """Number of distorted versions of each picture in a step."""
         self.distortion = training_distortion(recipe)
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.theta_spread = Spread(6)
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
 
     def setup(self, stage: str) -> None:
-        """Called in each process that trains."""
+        """Prepare the network; called in each training process."""
         if processes() > 1:
             share_statistics(self.network)
         for module in self.network.modules():
@@ -86,7 +81,7 @@ class Training(lightning.LightningModule):
     def training_step(self, batch: Split, batch_index: int) -> Tensor:
         torch.manual_seed(seed_of(Stream.DROPOUT, self.seed, self.global_step))
         generator = seeded(Stream.DISTORTION, self.seed, self.global_step)
-        # Every process distorts the whole batch and takes its share: what one process alone would see.
+        # Every process distorts the whole batch and takes its share, so the result is that of a single process.
         distorted = [shared(distort(self.distortion, batch, generator)) for _ in range(self.versions)]
         originals = share_of(batch.images)
         labels = torch.cat([version.labels for version in distorted])
@@ -101,9 +96,9 @@ class Training(lightning.LightningModule):
         return loss
 
     def check_finite(self, loss: Tensor, warps: tuple[Warp, ...]) -> None:
-        """Raise CollapseError if ``loss`` or a theta is no number in any process: all of them end, and none waits.
+        """Raise CollapseError in all processes if ``loss`` or a theta is not finite in any of them.
 
-        A theta that is no number need not show in the loss: the sampler may read black for it.
+        Theta is checked too, because the loss may stay finite: the sampler may read black for it.
         """
         for name, values in (("the loss", [loss]), ("theta", [warp.theta for warp in warps])):
             whole = sum_of(sum((value.detach().sum() for value in values), torch.zeros((), device=loss.device)))
@@ -111,12 +106,12 @@ class Training(lightning.LightningModule):
                 raise CollapseError(f"training diverged: {name} is {whole.item()} in epoch {self.current_epoch}")
 
     def geometry_loss(self, warps: tuple[Warp, ...], maps: list[Tensor | None], originals: Tensor) -> Tensor:
-        """What the recipe asks of where the network looks; also records where that is.
+        """Return the recipe's losses on the transforms, and record their measures.
 
-        ``originals`` ``(N, C, H, W)`` are the undistorted pictures, and ``maps`` lead there from their distortions.
+        ``originals`` ``(N, C, H, W)`` are the undistorted pictures; ``maps`` go from the distorted ones to them.
         """
         recipe, last = self.recipe, warps[-1]
-        outside = torch.stack([outside_share(warp.grid).mean() for warp in warps]).max()  # one may be lost alone
+        outside = torch.stack([outside_share(warp.grid).mean() for warp in warps]).max()  # a single one may collapse
         self.record("outside", outside, len(last.grid))
         identity = torch.eye(2, 3, device=last.theta.device)
         distance = torch.stack([(warp.theta - identity).abs().mean() for warp in warps]).mean()
@@ -139,15 +134,15 @@ class Training(lightning.LightningModule):
         self.log(name, value, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Called by the trainer, before gradients are clipped."""
+        """Record the gradient norm of localisation; the trainer calls this before gradients are clipped."""
         found = [p.grad for n in self.network.localisation_networks() for p in n.parameters() if p.grad is not None]
         if found:
             norms = torch.stack([gradient.norm() for gradient in found])
             self.record("localisation_gradient", norms.norm(), 1)
 
     def validation_step(self, batch: Split, batch_index: int) -> None:
-        images, labels = batch
-        output = self(images)
+        labels = batch.labels
+        output = self(batch.images)
         loss = functional.cross_entropy(output.logits, labels)
         self.check_finite(loss, output.warps)
         self.validation_accuracy(output.logits, labels)
@@ -172,7 +167,7 @@ class Training(lightning.LightningModule):
 
 
 def parameter_groups(network: SpatialTransformerClassifier, recipe: Recipe) -> list[dict[str, Any]]:
-    """The network's parameters with their learning rates; only weight matrices decay."""
+    """Return the network's parameters grouped by learning rate and weight decay; only weight matrices decay."""
     localisation = {id(p): p for module in network.localisation_networks() for p in module.parameters()}
     others = [p for p in network.parameters() if id(p) not in localisation]
     groups: list[dict[str, Any]] = []
@@ -186,7 +181,7 @@ def parameter_groups(network: SpatialTransformerClassifier, recipe: Recipe) -> l
 
 
 def rate_factor(recipe: Recipe, done: float) -> float:
-    """Share of the highest learning rate when the share ``done`` of all steps is done: a cosine up, then down to 0."""
+    """Return the factor on the learning rate after the share ``done`` of all steps: a rising, then a falling cosine."""
     if done < recipe.warmup:
         return (1 - math.cos(math.pi * (done + 1e-3) / (recipe.warmup + 1e-3))) / 2
     if recipe.schedule == "constant":
@@ -195,12 +190,12 @@ def rate_factor(recipe: Recipe, done: float) -> float:
 
 
 def shared(distorted: Distorted) -> Distorted:
-    """The share of this process of a distorted batch."""
+    """Return this process's share of a distorted batch."""
     return Distorted(*(None if part is None else share_of(part) for part in distorted))  # type: ignore[arg-type]
 
 
 def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> list[Callback]:
-    """All that looks after a run; ``watched`` ``(N, C, H, W)`` uint8 are the pictures of its snapshots."""
+    """Return the callbacks of a run; ``watched`` ``(N, C, H, W)`` uint8 are the pictures of its snapshots."""
     recipe = info.recipe
     found: list[Callback] = [MetricsTable(run.metrics_file)]
     if recipe.branches:
@@ -217,7 +212,7 @@ def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> li
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    # One of its own: the option save_last of the other would save the last epoch only when it is the best one.
+    # A separate callback, because the option save_last of `best` saves the last epoch only if it is the best one.
     last = Checkpoints(
         run.checkpoints, filename=run.last_checkpoint.stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -225,14 +220,14 @@ def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> li
 
 
 def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -> None:
-    """Train the run from where it stands (its last checkpoint, or the start) to its last epoch.
+    """Train the run from its last checkpoint, or from the start, to its last epoch.
 
-    On several ``devices``, each works on its share of every batch, and the run is the same but for rounding.
+    Each of several ``devices`` processes its share of every batch; the result is the same except for rounding.
 
     Raises:
         DataError: the data set cannot be read.
-        RecipeError: a batch cannot be shared evenly among the devices, or there are not so many.
-        CollapseError: training went wrong for good.
+        RecipeError: a batch cannot be divided evenly among the devices, or there are fewer devices.
+        CollapseError: training failed.
         RunError: the last checkpoint cannot be read, or Ctrl+C stopped the training.
     """
     info = run.info()
@@ -250,7 +245,7 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
 def fit_splits(
     run: Run, train: Split, validation: Split, resumed: Path | None, *, devices: int, progress: bool
 ) -> None:
-    """Train the run on the pictures ``train``, from the checkpoint ``resumed`` on; see `fit`."""
+    """Train the run on the pictures ``train``, starting from the checkpoint ``resumed``; see `fit`."""
     info = run.info()
     recipe = info.recipe
     training = Training(info.network(), recipe, info.seed, len(info.classes))
@@ -279,11 +274,11 @@ def fit_splits(
             ckpt_path=resumed,
             weights_only=True,
         )
-    except SystemExit as stop:  # how Lightning ends on Ctrl+C
+    except SystemExit as stop:  # raised by Lightning on Ctrl+C
         raise RunError(f"stopped before the last epoch; continue with --resume {run.folder}") from stop
     except CollapseError as error:
         raise CollapseError(f"{error}; {advice(recipe)}; {kept(run)}") from error
-    except ProcessRaisedException as error:  # what ended one of several processes is known by its last line alone
+    except ProcessRaisedException as error:  # its last line names the exception of the failed process
         kind, _, message = str(error).rstrip().rpartition("\n")[2].partition(": ")
         if kind != f"{CollapseError.__module__}.{CollapseError.__name__}":
             raise
@@ -291,7 +286,7 @@ def fit_splits(
 
 
 def kept(run: Run) -> str:
-    """Say what there is of a run whose training went wrong for good."""
+    """Say which checkpoint a failed run has."""
     if run.best_checkpoint.exists():
         return f"the best epoch before it is kept: python -m training evaluate {run.folder}"
     return "no epoch was completed"

@@ -1,1 +1,1 @@
-"""Geometry, transformers, localisation and classifiers."""
+"""The network and its parts: geometry, transformers, localisation and classifiers."""

@@ -1,4 +1,4 @@
-"""Classifiers: from an image ``(N, C, H, W)`` to logits ``(N, K)``, in stages that others may look into."""
+"""Classifiers: from an image ``(N, C, H, W)`` to logits ``(N, K)``, in stages whose features others can use."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from training.networks.dropout import Dropout
 
 
 class Classifier(nn.Module):
-    """Stages that keep the shape of a picture, and a head that reads it."""
+    """Stages that produce feature maps, and a head that classifies the last one."""
 
     def __init__(self, stages: Sequence[nn.Module], widths: list[int], head: nn.Module) -> None:
-        """``widths`` are the channels that come out of each stage."""
+        """``widths`` are the numbers of channels that the stages produce."""
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.widths = widths
@@ -26,9 +26,9 @@ class Classifier(nn.Module):
 
 
 def conv_classifier(channels: int, classes: int, width: int, depth: int = 3) -> Classifier:
-    """``depth`` stages of two 3x3 convolutions with batch normalisation; the last one is averaged over the picture.
+    """Build ``depth`` stages of two 3x3 convolutions with batch normalisation, followed by global average pooling.
 
-    ``width`` filters in the first stage, and twice as many as before in each of the next, at half the size.
+    The first stage has ``width`` filters; each further stage has twice as many, at half the size.
     """
     stages: list[nn.Module] = []
     widths = [width << stage for stage in range(depth)]
@@ -43,7 +43,7 @@ def conv_classifier(channels: int, classes: int, width: int, depth: int = 3) -> 
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, added to what goes into them (He et al. 2016, section 3); ``stride`` 2 halves the size."""
+    """Two 3x3 convolutions with a shortcut (He et al. 2016, section 3); ``stride`` 2 halves the size."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
             nn.BatchNorm2d(outputs),
         )
         self.shortcut: nn.Module = nn.Identity()
-        if inputs != outputs or stride > 1:  # averaged first: a 1x1 convolution that strides would leave pixels out
+        if inputs != outputs or stride > 1:  # averaged first, because a strided 1x1 convolution would skip pixels
             mix = nn.Conv2d(inputs, outputs, 1, bias=False)
             self.shortcut = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), mix, nn.BatchNorm2d(outputs))
 
@@ -65,9 +65,9 @@ class ResidualBlock(nn.Module):
 
 
 def residual_classifier(channels: int, classes: int, width: int, blocks: Sequence[int]) -> Classifier:
-    """As many stages as numbers of ``blocks`` in them (He et al. 2016, section 4.2); the last one is averaged.
+    """Build one stage per entry of ``blocks`` (He et al. 2016, section 4.2), followed by global average pooling.
 
-    ``width`` filters in the first stage, and twice as many as before in each of the next, at half the size.
+    The first stage has ``width`` filters; each further stage has twice as many, at half the size.
     """
     widths = [width << stage for stage in range(len(blocks))]
     stages: list[nn.Module] = []
@@ -84,9 +84,9 @@ def residual_classifier(channels: int, classes: int, width: int, blocks: Sequenc
 
 
 def tutorial_classifier(channels: int, classes: int, size: tuple[int, int]) -> Classifier:
-    """PyTorch's tutorial network: 5x5 convolutions with 10 and 20 filters, 50 hidden units, dropout.
+    """Build PyTorch's tutorial network: 5x5 convolutions with 10 and 20 filters, 50 hidden units, dropout.
 
-    ``size`` is the height and width of the image it reads.
+    ``size`` is the height and width of the input.
     """
     left = [((side - 4) // 2 - 4) // 2 for side in size]
     stages = [
@@ -100,9 +100,9 @@ def tutorial_classifier(channels: int, classes: int, size: tuple[int, int]) -> C
 
 
 def cifar_classifier(channels: int, classes: int, dropout: float = 0.1) -> Classifier:
-    """The 136,032 parameters that a CIFAR-10 study spends on reading: dilated, depthwise and grouped convolutions.
+    """Build the classifier of a CIFAR-10 study, with 136,032 parameters: dilated, depthwise and grouped convolutions.
 
-    Four stages end in 1x1 convolutions, the first two at half the size; the last one has a channel for each class.
+    Four stages end in 1x1 convolutions. The first two halve the size; the last one has a channel for each class.
     """
 
     def block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> list[nn.Module]:

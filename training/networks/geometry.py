@@ -1,18 +1,18 @@
-"""Where output positions lie in the picture: pure functions on batches of points.
+"""Maps from output positions to picture positions: pure functions on batches of points.
 
 Convention:
-    Stated here once; training, export and service all keep to it.
+    It holds in training, export and service.
 
-    - A map takes *output* coordinates (of the rectified image) to *input* coordinates (of the picture). The affine
-      one is theta ``(N, 2, 3)``: ``input = theta @ [x, y, 1]``.
+    - A map takes *output* coordinates (of the rectified image) to *input* coordinates (of the picture). An affine map
+      is theta ``(N, 2, 3)``: ``input = theta @ [x, y, 1]``.
     - Coordinates are normalised to [-1, 1] in the order (x, y), x to the right and y down.
     - ``align_corners=False``: -1 and 1 are the outer edges of the border pixels, so the centre of pixel ``j`` of
       ``W`` lies at ``(2 j + 1) / W - 1``.
-    - Images are ``(N, C, H, W)`` float in [0, 1]; points are ``(N, ..., 2)``, or ``(1, ..., 2)`` where they are the
-      same for every item of the batch; grids are points of the shape ``(N, H, W, 2)``.
+    - Images are ``(N, C, H, W)`` float in [0, 1]. Points are ``(N, ..., 2)``, or ``(1, ..., 2)`` if they are the same
+      for every item of the batch. Grids are points of shape ``(N, H, W, 2)``.
 
-Affine maps are applied by multiply and add, never by ``affine_grid`` or a matrix product: ONNX Runtime has no CUDA
-kernel for AffineGrid, and a product would lose position to TF32 on a GPU.
+Affine maps are applied by multiplication and addition, not by ``affine_grid`` or a matrix product: ONNX Runtime has no
+CUDA kernel for AffineGrid, and a matrix product would lose precision to TF32 on a GPU.
 """
 
 import torch
@@ -21,20 +21,20 @@ from torch import Tensor
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 """The rectified image's corners in its own coordinates, clockwise from top left."""
 HORIZON = 0.1
-"""Smallest homogeneous coordinate of what a projective map can see."""
+"""Smallest homogeneous coordinate of a visible point under a projective map."""
 BEYOND = 10.0
-"""Where what it cannot see is sent: out of the picture, but not so far that float32 is lost."""
+"""Coordinate of invisible points: outside of the picture, but small enough for float32."""
 
 
 def base_grid(height: int, width: int) -> Tensor:
-    """The normalised centres of the pixels of a ``height`` x ``width`` image: ``(1, H, W, 2)`` in the order (x, y)."""
+    """Return the normalised pixel centres of a ``height`` x ``width`` image: ``(1, H, W, 2)`` in the order (x, y)."""
     x = (2 * torch.arange(width) + 1) / width - 1
     y = (2 * torch.arange(height) + 1) / height - 1
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
 
 
 def corner_points() -> Tensor:
-    """`CORNERS` as points: ``(1, 4, 2)``."""
+    """Return `CORNERS` as points: ``(1, 4, 2)``."""
     return torch.tensor(CORNERS)[None]
 
 
@@ -48,7 +48,7 @@ def affine_points(theta: Tensor, points: Tensor) -> Tensor:
     Returns:
         ``(N, ..., 2)``.
     """
-    planes = points.movedim(-1, 1)  # of x and of y: runtimes are many times faster along rows than along pairs
+    planes = points.movedim(-1, 1)  # x and y as separate planes, on which runtimes are many times faster
     columns = theta.view(-1, 2, 3, *[1] * (points.dim() - 2))
     return (columns[:, :, 0] * planes[:, :1] + columns[:, :, 1] * planes[:, 1:] + columns[:, :, 2]).movedim(1, -1)
 
@@ -56,7 +56,7 @@ def affine_points(theta: Tensor, points: Tensor) -> Tensor:
 def projective_points(homography: Tensor, points: Tensor) -> Tensor:
     """Apply projective maps (homographies) ``(N, 3, 3)`` to ``points`` ``(N or 1, ..., 2)``: ``(N, ..., 2)``.
 
-    What lies at or beyond the horizon is sent to `BEYOND`.
+    Points at or beyond the horizon are mapped to `BEYOND`.
     """
     flat = affine_points(homography[:, :2], points)
     depth = affine_points(homography[:, 1:], points)[..., 1:]  # only the last row counts
@@ -64,15 +64,15 @@ def projective_points(homography: Tensor, points: Tensor) -> Tensor:
 
 
 def affine_fit(points: Tensor, grid: Tensor) -> Tensor:
-    """The affine map that comes nearest to ``grid`` -> ``points``, by least squares.
+    """Return the least-squares affine fit of the map ``grid`` -> ``points``.
 
     Args:
-        points: ``(N, H, W, 2)``: where the pixels of an output image lie in the picture.
-        grid: ``(1, H, W, 2)`` of `base_grid`, whose coordinates are symmetric and uncorrelated, so that the normal
-            equations are diagonal.
+        points: ``(N, H, W, 2)``: picture positions of the pixels of an output image.
+        grid: ``(1, H, W, 2)`` from `base_grid`. Its coordinates are symmetric and uncorrelated, so the normal equations
+            are diagonal.
 
     Returns:
-        theta ``(N, 2, 3)``, exact where the points are an affine image of the grid.
+        theta ``(N, 2, 3)``, which is exact if the points are an affine image of the grid.
     """
     variance = grid.square().mean(dim=(1, 2))  # (1, 2)
     x = (points * grid[..., :1]).mean(dim=(1, 2)) / variance[:, :1]  # (N, 2)
@@ -81,41 +81,41 @@ def affine_fit(points: Tensor, grid: Tensor) -> Tensor:
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """The affine map "first ``inner``, then ``outer``": ``(N, 2, 3)`` each -> ``(N, 2, 3)``."""
+    """Compose two affine maps, first ``inner``, then ``outer``: ``(N, 2, 3)`` each -> ``(N, 2, 3)``."""
     linear = outer[:, :, :2] @ inner[:, :, :2]
     shift = (outer[:, :, :2] @ inner[:, :, 2:]) + outer[:, :, 2:]
     return torch.cat([linear, shift], dim=-1)
 
 
 def lattice(side: int) -> Tensor:
-    """``side`` x ``side`` control points, spread evenly from edge to edge: ``(side * side, 2)``, row by row."""
+    """Return ``side`` x ``side`` points, spaced evenly from edge to edge: ``(side * side, 2)``, row by row."""
     places = torch.linspace(-1, 1, side)
     return torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1).view(-1, 2)
 
 
 def thin_plate_kernel(points: Tensor, control: Tensor) -> Tensor:
-    """The radial part of a thin-plate spline, ``r^2 log r^2``.
+    """Return the radial basis of a thin-plate spline, ``r^2 log r^2``.
 
     Args:
         points: ``(..., 2)``.
         control: ``(K, 2)``.
 
     Returns:
-        ``(..., K)``, 0 where a point and a control point coincide.
+        ``(..., K)``; 0 where a point and a control point coincide.
     """
     squared = (points[..., None, :] - control).square().sum(dim=-1)
     return squared * torch.log(squared.clamp(min=torch.finfo(squared.dtype).tiny))
 
 
 def thin_plate_solver(control: Tensor) -> Tensor:
-    """What turns targets of control points into spline coefficients (Bookstein 1989).
+    """Return the matrix that converts targets of control points to spline coefficients (Bookstein 1989).
 
     Args:
-        control: ``(K, 2)``, not all on a line.
+        control: ``(K, 2)``, not collinear.
 
     Returns:
-        ``(K + 3, K)``: its product with targets ``(K, 2)`` gives K weights of the kernel, then the offset and the
-        slopes of the affine part.
+        ``(K + 3, K)``: its product with targets ``(K, 2)`` gives K weights of the radial basis, followed by the offset
+        and the slopes of the affine part.
     """
     exact = control.double()
     count = len(control)
@@ -129,7 +129,7 @@ def thin_plate_solver(control: Tensor) -> Tensor:
 
 
 def affine_residual(control: Tensor) -> Tensor:
-    """The projection that takes out of targets what an affine map could do: ``(K, 2)`` control points -> ``(K, K)``."""
+    """Return the projection that removes the affine part of targets: control points ``(K, 2)`` -> ``(K, K)``."""
     exact = control.double()
     affine = torch.cat([torch.ones(len(control), 1, dtype=torch.float64), exact], dim=1)  # (K, 3)
     projection: Tensor = torch.eye(len(control), dtype=torch.float64) - affine @ torch.linalg.pinv(affine)
@@ -140,7 +140,7 @@ def bend_points(coefficients: Tensor, control: Tensor, points: Tensor) -> Tensor
     """Apply thin-plate splines.
 
     Args:
-        coefficients: ``(N, K + 3, 2)``, of `thin_plate_solver`.
+        coefficients: ``(N, K + 3, 2)``, from `thin_plate_solver`.
         control: ``(K, 2)``.
         points: ``(N or 1, ..., 2)``.
 

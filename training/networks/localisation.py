@@ -12,7 +12,7 @@ Activation = Callable[[], nn.Module]
 
 
 def zero_head(inputs: int, parameters: int) -> nn.Linear:
-    """A regression layer that answers 0 for everything, so that its transformer starts at the identity."""
+    """Return a regression layer that predicts 0 at first, so that its transformer starts at the identity."""
     head = nn.Linear(inputs, parameters)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -20,7 +20,7 @@ def zero_head(inputs: int, parameters: int) -> nn.Linear:
 
 
 class Coordinates(nn.Module):
-    """Adds two channels with each pixel's own x and y: ``(N, C, H, W)`` -> ``(N, C + 2, H, W)`` (Liu et al. 2018)."""
+    """Adds two channels with each pixel's x and y: ``(N, C, H, W)`` -> ``(N, C + 2, H, W)`` (Liu et al. 2018)."""
 
     places: Tensor
 
@@ -35,12 +35,12 @@ class Coordinates(nn.Module):
 
 
 def halved(size: Size, times: int) -> int:
-    """Pixels that are left of a picture after halving its sides ``times`` times."""
+    """Return the number of pixels of a picture after halving its sides ``times`` times."""
     return (size[0] >> times) * (size[1] >> times)
 
 
 def fcn(channels: int, size: Size, parameters: int, activation: Activation) -> nn.Sequential:
-    """Three fully connected layers of 32 on the picture (Jaderberg et al. 2015, appendix A, ST-FCN).
+    """Build three fully connected layers of 32 units (Jaderberg et al. 2015, appendix A, ST-FCN).
 
     Batch normalisation is added for the reason given in `cnn`.
     """
@@ -53,11 +53,11 @@ def fcn(channels: int, size: Size, parameters: int, activation: Activation) -> n
 
 
 def cnn(channels: int, size: Size, parameters: int, activation: Activation, width: int = 32) -> nn.Sequential:
-    """The paper's convolutional network on the half-size picture (Jaderberg et al. 2015, appendix A, ST-CNN).
+    """Build the paper's convolutional network on the half-size picture (Jaderberg et al. 2015, appendix A, ST-CNN).
 
-    Average pooling by 2, two 5x5 convolutions with max pooling between, and a fully connected layer before the
-    regression. Batch normalisation is added, before the regression too: without it a few large steps there leave all
-    hidden units below zero for every picture, and the transformer answers the same theta for ever.
+    It has average pooling by 2, two 5x5 convolutions with max pooling, and a fully connected layer before the
+    regression. Batch normalisation is added, also before the regression: without it, a few large steps can leave all
+    hidden units below zero for every picture, and theta then never changes again.
     """
     return nn.Sequential(
         nn.AvgPool2d(2),
@@ -78,19 +78,16 @@ def cnn(channels: int, size: Size, parameters: int, activation: Activation, widt
 
 
 def tutorial(channels: int, size: Size, parameters: int, activation: Activation) -> nn.Sequential:
-    """PyTorch's tutorial network: 7x7 and 5x5 convolutions without padding, and 32 hidden units.
+    """Build PyTorch's tutorial network: 7x7 and 5x5 convolutions without padding, and 32 hidden units.
 
-    Nothing in it is normalised: it is here to be compared with, and to show what the collapse guard is for.
+    It has no normalisation. It serves for comparison, and shows why the collapse guard is needed.
     """
     left = [((side - 6) // 2 - 4) // 2 for side in size]
-    return nn.Sequential(
-        nn.Conv2d(channels, 8, 7),
-        *tutorial_end(left, parameters, activation),
-    )
+    return nn.Sequential(nn.Conv2d(channels, 8, 7), *tutorial_end(left, parameters, activation))
 
 
 def tutorial_end(left: Sequence[int], parameters: int, activation: Activation) -> list[nn.Module]:
-    """From eight channels on; ``left`` is the (height, width) that the last pooling leaves."""
+    """Build the layers after the first convolutions; ``left`` is the (height, width) after the last pooling."""
     return [
         nn.MaxPool2d(2),
         activation(),
@@ -105,18 +102,15 @@ def tutorial_end(left: Sequence[int], parameters: int, activation: Activation) -
 
 
 def cifar(channels: int, size: Size, parameters: int, activation: Activation) -> nn.Sequential:
-    """What a CIFAR-10 study looks with: the tutorial's, one convolution deeper."""
+    """Build the localisation network of a CIFAR-10 study: the tutorial's with two more convolutions."""
     left = [((side - 10) // 2 - 4) // 2 for side in size]
     return nn.Sequential(
-        nn.Conv2d(channels, 8, 3),
-        nn.Conv2d(8, 8, 3),
-        nn.Conv2d(8, 8, 7),
-        *tutorial_end(left, parameters, activation),
+        nn.Conv2d(channels, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 7), *tutorial_end(left, parameters, activation)
     )
 
 
 def modern(channels: int, size: Size, parameters: int, activation: Activation, width: int = 32) -> nn.Sequential:
-    """Four stages of a strided 3x3 convolution, then 2x2 cells that keep where things are, and a regression."""
+    """Build four strided 3x3 convolutions and a regression on all positions of the last feature map."""
     layers: list[nn.Module] = []
     inputs = channels
     for outputs in (width // 2, width, 2 * width, 2 * width):
@@ -145,15 +139,15 @@ NETWORKS: dict[str, Callable[[int, Size, int, Activation], nn.Sequential]] = {
 def localisation_network(
     kind: str, channels: int, size: Size, parameters: int, *, coordinates: bool = False, slope: float = 0.0
 ) -> nn.Sequential:
-    """A network of ``kind`` for pictures of ``size`` = (height, width) that predicts ``parameters`` numbers.
+    """Build a network of ``kind`` for pictures of ``size`` = (height, width) that predicts ``parameters`` numbers.
 
     Args:
         kind: a key of `NETWORKS`.
-        channels: of the picture.
-        size: of the picture.
-        parameters: how many numbers to predict; all are 0 before training.
-        coordinates: show the first layer each pixel's x and y too (CoordConv).
-        slope: of the activation below zero; 0 is ReLU.
+        channels: channels of the picture.
+        size: size of the picture.
+        parameters: number of outputs; all are 0 before training.
+        coordinates: add each pixel's x and y to the input (CoordConv).
+        slope: negative slope of the activation; 0 is ReLU.
     """
 
     def activation() -> nn.Module:

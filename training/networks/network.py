@@ -1,4 +1,4 @@
-"""The network: straighten, then read (Jaderberg et al. 2015, figure 2), put together as a recipe says."""
+"""The network (Jaderberg et al. 2015, figure 2): spatial transformers and a classifier, built from a recipe."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -30,26 +30,26 @@ from training.recipes.recipe import Recipe
 
 
 class Output(NamedTuple):
-    """What the network says about a batch."""
+    """The network's output for a batch."""
 
     logits: Tensor
     """``(N, K)``: unnormalised log-probabilities of the classes."""
     warps: tuple[Warp, ...]
-    """What each spatial transformer did, in the order of the data flow."""
+    """The warps of all spatial transformers, in the order of the data flow."""
 
 
 class SpatialTransformerClassifier(nn.Module):
-    """Spatial transformers on the picture, a classifier, and perhaps a transformer on its features.
+    """Spatial transformers on the picture, a classifier, and optionally a transformer on its features.
 
-    The sampler reads the picture as it is, in [0, 1], and the mean and spread are taken off afterwards: zero
-    padding then stays black instead of turning grey.
+    By default the sampler reads the picture in [0, 1] and the rectified image is normalised, so that zero padding is
+    black instead of grey.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, recipe: Recipe, classes: int, channels: int) -> None:
-        """For pictures of ``recipe.canvas`` pixels with ``channels`` channels, told apart into ``classes``."""
+        """Build the network for ``classes`` and for pictures of ``recipe.canvas`` pixels with ``channels``."""
         super().__init__()
         self.recipe = recipe
         self.classify_in_bf16 = False
@@ -63,7 +63,7 @@ class SpatialTransformerClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(recipe.std).view(-1, 1, 1))
 
     def localisation_networks(self) -> list[nn.Module]:
-        """The networks that predict theta, each once: they may learn at a rate of their own."""
+        """Return all localisation networks, each once; they can have a learning rate of their own."""
         transforms = [*self.transforms, *([self.feature_transform] if self.feature_transform is not None else [])]
         return list(dict.fromkeys(network for transform in transforms for network in transform.localisations))
 
@@ -84,23 +84,23 @@ class SpatialTransformerClassifier(nn.Module):
         return Output(self._classify(self.classifier.head, features).float(), tuple(warps))
 
     def as_picture(self, view: Tensor) -> Tensor:
-        """A rectified image in the range of pictures, [0, 1], whichever the network sampled."""
+        """Convert a rectified image to the range [0, 1], also if the network normalises before sampling."""
         return view * self.std + self.mean if self.recipe.normalise == "before" else view
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """Zero mean and unit variance: ``(N, C, H, W)`` -> the same shape."""
+        """Normalise to zero mean and unit variance: ``(N, C, H, W)`` -> the same shape."""
         return (images - self.mean) / self.std
 
     def _shown(self, view: Tensor) -> Tensor:
         return view if self.recipe.normalise == "before" else self._normalise(view)
 
     def _see(self, view: Tensor) -> Tensor:
-        """What a localisation network is shown of a view."""
+        """Return the input of a localisation network for a view."""
         shown = self._shown(view)
         return self._classify(self.classifier.stages[0], shown).float() if self.recipe.shared_stage else shown
 
     def _classify(self, part: nn.Module, features: Tensor) -> Tensor:
-        """Run a part of the classifier, in bfloat16 where training asks for that."""
+        """Run a part of the classifier, in bfloat16 if training asks for it."""
         found: Tensor
         if not self.classify_in_bf16:
             found = part(features)
@@ -110,7 +110,7 @@ class SpatialTransformerClassifier(nn.Module):
         return found
 
     def _on_picture(self, warp: Warp, outer: Map, images: Tensor) -> Warp:
-        """What a warp of features amounts to on the picture, through the ``outer`` map that came before it."""
+        """Express a warp of features as a warp of the picture, by composing it with the preceding ``outer`` map."""
         sampler = self.transforms[-1].samplers[-1]
         to_picture = chain(outer, warp.map)
         grid = to_picture(sampler.base)
@@ -119,7 +119,7 @@ class SpatialTransformerClassifier(nn.Module):
 
 
 def transformer(recipe: Recipe) -> Transformer:
-    """The kind of transformer that the recipe names, for its pictures."""
+    """Build the recipe's kind of transformer."""
     aspect = recipe.canvas[1] / recipe.canvas[0]
     made: dict[str, Callable[[], Transformer]] = {
         "affine": AffineTransformer,
@@ -133,7 +133,7 @@ def transformer(recipe: Recipe) -> Transformer:
 
 
 def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
-    """The recipe's classifier, for what its transformers make or else for the whole picture."""
+    """Build the recipe's classifier."""
     if recipe.classifier == "tutorial":
         return tutorial_classifier(channels, classes, recipe.read_size)
     if recipe.classifier == "cifar":
@@ -144,7 +144,7 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
 
 
 def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> SpatialTransformer:
-    """All steps of one transformer of the picture; ``channels`` are those that its localisation networks see."""
+    """Build a transformer of the picture with all steps; ``channels`` are those of the localisation networks' input."""
     kind = transformer(recipe)
 
     def network() -> nn.Module:
@@ -165,7 +165,7 @@ def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> 
 
 
 def feature_transformer(recipe: Recipe, classifier: Classifier) -> SpatialTransformer:
-    """The transformer of the features that come out of stage ``recipe.feature_stage``."""
+    """Build the transformer of the features after stage ``recipe.feature_stage``."""
     channels = classifier.widths[recipe.feature_stage - 1]
     height, width = (side >> (recipe.feature_stage - 1) for side in recipe.rectified)
     kind = transformer(recipe)

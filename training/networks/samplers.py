@@ -1,4 +1,4 @@
-"""Samplers: read a picture at the points of a grid (Jaderberg et al. 2015, section 3.3)."""
+"""Samplers, which read a picture at the points of a grid (Jaderberg et al. 2015, section 3.3)."""
 
 from typing import Literal
 
@@ -12,17 +12,17 @@ Padding = Literal["zeros", "border", "reflection"] | float
 
 
 class Sampler(nn.Module):
-    """Bilinear, with a choice of what lies outside the picture, and anti-aliased where the transformer zooms out."""
+    """Bilinear sampling with a choice of padding and optional anti-aliasing."""
 
     def __init__(self, size: tuple[int, int], padding: Padding = "zeros", samples: int = 1) -> None:
-        """To images of ``size`` = (height, width) pixels.
+        """Create a sampler with an output ``size`` = (height, width) in pixels.
 
         Args:
-            size: of the image that is made.
-            padding: what lies outside: black (zeros), the border pixel, the mirrored picture, or a grey level in
+            size: output size.
+            padding: values outside of the picture: zeros, the border pixel, the mirrored picture, or a grey level in
                 [0, 1].
-            samples: each pixel is the mean of ``samples`` x ``samples`` points spread over it, so that a transformer
-                that zooms out by up to that factor leaves no pixel of the picture unread.
+            samples: each output pixel is the mean of ``samples`` x ``samples`` points spread over it. This prevents
+                aliasing when the transformer zooms out by up to that factor.
         """
         super().__init__()
         self.padding = padding
@@ -31,24 +31,24 @@ class Sampler(nn.Module):
         self.register_buffer("fine", base_grid(size[0] * samples, size[1] * samples), persistent=False)
 
     base: Tensor
-    """``(1, H, W, 2)``: the centres of the pixels, where grids are reported."""
+    """``(1, H, W, 2)``: pixel centres, at which grids are reported."""
     fine: Tensor
-    """``(1, H * samples, W * samples, 2)``: the points that are read."""
+    """``(1, H * samples, W * samples, 2)``: points that are sampled."""
 
     def forward(self, images: Tensor, grid: Tensor) -> Tensor:
-        """Read ``images`` ``(N, C, H, W)`` at ``grid``, the image of `fine` under a map: ``(N, C, h, w)``."""
+        """Sample ``images`` ``(N, C, H, W)`` at ``grid``, which is `fine` under a map: ``(N, C, h, w)``."""
         sampled = sample(images, grid, self.padding)
         return sampled if self.samples == 1 else functional.avg_pool2d(sampled, self.samples)
 
 
 def sample(images: Tensor, grid: Tensor, padding: Padding = "zeros") -> Tensor:
-    """Read ``images`` ``(N, C, H, W)`` at ``grid`` ``(N, h, w, 2)``, bilinear: ``(N, C, h, w)``."""
+    """Sample ``images`` ``(N, C, H, W)`` bilinearly at ``grid`` ``(N, h, w, 2)``: ``(N, C, h, w)``."""
     if isinstance(padding, str):
         return functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     return functional.grid_sample(images - padding, grid, mode="bilinear", align_corners=False) + padding
 
 
 def outside_share(grid: Tensor) -> Tensor:
-    """The share of each item's sample points that lie outside the picture: ``(N, H, W, 2)`` -> ``(N,)`` in [0, 1]."""
+    """Return each item's share of sample points outside the picture: ``(N, H, W, 2)`` -> ``(N,)`` in [0, 1]."""
     outside = (grid.abs() > 1).any(dim=-1)
     return outside.flatten(1).to(torch.float32).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Spatial transformers put together: localisation, transformer and sampler; in steps, in parallel, on features."""
+"""Spatial transformers: localisation, transformer and sampler, in one or more steps."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,27 +17,27 @@ Map = Callable[[Tensor], Tensor]
 
 
 class Warp(NamedTuple):
-    """What one transformer did to a batch."""
+    """The result of one transformer step for a batch."""
 
     theta: Tensor
-    """``(N, 2, 3)``: the affine map from the rectified image to the picture, or the one that fits best."""
+    """``(N, 2, 3)``: the affine map from the rectified image to the picture, or its best affine fit."""
     parameters: Tensor
-    """``(N, rows, columns)``: the transformer's own parameters in full."""
+    """``(N, rows, columns)``: all parameters of the transformer."""
     delta: Tensor
-    """``(N, P)``: what the localisation network predicted, offsets from the identity."""
+    """``(N, P)``: the localisation network's prediction, as offsets from the identity."""
     grid: Tensor
-    """``(N, h, w, 2)``: where the rectified image's pixels lie in the picture."""
+    """``(N, h, w, 2)``: picture positions of the rectified image's pixels."""
     rectified: Tensor
-    """``(N, C, h, w)``: the region it cut out, made upright."""
+    """``(N, C, h, w)``: the rectified image."""
     map: Map
-    """From points of the rectified image to points of the picture."""
+    """The map from points of the rectified image to points of the picture."""
 
 
 class SpatialTransformer(nn.Module):
-    """Looks at a picture in one or more steps, each of which reads the original picture again.
+    """Transforms a picture in one or more steps, each of which samples the original picture.
 
-    Step k sees what step k - 1 made of the picture and says how to transform *that*; the maps are composed, and the
-    picture is sampled once through all of them, so that nothing is blurred twice (Lin and Lucey 2017).
+    Step k predicts a transform of step k - 1's result. The maps are composed and the original picture is sampled once
+    through all of them, so that interpolation does not blur it repeatedly (Lin and Lucey 2017).
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class SpatialTransformer(nn.Module):
         samplers: Sequence[Sampler],
         start: Tensor | None = None,
     ) -> None:
-        """One localisation network and one sampler a step; the same network may stand there several times.
+        """Take one localisation network and one sampler per step; steps may share a network.
 
         Args:
-            transformer: the kind.
-            localisations: from the view of step k to its delta.
-            samplers: what step k makes; all but the last one's is what the next step sees.
-            start: theta ``(2, 3)`` where it looks before it is trained, instead of the whole picture.
+            transformer: the kind of transformer.
+            localisations: networks that predict each step's delta from its input.
+            samplers: samplers of each step's output, which is the next step's input.
+            start: theta ``(2, 3)`` of the region that is sampled before training; by default the whole picture.
         """
         super().__init__()
         self.transformer = transformer
@@ -65,7 +65,7 @@ class SpatialTransformer(nn.Module):
     start: Tensor
 
     def forward(self, images: Tensor, normalise: Map) -> tuple[Warp, ...]:
-        """Look at ``images`` ``(N, C, H, W)``; ``normalise`` is what their localisation networks are shown of them."""
+        """Transform ``images`` ``(N, C, H, W)``; ``normalise`` prepares the localisation networks' inputs."""
         warps: list[Warp] = []
         view, mapped = images, cast(Map, self._start)
         for localisation, sampler in zip(self.localisations, self.samplers, strict=True):
@@ -84,15 +84,15 @@ class SpatialTransformer(nn.Module):
 
 
 def chain(outer: Map, inner: Map) -> Map:
-    """The map "first ``inner``, then ``outer``"."""
+    """Compose two maps: first ``inner``, then ``outer``."""
     return lambda points: outer(inner(points))
 
 
 def tiles(count: int, share: float = 0.5) -> list[Tensor]:
-    """Where ``count`` parallel transformers start: side by side, each on ``share`` of the picture's sides.
+    """Return the start of ``count`` parallel transformers: side by side, each on ``share`` of the picture's sides.
 
     Returns:
-        thetas ``(2, 3)``; a single one starts in the centre.
+        Thetas ``(2, 3)``; a single transformer starts at the centre.
     """
     columns = math.ceil(count**0.5)
     rows = -(-count // columns)
@@ -102,5 +102,5 @@ def tiles(count: int, share: float = 0.5) -> list[Tensor]:
 
 
 def across(index: int, count: int) -> float:
-    """Position ``index`` of ``count`` that spread evenly over [-1, 1]."""
+    """Return position ``index`` of ``count`` evenly spaced positions in [-1, 1]."""
     return 2 * index / (count - 1) - 1 if count > 1 else 0.0

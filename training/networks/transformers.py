@@ -1,7 +1,7 @@
-"""The kinds of spatial transformers: a pure function each, and a thin module that holds its buffers.
+"""The kinds of spatial transformers: a pure function each, and a module with its buffers.
 
-What the localisation network predicts is delta ``(N, P)``, offsets from the identity: zero means "look at the whole
-picture", so a zero-initialised head starts there and weight decay pulls there, not to a collapsed transform.
+The localisation network predicts delta ``(N, P)``, offsets from the identity. Zero means the whole picture, so a
+zero-initialised head starts there, and weight decay pulls towards it instead of towards a collapsed transform.
 """
 
 from abc import ABC, abstractmethod
@@ -23,33 +23,33 @@ from training.networks.geometry import (
 
 
 def affine_theta(delta: Tensor) -> Tensor:
-    """All six parameters (Jaderberg et al. 2015, equation 1): ``(N, 6)`` row by row -> ``(N, 2, 3)``."""
+    """Build a general affine map (Jaderberg et al. 2015, equation 1): ``(N, 6)`` row by row -> ``(N, 2, 3)``."""
     identity = torch.eye(2, 3, dtype=delta.dtype, device=delta.device)
     return identity + delta.view(-1, 2, 3)
 
 
 def similarity_theta(delta: Tensor, aspect: float = 1.0) -> Tensor:
-    """Rotation, isotropic scale and shift: delta ``(N, 4)`` = (a, b, x, y) -> ``(N, 2, 3)``.
+    """Build a map of rotation, isotropic scale and shift: delta ``(N, 4)`` = (a, b, x, y) -> ``(N, 2, 3)``.
 
-    In pixels the picture is turned by atan2(b, 1 + a) and scaled by hypot(1 + a, b); there is no angle, and so no jump
-    at half a turn. ``aspect`` is the picture's width over its height.
+    In pixels the picture is rotated by atan2(b, 1 + a) and scaled by hypot(1 + a, b). Without an explicit angle there
+    is no discontinuity at half a turn. ``aspect`` is the picture's width divided by its height.
     """
     a, b, x, y = delta.unbind(dim=1)
     return torch.stack([1 + a, -b / aspect, x, b * aspect, 1 + a, y], dim=1).view(-1, 2, 3)
 
 
 def attention_theta(delta: Tensor) -> Tensor:
-    """Isotropic scale and shift (Jaderberg et al. 2015, equation 2): delta ``(N, 3)`` = (s, x, y) -> ``(N, 2, 3)``."""
+    """Build a map of scale and shift (Jaderberg et al. 2015, eq. 2): delta ``(N, 3)`` = (s, x, y) -> ``(N, 2, 3)``."""
     s, x, y = delta.unbind(dim=1)
     nothing = torch.zeros_like(s)
     return torch.stack([1 + s, nothing, x, nothing, 1 + s, y], dim=1).view(-1, 2, 3)
 
 
 def rotation_theta(delta: Tensor, aspect: float = 1.0) -> Tensor:
-    """Rotation alone, about the centre: delta ``(N, 2)`` = (a, b) -> ``(N, 2, 3)``.
+    """Build a rotation about the centre: delta ``(N, 2)`` = (a, b) -> ``(N, 2, 3)``.
 
-    The direction (1 + a, b), brought to length 1, is continuous all the way round (Zhou et al. 2019); an angle is not.
-    ``aspect`` is the picture's width over its height.
+    The normalised direction (1 + a, b) is continuous for all rotations (Zhou et al. 2019); an angle is not. ``aspect``
+    is the picture's width divided by its height.
     """
     direction = torch.stack([1 + delta[:, 0], delta[:, 1]], dim=1)
     length = direction.square().sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
@@ -59,38 +59,43 @@ def rotation_theta(delta: Tensor, aspect: float = 1.0) -> Tensor:
 
 
 def homography(delta: Tensor) -> Tensor:
-    """All eight parameters of a projective map: ``(N, 8)`` row by row -> ``(N, 3, 3)`` with 1 in the last corner."""
+    """Build a projective map: ``(N, 8)`` row by row -> ``(N, 3, 3)`` with 1 in the last corner."""
     identity = torch.eye(3, dtype=delta.dtype, device=delta.device)
     offsets = torch.cat([delta, torch.zeros_like(delta[:, :1])], dim=1)
     return identity + offsets.view(-1, 3, 3)
 
 
 class Transformer(nn.Module, ABC):
-    """From delta to a map of output points to picture points."""
+    """Converts delta to a map from output points to picture points."""
 
     kind: ClassVar[str]
     parameter_count: int
-    """How many numbers the localisation network must predict."""
+    """Number of values that the localisation network predicts."""
+
+    def __init__(self, aspect: float = 1.0) -> None:
+        """``aspect`` is the picture's width divided by its height."""
+        super().__init__()
+        self.aspect = aspect
 
     @abstractmethod
     def solve(self, delta: Tensor) -> Tensor:
-        """``(N, P)`` -> the map's parameters in full, ``(N, rows, columns)``."""
+        """Convert delta ``(N, P)`` to all parameters of the map, ``(N, rows, columns)``."""
 
     def points(self, parameters: Tensor, points: Tensor) -> Tensor:
-        """Where ``points`` ``(N or 1, ..., 2)`` of the output lie in the picture: ``(N, ..., 2)``."""
+        """Map output ``points`` ``(N or 1, ..., 2)`` to the picture: ``(N, ..., 2)``."""
         return affine_points(parameters, points)
 
     def theta(self, parameters: Tensor, grid: Tensor) -> Tensor:
-        """The affine map ``(N, 2, 3)``, or the one that fits best over ``grid`` ``(1, H, W, 2)``."""
+        """Return the affine map ``(N, 2, 3)``, or the best affine fit over ``grid`` ``(1, H, W, 2)``."""
         return parameters
 
     def corners(self, parameters: Tensor) -> Tensor:
-        """Where the corners of the output lie in the picture, clockwise from its top left: ``(N, 4, 2)``."""
+        """Map the output's corners to the picture, clockwise from the output's top left: ``(N, 4, 2)``."""
         return self.points(parameters, corner_points().to(parameters))
 
 
 class AffineTransformer(Transformer):
-    """`affine_theta`: shift, scale, rotation and skew."""
+    """A general affine map: shift, scale, rotation and skew."""
 
     kind = "affine"
     parameter_count = 6
@@ -100,22 +105,17 @@ class AffineTransformer(Transformer):
 
 
 class SimilarityTransformer(Transformer):
-    """`similarity_theta`: rotation, isotropic scale and shift."""
+    """Rotation, isotropic scale and shift."""
 
     kind = "similarity"
     parameter_count = 4
-
-    def __init__(self, aspect: float = 1.0) -> None:
-        """``aspect`` is the picture's width over its height."""
-        super().__init__()
-        self.aspect = aspect
 
     def solve(self, delta: Tensor) -> Tensor:
         return similarity_theta(delta, self.aspect)
 
 
 class AttentionTransformer(Transformer):
-    """`attention_theta`: isotropic scale and shift."""
+    """Isotropic scale and shift."""
 
     kind = "attention"
     parameter_count = 3
@@ -125,22 +125,17 @@ class AttentionTransformer(Transformer):
 
 
 class RotationTransformer(Transformer):
-    """`rotation_theta`: rotation about the centre."""
+    """Rotation about the centre."""
 
     kind = "rotation"
     parameter_count = 2
-
-    def __init__(self, aspect: float = 1.0) -> None:
-        """``aspect`` is the picture's width over its height."""
-        super().__init__()
-        self.aspect = aspect
 
     def solve(self, delta: Tensor) -> Tensor:
         return rotation_theta(delta, self.aspect)
 
 
 class ProjectiveTransformer(Transformer):
-    """`homography`: perspective too."""
+    """A projective map (homography)."""
 
     kind = "projective"
     parameter_count = 8
@@ -158,9 +153,9 @@ class ProjectiveTransformer(Transformer):
 class ThinPlateTransformer(Transformer):
     """A thin-plate spline through K x K control points (Jaderberg et al. 2015, section 3.2; Bookstein 1989).
 
-    Delta is an affine part (6) and a bend (an offset of each control point); what an affine map could do is taken out
-    of the bend, so that theta is the affine part and nothing else, and each can be held back for itself. The parameters
-    in full are where the control points lie in the picture, ``(N, K * K, 2)``.
+    Delta has an affine part (6 values) and an offset of each control point. The affine component of the offsets is
+    removed, so that theta is exactly the affine part and each part can be regularised separately. The parameters are
+    the picture positions of the control points, ``(N, K * K, 2)``.
     """
 
     kind = "tps"
@@ -169,7 +164,7 @@ class ThinPlateTransformer(Transformer):
     residual: Tensor
 
     def __init__(self, side: int = 4) -> None:
-        """With ``side`` x ``side`` control points, spread evenly over the output from edge to edge."""
+        """Use ``side`` x ``side`` control points, spaced evenly over the output from edge to edge."""
         super().__init__()
         self.parameter_count = 6 + 2 * side * side
         control = lattice(side)

@@ -1,4 +1,4 @@
-"""The committed recipes by their names; their families are in modules of their own."""
+"""All recipes by name. Each family is defined in a module of its own."""
 
 from training.errors import RecipeError
 from training.recipes.digits import DISTORTED_MNIST, MNIST_RTS, MNIST_TC84
@@ -28,12 +28,12 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The committed recipe of that name.
+    """Return the recipe with this name.
 
     Raises:
-        RecipeError: there is none; the message lists those that are.
+        RecipeError: it does not exist; the message lists all names.
     """
     try:
         return RECIPES[name]
     except KeyError:
-        raise RecipeError(f"no recipe is called {name!r}; there are: {', '.join(RECIPES)}") from None
+        raise RecipeError(f"there is no recipe {name!r}; the recipes are: {', '.join(RECIPES)}") from None

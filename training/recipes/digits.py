@@ -1,6 +1,6 @@
-"""Recipes for distorted MNIST: the paper's problems with each kind of transformer.
+"""Recipes for distorted MNIST: the problems of Jaderberg et al. 2015 with each kind of transformer.
 
-What each of them reaches, and how long it takes: docs/results/.
+docs/results/ has their accuracy and training time.
 """
 
 from training.recipes.recipe import AFFINE_DISTORTIONS, DistortionName, Recipe, Size, TransformerName
@@ -12,9 +12,9 @@ KINDS: dict[str, TransformerName] = {
     "tps": "tps",
     "cnn": "none",
 }
-"""Columns of the paper's table: the transformer in each recipe's name, and what the recipe calls it."""
+"""Columns of the paper's table: the kind in a recipe's name, and the value of its field ``transformer``."""
 CNN_WIDTHS = {"r": 29, "rts": 30, "p": 30, "e": 29, "tc": 32, "addition": 36}
-"""Of the plain classifiers, which get the parameters that the others spend on localisation."""
+"""Widths of the plain classifiers, chosen so that they have as many parameters as the networks with localisation."""
 
 
 def mnist(
@@ -29,11 +29,11 @@ def mnist(
     epochs: int = 24,
     **options: object,
 ) -> Recipe:
-    """One cell of the table of distorted MNIST: a problem, and the ``kind`` of transformer that is to solve it.
+    """Return the recipe for one problem and one ``kind`` of transformer.
 
-    Where the distortion is an affine map, transformers are also trained to stand the digit upright. They see every
-    picture under two distortions a step for it, so the plain classifier gets twice the ``epochs``. ``options`` are
-    fields of the recipe that only those with a transformer have.
+    Where the distortion is an affine map, transformers are also trained to rectify digits upright. For this they see
+    every picture under two distortions per step, so the plain classifier gets twice as many ``epochs``. ``options``
+    are fields that apply only to recipes with a transformer.
     """
     transformer = KINDS[kind]
     upright = transformer != "none" and distortion in AFFINE_DISTORTIONS
@@ -81,14 +81,7 @@ DISTORTED_MNIST = [
     *of_every_kind("r", "digits turned by up to 90 degrees", (28, 28), 0.1311, 0.2905, epochs=28, steps=2),
     *of_every_kind("rts", "digits turned, scaled and anywhere on 42x42", (42, 42), 0.0537, 0.1963, epochs=28, steps=2),
     *of_every_kind(
-        "tc",
-        "digits anywhere on 60x60 among fragments",
-        (60, 60),
-        0.0395,
-        0.1801,
-        epochs=16,
-        area=0.5,
-        area_of="ink",
+        "tc", "digits anywhere on 60x60 among fragments", (60, 60), 0.0395, 0.1801, epochs=16, area=0.5, area_of="ink"
     ),
     *of_every_kind("p", "digits under a projective distortion", (42, 42), 0.0398, 0.1705),
     *of_every_kind("e", "digits bent by a thin-plate spline", (28, 28), 0.1004, 0.2595),

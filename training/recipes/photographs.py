@@ -1,4 +1,4 @@
-"""Recipes for photographs: traffic signs, CIFAR-10, and a folder of one's own."""
+"""Recipes for photographs: traffic signs, CIFAR-10, and a folder of the user's own pictures."""
 
 from training.recipes.recipe import Augmentation, Recipe, change_recipe
 
@@ -27,11 +27,11 @@ GTSRB_SMALL = Recipe(
     learning_rate=2e-3,
     weight_decay=0.05,
 )
-"""The German Traffic Sign Recognition Benchmark; each picture is seen twice a step, for `upright`."""
+"""The German Traffic Sign Recognition Benchmark. Each step shows every picture twice, for `upright`."""
 
 MY_IMAGES = Recipe(
     name="my-images",
-    summary="your own: a folder with a directory of pictures for each class",
+    summary="your own pictures: a folder with one directory for each class",
     dataset="folder",
     distortion="none",
     augmentation=Augmentation(rotation=15, zoom=1.15, stretch=1.15, shear=8, shift=0.08, light=0.5),
@@ -51,13 +51,13 @@ MY_IMAGES = Recipe(
     learning_rate=2e-3,
     weight_decay=0.05,
 )
-"""Sizes, channels, mean, spread, epochs and batch are chosen when a run is begun (see training/data/sizing.py)."""
+"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/recipes/sizing.py)."""
 
 GTSRB = change_recipe(
     GTSRB_SMALL,
     {
         "name": "gtsrb",
-        "summary": "traffic signs, as well as a single network can; two steps",
+        "summary": "traffic signs, for the highest accuracy of a single network; two steps",
         "steps": 2,
         "rectified": (48, 48),
         "classifier_width": 64,
@@ -68,7 +68,7 @@ GTSRB_CNN = change_recipe(
     GTSRB,
     {
         "name": "gtsrb-cnn",
-        "summary": "its plain twin, for twice the epochs, since it sees a picture once a step",
+        "summary": "gtsrb without a transformer; twice the epochs, since it sees each picture once per step",
         "transformer": "none",
         "steps": 1,
         "upright": 0.0,
@@ -99,7 +99,7 @@ CIFAR10_145K = Recipe(
     warmup=0.3,
     weight_decay=5e-4,
 )
-"""The study published 78.91 % after 50 epochs in batches of 512; here 5,000 training pictures are held out."""
+"""The study reported 78.91 % after 50 epochs with batches of 512. Here 5,000 training pictures are held out."""
 
 CIFAR10 = Recipe(
     name="cifar10",
@@ -127,12 +127,12 @@ CIFAR10 = Recipe(
     label_smoothing=0.05,
     identity_penalty=10.0,
 )
-"""Left to itself, the transformer zooms all pictures out alike, which costs them their sharpness: hence the penalty."""
+"""Without the identity penalty, the transformer zooms out on every picture, which loses sharpness."""
 CIFAR10_CNN = change_recipe(
     CIFAR10,
     {
         "name": "cifar10-cnn",
-        "summary": "its plain twin: a block more for the parameters of the localisation network",
+        "summary": "cifar10 without a transformer; one more block makes up for the localisation network's parameters",
         "transformer": "none",
         "identity_penalty": 0.0,
         "classifier_blocks": (3, 4, 1),

@@ -1,12 +1,12 @@
-"""Recipes: everything that decides what a training run does, as data.
+"""Recipes: all settings of a training run.
 
-A recipe is typed and frozen, and refuses contradictions when it is made. Change one from the command line with
-``--set field=value``; the run folder records the result.
+A recipe is typed and immutable; inconsistent fields are rejected when it is created. The command line changes fields
+with ``--set field=value``, and the run folder records the result.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,129 +20,121 @@ TransformerName = Literal["none", "affine", "similarity", "attention", "rotation
 AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8}
-"""The shortest side of a picture that each localisation network can take."""
+"""The smallest side that each localisation network accepts, in pixels."""
 CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
-"""Of the pictures of each data set."""
-DEFAULT_CONTROL_POINTS = 4
-DEFAULT_TILE = 0.5
+"""Possible numbers of channels of each data set."""
 
 
 class Augmentation(BaseModel):
-    """How differently a photograph may be seen each time it is trained on; by default not at all."""
+    """Limits of the random changes to each training picture; the defaults change nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rotation: float = Field(0.0, ge=0, le=180, description="degrees either way")
-    zoom: float = Field(1.0, ge=1, le=4, description="up to so many times as large, or as small")
-    stretch: float = Field(1.0, ge=1, le=4, description="up to so many times as wide for its height, or as high")
-    shear: float = Field(0.0, ge=0, le=45, description="degrees either way")
-    shift: float = Field(0.0, ge=0, le=1, description="share of the picture's sides, either way; cut to whole pixels")
-    flip: bool = Field(False, description="mirrored left to right, half of the time")
-    light: float = Field(0.0, ge=0, le=2, description="contrast and brightness change by up to this factor's logarithm")
+    rotation: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees, in either direction")
+    zoom: float = Field(1.0, ge=1, le=4, description="largest factor by which the picture grows or shrinks")
+    stretch: float = Field(1.0, ge=1, le=4, description="largest factor by which the aspect ratio changes")
+    shear: float = Field(0.0, ge=0, le=45, description="largest shear in degrees, in either direction")
+    shift: float = Field(0.0, ge=0, le=1, description="largest shift, as a share of the sides, in whole pixels")
+    flip: bool = Field(False, description="mirror half of the pictures horizontally")
+    light: float = Field(0.0, ge=0, le=2, description="largest logarithm of the contrast and brightness factors")
 
 
 class Recipe(BaseModel):
-    """One way to train one classifier."""
+    """All settings of a training run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(description="what the recipe is called")
-    summary: str = Field(description="what it is for, in a line")
+    name: str = Field(description="name of the recipe")
+    summary: str = Field(description="purpose, in one line")
 
-    dataset: Literal["mnist", "cifar10", "gtsrb", "folder"] = Field(description="where the pictures come from")
-    validation_size: int = Field(5000, gt=0, description="training pictures held out to choose the best epoch by")
+    dataset: Literal["mnist", "cifar10", "gtsrb", "folder"] = Field(description="the data set; folder: own pictures")
+    validation_size: int = Field(5000, gt=0, description="training pictures held out to select the best epoch")
     holdout: float = Field(
-        0.15, gt=0, lt=0.5, description="of a folder: share of each class held out for validation, and for test"
+        0.15, gt=0, lt=0.5, description="folder: share of each class for validation, and the same for the test"
     )
     scene: str | None = Field(
-        None, description="of a folder: pattern whose (first group's) match in a path names its scene"
+        None, description="folder: regular expression whose match (or first group) in a path names the scene"
     )
-    unreadable: Literal["refuse", "skip"] = Field(
-        "refuse", description="of a folder: what to do about damaged pictures"
-    )
-    distortion: DistortionName = Field(description="what is done to the pictures; see training/data/distortions.py")
+    unreadable: Literal["refuse", "skip"] = Field("refuse", description="folder: what to do about damaged pictures")
+    distortion: DistortionName = Field(description="distortion of the pictures; see training/data/distortions.py")
     augmentation: Augmentation = Field(
-        Augmentation(), description="in training only; see training/data/augmentation.py"
+        Augmentation(), description="random changes in training; see training/data/augmentation.py"
     )
-    canvas: Size = Field(description="height and width of the distorted picture, the network's input")
-    mean: tuple[float, ...] = Field(description="of each channel")
-    std: tuple[float, ...] = Field(description="of each channel")
+    canvas: Size = Field(description="height and width of the network's input")
+    mean: tuple[float, ...] = Field(description="mean of each channel")
+    std: tuple[float, ...] = Field(description="standard deviation of each channel")
     normalise: Literal["after", "before"] = Field(
-        "after", description="take mean and std off after the sampler, or (the trap) before, so that outside is grey"
+        "after", description="normalise after the sampler, or before it, which turns zero padding grey"
     )
 
-    transformer: TransformerName = Field(description="what the spatial transformers may do; none: a plain classifier")
-    control_points: int = Field(
-        DEFAULT_CONTROL_POINTS, ge=2, le=8, description="a side of the thin-plate spline's lattice"
-    )
+    transformer: TransformerName = Field(description="kind of spatial transformer; none: a plain classifier")
+    control_points: int = Field(4, ge=2, le=8, description="control points per side of the thin-plate spline's grid")
     rectified: Size = Field(description="height and width of the rectified image")
     padding: Literal["zeros", "border", "reflection"] | Annotated[float, Field(ge=0, le=1)] = Field(
-        "zeros", description="what lies outside the picture: black, its border, its mirror image, or a grey level"
+        "zeros", description="outside of the picture: black, the border pixel, the mirrored picture, or a grey level"
     )
-    samples: int = Field(1, ge=1, le=4, description="a pixel of the rectified image is the mean of samples x samples")
-    steps: int = Field(1, ge=1, le=8, description="transforms in a row, each of what the one before it made")
-    shared_steps: bool = Field(False, description="one localisation network for all steps")
-    parallel: int = Field(1, ge=1, le=9, description="transformers side by side, whose images are read together")
-    tile: float = Field(
-        DEFAULT_TILE, gt=0, le=1, description="share of the picture's sides on which parallel transformers start"
-    )
-    feature_stage: int = Field(0, ge=0, le=2, description="one more transformer behind this stage of the classifier")
-    localisation: Literal["fcn", "cnn", "tutorial", "cifar", "modern"] = Field("cnn", description="what predicts theta")
-    shared_stage: bool = Field(False, description="localisation sees the classifier's first stage, not the picture")
-    coordinates: bool = Field(False, description="show localisation each pixel's x and y (CoordConv)")
-    slope: float = Field(0.0, ge=0, lt=1, description="of localisation's activation below zero; 0 is ReLU")
+    samples: int = Field(1, ge=1, le=4, description="each rectified pixel is the mean of samples x samples points")
+    steps: int = Field(1, ge=1, le=8, description="successive transforms, each applied to the previous result")
+    shared_steps: bool = Field(False, description="use one localisation network for all steps")
+    parallel: int = Field(1, ge=1, le=9, description="parallel transformers, whose images are classified together")
+    tile: float = Field(0.5, gt=0, le=1, description="share of the picture's sides where parallel transformers start")
+    feature_stage: int = Field(0, ge=0, le=2, description="add a transformer after this stage of the classifier")
+    localisation: Literal["fcn", "cnn", "tutorial", "cifar", "modern"] = Field("cnn", description="network for theta")
+    shared_stage: bool = Field(False, description="feed localisation the features of the classifier's first stage")
+    coordinates: bool = Field(False, description="add pixel coordinates to localisation's input (CoordConv)")
+    slope: float = Field(0.0, ge=0, lt=1, description="negative slope of localisation's activation; 0 is ReLU")
     classifier: Literal["conv", "residual", "tutorial", "cifar"] = Field(
-        "conv", description="what reads the rectified image"
+        "conv", description="network that classifies the rectified image"
     )
     classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
-    classifier_stages: int = Field(3, ge=1, le=6, description="of the conv classifier, each at half the size")
+    classifier_stages: int = Field(3, ge=1, le=6, description="stages of the conv classifier; each halves the size")
     classifier_blocks: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
-        (2, 2, 2), min_length=1, max_length=6, description="in each stage of the residual classifier"
+        (2, 2, 2), min_length=1, max_length=6, description="blocks in each stage of the residual classifier"
     )
 
     epochs: int = Field(gt=0, description="passes over the training set")
-    batch_size: int = Field(128, gt=1, description="pictures in a step")
+    batch_size: int = Field(128, gt=1, description="pictures per step")
     optimiser: Literal["adamw", "sgd"] = Field("adamw", description="sgd: stochastic gradient descent")
-    momentum: float = Field(0.0, ge=0, lt=1, description="of optimiser=sgd")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the rate, after the warm-up")
+    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of optimiser=sgd")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate schedule after the warm-up")
     learning_rate: float = Field(gt=0, description="highest learning rate")
-    localisation_rate: float = Field(0.3, gt=0, description="the localisation networks' learning rate, relative")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
-    weight_decay: float = Field(0.02, ge=0, description="on weight matrices only")
+    localisation_rate: float = Field(0.3, gt=0, description="learning rate of localisation, relative to learning_rate")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.02, ge=0, description="weight decay of weight matrices; other parameters have none")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the other classes")
     identity_penalty: float = Field(0.0, ge=0, description="weight of delta's mean square in the loss")
-    upright: float = Field(0.0, ge=0, description="weight of: two distortions of a picture are rectified alike")
-    area: float = Field(0.0, ge=0, description="weight of: the area that is looked at stays the same")
+    upright: float = Field(0.0, ge=0, description="loss weight: two distortions of a picture are rectified alike")
+    area: float = Field(0.0, ge=0, description="loss weight: the area of the sampled region stays the same")
     area_of: Literal["picture", "ink"] = Field(
-        "picture", description="which area that is: the undistorted picture's, or that of the box about its ink"
+        "picture", description="target of area: the undistorted picture, or the bounding box of its ink"
     )
-    average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the weights (EMA); 0 is none")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the weights (EMA); 0: none")
     precision: Literal["float32", "bf16"] = Field(
-        "float32", description="of the classifier in training; localisation and geometry stay float32"
+        "float32", description="precision of the classifier in training; localisation and geometry use float32"
     )
-    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; larger gradients are clipped")
     on_collapse: Literal["warn", "restore", "stop"] = Field(
-        "restore", description="when the transformer collapses: only say so, go back to the last good weights, or stop"
+        "restore", description="when the transformer collapses: warn, go back to the last good weights, or stop"
     )
 
     @property
     def branches(self) -> int:
-        """How many spatial transformers look at the picture side by side."""
+        """Number of parallel spatial transformers on the picture."""
         return 0 if self.transformer == "none" else self.parallel
 
     @property
     def read_size(self) -> Size:
-        """Height and width of what the classifier reads."""
+        """Height and width of the classifier's input."""
         return self.canvas if self.transformer == "none" else self.rectified
 
     @property
     def augmented(self) -> bool:
-        """Whether pictures look different each time they are trained on."""
+        """Whether training pictures are augmented."""
         return self.augmentation != Augmentation()
 
     @property
     def can_stand_upright(self) -> bool:
-        """Whether angles of what the transformers do to the distorted pictures can be measured."""
+        """Whether rotation angles can be measured: the frames are square and the distortion is an affine map."""
         square = self.canvas[0] == self.canvas[1] and self.rectified[0] == self.rectified[1]
         return bool(self.branches) and square and self.distortion in AFFINE_DISTORTIONS
 
@@ -153,111 +145,102 @@ class Recipe(BaseModel):
         return self
 
 
+NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
+    "momentum": ("optimiser=sgd", lambda recipe: recipe.optimiser == "sgd"),
+    "control_points": ("transformer=tps", lambda recipe: recipe.transformer == "tps"),
+    "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
+    "shared_steps": ("steps=2 or more", lambda recipe: recipe.steps > 1),
+    "area": ("upright", lambda recipe: recipe.upright > 0),
+    "area_of": ("area", lambda recipe: recipe.area > 0),
+} | dict.fromkeys(
+    ("parallel", "steps", "feature_stage", "shared_stage", "upright", "identity_penalty", "coordinates", "slope"),
+    ("a transformer", lambda recipe: recipe.transformer != "none"),
+)
+"""Fields that have an effect only together with another: what each of them needs."""
+
+
 def contradictions(recipe: Recipe) -> Iterator[str]:
-    """What in ``recipe`` cannot be, with what to change."""
+    """Yield what is inconsistent in ``recipe``, each with what to change."""
+    for name, (need, is_met) in NEEDS.items():
+        if getattr(recipe, name) != Recipe.model_fields[name].default and not is_met(recipe):
+            yield f"{name} has no effect without {need}; set {need}, or leave {name} out"
     channels = (2,) if recipe.distortion == "addition" else CHANNELS[recipe.dataset]
     if not len(recipe.mean) == len(recipe.std) in channels:
         known = " or ".join(map(str, channels))
-        yield f"mean and std must have a number a channel each; these pictures have channels: {known}"
+        yield f"mean and std need one number per channel; these pictures have channels: {known}"
+    if any(std <= 0 for std in recipe.std):
+        yield "std must be above 0"
     if recipe.dataset != "mnist" and recipe.distortion != "none":
-        yield f"distortion={recipe.distortion} is made for digits; take distortion=none and augmentation"
-    if recipe.momentum and recipe.optimiser != "sgd":
-        yield "momentum is that of optimiser=sgd; leave it out, or set optimiser=sgd"
+        yield f"distortion={recipe.distortion} is for digits only; set distortion=none and use augmentation"
+    if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
+        yield "fragments of clutter are 6x6 pixels; raise canvas"
+    if recipe.augmented and recipe.distortion != "none":
+        yield f"distortion={recipe.distortion} is random already; leave augmentation out, or set distortion=none"
+    if recipe.normalise == "before" and isinstance(recipe.padding, float):
+        yield "padding can be a grey level only with normalise=after; set zeros, border or reflection"
     if recipe.scene is not None:
         try:
             re.compile(recipe.scene)
         except re.error as error:
-            yield f"scene={recipe.scene} is no regular expression ({error})"
-    if any(std <= 0 for std in recipe.std):
-        yield "std must be above 0"
+            yield f"scene={recipe.scene} is not a regular expression ({error})"
     if min(recipe.read_size) >> (recipe.classifier_stages - 1) < 1 or min(recipe.read_size) < 4:
-        yield "too little of the rectified image is left to the classifier; raise rectified or lower classifier_stages"
-    if recipe.augmented and recipe.distortion != "none":
-        yield f"distortion={recipe.distortion} is random already; leave augmentation out, or set distortion=none"
+        yield "the rectified image is too small for the classifier; raise rectified or lower classifier_stages"
     if recipe.classifier == "tutorial" and min(recipe.read_size) < 16:
-        yield "classifier=tutorial cannot read less than 16x16 pixels; raise rectified or take classifier=conv"
-    if recipe.normalise == "before" and isinstance(recipe.padding, float):
-        yield "a grey level as padding is one of pictures; with normalise=before take zeros, border or reflection"
-    if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
-        yield "a piece of clutter is 6x6 pixels; raise canvas"
-    if recipe.transformer == "none":
-        for name in ("parallel", "steps"):
-            if getattr(recipe, name) > 1:
-                yield f"transformer=none leaves nothing to do for {name}; leave it at 1"
-        for name in (
-            "shared_steps",
-            "feature_stage",
-            "shared_stage",
-            "upright",
-            "area",
-            "identity_penalty",
-            "coordinates",
-            "slope",
-        ):
-            if getattr(recipe, name):
-                yield f"transformer=none leaves nothing to do for {name}; set {name}=0"
-        return
-    if recipe.control_points != DEFAULT_CONTROL_POINTS and recipe.transformer != "tps":
-        yield "control_points are those of transformer=tps; leave them out, or set transformer=tps"
-    if recipe.tile != DEFAULT_TILE and recipe.parallel == 1:
-        yield "tile spreads parallel transformers; leave it out, or raise parallel"
+        yield "classifier=tutorial needs at least 16x16 pixels; raise rectified or set classifier=conv"
+    if recipe.transformer != "none":
+        yield from transformer_contradictions(recipe)
+
+
+def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
+    """Yield what is inconsistent in a ``recipe`` with a transformer."""
     smallest = SMALLEST_PICTURE[recipe.localisation]
     if min(recipe.canvas) < smallest:
         yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
-    if recipe.shared_steps and recipe.steps == 1:
-        yield "shared_steps needs more than one step; raise steps"
-    if recipe.feature_stage:
-        if recipe.parallel > 1:
-            yield "feature_stage follows one transformer, not several side by side; leave parallel at 1"
-        if recipe.classifier != "conv":
-            yield "feature_stage needs classifier=conv"
-        elif recipe.feature_stage > recipe.classifier_stages:
-            yield f"there is no stage {recipe.feature_stage}; lower feature_stage or raise classifier_stages"
-        if min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
-            yield f"behind stage {recipe.feature_stage} too little is left for localisation={recipe.localisation}"
-    if recipe.shared_stage and (recipe.classifier != "conv" or recipe.parallel > 1):
-        yield "shared_stage needs classifier=conv and parallel=1, so that both see the same channels"
-    if recipe.area and not recipe.upright:
-        yield "area only keeps upright from shrinking the transform; set upright as well"
-    if recipe.area_of == "ink" and not recipe.area:
-        yield "area_of only says what area holds on to; set area as well"
-    if recipe.upright and recipe.parallel > 1:
-        yield "upright stands one transformer upright, not several side by side; leave parallel at 1"
+    for name in ("feature_stage", "shared_stage", "upright"):
+        if getattr(recipe, name) and recipe.parallel > 1:
+            yield f"{name} works with a single transformer only; set parallel=1, or leave {name} out"
+    for name in ("feature_stage", "shared_stage"):
+        if getattr(recipe, name) and recipe.classifier != "conv":
+            yield f"{name} needs classifier=conv"
+    if recipe.feature_stage > recipe.classifier_stages and recipe.classifier == "conv":
+        yield f"there is no stage {recipe.feature_stage}; lower feature_stage or raise classifier_stages"
+    if recipe.feature_stage and min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
+        yield f"the features of stage {recipe.feature_stage} are too small for localisation={recipe.localisation}"
     if recipe.upright and not recipe.augmented and recipe.distortion not in AFFINE_DISTORTIONS:
         known = ", ".join(sorted(AFFINE_DISTORTIONS))
         yield f"upright needs augmentation, or a distortion that is an affine map: {known}"
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, object]) -> Recipe:
-    """A copy of ``recipe`` with ``changes``, checked as a whole; ``augmentation.flip`` names a field within a field.
+    """Return a copy of ``recipe`` with ``changes``. Dots lead to nested fields, as in ``augmentation.flip``.
 
     Raises:
-        RecipeError: an unknown field, a wrong value or a contradiction; the message names the field.
+        RecipeError: a field is unknown, wrong or inconsistent with others; the message names it.
     """
     unknown = {key.partition(".")[0] for key in changes} - Recipe.model_fields.keys()
     if unknown:
         known = ", ".join(Recipe.model_fields)
-        raise RecipeError(f"a recipe has no field {', '.join(sorted(unknown))}; it has: {known}")
+        raise RecipeError(f"a recipe has no field {', '.join(sorted(unknown))}; its fields are: {known}")
     try:
         return Recipe.model_validate(merged(recipe.model_dump(), changes))
     except ValidationError as error:
-        problems = dict.fromkeys(told(problem, recipe) for problem in error.errors())
+        problems = dict.fromkeys(problem_text(problem, recipe) for problem in error.errors())
         raise RecipeError(f"recipe {recipe.name}: {'; '.join(problems)}") from None
 
 
-def told(problem: ErrorDetails, recipe: Recipe) -> str:
-    """A problem that pydantic found, with the field that it is in; fields of several numbers with their form."""
+def problem_text(problem: ErrorDetails, recipe: Recipe) -> str:
+    """Describe a validation error: the field, the problem and, for a field of several numbers, how to write it."""
     name = next(map(str, problem["loc"]), "")
-    said = ": ".join(filter(None, (name, problem["msg"].removeprefix("Value error, "))))
+    text = ": ".join(filter(None, (name, problem["msg"].removeprefix("Value error, "))))
     value = getattr(recipe, name, None)
     if not isinstance(value, tuple):
-        return said
+        return text
     form = json.dumps(value, separators=(",", ":"))
-    return f"{said}; write it as in {name}={form} ({Recipe.model_fields[name].description})"
+    return f"{text}; write it as in {name}={form} ({Recipe.model_fields[name].description})"
 
 
 def merged(fields: dict[str, Any], changes: dict[str, object]) -> dict[str, Any]:
-    """``fields`` with ``changes``, whose keys may lead into them by dots."""
+    """Apply ``changes`` to ``fields``; dots in their keys lead to nested fields."""
     for key, value in changes.items():
         name, dot, within = key.partition(".")
         fields[name] = merged(fields[name], {within: value}) if dot and isinstance(fields[name], dict) else value

@@ -1,11 +1,11 @@
-"""Recipes that answer a question about training: a known trap, normalisation, convolutions, moved digits."""
+"""Recipes for studies: a known failure, normalisation, convolutions, and moved digits."""
 
 from training.recipes.digits import DISTORTED_MNIST, mnist
 from training.recipes.recipe import Recipe, change_recipe
 
 TRAP = Recipe(
     name="trap",
-    summary="a transformer that collapses unless guarded: normalised before the sampler, large steps of plain SGD",
+    summary="a transformer that collapses without the guard: normalised before the sampler, large steps of plain SGD",
     dataset="mnist",
     distortion="tc",
     canvas=(60, 60),
@@ -26,7 +26,8 @@ TRAP = Recipe(
     weight_decay=0.0,
     clip=None,
 )
-"""PyTorch's tutorial network on cluttered digits, as people train it. ``--set on_collapse=warn`` lets it collapse."""
+"""PyTorch's tutorial network on cluttered digits, trained as in the tutorial. ``--set on_collapse=warn`` lets it
+collapse."""
 
 NORMALISATION = [
     change_recipe(
@@ -43,7 +44,7 @@ NORMALISATION = [
     for optimiser, rate, how in (("sgd", 0.01, "SGD at 0.01"), ("adamw", 1e-4, "Adam at 0.0001"))
     for when in ("before", "after")
 ]
-"""Where does it collapse? Normalised after the sampler, zeros are the normalised black that padding must be before."""
+"""Does it collapse? With normalisation before the sampler, zero padding is grey instead of black."""
 
 CONVOLUTIONS = [
     change_recipe(
@@ -64,7 +65,7 @@ CONVOLUTIONS = [
         ("leaky", "LeakyReLU of slope 0.01", {"slope": 0.01}),
     )
 ]
-"""Does it help to show coordinates, or to let negative values through?"""
+"""Do pixel coordinates, or an activation with a negative slope, improve localisation?"""
 
 MOVED_DIGITS = [
     mnist("t", "digits anywhere on 60x60", (60, 60), 0.0362, 0.1747, "affine", epochs=16),
@@ -74,4 +75,4 @@ MOVED_DIGITS = [
     ),
     next(recipe for recipe in DISTORTED_MNIST if recipe.name == "mnist-r-affine"),
 ]
-"""What shifting and turning do to a classifier, and what straightening undoes."""
+"""How much do shifts and rotations cost a classifier, and how much does rectification recover?"""

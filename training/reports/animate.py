@@ -1,9 +1,7 @@
-"""Moving pictures of what was learned: the same pictures over the epochs, and one picture that moves."""
+"""Animations of a trained network: the same pictures over the epochs, and one moving picture."""
 
 import io
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from torch import Tensor
 from training.data.batches import training_distortion
 from training.data.distortions import Distorted, Distortion, Placed, similarity_maps
 from training.data.random_streams import Stream, seeded
-from training.errors import RunError
 from training.files import write_bytes
 from training.fitting.runs import Run
 from training.networks.geometry import affine_points, corner_points
@@ -23,18 +20,18 @@ from training.reports.outlines import border
 
 FRAMES = 48
 STOPS = 4
-"""Distortions that a moving picture passes through, where it does not follow a path of its own."""
+"""Number of random distortions between which a moving picture is interpolated."""
 FRAME_MS = 80
 SIDE = 112
-"""Of a picture in a frame, in pixels."""
+"""Side of a picture in a frame, in pixels."""
 ORANGE = (255, 140, 0)
 
 
 def animate_run(run: Run, data_root: Path) -> list[Path]:
-    """Draw ``epochs.gif`` and ``moving.gif`` of a trained run with a transformer; returns the files.
+    """Draw ``epochs.gif`` and ``moving.gif`` of a trained run with a transformer; return the files.
 
     Raises:
-        RunError: the run is not trained, or kept no snapshots.
+        RunError: the run is not trained, or has no snapshots.
         DataError: the data set cannot be read.
     """
     if not run.info().recipe.branches:
@@ -47,16 +44,12 @@ def animate_run(run: Run, data_root: Path) -> list[Path]:
 
 
 def epoch_frames(run: Run) -> list[Image.Image]:
-    """A frame an epoch: the validation pictures with theta's quadrilateral, and their rectified images below.
+    """Draw one frame per epoch: the validation pictures with theta's quadrilateral, and their rectified images.
 
     Raises:
         RunError: there are no snapshots.
     """
-    try:
-        with np.load(run.snapshots_file, allow_pickle=False) as arrays:
-            images, thetas, rectified = (arrays[name] for name in ("images", "theta", "rectified"))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(f"cannot read {run.snapshots_file}; train the run again") from error
+    images, thetas, rectified = run.snapshots()
     frames = []
     for theta, views in zip(thetas, rectified, strict=True):
         corners = affine_points(torch.from_numpy(theta), corner_points()).numpy()
@@ -69,7 +62,7 @@ def epoch_frames(run: Run) -> list[Image.Image]:
 
 
 def moving_frames(run: Run, data_root: Path) -> list[Image.Image]:
-    """The first test picture as the recipe's distortion or augmentation moves it, and its rectified image beside it."""
+    """Draw the first test picture under changing distortion or augmentation, and its rectified image beside it."""
     info = run.info()
     network = run.trained_network()
     first = run.source(data_root).test().at(torch.arange(1))
@@ -86,7 +79,7 @@ def moving_frames(run: Run, data_root: Path) -> list[Image.Image]:
 
 
 def path(how: Distortion, image: Tensor, label: Tensor) -> Distorted:
-    """`FRAMES` distortions of one picture that pass into one another and end where they began.
+    """Return `FRAMES` distortions of one picture that form a smooth loop.
 
     Args:
         how: the family of distortions.
@@ -116,7 +109,7 @@ def path(how: Distortion, image: Tensor, label: Tensor) -> Distorted:
 
 
 def framed(image: NDArray[np.uint8], outline: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
-    """``image`` ``(C, H, W)`` enlarged to RGB, with a closed ``outline`` ``(M, 2)`` in normalised coordinates."""
+    """Enlarge ``image`` ``(C, H, W)`` to RGB, with a closed ``outline`` ``(M, 2)`` in normalised coordinates."""
     channels = [image[0]] * 3 if len(image) == 1 else [*image, np.zeros_like(image[0])][:3]
     picture = Image.fromarray(np.stack(channels, axis=-1)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
     if outline is not None:
@@ -126,7 +119,7 @@ def framed(image: NDArray[np.uint8], outline: NDArray[np.float32] | None = None)
 
 
 def save_gif(frames: list[Image.Image], file: Path, frame_ms: int) -> Path:
-    """Write ``frames`` as a GIF that repeats."""
+    """Write ``frames`` as a GIF that loops."""
     content = io.BytesIO()
     reduced = [frame.quantize(16) for frame in frames]
     reduced[0].save(content, "GIF", save_all=True, append_images=reduced[1:], duration=frame_ms, loop=0, optimize=True)

@@ -1,4 +1,4 @@
-"""Pictures with what transformers look at drawn over them."""
+"""Pictures with the outlines of the sampled regions."""
 
 import textwrap
 
@@ -14,23 +14,23 @@ from training.networks.spatial import Warp
 
 EDGE_POINTS = 16
 COLOURS = ("#ff8c00", "#32cd32", "#ff00ff", "#ffd700")
-"""Of the outlines of transformers, in their order."""
+"""Colours of the transformers' outlines, in order."""
 LINE = 18
-"""Characters below a picture."""
+"""Characters per line below a picture."""
 TOP = "#00bfff"
-"""Of the edge that becomes the rectified image's upper one."""
+"""Colour of the edge that becomes the rectified image's upper edge."""
 
 
 def rectified_figure(
     images: Tensor, network: SpatialTransformerClassifier, classes: tuple[str, ...], temperature: float
 ) -> Figure:
-    """One column a picture: the input with what is mapped at, what each transformer made of it, and the answer.
+    """Draw one column per picture: the input with the sampled regions, each rectified image, and the answer.
 
     Args:
         images: ``(N, C, H, W)`` uint8.
-        network: in evaluation mode.
-        classes: their names.
-        temperature: by what logits are divided, as the service does.
+        network: the network in evaluation mode.
+        classes: names of the classes.
+        temperature: divisor of the logits.
     """
     with torch.inference_mode():
         output: Output = network(images.float() / 255)
@@ -51,7 +51,7 @@ def rectified_figure(
 
 
 def outline(axes: Axes, warp: Warp, item: int, colour: str) -> None:
-    """Draw what ``warp`` looks at in picture ``item``: straight for affine maps, bent for others."""
+    """Draw the outline of the region that ``warp`` samples in picture ``item``."""
     height, width = (int(limit + 0.5) for limit in (axes.get_ylim()[0], axes.get_xlim()[1]))
     edges = border(warp, height, width)[item]
     axes.plot(*(edges.T - 0.5), color=colour, linewidth=1.5)
@@ -61,9 +61,9 @@ def outline(axes: Axes, warp: Warp, item: int, colour: str) -> None:
 
 
 def border(warp: Warp, height: int, width: int) -> NDArray[np.float32]:
-    """The border of the rectified image in pixels of the picture, clockwise from top left and closed: ``(N, M, 2)``.
+    """Return the closed outline of the sampled region in pixels, clockwise from top left: ``(N, M, 2)``.
 
-    The upper edge is the first ``EDGE_POINTS + 1`` points.
+    The first ``EDGE_POINTS + 1`` points are the upper edge.
     """
     along = torch.linspace(-1, 1, EDGE_POINTS + 1)
     low, high = -torch.ones_like(along), torch.ones_like(along)

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
-from training.fitting.begin import begin_run
-from training.fitting.runs import DATA_ROOT, Evaluation, Run
+from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
 from training.recipes.digits import DISTORTED_MNIST
 from training.recipes.recipe import Recipe
 from training.recipes.studies import CONVOLUTIONS, MOVED_DIGITS, NORMALISATION
@@ -18,7 +17,7 @@ STUDIES: dict[str, list[Recipe]] = {
     "normalisation": NORMALISATION,
     "moved-digits": MOVED_DIGITS,
 }
-"""Their recipes, in the order in which they are worked on."""
+"""The recipes of each study, in training order."""
 
 
 class Cell(NamedTuple):
@@ -30,29 +29,29 @@ class Cell(NamedTuple):
 
 
 def cells(name: str, folder: Path, seeds: int, only: Iterable[str] = ()) -> list[Cell]:
-    """All cells of the study ``name``: every recipe with the first seed, then with the next.
+    """Return all cells of the study ``name``: every recipe with the first seed, then with the next.
 
     Raises:
-        RecipeError: there is no such study, or no such recipe in it.
+        RecipeError: the study does not exist, or has no such recipe.
     """
     try:
         recipes = {recipe.name: recipe for recipe in STUDIES[name]}
     except KeyError:
-        raise RecipeError(f"no study is called {name!r}; there are: {', '.join(STUDIES)}") from None
+        raise RecipeError(f"there is no study {name!r}; the studies are: {', '.join(STUDIES)}") from None
     if unknown := set(only) - recipes.keys():
-        raise RecipeError(f"{name} has no recipe {', '.join(sorted(unknown))}; it has: {', '.join(recipes)}")
+        raise RecipeError(f"{name} has no recipe {', '.join(sorted(unknown))}; its recipes are: {', '.join(recipes)}")
     chosen = [recipes[name] for name in only] or list(recipes.values())
     return [Cell(recipe, seed, Run(folder / f"{recipe.name}-seed{seed}")) for seed in range(seeds) for recipe in chosen]
 
 
 def work(todo: Iterable[Cell], data_root: Path, report: Callable[[], object]) -> Iterator[Cell]:
-    """Train and evaluate what is not done yet, going on where an earlier call was interrupted; ``report`` after each.
+    """Train and evaluate all unfinished cells, resuming interrupted ones; call ``report`` after each.
 
     Raises:
         TrainingError: see `training.fitting.trainer.fit` and `training.fitting.trainer.evaluate`.
     """
+    from training.evaluation.evaluation import evaluate
     from training.fitting.trainer import fit
-    from training.reports.evaluation import evaluate
 
     for cell in todo:
         begin(cell, data_root)
@@ -62,22 +61,22 @@ def work(todo: Iterable[Cell], data_root: Path, report: Callable[[], object]) ->
         try:
             fit(cell.run, data_root)
             evaluate(cell.run, data_root)
-        except CollapseError as error:  # it would fail again in the same way; the others may do better
+        except CollapseError as error:  # it would fail again in the same way, so the next call skips it
             write_text(failure_file(cell.run), f"{error}\n")
         report()
 
 
 def root_of(folder: Path, chosen: Path | None) -> Path:
-    """Where the data set of the study in ``folder`` lies: ``chosen``, or else where its first run was begun with it."""
+    """Return the location of the study's data set: ``chosen``, or else that of its first run."""
     begun = (Run(file.parent) for file in sorted(folder.glob("*/run.json")))
     return chosen or next((run.data_root() for run in begun), DATA_ROOT)
 
 
 def begin(cell: Cell, data_root: Path) -> None:
-    """Make the folder of the cell's run, or see that what is there is a run of the same recipe.
+    """Create the folder of the cell's run, or check that an existing run has the same recipe.
 
     Raises:
-        RunError: it is a run of another one, or cannot be made.
+        RunError: it is a run of another recipe, or cannot be created.
     """
     if not cell.run.info_file.exists():
         begin_run(cell.run.folder, cell.recipe, cell.seed, data_root)
@@ -89,12 +88,12 @@ def begin(cell: Cell, data_root: Path) -> None:
 
 
 def failure_file(run: Run) -> Path:
-    """Says why a run of a study ended without a result."""
+    """Return the file that says why a run of a study failed."""
     return run.folder / "failed.txt"
 
 
 def result(run: Run) -> Evaluation | None:
-    """What ``run`` reached, if it is done."""
+    """Return the evaluation of ``run``, or None if it is not finished."""
     try:
         return run.evaluation()
     except RunError:
@@ -102,11 +101,11 @@ def result(run: Run) -> Evaluation | None:
 
 
 def is_study(folder: Path) -> bool:
-    """Whether ``folder`` is one that `work` filled."""
+    """Return whether ``folder`` is the folder of a study."""
     return folder.name in STUDIES and folder.is_dir() and not Run(folder).info_file.exists()
 
 
 def finished_runs(folder: Path) -> list[Run]:
-    """The evaluated runs of the study in ``folder``."""
+    """Return the evaluated runs of the study in ``folder``."""
     runs = [Run(found) for found in sorted(folder.iterdir()) if found.is_dir()]
     return [run for run in runs if result(run) is not None]

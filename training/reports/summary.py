@@ -1,4 +1,4 @@
-"""What a network is made of, layer by layer."""
+"""Summaries of networks, layer by layer."""
 
 from typing import NamedTuple
 
@@ -12,19 +12,19 @@ from training.recipes.recipe import Recipe
 
 
 class Layer(NamedTuple):
-    """A layer without parts of its own."""
+    """A layer without submodules."""
 
     name: str
     kind: str
     output: tuple[int, ...]
-    """Shape of what it makes of one picture, without the batch axis."""
+    """Output shape without the batch axis."""
     parameters: int
     operations: int
-    """Multiplications and additions for one picture, counted apart."""
+    """Multiplications plus additions for one picture."""
 
 
 class Summary(NamedTuple):
-    """A network, in figures."""
+    """All layers of a network, and the totals."""
 
     layers: tuple[Layer, ...]
     parameters: int
@@ -32,7 +32,7 @@ class Summary(NamedTuple):
 
 
 def summarise(recipe: Recipe, classes: int) -> Summary:
-    """The network of ``recipe`` for so many classes; it is made, and shown one picture."""
+    """Build the network of ``recipe`` for so many classes, run it on one picture, and summarise it."""
     channels = len(recipe.mean)
     training = Training(SpatialTransformerClassifier(recipe, classes, channels), recipe, 0, classes)
     training.example_input_array = torch.zeros(1, channels, *recipe.canvas)
@@ -48,5 +48,5 @@ def summarise(recipe: Recipe, classes: int) -> Summary:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether ``module`` has no parts."""
+    """Return whether ``module`` has no submodules."""
     return not any(True for _ in module.children())

@@ -1,4 +1,4 @@
-"""Pictures of what was learned, drawn into the run folder."""
+"""Figures of a trained network, drawn into the run folder."""
 
 import io
 from pathlib import Path
@@ -7,23 +7,24 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from training.data.batches import Split, test_split
+from training.data.batches import test_split
+from training.data.splits import Split
+from training.evaluation.confusions import confused_figure, confusion_figure, most_confused
+from training.evaluation.evaluation import answers, read_epochs
 from training.files import write_bytes
 from training.fitting.runs import Run
-from training.reports.confusions import confused_figure, confusion_figure, most_confused
-from training.reports.evaluation import answers, read_epochs
 from training.reports.outlines import rectified_figure
 
 EXAMPLES = 10
 SCATTERED = 1000
-"""Pictures in the scatter of theta."""
+"""Number of pictures in the scatter plot of theta."""
 
 
 def draw_run(run: Run, data_root: Path) -> list[Path]:
     """Draw ``rectified``, ``curves``, ``confusion``, ``confused`` and ``theta.png`` of an evaluated run.
 
     Returns:
-        The files; a network without a transformer has no ``theta.png``, and one without a mistake no ``confused.png``.
+        The files. Without a transformer there is no ``theta.png``, and without a mistake no ``confused.png``.
 
     Raises:
         RunError: the run is not trained or not evaluated.
@@ -49,17 +50,17 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
 
 
 def read_metrics(file: Path) -> dict[str, list[float]]:
-    """The columns of a ``metrics.csv``.
+    """Read the columns of a ``metrics.csv``.
 
     Raises:
-        RunError: there is no such table.
+        RunError: the table is missing or damaged.
     """
     rows = read_epochs(file)
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def curves_figure(metrics_file: Path) -> Figure:
-    """Loss and error over the epochs, on training and validation pictures, and what the collapse guard watches."""
+    """Draw loss and error over the epochs, on training and validation pictures, and the collapse guard's measures."""
     columns = read_metrics(metrics_file)
     epochs = columns["epoch"]
     watched = [name for name in ("outside", "theta_distance", "theta_spread") if name in columns]
@@ -70,7 +71,7 @@ def curves_figure(metrics_file: Path) -> Figure:
         panels[1].plot(epochs, [100 * (1 - accuracy) for accuracy in columns[f"{split}_accuracy"]], label=split)
     for name in watched:
         panels[2].plot(epochs, columns[name], label=name.replace("_", " "))
-    titles = (("loss", "log"), ("error, %", "log"), ("where it looks", "linear"))
+    titles = (("loss", "log"), ("error, %", "log"), ("transforms", "linear"))
     for axes, (title, scale) in zip(panels, titles, strict=False):
         axes.set(title=title, xlabel="epoch", yscale=scale)
         axes.legend()
@@ -78,7 +79,7 @@ def curves_figure(metrics_file: Path) -> Figure:
 
 
 def theta_figure(theta: Tensor, labels: Tensor) -> Figure:
-    """Where theta ``(N, 2, 3)`` puts the centre of the rectified image, and its angle and scale, by class."""
+    """Draw centre, angle and scale of the regions of theta ``(N, 2, 3)``, by class."""
     angle = torch.rad2deg(torch.atan2(theta[:, 1, 0] - theta[:, 0, 1], theta[:, 0, 0] + theta[:, 1, 1]))
     area = torch.linalg.det(theta[:, :, :2])
     scale = area.abs().sqrt()
@@ -87,7 +88,7 @@ def theta_figure(theta: Tensor, labels: Tensor) -> Figure:
     place.scatter(theta[:, 0, 2], theta[:, 1, 2], c=labels, cmap="tab10", s=6)
     place.set(title="centre", xlabel="x", ylabel="y", xlim=(-1, 1), ylim=(1, -1), aspect="equal")
     shape.scatter(angle, scale, c=labels, cmap="tab10", s=6)
-    shape.set(title="shape, coloured by class", xlabel="rotation, degrees", ylabel="side looked at, of the picture's")
+    shape.set(title="shape, coloured by class", xlabel="rotation, degrees", ylabel="side, relative to the picture's")
     return figure
 
 

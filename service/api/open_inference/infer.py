@@ -8,7 +8,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from service.api.open_inference.compression import inflate
-from service.api.open_inference.requests import read_request
+from service.api.open_inference.requests import LONGEST_NUMBER, read_request
 from service.api.open_inference.responses import JSON_LENGTH, write_response
 from service.api.predict import Endpoint, read_timeout
 from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES, Body
@@ -55,8 +55,8 @@ class Infer:
                 encoding = headers[ENCODING].decode("latin-1")
                 content = await inflate(content, encoding, max_bytes, permit, deadline)
             arguments = content, json_length, model.manifest, settings
-            is_small = len(content) <= (IN_PLACE_BYTES if json_length is None else COPIED_IN_PLACE)
-            request = read_request(*arguments) if is_small else await asyncio.to_thread(read_request, *arguments)
+            in_place = can_read_in_place(len(content), json_length)
+            request = read_request(*arguments) if in_place else await asyncio.to_thread(read_request, *arguments)
             permit.take(pictures=len(request.pictures))
             if request.timeout_ms:
                 deadline = min(deadline, arrived + request.timeout_ms / 1000)
@@ -68,6 +68,13 @@ def create_infer_routes(state: ServiceState) -> list[Route]:
     """Create the route with and without a version, without its description."""
     endpoint = Endpoint(ROUTE, Infer(state).answer, Requirement(state.policy, Access.USER))
     return [Route(path, endpoint, methods=["POST"], include_in_schema=False) for path in PATHS]
+
+
+def can_read_in_place(size: int, json_length: bytes | None) -> bool:
+    """Whether a body of ``size`` bytes is read in a moment: little of it is JSON, and not much has to be copied."""
+    is_number = json_length is not None and json_length.isdigit() and len(json_length) <= LONGEST_NUMBER
+    json_bytes = int(json_length) if is_number and json_length else size
+    return size <= COPIED_IN_PLACE and json_bytes <= IN_PLACE_BYTES
 
 
 def find_model(engine: Engine, name: str, version: str | None = None) -> Model:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from starlette.requests import ClientDisconnect
 
+from service.api.errors import OpenInferenceRoute, answer_errors
 from service.api.open_inference.routes import failures
 from service.errors import (
     InvalidBodyError,
@@ -115,7 +116,9 @@ def create_model_repository_routes(state: ServiceState) -> APIRouter:
     They are plain Starlette routes, which ignore the Content-Type, since Triton's clients do not send it.
     """
     requirement = Requirement(state.policy, Access.ADMIN)
-    described = APIRouter(prefix=PREFIX, tags=["repository"], **state.policy.requirement(Access.ADMIN))
+    described = APIRouter(
+        prefix=PREFIX, tags=["repository"], route_class=OpenInferenceRoute, **state.policy.requirement(Access.ADMIN)
+    )
     router = APIRouter()
 
     async def index(request: Request) -> Response:
@@ -136,7 +139,7 @@ def create_model_repository_routes(state: ServiceState) -> APIRouter:
         return Response()
 
     for path, endpoint in ((INDEX, index), (LOAD, load), (UNLOAD, unload)):
-        router.add_route(PREFIX + path, endpoint, methods=["POST"], include_in_schema=False)
+        router.add_route(PREFIX + path, answer_errors(endpoint, PREFIX), methods=["POST"], include_in_schema=False)
 
     @described.post(
         INDEX,

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -38,6 +39,8 @@ LONGEST_NUMBER = 18
 """Maximum number of digits of a length."""
 LARGEST = 2**63 - 1
 """Largest whole number in a parameter."""
+PIECE = 2**16
+"""Bytes of a list that are decoded at a time."""
 MAX_NAME = 100
 """Characters of a name in an error."""
 INPUT = "inputs.0"
@@ -221,10 +224,22 @@ def numbers_in_json(name: str, shape: list[int], text: bytes, max_json_bytes: in
     if text.count(b",") != count - 1 or text.translate(None, NO_BRACKETS) not in (brackets([count]), brackets(shape)):
         raise wrong
     try:
-        numbers = bytes(decode_as_bytes.decode(b"[%b]" % text.translate(None, b"[]")))
+        numbers = b"".join([bytes(decode_as_bytes.decode(piece)) for piece in split_list(text.translate(None, b"[]"))])
     except msgspec.DecodeError:
         raise wrong from None
+    if len(numbers) != count:
+        raise wrong
     return np.frombuffer(numbers, np.uint8).reshape(shape)
+
+
+def split_list(elements: bytes) -> Iterator[bytes]:
+    """JSON of a list of ``elements``, cut at commas; to decode it in one go would hold all threads."""
+    start = 0
+    while start < len(elements):
+        end = elements.find(b",", start + PIECE)
+        end = len(elements) if end < 0 else end
+        yield b"[%b]" % elements[start:end]
+        start = end + 1
 
 
 def brackets(shape: list[int]) -> bytes:

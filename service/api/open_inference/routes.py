@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from export.artifact import Tensor
 from service import __version__
+from service.api.errors import OpenInferenceRoute
 from service.api.open_inference.infer import find_model
 from service.api.open_inference.responses import DATATYPES
 from service.api.open_inference.schemas import (
@@ -69,8 +70,8 @@ def create_open_inference_routes(state: ServiceState) -> APIRouter:
     """Create the routes, and the description of the one in `service.api.open_inference.infer`."""
     settings = state.settings
     tag = "Open Inference Protocol"
-    open_router = APIRouter(tags=[tag])
-    router = APIRouter(tags=[tag], **state.policy.requirement(Access.USER))
+    open_router = APIRouter(tags=[tag], route_class=OpenInferenceRoute)
+    router = APIRouter(tags=[tag], route_class=OpenInferenceRoute, **state.policy.requirement(Access.USER))
 
     async def requested(request: Request) -> Model:
         return find_model(state.engine, **request.path_params)

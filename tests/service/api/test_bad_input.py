@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imaging.formats import MEDIA_TYPES
+from imaging.formats.signatures import MEDIA_TYPES
 from tests.conftest import Service, start_service
-from tests.imaging.test_pillow_formats import heic
-from tests.imaging.tiffs import Layout, write
+from tests.imaging.formats.test_pillow_formats import heic
+from tests.imaging.formats.tiffs import Layout, write
 from tests.service.answers import PICTURE, predict, prediction, refused, well, without_time
 from tests.service.broken import COLOUR, DAMAGED, FOREIGN, HUGE, ODD, WHOLE, png, rows
 from tests.service.pictures import encode, read

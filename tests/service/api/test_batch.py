@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.api.predict import MAX_POINTS
 from service.schemas import BatchPrediction
 from tests.conftest import Service, start_service
 from tests.service.answers import (
@@ -89,6 +90,13 @@ def test_each_picture_of_a_batch_is_answered_as_it_is_alone_and_in_order(server:
 def test_a_batch_of_one_is_answered_like_a_picture_alone(server: Service) -> None:
     (answer,) = results(send(server, [PICTURE]))
     assert without_time(answer) == without_time(predict(server))
+
+
+def test_more_points_than_an_answer_may_have_are_refused(server: Service) -> None:
+    fitting = MAX_POINTS // 64**2 // len(MANIFEST.transforms)
+    assert len(results(send(server, [PICTURE] * fitting, points=64))) == fitting
+    too_many = send(server, [PICTURE] * (fitting + 1), points=64)
+    refused(too_many, 413, "too_large", f"more than the {MAX_POINTS} of a request")
 
 
 def test_the_pictures_of_a_batch_share_an_inference(server: Service) -> None:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from service.api.multipart import MAX_HEAD, MAX_HEADERS, Part, read_media_type, split_form
+from service.api.multipart import (
+    MAX_HEAD,
+    MAX_HEADERS,
+    MAX_HEADS,
+    MAX_PARAMETERS,
+    PIECE,
+    Part,
+    read_media_type,
+    split_form,
+)
 from service.errors import InvalidBodyError, TooLargeError
 
 TYPE = b"multipart/form-data; boundary=x"
@@ -116,6 +125,10 @@ MALFORMED = {
     "a head without end": (b"--x\r\n" + FILE + b"\r\n" + END, "no name|no head"),
     "a head too long": (part(FILE, b"X: " + b"y" * MAX_HEAD) + END, "no head"),
     "too many headers": (part(FILE, *[b"X-%d: y" % number for number in range(MAX_HEADERS)]) + END, "more than"),
+    "too many parameters": (part(FILE + b";a=1" * MAX_PARAMETERS) + END, "more than 16 parameters"),
+    "a name of a file without end": (part(FILE[:-1] + b"a" * MAX_HEAD + b'"') + END, "no head"),
+    "a type without end": (part(FILE, PNG + b"a" * MAX_HEAD) + END, "no head"),
+    "padding without end": (b"--x" + b" " * MAX_HEAD + b"\r\n" + FILE + b"\r\n\r\n" + END, "goes on"),
     "no name": (part(b"Content-Disposition: form-data") + END, "no name"),
     "another disposition": (part(FILE.replace(b"form-data", b"attachment")) + END, "no name"),
     "two dispositions": (part(FILE, FILE) + END, "same header twice"),
@@ -149,6 +162,34 @@ def test_more_parts_than_are_taken_are_refused(one: bytes, most: int) -> None:
     assert len(split(one * most + END)) == most
     with pytest.raises(TooLargeError, match=f"more than {most}"):
         split(one * (most + 1) + END)
+
+
+def test_the_heads_of_all_parts_together_are_limited() -> None:
+    one = part(FILE, b"X: " + b"y" * (MAX_HEAD // 2))
+    fitting = MAX_HEADS // len(one)
+    assert len(split_form(one * fitting + END, TYPE, 100, 0)) == fitting
+    with pytest.raises(InvalidBodyError, match="heads of its parts have more than"):
+        split_form(one * (fitting + 2) + END, TYPE, 100, 0)
+
+
+class Searched(bytes):
+    """A body that knows the longest stretch that was searched in one go, which holds all threads."""
+
+    longest = 0
+
+    def find(self, wanted: bytes, start: int = 0, end: int | None = None) -> int:  # type: ignore[override]
+        found = super().find(wanted, start, end)
+        Searched.longest = max(Searched.longest, (len(self) if end is None else min(end, len(self))) - start)
+        return found
+
+
+@pytest.mark.parametrize("before", range(PIECE - 8, PIECE + 2))
+def test_a_boundary_is_found_wherever_the_search_pauses(before: int) -> None:
+    Searched.longest = 0
+    form = Searched(b"p" * before + b"\r\n" + part(FILE, PNG, content=b"-" * 2 * PIECE) + END)
+    (found,) = split_form(form, TYPE, 1, 0)
+    assert found.end - found.start == 2 * PIECE
+    assert Searched.longest < PIECE + 100
 
 
 def test_where_a_part_is_can_be_told() -> None:

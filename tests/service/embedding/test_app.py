@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from service.app import create_app, get_state, is_unmodified
-from service.errors import ModelLoadError, SettingsError
+from service.errors import ModelLoadError, RequestError, SettingsError
+from service.server.protocol import HTTPProtocol
 from service.server.server import Server
 from tests.service.answers import PICTURE, prediction, refused
 from tests.service.artifacts import write_labelled
@@ -144,7 +145,7 @@ def test_without_its_lifespan_it_says_what_is_missing() -> None:
     outer.mount("/ml", create_app(settings()))
     client = TestClient(outer)
     for path in ("/ml/predict", "/ml/predict/batch"):
-        refused(client.post(path, content=PICTURE, headers=HEADERS), 503, "not_ready", "docs/embedding.md")
+        refused(client.post(path, content=PICTURE, headers=HEADERS), 503, "not_ready", "docs/use/embedding.md")
     refused(client.get("/ml/health/ready"), 503, "not_ready", "lifespan")
     refused(client.get("/ml/models", headers=HEADERS), 503, "not_ready", "lifespan")
     refused(client.get("/ml/metrics"), 503, "not_ready", "lifespan")
@@ -271,6 +272,38 @@ def test_its_router_included_elsewhere_still_needs_keys(prefix: str) -> None:
         assert client.get(f"{prefix}/samples/digits").status_code == 401
 
 
+def test_its_router_included_elsewhere_answers_errors_in_its_own_form() -> None:
+    app = create_app(settings())
+    outer = FastAPI(lifespan=app.router.lifespan_context)
+    outer.include_router(app.router, prefix="/api")
+    with TestClient(outer, headers={"X-API-Key": ADMIN}) as client:
+        refused(client.get("/api/samples/nowhere"), 404, "model_not_found")
+        refused(client.post("/api/predict", content=b"x"), 415, "unsupported_media_type")
+        for method, path, status in (
+            ("GET", "models/nowhere", 404),
+            ("GET", "models/digits/versions/0", 404),
+            ("POST", "models/nowhere/infer", 404),
+            ("POST", "repository/models/nowhere/load", 404),
+            ("POST", "repository/index", 400),
+        ):
+            answer = client.request(method, f"/api/v2/{path}", content=b"[" if path.endswith("index") else b"")
+            assert answer.status_code == status, path
+            assert isinstance(answer.json()["error"], str)
+
+
+def test_the_handler_of_an_application_that_includes_its_router_answers_errors() -> None:
+    app = create_app(settings())
+    outer = FastAPI(lifespan=app.router.lifespan_context)
+    outer.include_router(app.router)
+
+    @outer.exception_handler(RequestError)
+    async def teapot(_: Request, error: Exception) -> Response:
+        return Response(str(error), 418)
+
+    with TestClient(outer, headers=HEADERS) as client:
+        assert client.get("/v2/models/nowhere").status_code == 418
+
+
 def test_two_applications_in_one_process_share_nothing(tmp_path: Path) -> None:
     first_folder, second_folder = tmp_path / "first", tmp_path / "second"
     write_labelled(first_folder / "left" / "1", "left-")
@@ -302,10 +335,10 @@ def test_two_applications_in_one_process_share_nothing(tmp_path: Path) -> None:
 def test_the_server_takes_its_fast_path_only_for_an_application_without_changes() -> None:
     app = create_app(settings())
     assert is_unmodified(app)
-    assert fast_paths(app) == {"/predict", "/predict/batch"}
+    assert has_fast_path(app)
     app.get("/mine")(lambda: "mine")
     assert not is_unmodified(app)
-    assert fast_paths(app) == set()
+    assert not has_fast_path(app)
     with_middleware, with_handler = create_app(settings()), create_app(settings())
     with_middleware.add_middleware(GZipMiddleware)
     with_handler.add_exception_handler(LookupError, lambda *_: Response())
@@ -313,10 +346,12 @@ def test_the_server_takes_its_fast_path_only_for_an_application_without_changes(
     assert not is_unmodified(with_handler)
 
 
-def fast_paths(app: FastAPI) -> set[str]:
-    """The paths that a server over ``app`` answers without it."""
-    config = Server(app, lambda: None).config
-    return set(config.http.heads._paths)  # type: ignore[union-attr]
+def has_fast_path(app: FastAPI) -> bool:
+    """Whether a server over ``app`` answers predictions without it."""
+    protocol = Server(app, lambda: None).config.http
+    assert isinstance(protocol, type)
+    assert issubclass(protocol, HTTPProtocol)
+    return protocol.options.fast_path is not None
 
 
 def test_cancelling_a_request_cancels_it() -> None:

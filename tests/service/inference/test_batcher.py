@@ -81,6 +81,19 @@ def test_what_waits_together_shares_an_inference_up_to_the_maximum(picture_ms: f
     assert [answer.batch_size for answer in answers] == [8] * 16 + [4] * 4
 
 
+@IN_PLACE_AND_THREAD
+def test_a_batch_that_cannot_be_put_together_fails_alone(picture_ms: float) -> None:
+    async def run() -> None:
+        batches = batcher(double, picture_ms=picture_ms)
+        odd = np.zeros((3, 3, 1), np.uint8)
+        found = await asyncio.gather(*map(batches.submit, (picture(1), odd)), return_exceptions=True)
+        assert [type(result) for result in found] == [InferenceFailedError] * 2
+        assert [answer.value for answer in answered(await ask(batches, 3, 4))] == [6, 8]
+        await batches.close()
+
+    asyncio.run(run())
+
+
 def test_where_pictures_come_together_a_batch_begins_when_no_more_come() -> None:
     async def come(batches: Batcher[float], first: int) -> list[Inference[float]]:
         """The first together, then one in each turn of the event loop, and none for a while."""

@@ -4,15 +4,17 @@ import time
 
 import pytest
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
 from export.artifact import ImageInput
 from imaging.decoding import examine_image
-from imaging.limits import Limits
+from imaging.limits.limits import Limits
 from service.errors import DeadlineExceededError
-from service.inference.decoding import Decoders, is_small
+from service.inference.decoding import Decoders, is_small, while_client_waits
 from service.inference.preprocessing import Upload
+from service.request_context import RequestContext, current
 from service.settings import load_settings
-from tests.imaging.attacks import exif, png, progressive, save, with_segments
+from tests.imaging.limits.attacks import exif, png, progressive, save, with_segments
 
 INPUT = ImageInput(name="image", height=4, width=4, channels=1, resize="bilinear", background=(0,))
 LARGE = save(Image.new("RGB", (400, 300)), "PNG")
@@ -79,3 +81,47 @@ def test_a_picture_that_waits_for_a_thread_past_its_deadline_is_not_decoded() ->
 
     asyncio.run(wait())
     assert not SEEN
+
+
+def test_a_client_that_leaves_ends_the_decoding_of_its_picture() -> None:
+    ended = []
+
+    async def sleep() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("sleep")
+            raise
+
+    async def wait() -> None:
+        context = RequestContext("id")
+        current.set(context)
+        reading = asyncio.create_task(while_client_waits(sleep()))
+        await asyncio.sleep(0.01)
+        context.disconnect()
+        with pytest.raises(ClientDisconnect):
+            await reading
+
+    asyncio.run(wait())
+    assert ended == ["sleep"]
+
+
+def test_a_client_that_leaves_frees_the_process_that_decodes() -> None:
+    async def wait() -> None:
+        decoders = Decoders(load_settings(["--decode-processes", "1"], {}))
+        warm = save(Image.new("RGB", (16, 16)), "AVIF")
+        await decoders.read(Upload(warm, None), INPUT, time.perf_counter() + 60)
+        context = RequestContext("id")
+        current.set(context)
+        long = Upload(progressive(7000, 7000, 50), None)
+        reading = asyncio.create_task(decoders.read(long, INPUT, time.perf_counter() + 600))
+        await asyncio.sleep(0.5)
+        context.disconnect()
+        with pytest.raises(ClientDisconnect):
+            await reading
+        current.set(None)
+        picture = await decoders.read(Upload(warm, None), INPUT, time.perf_counter() + 60)
+        assert picture.width == 16
+        await decoders.close()
+
+    asyncio.run(wait())

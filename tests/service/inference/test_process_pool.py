@@ -1,5 +1,6 @@
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from service.errors import InvalidImageError
 from service.inference.process_pool import ProcessPool
+from tests.conftest import wait_until
 
 MEGABYTE = 2**20
 GENEROUS_S = 60.0
@@ -80,3 +82,50 @@ def test_a_decoder_that_crashes_is_an_error_of_its_picture_alone() -> None:
         assert await pool.run(take, 1, deadline=soon()) == 1
 
     with_pool(use)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_work_that_is_cancelled_is_ended() -> None:
+    async def use(pool: ProcessPool) -> None:
+        pid, _ = await pool.run(identify_process, deadline=soon())
+        work = asyncio.create_task(pool.run(time.sleep, 10 * GENEROUS_S, deadline=soon() + 10 * GENEROUS_S))
+        await asyncio.sleep(0.3)
+        work.cancel()
+        await asyncio.to_thread(wait_until, lambda: not is_alive(pid))
+        assert await pool.run(take, 1, deadline=soon()) == 1
+
+    with_pool(use)
+
+
+def test_processes_and_their_threads_end_when_there_is_no_work_and_start_again() -> None:
+    async def use() -> None:
+        pool = ProcessPool(1, 64 * MEGABYTE, idle_s=0.1)
+        before = threading.enumerate()
+        first, _ = await pool.run(identify_process, deadline=soon())
+        watching = [each for each in threading.enumerate() if each not in before and "asyncio" not in each.name]
+        assert watching
+        await asyncio.to_thread(wait_until, lambda: not is_alive(first))
+        await asyncio.to_thread(wait_until, lambda: not any(thread.is_alive() for thread in watching))
+        second, _ = await pool.run(identify_process, deadline=soon())
+        assert second != first
+        await pool.close()
+        assert not is_alive(second)
+
+    asyncio.run(use())
+
+
+def test_work_that_comes_often_keeps_its_process() -> None:
+    async def use() -> None:
+        pool = ProcessPool(1, 64 * MEGABYTE, idle_s=GENEROUS_S)
+        pids = {(await pool.run(identify_process, deadline=soon()))[0] for _ in range(3)}
+        assert len(pids) == 1
+        await pool.close()
+
+    asyncio.run(use())

@@ -11,7 +11,7 @@ from service.metrics.multiprocess import Figures, SharedMetrics, WorkerSlot
 
 
 def shared_metrics(folder: Path, number: int, ready: list[int]) -> SharedMetrics:
-    return SharedMetrics(WorkerSlot(folder, number, ready, [0] * len(ready), [0]))
+    return SharedMetrics(WorkerSlot(folder, number, ready, [0] * len(ready), [0, 0]))
 
 
 def figures(count: float, gauge: float = 0) -> Figures:
@@ -118,12 +118,18 @@ def test_numbers_that_are_none_are_shared_too(tmp_path: Path) -> None:
 
 
 def test_failures_of_background_tasks_are_counted_and_so_are_those_of_the_supervisor(tmp_path: Path) -> None:
-    slot = WorkerSlot(tmp_path, 0, [1], [0], [2])
+    slot = WorkerSlot(tmp_path, 0, [1], [0], [2, 5])
     metrics = SharedMetrics(slot)
     metrics.failures.record("poll_models", OSError("Input/output error"))
     metrics.publish(figures(0))
     assert metrics.total().counts["background", "poll_models"] == [1]
     assert metrics.total().counts["background", "supervisor"] == [2]
+
+
+def test_log_lines_that_the_supervisor_dropped_are_added_to_those_of_the_workers(tmp_path: Path) -> None:
+    metrics = SharedMetrics(WorkerSlot(tmp_path, 0, [1], [0], [0, 5]))
+    metrics.publish(Figures({("log_lines_dropped",): [7]}, {}))
+    assert metrics.total().counts["log_lines_dropped",] == [12]
 
 
 def test_a_process_alone_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from export.artifact import ArtifactError
 from service.repository.plan import Change
-from service.repository.poller import Poller, scan_folder
+from service.repository.poller import LONGEST_RETRY_S, Poller, scan_folder
 from service.repository.version_policy import Policy
 from service.settings import Settings
 
@@ -47,6 +47,21 @@ def test_a_new_version_and_a_new_model_are_changes_once(models: Path) -> None:
     put(models, "digits", 2)
     put(models, "letters", 1)
     assert poller.changes(scan_folder(models)) == [Change("digits", EVERYTHING), Change("letters", EVERYTHING)]
+    assert poller.changes(scan_folder(models)) == []
+
+
+def test_a_change_that_failed_is_one_again_after_a_growing_pause(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 0.0
+    monkeypatch.setattr("service.repository.poller.time.monotonic", lambda: moment)
+    poller = settled(models, poll_s=10)
+    for pause_s in (20, 40, 80):
+        poller.record_outcome("digits", failed=True)
+        moment += pause_s - 1
+        assert poller.changes(scan_folder(models)) == []
+        moment += 1
+        assert poller.changes(scan_folder(models)) == [Change("digits", EVERYTHING)]
+    poller.record_outcome("digits", failed=False)
+    moment += LONGEST_RETRY_S
     assert poller.changes(scan_folder(models)) == []
 
 

@@ -90,7 +90,7 @@ def connect(
     config.load()
     common: dict[str, Any] = {
         "access_log": AccessLog(Settings(access_log="none")),
-        "redactor": Redactor(lambda _: False),
+        "redactor": Redactor(None),
     }
     protocol = protocol_class(ProtocolOptions(**(common | options)))(config, state, {})
     protocol.connection_made(transport)

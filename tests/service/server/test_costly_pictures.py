@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Service, start_service, wait_until
-from tests.imaging.attacks import LONG_WORK, REFUSED, png, progressive, save
+from tests.imaging.limits.attacks import LONG_WORK, REFUSED, png, progressive, save
 from tests.service.answers import refused
 from tests.service.pictures import drawing, encode
 

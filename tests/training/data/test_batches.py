@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from training.data import batches as data
-from training.data.batches import Batches, Split, loader
+from training.data.batches import Batches, loader
 from training.data.sources import open_source
+from training.data.splits import Split
 from training.errors import DataError
 from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
@@ -45,7 +46,7 @@ def test_training_batches_are_full_and_repeat_nothing() -> None:
 
 def test_evaluation_batches_keep_the_order_and_leave_nothing_out() -> None:
     split = Split(torch.zeros(7, 1, 2, 2, dtype=torch.uint8), torch.arange(7))
-    assert [labels.tolist() for _, labels in loader(split, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [labels.tolist() for _, labels, *_ in loader(split, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_validation_pictures_are_distorted_and_not_trained_on(small_recipe: Recipe, data_root: Path) -> None:

@@ -56,7 +56,7 @@ def test_pictures_of_one_scene_stay_together(root: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["frame", "(frame)?", "x*", ""])
 def test_a_pattern_that_does_not_fit_is_refused(root: Path, pattern: str) -> None:
-    with pytest.raises(DataError, match=r"finds nothing in amber/0_00.png; mend the pattern"):
+    with pytest.raises(DataError, match=r"does not match amber/0_00.png; correct it"):
         split_folder(root, changed(scene=pattern))
 
 
@@ -103,12 +103,12 @@ def test_unreadable_pictures_are_named_or_skipped_as_asked(root: Path) -> None:
 
 
 def test_a_folder_that_is_none_is_refused(root: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         split_folder(root / "missing", changed())
 
 
 def test_one_class_is_refused(root: Path) -> None:
-    with pytest.raises(DataError, match="holds 0 directories, and two classes is the least"):
+    with pytest.raises(DataError, match="has 0 directories, but at least two classes"):
         split_folder(root / "red", changed())
 
 
@@ -140,7 +140,7 @@ def test_what_is_hidden_is_no_class_and_no_picture(root: Path) -> None:
     (root / "red" / "._0_00.png").write_bytes(b"\x00\x05\x16\x07")
     with capture_logs() as logs:
         assert len(split_folder(root, changed())) == 60
-    assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left behind by another program", 3)]
+    assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left by another program", 3)]
 
 
 LEFT_BEHIND = [
@@ -176,7 +176,7 @@ def test_a_file_that_another_program_left_behind_is_no_picture(root: Path, name:
     shutil.copy(root / "red" / "0_00.png", root / "red" / name)
     with capture_logs() as logs:
         assert len(split_folder(root, changed())) == 60
-    assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left behind by another program", 1)]
+    assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left by another program", 1)]
 
 
 SPLITS = [
@@ -267,7 +267,7 @@ def test_pictures_that_are_not_taken_are_told(root: Path) -> None:
         assert len(split_folder(root, changed())) == 59
     told = {entry["reason"]: entry["example"] for entry in logs}
     assert told == {
-        "beside the directories of the classes": repr(str(root / "loose.png")),
+        "not in a class directory": repr(str(root / "loose.png")),
         "links to directories": repr(str(root / "red" / "more")),
         "not in split.csv": "'red/0_00.png'",
     }
@@ -282,7 +282,7 @@ def test_pictures_of_every_format_of_the_service_are_taken(root: Path) -> None:
 @pytest.mark.parametrize("name", [b"a\r.png", b"a\n.png", b"\xff.png"])
 def test_a_name_that_a_table_cannot_hold_is_refused_printably(root: Path, name: bytes) -> None:
     (root / "red" / "0_00.png").rename(root / "red" / os.fsdecode(name))
-    with pytest.raises(DataError, match=r"'red/\S+', which split\.csv cannot name") as refusal:
+    with pytest.raises(DataError, match=r"'red/\S+', which split\.csv cannot list") as refusal:
         split_folder(root, changed())
     assert str(refusal.value).isprintable()
 

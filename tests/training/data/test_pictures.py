@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.artifact import ImageInput
-from imaging.limits import Limits
+from imaging.limits.limits import Limits
 from service.inference.preprocessing import Upload, examine_picture, preprocess
-from tests.imaging import attacks
+from tests.imaging.limits import attacks
 from tests.service.broken import ODD
 from tests.service.inference.test_picture_modes import KINDS
 from training.data.pictures import damage, read_picture, read_pictures, shape
@@ -128,7 +128,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     for read in (shape, lambda file: read_picture(file, (4, 4), channels=3)):
         with pytest.raises(DataError, match=r"a\.png cannot be read as a picture"):
             read(tmp_path / "a.png")
-        with pytest.raises(DataError, match=r"c\.png is not there; .*--data-root"):
+        with pytest.raises(DataError, match=r"c\.png does not exist; .*--data-root"):
             read(tmp_path / "c.png")
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from benchmarks.gtsrb_sheets import convert
-from training.data.collection import Collection
+from training.data.splits import Split
 from training.data.traffic_signs import CLASSES, FULL_TRAINING_SET, Signs
 from training.errors import DataError
 
@@ -70,7 +70,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def colours(pictures: Collection) -> set[tuple[int, ...]]:
+def colours(pictures: Split) -> set[tuple[int, ...]]:
     """Of flat pictures, by class, to the nearest ten (JPEG is not exact)."""
     flat = pictures.images.float().mean(dim=(2, 3)).div(10).round().mul(10).int()
     return {(label, *levels) for label, levels in zip(pictures.labels.tolist(), flat.tolist(), strict=True)}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from training.data.batches import distortion
-from training.data.collection import Collection
 from training.data.distortions import similarity_maps
 from training.data.random_streams import Stream, seeded
+from training.data.splits import Split
 from training.evaluation.rectification import (
     bounds,
     circular_deviation,
@@ -96,16 +96,16 @@ class Oracle(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def digits() -> Collection:
+def digits() -> Split:
     images = torch.zeros(30, 1, 28, 28, dtype=torch.uint8)
     for index in range(30):
         images[index, :, 6 + index % 5 : 20, 8 + index % 4 : 14 + index % 9] = 250
-    return Collection(images, torch.zeros(30, dtype=torch.int64))
+    return Split(images, torch.zeros(30, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("undoes", [True, False])
 def test_who_undoes_the_distortion_stands_still_and_who_does_nothing_is_as_crooked_as_the_input(
-    digits: Collection, undoes: bool
+    digits: Split, undoes: bool
 ) -> None:
     recipe = change_recipe(MNIST_RTS, {"distortion": "r", "canvas": [28, 28]})
     how = distortion(recipe)
@@ -121,7 +121,7 @@ def test_who_undoes_the_distortion_stands_still_and_who_does_nothing_is_as_crook
         assert found.stillness == pytest.approx(found.input_stillness, abs=0.01)
 
 
-def test_a_distortion_that_is_no_affine_map_cannot_be_measured(digits: Collection) -> None:
+def test_a_distortion_that_is_no_affine_map_cannot_be_measured(digits: Split) -> None:
     recipe = change_recipe(MNIST_RTS, {"distortion": "e", "canvas": [28, 28]})
     with pytest.raises(TypeError, match="affine"):
         measure_uprightness(cast(SpatialTransformerClassifier, Oracle([], undoes=False)), recipe, digits)

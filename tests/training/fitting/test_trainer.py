@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests.small_runs import begin
-from training.data.batches import Split
+from training.data.splits import Split
 from training.errors import RunError
+from training.evaluation.evaluation import best_epoch, evaluate
 from training.fitting.runs import Run
 from training.fitting.trainer import Training, fit, parameter_groups, rate_factor
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe, change_recipe
-from training.reports.evaluation import best_epoch, evaluate
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -145,7 +145,7 @@ def test_localisation_has_its_own_rate_and_only_matrices_decay(small_recipe: Rec
     assert sorted(named) == sorted(id(p) for group in groups for p in group["params"]), "each once"
     for group in groups:
         for parameter in group["params"]:
-            in_localisation = named[id(parameter)].startswith("looks")
+            in_localisation = named[id(parameter)].startswith("transforms")
             assert group["localisation"] is in_localisation
             assert group["lr"] == recipe.learning_rate * (0.1 if in_localisation else 1)
             assert group["weight_decay"] == (0.5 if parameter.dim() > 1 else 0)

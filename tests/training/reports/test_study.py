@@ -4,13 +4,13 @@ import pytest
 
 from tests.small_runs import begin
 from training.errors import RecipeError, RunError
+from training.evaluation.comparison import CONFUSIONS, CURVES, NOT_RUN, confusions, differences_table, holm, write_table
+from training.evaluation.confusions import confusion_matrix
+from training.evaluation.evaluation import evaluate
 from training.fitting.runs import Evaluation, Run
 from training.recipes.catalogue import RECIPES
 from training.recipes.digits import DISTORTED_MNIST, KINDS
 from training.recipes.recipe import Recipe, change_recipe
-from training.reports.comparison import CONFUSIONS, CURVES, NOT_RUN, confusions, differences_table, holm, write_table
-from training.reports.confusions import confusion_matrix
-from training.reports.evaluation import evaluate
 from training.reports.study import STUDIES, cells, finished_runs, is_study, root_of, work
 
 
@@ -43,7 +43,7 @@ def test_what_matters_most_comes_first_and_each_seed_has_its_own_folder() -> Non
 def test_unknown_studies_and_recipes_are_refused_with_those_that_there_are() -> None:
     with pytest.raises(RecipeError, match="there are: distorted-mnist"):
         cells("mnist", Path("x"), seeds=1)
-    with pytest.raises(RecipeError, match="has no recipe mnist-x; it has: mnist-r-affine"):
+    with pytest.raises(RecipeError, match="has no recipe mnist-x; its recipes are: mnist-r-affine"):
         cells("distorted-mnist", Path("x"), seeds=1, only=["mnist-x"])
 
 

@@ -8,8 +8,8 @@ from training.reports.summary import summarise
 def test_the_network_of_the_cifar_study_has_its_parameters_and_the_shapes_it_states() -> None:
     summary = summarise(find_recipe("cifar10-145k"), 10)
     assert summary.parameters == 145_104
-    looks = [layer.output for layer in summary.layers if layer.name.startswith("looks") and layer.parameters]
-    assert looks == [(8, 30, 30), (8, 28, 28), (8, 22, 22), (10, 7, 7), (32,), (6,)]
+    transforms = [layer.output for layer in summary.layers if layer.name.startswith("transforms") and layer.parameters]
+    assert transforms == [(8, 30, 30), (8, 28, 28), (8, 22, 22), (10, 7, 7), (32,), (6,)]
     convolutions = [layer.output for layer in summary.layers if "stages" in layer.name and layer.kind == "Conv2d"]
     assert convolutions == [
         *((24, 32, 32), (24, 32, 32), (24, 16, 16), (24, 16, 16)),
@@ -17,7 +17,7 @@ def test_the_network_of_the_cifar_study_has_its_parameters_and_the_shapes_it_sta
         *((48, 8, 8), (48, 8, 8), (96, 8, 8)),
         *((96, 8, 8), (96, 8, 8), (10, 8, 8)),
     ]
-    assert summary.layers[-1].output == (10,) or summary.layers[-1].name.startswith("looks")
+    assert summary.layers[-1].output == (10,) or summary.layers[-1].name.startswith("transforms")
 
 
 def test_operations_of_a_convolution_are_counted() -> None:

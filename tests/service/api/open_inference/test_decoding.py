@@ -20,7 +20,7 @@ from service.api.open_inference.decoding import (
     decode_request,
     decode_shape,
 )
-from service.api.open_inference.requests import brackets, files_in_json, numbers_in_json
+from service.api.open_inference.requests import PIECE, brackets, files_in_json, numbers_in_json, split_list
 from service.errors import InvalidBodyError, TooLargeError
 
 LIMIT = 2**20
@@ -146,6 +146,21 @@ def test_numbers_are_read_without_building_their_lists(numbers: list[Any], inden
 def test_numbers_of_another_shape_or_kind_are_refused(numbers: object) -> None:
     with pytest.raises(InvalidBodyError, match="whole numbers from 0 to 255: 12 in a list"):
         numbers_in_json("image", SHAPE, json.dumps(numbers).encode(), LIMIT)
+
+
+def test_many_numbers_are_decoded_in_pieces() -> None:
+    numbers = np.arange(3 * PIECE, dtype=np.uint8).reshape(-1, 1)
+    text = json.dumps(numbers.ravel().tolist()).encode()
+    assert np.array_equal(numbers_in_json("image", [*numbers.shape], text, len(text)), numbers)
+    assert max(map(len, split_list(text[1:-1]))) < PIECE + 10
+
+
+@pytest.mark.parametrize("end", [b"1,", b",1", b",,1", b'1,"2'])
+def test_pieces_of_numbers_hide_no_error(end: bytes) -> None:
+    text = b"[%b%b]" % (b"7," * (PIECE // 2 + 1), end)
+    shape = [text.count(b",") + 1]
+    with pytest.raises(InvalidBodyError, match="whole numbers from 0 to 255"):
+        numbers_in_json("image", shape, text, LIMIT + PIECE)
 
 
 def test_numbers_beyond_the_limit_of_json_are_refused() -> None:

@@ -174,6 +174,15 @@ def test_the_settings_say_what_is_served_from_the_start(models: Path) -> None:
         assert says in failed.stderr
 
 
+def test_a_load_that_never_ends_is_given_up_and_does_not_keep_the_service_from_stopping(models: Path) -> None:
+    with start_service("--models", models, *ADMIN, "--load-timeout-s", 1) as service:
+        artifacts.write_endless(models / "digits" / "3")
+        wrong(load(service), 400, "not loaded within 1 s")
+        assert predict(service)["model"]["version"] == 2
+        service.process.terminate()
+        assert service.process.wait(STOP_S) == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes in folders")
 def test_a_load_of_what_is_no_file_is_refused_at_once(models: Path) -> None:
     with start_service("--models", models, *ADMIN) as service:

@@ -198,7 +198,7 @@ class FastLine(Line):
             cast(Models, self.models),
             self.authorize,
             lines,
-            Redactor(lambda _: False),
+            Redactor(None),
             queue,
             left_to_application={b"origin"},
         )

@@ -1,0 +1,1 @@
+"""Limits of the work that decoding a picture may make."""

@@ -1,0 +1,196 @@
+"""Evaluate a trained run on its test set."""
+
+import csv
+import math
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+import torch
+from pydantic import ValidationError
+from scipy.stats import binomtest
+from torch import Tensor
+
+from training.data.batches import distorted, loader
+from training.data.random_streams import Stream
+from training.data.splits import Split
+from training.errors import CollapseError, RunError
+from training.evaluation.calibration import calibration, fit_temperature
+from training.evaluation.metrics import Cell, Spread, confusion_cells
+from training.evaluation.rectification import measure_boxes, measure_uprightness
+from training.files import write_arrays, write_text
+from training.fitting.runs import Evaluation, Run, advice
+from training.networks.network import SpatialTransformerClassifier
+
+BATCH = 100
+SAMPLES = 64
+UPRIGHT_DIGITS = 1000
+CERTAINTY = 0.95
+HOPELESS_LOSS = 100
+"""Loss of the best epoch, in multiples of the loss of guessing, above which training has diverged."""
+HOPELESS_SPREAD = 1000
+"""Spread of theta, in half pictures, above which training has diverged."""
+ONE_CLASS_CURE = "train for more epochs, with a lower learning_rate, or with about as many pictures of each class"
+METRICS = {"epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
+"""Columns of every ``metrics.csv``."""
+
+log = structlog.get_logger(__name__)
+
+
+def evaluate(run: Run, data_root: Path) -> Evaluation:
+    """Evaluate the best checkpoint; write ``evaluation.json`` and the network's answers.
+
+    The temperature is fitted on the validation pictures; all other measures are of the test pictures.
+
+    Raises:
+        DataError: the data set cannot be read.
+        RunError: the run has no usable checkpoint.
+        CollapseError: training diverged.
+    """
+    network = run.trained_network()
+    best = best_epoch(run)
+    if problem := divergence(best, len(run.info().classes)):
+        raise CollapseError(f"training diverged: {problem}; {advice(run.info().recipe)}")
+    try:
+        evaluation = measure(run, network, best, data_root)
+    except ValidationError as error:
+        place = " ".join(map(str, error.errors()[0]["loc"]))
+        raise CollapseError(
+            f"training diverged: {place} is not a finite number; {advice(run.info().recipe)}"
+        ) from error
+    write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
+    answered = {cell[1] for cell in evaluation.confusions}
+    if len(answered) == 1:
+        log.warning("one_class_answered", label=run.info().classes[answered.pop()], cure=ONE_CLASS_CURE)
+    return evaluation
+
+
+def divergence(best: dict[str, float], classes: int) -> str | None:
+    """Say in words what shows that the best epoch of a run is worth nothing; None where nothing does."""
+    loss, spread, guessing = best["validation_loss"], best.get("theta_spread", 0), math.log(classes)
+    if not loss <= HOPELESS_LOSS * guessing:
+        return f"its best epoch has a validation loss of {loss:.3g}, guessing gives {guessing:.3g}"
+    if not spread <= HOPELESS_SPREAD:
+        return f"theta of its best epoch has a spread of {spread:.3g} and looks far beyond the picture"
+    return None
+
+
+def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, float], data_root: Path) -> Evaluation:
+    """Measure ``network`` and save its answers; ``best`` is the row of its epoch in ``metrics.csv``.
+
+    Raises:
+        DataError: the data set cannot be read.
+        ValidationError: a measure is not a finite number.
+    """
+    info = run.info()
+    recipe = info.recipe
+    source = run.source(data_root)
+    training, held_out = source.training()
+    validation = distorted(recipe, held_out, Stream.VALIDATION)
+    temperature = judge_validation(run, network, validation)
+    whole = source.test()
+    test = distorted(recipe, whole, Stream.TEST)
+    given = answers(network, test)
+    theta = given.thetas[:, -1] if given.thetas is not None else None
+    cells = confusion_cells(given.logits.argmax(dim=1), test.labels, len(info.classes))
+    right, count = sum(cell[2] for cell in cells if cell[0] == cell[1]), len(test.labels)
+    interval = binomtest(right, count).proportion_ci(CERTAINTY, method="wilson")
+    evaluation = Evaluation(
+        dataset=recipe.dataset,
+        distortion=recipe.distortion,
+        pictures=count,
+        accuracy=right / count,
+        accuracy_interval=(round(interval.low, 6), round(interval.high, 6)),
+        calibration=calibration(given.logits, test.labels),
+        temperature=temperature,
+        calibration_at_temperature=calibration(given.logits / temperature, test.labels),
+        class_accuracy=class_accuracy(cells, info.classes),
+        confusions=tuple(cells),
+        theta_spread=None if theta is None else round(spread(theta), 6),
+        best_epoch=int(best["epoch"]),
+        validation_accuracy=best["validation_accuracy"],
+        uprightness=(
+            measure_uprightness(network, recipe, whole.at(torch.arange(count)[:UPRIGHT_DIGITS]))
+            if recipe.can_stand_upright
+            else None
+        ),
+        boxes=(
+            measure_boxes(theta, whole.boxes, training.boxes)
+            if theta is not None and whole.boxes is not None and training.boxes is not None
+            else None
+        ),
+    )
+    write_arrays(run.answers_file, {"logits": given.logits, "labels": test.labels})
+    samples = test.images[:SAMPLES].permute(0, 2, 3, 1)  # (N, H, W, C)
+    write_arrays(run.samples_file, {"images": samples, "labels": test.labels[:SAMPLES]})
+    return evaluation
+
+
+def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> float:
+    """Run ``network`` on the validation pictures, save its answers for export, and return the fitted temperature."""
+    usual = answers(network, validation)
+    if usual.thetas is not None:
+        write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
+    return fit_temperature(usual.logits, validation.labels)
+
+
+class Answers(NamedTuple):
+    """A network's answers for a split."""
+
+    logits: Tensor
+    """``(N, K)``."""
+    thetas: Tensor | None
+    """``(N, T, 2, 3)`` in the order of the network's warps; None without a transformer."""
+
+
+def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
+    """Run ``network`` on ``split``."""
+    logits, thetas = [], []
+    with torch.inference_mode():
+        for batch in loader(split, BATCH):
+            output = network(batch.images.float() / 255)
+            logits.append(output.logits)
+            thetas += [torch.stack([warp.theta for warp in output.warps], dim=1)] if output.warps else []
+    return Answers(torch.cat(logits), torch.cat(thetas) if thetas else None)
+
+
+def class_accuracy(cells: list[Cell], classes: tuple[str, ...]) -> dict[str, float]:
+    """Return the accuracy of each class that has pictures."""
+    right, seen = Counter[int](), Counter[int]()
+    for true, predicted, count in cells:
+        seen[true] += count
+        right[true] += count if true == predicted else 0
+    return {classes[label]: round(right[label] / seen[label], 6) for label in sorted(seen)}
+
+
+def spread(theta: Tensor) -> float:
+    """Return the `training.evaluation.metrics.Spread` of theta ``(N, 2, 3)``."""
+    measure = Spread(6)
+    measure.update(theta.flatten(1))
+    return float(measure.compute())
+
+
+def best_epoch(run: Run) -> dict[str, float]:
+    """Return the row of ``metrics.csv`` with the highest validation accuracy; of equal ones, the first.
+
+    Raises:
+        RunError: the table is missing or damaged.
+    """
+    return max(read_epochs(run.metrics_file), key=lambda row: row["validation_accuracy"])
+
+
+def read_epochs(metrics_file: Path) -> list[dict[str, float]]:
+    """Read the rows of a ``metrics.csv``; there is at least one.
+
+    Raises:
+        RunError: the table is missing or damaged.
+    """
+    try:
+        with metrics_file.open(newline="") as table:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(table)]
+    except (OSError, ValueError, TypeError, csv.Error):
+        rows = []
+    if not rows or not rows[0].keys() >= METRICS:
+        raise RunError(f"{metrics_file} has no metrics; continue the run with --resume {metrics_file.parent}")
+    return rows
