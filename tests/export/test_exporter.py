@@ -14,7 +14,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
-from training.reports.evaluation import evaluate
 
 from export.artifact import read_artifact
 from export.errors import ArtifactError, ParityError
@@ -29,6 +28,7 @@ from tests.small_runs import begin
 from training.errors import RunError
 from training.fitting.runs import Run
 from training.recipes.recipe import Recipe
+from training.reports.evaluation import evaluate
 
 
 @pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime, ProgramRuntime])
