@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -116,17 +117,6 @@ CONTRACT = {
     "export.manifest",
     "export.modelfile",
 }
-MATRIX = {
-    "workers": {"server", "middleware", "repository", "inference", "metrics"},
-    "server": {"api", "middleware", "inference", "metrics"},
-    "api": {"middleware", "repository", "inference", "metrics"},
-    "middleware": {"metrics"},
-    "repository": {"inference"},
-    "inference": {"metrics", "repository.version_policy"},
-    "metrics": set(),
-    "client": set(),
-}
-"""The folders of the service, and for each the folders, or the single modules, that it may import."""
 HEAVY = {"torch", "torchvision", "lightning", "matplotlib", "onnx", "onnxruntime"}
 
 
@@ -166,7 +156,7 @@ def node_of(module: str) -> str:
         return module
     if folder in ROOT_MODULES:
         return module if name in ROOT_MODULES[folder] else f"{folder}.leaves"
-    while folder not in MATRIX:
+    while folder and folder not in MATRIX:
         folder = folder.rpartition(".")[0]
     return folder
 
@@ -180,6 +170,17 @@ def test_modules_import_only_what_the_matrix_allows(file: Path) -> None:
     node = node_of(module_name(file))
     allowed = MATRIX[node] | {node}
     assert {name for name in ours(file) if node_of(name) not in allowed and name not in allowed} == set()
+
+
+def test_the_documentation_shows_the_same_matrix() -> None:
+    text = (ROOT / "docs" / "extend" / "architecture.md").read_text()
+    header, _, *rows = text[text.index("| | `") :].partition("\n\n")[0].splitlines()
+    columns = re.findall(r"`(\w+)`", header)
+    for row in rows:
+        folder, *cells = [cell.strip(" `") for cell in row.strip("|").split("|")]
+        nodes = [node for node in MATRIX if f"{node}.".startswith(f"service.{folder}.")]
+        allowed = {column for column in columns for node in nodes if f"service.{column}" in MATRIX[node]} - {folder}
+        assert (folder, {c for c, cell in zip(columns, cells, strict=True) if cell}) == (folder, allowed)
 
 
 def test_the_matrix_has_no_circle() -> None:
