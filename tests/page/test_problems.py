@@ -9,7 +9,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.conftest import Service, end, start_service, wait_until
 from tests.page.conftest import Complaints
 from tests.page.looking import expect_best
-from tests.service.answers import PICTURE, connect, post
+from tests.service.answers import connect, post
+from tests.service.exposed import scrape
 from tests.service.server.test_overload import EVIL, misbehaving
 
 HANG_MS = 60_000
@@ -27,7 +28,7 @@ def full() -> Iterator[Service]:
     flags = ("--max-queue", 1, "--timeout-ms", HANG_MS, "--inference-timeout-s", HANG_MS // 1000)
     with misbehaving("hanging", *flags) as service, connect(service) as connection:
         connection.sendall(post(EVIL))
-        wait_until(lambda: service.client.post("/predict", content=PICTURE).status_code == 429)
+        wait_until(lambda: scrape(service)("stn_pictures_in_flight") == 1)
         yield service
 
 
