@@ -91,5 +91,7 @@ def answer_validation_error(request: Request, error: Exception) -> Response:
 
 def answer_unhandled_exception(request: Request, error: Exception) -> Response:
     """Answer a defect of the service: the log has the details, the client does not."""
+    if isinstance(error, RequestError):  # of a request whose body broke when its answer had begun
+        return answer_request_error(request, error)
     log.error("unhandled_exception", error=repr(error))
     return answer_request_error(request, InternalError("the service has a defect; its log says which"))
