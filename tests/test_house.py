@@ -16,7 +16,7 @@ ALLOWED = {
     "imaging": {"imaging"},
     "training": {"training", "imaging"},
     "export": {"export", "training"},
-    "service": {"service", "imaging", "export.artifact"},
+    "service": {"service", "imaging", "export.format.artifact"},
 }
 LEAVES = {
     "service.errors",
@@ -25,12 +25,12 @@ LEAVES = {
     "service.api.open_inference.schemas",
 }
 CONTRACT = {
-    "export.artifact",
-    "export.drift",
-    "export.errors",
-    "export.golden",
-    "export.manifest",
-    "export.modelfile",
+    "export.format.artifact",
+    "export.format.drift",
+    "export.format.errors",
+    "export.format.golden",
+    "export.format.manifest",
+    "export.format.modelfile",
 }
 MATRIX = {
     "workers": {"server", "middleware", "repository", "inference", "metrics"},
