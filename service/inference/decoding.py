@@ -1,4 +1,4 @@
-"""Where pictures are decoded: small ones on the event loop, most in threads, and long work in processes."""
+"""Decoding of uploads: small pictures on the event loop, most in threads, and long work in processes."""
 
 import asyncio
 import os

@@ -245,7 +245,7 @@ def test_a_manifest_that_was_edited_is_refused(folder: Path) -> None:
 
 
 def test_an_artifact_of_the_first_format_is_read(tmp_path: Path) -> None:
-    first = json.loads((Path(__file__).parents[1] / "data" / "manifest-1.json").read_text())
+    first = json.loads((Path(__file__).parents[2] / "data" / "manifest-1.json").read_text())
     model, golden = tiny_onnx(), b"golden"
     files = {"model.onnx": record(model).model_dump(), "golden.npz": record(golden).model_dump()}
     for name, content in {"model.onnx": model, "golden.npz": golden}.items():
@@ -328,7 +328,7 @@ for turn in itertools.count():
 def test_a_writer_that_is_killed_leaves_a_whole_version(folder: Path) -> None:
     for turn in range(6):
         command = [sys.executable, "-c", WRITER, str(folder)]
-        writer = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
+        writer = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"begun\n"
         time.sleep(0.002 * turn)

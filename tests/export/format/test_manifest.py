@@ -11,7 +11,7 @@ from export.format.errors import ArtifactError
 from export.format.manifest import FORMAT_VERSION, read_manifest, schema
 from tests.export.manifests import manifest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMAS = {
     version: json.loads((ROOT / "docs" / "extend" / f"manifest-{version}.schema.json").read_text())
     for version in (1, 2)
