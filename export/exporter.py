@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from export.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
-from export.drift import make_reference, values
-from export.errors import ArtifactError, ParityError, PriceError
-from export.golden import pack_golden
+from export.format.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
+from export.format.drift import make_reference, values
+from export.format.errors import ArtifactError, ParityError, PriceError
+from export.format.golden import pack_golden
+from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName
+from export.format.triton import write_repository
 from export.graph import INPUT, PROBABILITIES, ServedNetwork, signature
-from export.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
-from export.triton import write_repository
 from training.data.batches import test_split, training_splits
 from training.data.splits import Split
 from training.fitting.runs import Run

@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
 from export.console import run_command
-from export.drift import Values, make_reference, values
-from export.errors import ArtifactError, ParityError
 from export.exporter import Runtime, as_sent, validation_of
-from export.manifest import Manifest, Reference
+from export.format.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
+from export.format.drift import Values, make_reference, values
+from export.format.errors import ArtifactError, ParityError
+from export.format.manifest import Manifest, Reference
 from export.onnx import OnnxRuntime
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime

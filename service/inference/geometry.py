@@ -1,4 +1,4 @@
-"""Where in the uploaded picture a transformer looked. The convention is that of `export.artifact`."""
+"""Where in the uploaded picture a transformer looked. The convention is that of `export.format.artifact`."""
 
 import numpy as np
 from numpy.typing import NDArray

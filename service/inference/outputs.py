@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import Manifest, Outputs
+from export.format.artifact import Manifest, Outputs
 from service.inference.geometry import Points, regions
 
 

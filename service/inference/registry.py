@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, ArtifactError, Manifest, Outputs, find_artifacts, read_artifact
+from export.format.artifact import Artifact, ArtifactError, Manifest, Outputs, find_artifacts, read_artifact
 from service.errors import ModelLoadError, ModelNotFoundError
 from service.inference.admission import CapacityLimiter
 from service.inference.backends import Backend, Device, open_backend

@@ -1,7 +1,7 @@
 """Where the points of a rectified image lie in the picture, for every kind of transformer.
 
 A thin-plate spline bends: its four corners say too little. Here a grid of points goes through the transformer's map, as
-in training; `export.artifact` says what the parameters of each kind are.
+in training; `export.format.artifact` says what the parameters of each kind are.
 """
 
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import Manifest
+from export.format.artifact import Manifest
 from service.inference.outputs import ModelOutput, TransformOutput
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What a model's last pictures showed, to compare with the reference in its artifact (`export.drift`).
+"""What a model's last pictures showed, to compare with the reference in its artifact (`export.format.drift`).
 
 A batch costs no more than a note of its outputs: what they show is worked out when somebody asks.
 """
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import Manifest, Outputs, Reference, count_in_bins, values
+from export.format.artifact import Manifest, Outputs, Reference, count_in_bins, values
 
 
 class Shown(NamedTuple):
