@@ -3,7 +3,8 @@
     python -m benchmarks.costs [NAME…]
 
 prints a row of a Markdown table for each input whose name begins with a NAME, or for all. Each is sent by `CLIENTS` at
-once for `ATTACK_S`, to a service of its own with default settings. A new kind of input is one more `Input` in `INPUTS`.
+once for `ATTACK_S`, to a service of its own with default settings. Of requests with status 0 the connection was closed
+before they were sent. A new kind of input is one more `Input` in `INPUTS`.
 """
 
 import sys
@@ -19,6 +20,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks.costly_bodies import BODIES, Input
 from tests.conftest import Service, start_service
 from tests.imaging.limits import attacks
 
@@ -30,15 +32,6 @@ MIB = 2**20
 PHOTOGRAPH = attacks.save(
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)), "JPEG", quality=90
 )
-
-
-class Input(NamedTuple):
-    """One kind of input."""
-
-    make: Callable[[], bytes]
-    """Gives the body."""
-    path: str = "/predict"
-    content_type: str = "application/octet-stream"
 
 
 def pictures() -> dict[str, Input]:
@@ -60,7 +53,7 @@ def pictures() -> dict[str, Input]:
     return {name: Input(make) for name, make in (ordinary | attacks.LONG_WORK | attacks.REFUSED).items()}
 
 
-INPUTS: dict[str, Input] = pictures()
+INPUTS: dict[str, Input] = pictures() | BODIES
 
 
 class Measured(NamedTuple):
@@ -96,8 +89,10 @@ def measure(service: Service, sent: Input, body: bytes, seconds: float) -> Measu
     def send() -> None:
         with httpx.Client(base_url=service.url, timeout=60) as client:
             while time.monotonic() < end:
-                answer = client.post(sent.path, content=body, headers={"Content-Type": sent.content_type})
-                statuses[answer.status_code] += 1
+                try:
+                    statuses[client.post(sent.path, content=body, headers=sent.headers).status_code] += 1
+                except httpx.TransportError:  # refused before all of it was sent
+                    statuses[0] += 1
 
     def look() -> None:
         with httpx.Client(base_url=service.url, timeout=60) as client:

@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.artifact import Artifact, Outputs, find_artifacts, read_artifact
+from export.format.artifact import Artifact, Outputs, find_artifacts, read_artifact
 from service.inference.backends import Backend, cuda_obstacle, open_backend
 from service.inference.engine import Engine
 from service.inference.preprocessing import Upload

@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
-from export.artifact import read_artifact
+from export.format.artifact import read_artifact
 from imaging.fast_codecs import encode
 from imaging.limits.limits import Limits
 from service.api.prediction_json import describe_answer

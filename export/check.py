@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from export.artifact import Artifact, read_artifact
 from export.console import run_command
-from export.errors import ArtifactError, CheckError
-from export.golden import Outputs
+from export.format.artifact import Artifact, read_artifact
+from export.format.errors import ArtifactError, CheckError
+from export.format.golden import Outputs
+from export.format.manifest import Parity
 from export.graph import Signature
-from export.manifest import Parity
 from export.parity import Model, difference, exceeds
 
 BATCHES = (1, 64)

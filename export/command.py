@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.artifact import Artifact
 from export.console import measures, price_table, run_command
 from export.exporter import Destination, Runtime, Smaller, export_run
-from export.manifest import Precision
+from export.format.artifact import Artifact
+from export.format.manifest import Precision
 from training.fitting.runs import Run
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import typer
 from rich.table import Table
 
-from export.errors import ArtifactError, VerdictError
-from export.manifest import Manifest, Price
+from export.format.errors import ArtifactError, VerdictError
+from export.format.manifest import Manifest, Price
 from training.errors import TrainingError
 from training.terminal import escape_unprintable
 

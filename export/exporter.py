@@ -10,19 +10,20 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from export.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
-from export.drift import make_reference, values
-from export.errors import ArtifactError, ParityError, PriceError
-from export.golden import pack_golden
+from export.format.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
+from export.format.drift import Values, make_reference, values
+from export.format.errors import ArtifactError, ParityError, PriceError
+from export.format.golden import Outputs, pack_golden
+from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName
+from export.format.triton import write_repository
 from export.graph import INPUT, PROBABILITIES, ServedNetwork, signature
-from export.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
-from export.triton import write_repository
 from training.data.batches import test_split, training_splits
 from training.data.splits import Split
 from training.fitting.runs import Run
 
+BATCH = 256
 GOLDEN_PICTURES = 4
 
 Say = Callable[[str], None]
@@ -148,9 +149,18 @@ def reference_of(run: Run, manifest: Manifest) -> Reference | None:
     if said is None:
         return None
     logits, thetas = said
-    outputs = {t.theta: thetas[:, place] for place, t in enumerate(manifest.transforms)}
-    outputs[manifest.probabilities] = softmax(logits / manifest.temperature, axis=1)
-    return make_reference(values(outputs, manifest), validation_of(run))
+
+    def outputs(batch: slice) -> Outputs:
+        maps = {t.theta: thetas[batch, place] for place, t in enumerate(manifest.transforms)}
+        return maps | {manifest.probabilities: softmax(logits[batch] / manifest.temperature, axis=1)}
+
+    return make_reference(values_in_batches(outputs, len(logits), manifest), validation_of(run))
+
+
+def values_in_batches(outputs: Callable[[slice], Outputs], count: int, manifest: Manifest) -> Values:
+    """Return all quantities of ``count`` pictures, whose ``outputs`` are needed for one batch at a time."""
+    seen = [values(outputs(slice(at, at + BATCH)), manifest) for at in range(0, count, BATCH)]
+    return {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
 
 
 def validation_of(run: Run) -> str:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from export.errors import ArtifactError
-from export.manifest import ImageInput, Transform
+from export.format.errors import ArtifactError
+from export.format.manifest import ImageInput, Transform
 from training.fitting.runs import RunInfo
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.artifact import Artifact, read_artifact
 from export.console import measures, price_table, run_command
-from export.manifest import Manifest
+from export.format.artifact import Artifact, read_artifact
+from export.format.manifest import Manifest
 
 SHOWN = 100
 """Number of classes whose names are printed."""

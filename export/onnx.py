@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from export.command import main
-from export.errors import ArtifactError
-from export.golden import Outputs
+from export.format.errors import ArtifactError
+from export.format.golden import Outputs
+from export.format.manifest import RuntimeName
 from export.graph import INPUT, ServedNetwork
-from export.manifest import RuntimeName
 from export.parity import Model
 
 OPSET = 18

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.errors import ParityError
-from export.golden import Outputs
+from export.format.errors import ParityError
+from export.format.golden import Outputs
+from export.format.manifest import Parity, Tolerance
 from export.graph import Exact, ServedNetwork, Signature
-from export.manifest import Parity, Tolerance
 
 BATCH_SIZES = (1, 2, 33, 256)
 EXACT_BATCH = 16

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
-from export.errors import ArtifactError
-from export.golden import Outputs
+from export.format.errors import ArtifactError
+from export.format.golden import Outputs
+from export.format.manifest import Precision, Price, Tolerance
 from export.graph import INPUT, ServedNetwork, Signature
-from export.manifest import Precision, Price, Tolerance
 from export.parity import Model
 from training.networks.spatial import SpatialTransformer
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from export.command import main
-from export.golden import Outputs
+from export.format.golden import Outputs
+from export.format.manifest import RuntimeName
 from export.graph import ServedNetwork
-from export.manifest import RuntimeName
 from export.parity import Model
 
 

@@ -8,19 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
 from export.console import run_command
-from export.drift import Values, make_reference, values
-from export.errors import ArtifactError, ParityError
-from export.exporter import Runtime, as_sent, validation_of
-from export.manifest import Manifest, Reference
+from export.exporter import Runtime, as_sent, validation_of, values_in_batches
+from export.format.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
+from export.format.drift import make_reference
+from export.format.errors import ArtifactError, ParityError
+from export.format.manifest import Manifest, Reference
 from export.onnx import OnnxRuntime
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from training.data.batches import training_splits
 from training.fitting.runs import Run
 
-BATCH = 256
 RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), TorchScriptRuntime(), ProgramRuntime())
 
 
@@ -63,8 +62,7 @@ def add_reference(place: Path, run: Run, data_root: Path) -> Reference:
     _, validation = training_splits(info.recipe, run.source(data_root))
     model = runtime.load(artifact.model, manifest.outputs)
     pictures = as_sent(validation)
-    seen = [values(model(pictures[at : at + BATCH]), manifest) for at in range(0, len(pictures), BATCH)]
-    found: Values = {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
+    found = values_in_batches(lambda batch: model(pictures[batch]), len(pictures), manifest)
     made = make_reference(found, validation_of(run))
     put_in_place(artifact, manifest.model_copy(update={"reference": made}), runtime)
     return made

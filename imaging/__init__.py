@@ -1,1 +1,1 @@
-"""The reading of pictures: from the bytes of a file to upright pixels, in training and in the service alike."""
+"""Reading of pictures: from the bytes of a file to upright pixels, in training and in the service alike."""

@@ -1,4 +1,4 @@
-"""The way from the bytes of a file to upright pixels, the same for training and the service."""
+"""Decoding of a file to upright pixels, the same for training and the service."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,7 @@ OPENERS: dict[str, Callable[[bytes], StoredImage]] = {
     "HEIF": open_heif,
     "PPM": open_netpbm,
 }
-"""What reads the header of a file of each format."""
+"""The function that reads the header of a file, by format."""
 
 OpenedImage = PlainImage | StoredImage
 

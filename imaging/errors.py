@@ -1,4 +1,4 @@
-"""Everything that can keep a picture from being read.
+"""Errors that keep a picture from being read.
 
 ImageError                    base class; the message says what is wrong and how to cure it
 ├── DamagedImageError         empty, cut short or corrupted
@@ -9,7 +9,7 @@ ImageError                    base class; the message says what is wrong and how
 
 
 class ImageError(Exception):
-    """Base class; the message says what is wrong and how whoever sent the picture cures it."""
+    """Base class; the message says what is wrong and how to cure it."""
 
     def __init__(self, problem: str, cure: str) -> None:
         super().__init__(f"{problem}; {cure}")

@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imaging.formats.jpeg_segments import FRAME, Marker, segments
+from imaging.formats.jpeg_segments import FRAME
 from imaging.formats.png import CHUNK, SIGNATURE
 
 PNG_START = struct.Struct(">8sI4sIIBBBBB4x")
 """Signature and header chunk: ..., width, height, depth, colour, compression, filter, interlacing, checksum."""
 PNG_CHANNELS = {(8, 0): 1, (8, 2): 3}
-"""By depth and type of colour."""
+"""Channels by depth and type of colour."""
 HARMLESS = {b"IDAT", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"tIME", b"bKGD"}
 """Chunks that change no pixel as Pillow reads them."""
 MAX_CHUNKS = 4096
-"""Of a plain PNG of ten megabytes, which has about a thousand."""
+"""The most chunks of a plain PNG; one of ten megabytes has about a thousand."""
 MAX_HEADER = 2**17
 """Bytes before the pixels of a plain JPEG."""
 UP = 2
@@ -39,6 +39,8 @@ JPEG = b"\xff\xd8\xff\xe0"
 JPEG_END = b"\xff\xd9"
 FRAMES = {0xC0, 0xC1, 0xC2}
 PROGRESSIVE = 0xC2
+SCAN = 0xDA
+JPEG_SEGMENT = struct.Struct(">BBH")
 TABLES = {0xC4, 0xDB, 0xDD, 0xE0, 0xFE}
 """Huffman and quantisation tables, restart interval, JFIF, comment."""
 JPEG_CHANNELS = {1, 3}
@@ -98,20 +100,21 @@ def open_plain_png(data: bytes) -> PlainImage | None:
 def open_plain_jpeg(data: bytes) -> PlainImage | None:
     """See `open_plain`."""
     found, position = None, 2
-    for marker, start, content, end in segments(data):
-        if start != position or start > MAX_HEADER:
+    while position < MAX_HEADER:  # a loop of its own, as `jpeg_segments` takes five times as long
+        start, marker, length = JPEG_SEGMENT.unpack_from(data, position)
+        if start != 0xFF:
             return None
-        if marker == Marker.SOS:
+        if marker == SCAN:
             # Where not all components come in the first scan, others follow.
-            return found and (found if data[content] == found.channels else found._replace(one_pass=False))
+            return found and (found if data[position + 4] == found.channels else found._replace(one_pass=False))
         if marker in FRAMES and found is None:
-            depth, height, width, channels = FRAME.unpack_from(data, content)
+            depth, height, width, channels = FRAME.unpack_from(data, position + JPEG_SEGMENT.size)
             if depth != 8 or channels not in JPEG_CHANNELS or not width or not height:
                 return None
             found = PlainImage("JPEG", width, height, channels, data, one_pass=marker != PROGRESSIVE)
         elif marker not in TABLES:
             return None
-        position = end
+        position += 2 + length
     return None
 
 

@@ -11,10 +11,10 @@ from imaging.errors import UnsupportedImageError
 SIMPLE = {"1": "L", "L": "L", "LA": "RGBA", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "RGBa"} | dict.fromkeys(
     ("P", "CMYK", "YCbCr", "RGBX"), "RGB"
 )
-"""What pictures of Pillow's modes become: grey, RGB, or RGB with alpha ("RGBa": weighted by it)."""
+"""The mode that pictures of each of Pillow's modes are brought to ("RGBa": RGB weighted by alpha)."""
 WHITE_16_BIT = 2**16 - 1
 ROWS = 64
-"""Of a picture, whose depth is changed in one go."""
+"""Rows of a picture that are converted in one go."""
 
 
 def simplify(image: Image.Image) -> Image.Image:

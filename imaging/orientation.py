@@ -11,7 +11,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture of each orientation upright; 1 is upright already."""
+"""The operation that turns a picture of each orientation upright; 1 is upright already."""
 SIDEWAYS = {5, 6, 7, 8}
 """Orientations that exchange width and height."""
 

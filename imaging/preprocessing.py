@@ -1,4 +1,4 @@
-"""From an opened picture to the pixels that a network takes."""
+"""Conversion of an opened picture to the pixels that a network takes."""
 
 from typing import NamedTuple, Protocol
 
@@ -13,15 +13,15 @@ from imaging.modes import as_channels, as_mode, over_background
 
 
 class InputSpec(Protocol):
-    """What a network takes."""
+    """The input of a network."""
 
     @property
     def height(self) -> int:
-        """Of the picture."""
+        """Rows of pixels."""
 
     @property
     def width(self) -> int:
-        """Of the picture."""
+        """Columns of pixels."""
 
     @property
     def channels(self) -> int:
@@ -39,7 +39,7 @@ class Picture(NamedTuple):
     """``(H, W, C)``."""
     width: int
     height: int
-    """Of the whole picture as it is seen, in its own pixels."""
+    """Width and height of the whole picture as seen, in its own pixels."""
 
 
 def preprocess(opened: OpenedImage, spec: InputSpec) -> Picture:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import structlog
 
-from export.artifact import ArtifactError
+from export.format.artifact import ArtifactError
 from service.errors import NotReadyError, ServiceError
 
 LONGEST_PAUSE_S = 60.0

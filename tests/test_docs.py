@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from export.artifact import read_artifact
+from export.format.artifact import read_artifact
 from service.errors import RequestError
 from service.schemas import Prediction, PredictOptions
 from tests.conftest import Service

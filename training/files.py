@@ -14,7 +14,7 @@ from torch import Tensor
 from training.errors import RunError
 
 
-def write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes | memoryview) -> None:
     """Replace ``file`` by ``content`` atomically; an interruption leaves the earlier file."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -33,7 +33,7 @@ def write_arrays(file: Path, arrays: dict[str, Tensor]) -> None:
     """Replace ``file`` by a compressed ``.npz`` with these arrays atomically."""
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
-    write_bytes(file, content.getvalue())
+    write_bytes(file, content.getbuffer())
 
 
 def read_arrays(file: Path, names: tuple[str, ...], cure: str) -> list[NDArray[Any]]:

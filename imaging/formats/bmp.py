@@ -18,9 +18,9 @@ from imaging.formats.stored_image import SEND_AGAIN, StoredImage
 from imaging.modes import eight_bits
 
 HEADER = struct.Struct("<10xIIii2xHI12xI")
-"""See `Header`."""
+"""The fields of a `Header`."""
 OLD_HEADER = struct.Struct("<10xIIHH2xH")
-"""The same of OS/2 1.x."""
+"""The fields of a header of OS/2 1.x."""
 COLOURS_START, MASKS_START, PALETTE_START = 46, 54, 14
 """Positions of the number of colours and of the bit masks, and that from which the size of the header counts."""
 OLD, MODERN, WITH_ALPHA, OS2 = 12, 40, 56, 64
@@ -41,16 +41,16 @@ class Header(NamedTuple):
     """The beginning of a BMP file."""
 
     start: int
-    """Of the pixels."""
+    """Position of the pixels."""
     size: int
-    """Of what follows the first 14 bytes, up to the palette or the pixels."""
+    """Size of the part after the first 14 bytes, up to the palette or the pixels."""
     width: int
     height: int
     """Negative if the upper rows come first."""
     bits: int
     compression: int
     colours: int
-    """In the palette; 0 stands for as many as there can be."""
+    """Number of colours in the palette; 0 stands for the most that its bits allow."""
 
 
 def read_header(data: bytes) -> Header | None:

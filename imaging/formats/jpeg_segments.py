@@ -60,7 +60,7 @@ class Frame(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """Of all components."""
+        """The number of blocks of all components."""
         return sum(component.blocks for component in self.components)
 
 

@@ -41,9 +41,9 @@ class Chunk(NamedTuple):
 
     kind: bytes
     start: int
-    """Of the whole chunk in the file; its content begins 8 bytes later."""
+    """Position of the chunk; its content begins 8 bytes later."""
     end: int
-    """Of the content; the checksum follows."""
+    """End of the content; the checksum follows."""
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
@@ -59,7 +59,7 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def content(data: bytes, chunk: Chunk) -> bytes | None:
-    """What stands in a chunk; None if its checksum is wrong or it is cut short."""
+    """The content of a chunk; None if its checksum is wrong or it is cut short."""
     found = data[chunk.start + CHUNK.size : chunk.end]
     checksum = zlib.crc32(found, zlib.crc32(chunk.kind))
     return found if data[chunk.end : chunk.end + 4] == checksum.to_bytes(4) else None

@@ -1,4 +1,4 @@
-"""Formats of files, told from their first bytes; whatever the client or the file name says does not count."""
+"""Formats of files, told from their first bytes alone: neither names nor declared types count."""
 
 import re
 
@@ -12,9 +12,9 @@ SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "GIF": (b"GIF87a", b"GIF89a"),
     "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
 }
-"""How files of each format begin; WebP is told from other RIFF files by its ninth to twelfth byte."""
+"""The first bytes of files of each format; WebP is told from other RIFF files by its ninth to twelfth byte."""
 NETPBM = re.compile(rb"P[456][\t\n\r ]")
-"""How binary Netpbm files begin."""
+"""The first bytes of binary Netpbm files."""
 FORMATS = "PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or HEIC"
 CURE = f"send {FORMATS}"
 MEDIA_TYPES = {
@@ -31,7 +31,7 @@ EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
-"""How the names of files of these formats end."""
+"""Extensions of the names of such files."""
 
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIF"
@@ -105,16 +105,16 @@ FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF", "an HDF5 file"),
     (b"{\\rtf", "a text document"),
 )
-"""How files begin that are often sent and are not read, and what they are."""
+"""The first bytes of files that are often sent and are not read, and a name for each."""
 RIFF = {b"AVI ": "a video (AVI)", b"WAVE": "a sound (WAV)", b"ACON": "an animated cursor"}
 SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
 HTML = re.compile(rb"<(!doctype html|html|head|body)\b", re.IGNORECASE)
 BASE64 = (b"iVBORw0KGgo", b"/9j/", b"R0lGODlh", b"R0lGODdh", b"UklGR", b"data:image/")
-"""How pictures begin that were encoded for JSON or a web page."""
+"""The first characters of pictures that were encoded for JSON or a web page."""
 BEGINNING = 1024
 """Bytes in which the first element of an XML document is looked for."""
 DICOM = 128
-"""Where DICOM files say what they are."""
+"""Position of the signature of DICOM files."""
 
 
 def sniff(data: bytes) -> str | None:
@@ -135,7 +135,7 @@ def brands(data: bytes) -> list[bytes]:
 
 
 def identify(data: bytes) -> str:
-    """See `sniff`.
+    """The format of ``data``, as `sniff` tells it.
 
     Raises:
         DamagedImageError: ``data`` is empty.
@@ -154,7 +154,7 @@ def identify(data: bytes) -> str:
 
 
 def describe_foreign(data: bytes) -> str | None:
-    """What a file is that is not read, as far as its first bytes tell."""
+    """A name for a file that is not read, if its first bytes tell one."""
     for beginning, kind in FOREIGN:
         if data.startswith(beginning):
             return kind

@@ -17,15 +17,15 @@ DESCRIPTION = 200
 
 
 class StoredImage(NamedTuple):
-    """What the header of a picture says, and the way to its pixels."""
+    """The facts in the header of a picture, and a function that decodes its pixels."""
 
     format: str
     width: int
     height: int
-    """As it is seen, after its orientation."""
+    """Width and height as seen, after the orientation is applied."""
     coloured: bool
     load: Callable[[], Image.Image]
-    """Gives the upright picture in mode L, RGB, RGBA or RGBa; may raise whatever the decoder raises."""
+    """Returns the upright picture in mode L, RGB, RGBA or RGBa; raises the errors of its decoder."""
 
 
 @contextmanager

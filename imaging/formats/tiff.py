@@ -25,7 +25,7 @@ RAW_PHOTOGRAPH = {32803, 34892}
 RAW, JPEG = 1, 7
 FAX = {2, 3, 4}
 COMPRESSIONS = {RAW, JPEG, 5, 8, 32773, 32946, 34925, 50000} | FAX
-"""What is read: LZW, deflate, PackBits, LZMA, Zstandard, and the two above."""
+"""Compressions that are read: those above, LZW, deflate, PackBits, LZMA and Zstandard."""
 OTHER_COMPRESSIONS = {
     6: "old-style JPEG",
     9: "JBIG",
@@ -62,7 +62,7 @@ CURE = "save it as a TIFF of 8-bit grey or RGB, or as PNG"
 
 
 class Kind(NamedTuple):
-    """How the first picture of a TIFF file is stored."""
+    """The storage of the first picture of a TIFF file."""
 
     little_endian: bool
     photometric: int
@@ -77,7 +77,7 @@ class Kind(NamedTuple):
 
     @property
     def raw_planes(self) -> bool:
-        """Whether it has planes that are not compressed, which Pillow takes for planes of 8-bit levels."""
+        """True for planes that are not compressed, which Pillow takes for planes of 8-bit levels."""
         return self.planar and self.compression == RAW
 
 
@@ -107,7 +107,7 @@ def open_tiff(data: bytes) -> StoredImage:
 
 
 def read_kind(tags: Tags) -> Kind:
-    """How the first picture is stored.
+    """Read how the first picture is stored.
 
     Raises:
         UnsupportedImageError: its tags alone say that it is not read.
@@ -153,7 +153,7 @@ def check_ycbcr(tags: Tags) -> None:
 
 
 def is_read(kind: Kind) -> bool:
-    """Whether Pillow gives the right pixels, with the help of `open_tiff`; tests/imaging/test_tiff.py tries each."""
+    """Whether Pillow gives the right pixels, with the help of `open_tiff`; a test tries each."""
     if kind.compression not in COMPRESSIONS:
         return True  # there is no such compression: Pillow tells the damage
     colours = kind.samples - len(kind.extra)
@@ -209,7 +209,7 @@ def is_read_palette(kind: Kind) -> bool:
 
 
 def describe(kind: Kind) -> str:
-    """What of a picture is not read."""
+    """Name the kind of a picture for the message that refuses it."""
     colours = {WHITE_IS_ZERO: "grey (WhiteIsZero)", BLACK_IS_ZERO: "grey", RGB: "RGB", PALETTE: "palette"} | {
         CMYK: "CMYK",
         YCBCR: "YCbCr",

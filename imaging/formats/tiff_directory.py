@@ -16,7 +16,7 @@ class Entry(NamedTuple):
     kind: int
     values: int
     position: int
-    """Of its values."""
+    """Position of the values."""
 
 
 class Directory(NamedTuple):
@@ -43,7 +43,7 @@ class Reader:
         return self._read(self._next, 8 if self.big else 4)
 
     def count(self, position: int) -> int:
-        """How many entries the directory at ``position`` has, as far as they are there."""
+        """The number of entries of the directory at ``position`` that are inside the file."""
         size = self._entry.size + (8 if self.big else 4)
         return max(min(self._read(self._count, position), (len(self.data) - position - self._count.size) // size), 0)
 

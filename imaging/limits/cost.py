@@ -17,18 +17,18 @@ class Cost:
 
     width: int = 0
     height: int = 0
-    """Of the largest bitmap that the decoder makes, as stored."""
+    """Width and height of the largest bitmap that the decoder makes, as stored."""
     bytes: int = 0
     """Memory at the peak, from decoding to the model's input, without the file itself."""
     seconds: float = 0.0
     bounded: bool = True
-    """Whether the file tells all: some codecs choose their memory by what is inside their own stream."""
+    """False for codecs that choose their memory by the content of their own stream."""
     cause: str = ""
     """The part of the file that costs most, if that is not its pixels."""
 
     @property
     def pixels(self) -> int:
-        """Of the largest bitmap that the decoder makes."""
+        """The number of pixels of the largest bitmap that the decoder makes."""
         return self.width * self.height
 
     def add_bitmap(self, width: int, height: int) -> None:

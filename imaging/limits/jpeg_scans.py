@@ -105,7 +105,7 @@ def add_scans(cost: Cost, data: bytes, position: int, frame: Frame) -> None:
 
 
 def blocks_of_scan(data: bytes, position: int, frame: Frame) -> int:
-    """How many blocks the scan whose length is at ``position`` visits."""
+    """The number of blocks that the scan whose length is at ``position`` visits."""
     count = data[position + 2] if position + 2 < len(data) else 0
     named = {data[place] for place in range(position + 3, min(position + 3 + 2 * count, len(data)), 2)}
     found = [component.blocks for component in frame.components if component.identifier in named]

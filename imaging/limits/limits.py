@@ -27,7 +27,7 @@ EXAMINERS: dict[str, Callable[[bytes], Cost]] = {
     "HEIF": examine_heif,
     "AVIF": examine_heif,
 }
-"""By Pillow's name of the format."""
+"""The examiner of each format, by Pillow's name of it."""
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
@@ -36,14 +36,15 @@ PIXEL_BYTES = 24
 PIXEL_S = 100e-9
 """The most work for a pixel of an ordinary picture: a HEIC's, or that of a progressive JPEG of many scans."""
 SPARE_BYTES = 64 * 2**20
+"""Memory allowed on top, for the same reason as `SPARE_S`."""
 PLAIN_SAMPLE_S = 8e-9
 SAVE_AGAIN = "scale it down, or open it in an image editor and save it again as PNG or baseline JPEG"
 SPARE_S = 1.0
-"""What is allowed for besides, so that small limits of pixels leave room for tiles and metadata."""
+"""Work allowed on top, so that a small limit of pixels leaves room for tiles and metadata."""
 
 
 class Limits(NamedTuple):
-    """How large a picture may be."""
+    """The largest size of a picture."""
 
     max_pixels: int = MAX_PIXELS
     max_side: int = MAX_SIDE

@@ -4,7 +4,7 @@ from imaging.formats.tiff_directory import SIZES, Directory, Reader
 from imaging.limits.cost import Cost, ImplausibleError
 
 MAX_ENTRIES = 4096
-"""Of one directory; libtiff reads no more either."""
+"""The most entries of a directory; libtiff reads no more either."""
 TEXTS = {1, 2, 6, 7}
 """Types that become one object, however many values there are."""
 SUBDIRECTORIES = (34665, 34853, 40965)
@@ -14,7 +14,7 @@ SHORTEST = 8
 ENTRY_S = 10e-6
 VALUE_S = 2e-6
 VALUE_BYTES = 200
-"""Of a value that is a fraction; Python makes an object of each."""
+"""Memory of the object that Python makes of a fraction."""
 
 
 def add_exif(cost: Cost, data: bytes) -> None:

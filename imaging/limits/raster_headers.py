@@ -41,6 +41,7 @@ WEBP_PIXEL_S = 30e-9
 WEBP_PIXEL_BYTES = 20
 """libwebp keeps the canvas of an animation twice and hands over a copy."""
 MAX_WEBP_CHUNKS = 100_000
+WEBP_FRAME_HEAD = 16
 LOSSLESS_GROUP = 16
 """Pixels of a lossless WebP that share their Huffman codes, at the least."""
 LOSSLESS_GROUP_BITS = 20
@@ -166,19 +167,21 @@ def examine_webp(data: bytes) -> Cost:
         ImplausibleError: it has too many chunks.
     """
     cost = Cost()
-    position, chunks = 12, 0
+    position, count, animated = 12, 0, False
     while position + 8 <= len(data):
         kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
         start = position + 8
         position = start + length + (length & 1)
-        chunks += 1
-        if chunks > MAX_WEBP_CHUNKS:
+        count += 1
+        if count > MAX_WEBP_CHUNKS:
             raise ImplausibleError(f"more than {MAX_WEBP_CHUNKS} chunks")
         head = data[start : start + 24]
         if kind == b"VP8X" and len(head) >= 10:
             cost.add_bitmap(1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little"))
         elif kind == b"ANMF" and len(head) >= 12:
             cost.add_bitmap(1 + int.from_bytes(head[6:9], "little"), 1 + int.from_bytes(head[9:12], "little"))
+            if not animated:  # the chunks inside of the first frame come next
+                position, animated = start + WEBP_FRAME_HEAD, True
         elif kind == b"VP8 " and len(head) >= 10:
             width, height = struct.unpack_from("<HH", head, 6)
             cost.add_bitmap(width & 0x3FFF, height & 0x3FFF)
@@ -187,6 +190,8 @@ def examine_webp(data: bytes) -> Cost:
             width, height = 1 + (size & 0x3FFF), 1 + (size >> 14 & 0x3FFF)
             cost.add_bitmap(width, height)
             add_huffman_codes(cost, width * height, length)
+        elif kind == b"ALPH" and head[:1] and head[0] & 3:
+            add_huffman_codes(cost, cost.pixels, length)
         elif kind == b"EXIF":
             exif = data[start : start + length]
             add_exif(cost, exif.removeprefix(b"Exif\0\0"))
@@ -196,7 +201,7 @@ def examine_webp(data: bytes) -> Cost:
 
 
 def add_huffman_codes(cost: Cost, pixels: int, length: int) -> None:
-    """Add the tables of the Huffman codes that a lossless WebP frame of ``length`` bytes may have."""
+    """Add the tables of the Huffman codes that ``length`` bytes of lossless WebP may have."""
     groups = min(pixels // LOSSLESS_GROUP, length * 8 // LOSSLESS_GROUP_BITS, MAX_LOSSLESS_GROUPS)
     if groups > MANY_LOSSLESS_GROUPS:
         cost.bounded = False

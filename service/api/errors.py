@@ -91,5 +91,7 @@ def answer_validation_error(request: Request, error: Exception) -> Response:
 
 def answer_unhandled_exception(request: Request, error: Exception) -> Response:
     """Answer a defect of the service without its details, which go to the log."""
+    if isinstance(error, RequestError):  # the body of the request broke after the response had begun
+        return answer_request_error(request, error)
     log.error("unhandled_exception", error=repr(error))
     return answer_request_error(request, InternalError())

@@ -13,7 +13,7 @@ import onnxruntime
 import structlog
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, Outputs, Tensor
+from export.format.artifact import Artifact, Outputs, Tensor
 from service.errors import DeviceError, ModelLoadError
 from service.inference.io_binding import BoundSession
 

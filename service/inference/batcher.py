@@ -25,7 +25,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from export.artifact import Outputs
+from export.format.artifact import Outputs
 from service.errors import DeadlineExceededError, InferenceFailedError, NotReadyError
 from service.metrics.recorder import ModelMetrics
 

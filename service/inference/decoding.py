@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Never, TypeVar
 
-from export.artifact import ImageInput
+from export.format.artifact import ImageInput
 from imaging.decoding import ExaminedImage
 from imaging.limits.cost import Cost
 from imaging.limits.limits import Limits

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import ImageInput
+from export.format.artifact import ImageInput
 from imaging.fast_codecs import FileFormat, encode
 from imaging.preprocessing import Picture
 from service.errors import InferenceFailedError, RequestError

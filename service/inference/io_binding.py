@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.artifact import Outputs
+from export.format.artifact import Outputs
 
 GRAPH = "gpu_graph_id"
 """Run option that selects the captured graph to replay."""

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, ArtifactError, Manifest, Outputs
+from export.format.artifact import Artifact, ArtifactError, Manifest, Outputs
 from service.errors import ModelLoadError
 from service.inference.admission import CapacityLimiter
 from service.inference.backends import Backend, Device, open_backend

@@ -1,6 +1,6 @@
 """The outputs of a batch, split into one record for each picture.
 
-Numpy works on whole batches: a call costs more than the arithmetic in it. Coordinates follow `export.artifact`.
+Numpy works on whole batches: a call costs more than the arithmetic in it. Coordinates follow `export.format.artifact`.
 """
 
 from itertools import repeat
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import Manifest, Outputs
+from export.format.artifact import Manifest, Outputs
 
 CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
 """The corners of the rectified image in its own homogeneous coordinates, clockwise from top left."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from export.artifact import Manifest
+from export.format.artifact import Manifest
 from service.errors import ModelNotFoundError
 from service.inference.admission import CapacityLimiter
 from service.inference.batcher import Batcher

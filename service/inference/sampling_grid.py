@@ -1,7 +1,7 @@
 """Maps a grid of points of a rectified image into the picture, for every kind of transformer.
 
 The four corners do not describe a thin-plate spline. The grid therefore goes through the map of the transformer, as in
-training. `export.artifact` defines the parameters of each kind.
+training. `export.format.artifact` defines the parameters of each kind.
 """
 
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import Manifest
+from export.format.artifact import Manifest
 from service.inference.outputs import ModelOutput, TransformOutput
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Distributions of the last pictures of a model, to compare with the reference in its artifact (`export.drift`).
+"""Distributions of the last pictures of a model, to compare with the reference in its artifact (`export.format.drift`).
 
 A batch only records its outputs. The distributions are computed at a scrape.
 """
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import Manifest, Outputs, Reference, count_in_bins, values
+from export.format.artifact import Manifest, Outputs, Reference, count_in_bins, values
 
 
 class Observed(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from export.artifact import distance
+from export.format.artifact import distance
 from service.metrics.drift import Window
 from service.metrics.multiprocess import Figures
 from service.metrics.recorder import CLIENT_LEFT, SECONDS, Counts, Key

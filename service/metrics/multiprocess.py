@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import orjson
 import structlog
 
-from export.artifact import ArtifactError, read_bytes
+from export.format.artifact import ArtifactError, read_bytes
 from service.background import Failures
 from service.metrics.recorder import Counts
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import StartError
+from service.errors import RequestError, StartError
 
 
 class ErrorMiddleware:
@@ -36,6 +36,8 @@ class ErrorMiddleware:
         try:
             await self._app(scope, receive, send_on)
         except Exception as error:
+            if started and isinstance(error.__cause__, RequestError):  # Starlette's, of a body that broke meanwhile
+                raise error.__cause__ from None
             handler = scope["app"].exception_handlers.get(Exception)
             if handler is not None and not started:
                 request = Request(scope)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from export.artifact import ArtifactError, find_artifacts
+from export.format.artifact import ArtifactError, find_artifacts
 from service.repository.plan import Change
 from service.repository.version_policy import Policy, Selection
 from service.settings import Settings

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import structlog
 
-from export.artifact import ArtifactError, read_artifact
+from export.format.artifact import ArtifactError, read_artifact
 from service.background import BlockingCalls, Failures, repeat
 from service.errors import ModelNotFoundError, StartError
 from service.inference.loading import Opener, default_opener, digest, load_model

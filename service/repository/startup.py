@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from export.artifact import ArtifactError, find_artifacts, read_artifact
+from export.format.artifact import ArtifactError, find_artifacts, read_artifact
 from service.errors import ModelLoadError
 from service.inference.engine import Engine
 from service.inference.loading import Opener, default_opener, digest, load_model

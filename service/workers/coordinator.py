@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from export.artifact import ArtifactError
+from export.format.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, backoff_s
 from service.repository.plan import Change, ModelStatus, merge_reports, target_versions
 from service.repository.poller import Poller, scan_folder

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import onnx
 from onnx import TensorProto, helper
 
-from export.manifest import Accuracy, ImageInput, Manifest, Parity, Tolerance, Transform
+from export.format.manifest import Accuracy, ImageInput, Manifest, Parity, Tolerance, Transform
 
 
 def manifest() -> Manifest:

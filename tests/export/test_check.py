@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.artifact import Artifact, read_artifact
 from export.check import CPU, Node, Provider, Report, judge, make_report, shape_arithmetic
-from export.errors import CheckError
-from export.manifest import Parity
+from export.format.artifact import Artifact, read_artifact
+from export.format.errors import CheckError
+from export.format.manifest import Parity
 from service.inference.backends import cuda_obstacle
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import read_artifact
+from export.format.artifact import read_artifact
 from training.fitting.runs import Run
 
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from export.artifact import read_artifact
-from export.errors import ArtifactError, ParityError
 from export.exporter import Destination, Runtime, export_run, name_pictures
-from export.golden import Outputs
+from export.format.artifact import read_artifact
+from export.format.errors import ArtifactError, ParityError
+from export.format.golden import Outputs
 from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
 from export.parity import Model

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.errors import ArtifactError, ParityError
 from export.exporter import Runtime
+from export.format.errors import ArtifactError, ParityError
 from export.graph import ServedNetwork, Signature, signature
 from export.onnx import OnnxRuntime
 from export.parity import compare, exact, trained

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.errors import ParityError
-from export.golden import Outputs
+from export.format.errors import ParityError
+from export.format.golden import Outputs
+from export.format.manifest import Parity
 from export.graph import Signature, signature
-from export.manifest import Parity
 from export.parity import Model, compare
 from training.fitting.runs import Run
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export.artifact import Artifact, read_artifact
-from export.errors import ArtifactError, PriceError
 from export.exporter import Destination, Runtime, Smaller, export_run
+from export.format.artifact import Artifact, read_artifact
+from export.format.errors import ArtifactError, PriceError
+from export.format.manifest import Precision, Price
 from export.graph import Signature, signature
-from export.manifest import Precision, Price
 from export.onnx import OnnxRuntime
 from export.parity import difference, measure, trained
 from export.precision import corner_gap, in_half, quantisable, quantise

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
-from export.errors import ArtifactError
 from export.exporter import Destination, export_run
-from export.modelfile import bare_onnx
+from export.format.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
+from export.format.errors import ArtifactError
+from export.format.modelfile import bare_onnx
 from export.onnx import OnnxRuntime
 from export.reference import add_reference
 from export.torchscript import TorchScriptRuntime

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.artifact import ImageInput
+from export.format.artifact import ImageInput
 from imaging.decoding import open_image
 from imaging.errors import DamagedImageError, ImageTooLargeError, UnknownFormatError, UnsupportedImageError
 from imaging.fast_codecs import encode

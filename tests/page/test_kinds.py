@@ -7,7 +7,7 @@ import pytest
 import torch
 from playwright.sync_api import BrowserContext, Page, expect
 
-from export.artifact import pack_golden, seal, write_artifact
+from export.format.artifact import pack_golden, seal, write_artifact
 from export.onnx import OnnxRuntime
 from export.parity import trained
 from tests.conftest import Service, start_service

@@ -9,9 +9,11 @@ from playwright.sync_api import BrowserContext, Page, expect
 from tests.conftest import Service, end, start_service, wait_until
 from tests.page.conftest import Complaints
 from tests.page.looking import expect_best
-from tests.service.answers import PICTURE, connect, post
+from tests.service.answers import connect, post
+from tests.service.exposed import scrape
+from tests.service.server.test_overload import EVIL, misbehaving
 
-ROOM = 100_000
+HANG_MS = 60_000
 
 
 def visit(context: BrowserContext, url: str) -> Page:
@@ -22,10 +24,11 @@ def visit(context: BrowserContext, url: str) -> Page:
 
 @contextmanager
 def full() -> Iterator[Service]:
-    """A service whose room for bytes is taken by a body that does not come to its end."""
-    with start_service("--max-queue-bytes", ROOM) as service, connect(service) as connection:
-        connection.sendall(post(bytes(ROOM - 1), length=ROOM))
-        wait_until(lambda: service.client.post("/predict", content=PICTURE).status_code == 429)
+    """A service whose queue is taken by a picture that makes the model hang."""
+    flags = ("--max-queue", 1, "--timeout-ms", HANG_MS, "--inference-timeout-s", HANG_MS // 1000)
+    with misbehaving("hanging", *flags) as service, connect(service) as connection:
+        connection.sendall(post(EVIL))
+        wait_until(lambda: scrape(service)("stn_pictures_in_flight") == 1)
         yield service
 
 

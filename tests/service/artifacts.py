@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.artifact import GOLDEN, MANIFEST, Artifact, Manifest, Outputs, pack_golden, seal, write_artifact
+from export.format.artifact import GOLDEN, MANIFEST, Artifact, Manifest, Outputs, pack_golden, seal, write_artifact
 from tests.service.pictures import ARTIFACT
 
 MODEL = ARTIFACT.manifest.model_file

@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, Outputs
+from export.format.artifact import Artifact, Outputs
 from service.app import create_app
 from service.cli import announcement
 from service.inference.backends import Backend, Device, open_backend

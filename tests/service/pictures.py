@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.artifact import read_artifact, versions
+from export.format.artifact import read_artifact, versions
 from tests.conftest import REPOSITORY
 
 Grey = NDArray[np.uint8]

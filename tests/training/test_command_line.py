@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.artifact import NAME
+from export.format.artifact import NAME
 from training.__main__ import main, parse_changes
 from training.errors import RecipeError, RunError
 from training.fitting.runs import MODEL_NAME, Run

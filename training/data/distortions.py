@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 from training.networks.geometry import (
     affine_points,
     base_grid,
-    bend_points,
     corner_points,
-    lattice,
     projective_points,
+    regular_grid,
+    thin_plate_points,
     thin_plate_solver,
 )
 from training.networks.samplers import sample
@@ -129,7 +129,7 @@ class Elastic:
         self.canvas = canvas
         self.scale = scale
         self.noise = noise
-        self.control = lattice(4)
+        self.control = regular_grid(4)
 
     def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * torch.rand(count, generator=generator)
@@ -142,7 +142,7 @@ class Elastic:
         control = self.control.to(images.device)
         coefficients = thin_plate_solver(self.control).to(images.device) @ parameters[0].to(images)
         base = base_grid(*self.canvas).to(images.device)
-        return Distorted(sample(images, bend_points(coefficients, control, base)), labels)
+        return Distorted(sample(images, thin_plate_points(coefficients, control, base)), labels)
 
 
 class Cluttered:

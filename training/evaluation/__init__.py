@@ -1,1 +1,1 @@
-"""What a trained network is worth."""
+"""The evaluation of trained networks."""

@@ -1,1 +1,1 @@
-"""How a network is trained, and what a run keeps."""
+"""Training, and the run folder with its results."""

@@ -87,7 +87,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return torch.cat([linear, shift], dim=-1)
 
 
-def lattice(side: int) -> Tensor:
+def regular_grid(side: int) -> Tensor:
     """Return ``side`` x ``side`` points, spaced evenly from edge to edge: ``(side * side, 2)``, row by row."""
     places = torch.linspace(-1, 1, side)
     return torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1).view(-1, 2)
@@ -136,7 +136,7 @@ def affine_residual(control: Tensor) -> Tensor:
     return projection.to(control.dtype)
 
 
-def bend_points(coefficients: Tensor, control: Tensor, points: Tensor) -> Tensor:
+def thin_plate_points(coefficients: Tensor, control: Tensor, points: Tensor) -> Tensor:
     """Apply thin-plate splines.
 
     Args:

@@ -25,7 +25,7 @@ class Coordinates(nn.Module):
     places: Tensor
 
     def __init__(self, size: Size) -> None:
-        """For pictures of ``size`` = (height, width)."""
+        """``size`` is the (height, width) of the pictures."""
         super().__init__()
         self.register_buffer("places", base_grid(*size).permute(0, 3, 1, 2).contiguous(), persistent=False)
 

@@ -14,10 +14,10 @@ from training.networks.geometry import (
     affine_fit,
     affine_points,
     affine_residual,
-    bend_points,
     corner_points,
-    lattice,
     projective_points,
+    regular_grid,
+    thin_plate_points,
     thin_plate_solver,
 )
 
@@ -167,7 +167,7 @@ class ThinPlateTransformer(Transformer):
         """Use ``side`` x ``side`` control points, spaced evenly over the output from edge to edge."""
         super().__init__()
         self.parameter_count = 6 + 2 * side * side
-        control = lattice(side)
+        control = regular_grid(side)
         self.register_buffer("control", control, persistent=False)
         self.register_buffer("solver", thin_plate_solver(control), persistent=False)
         self.register_buffer("residual", affine_residual(control), persistent=False)
@@ -177,7 +177,7 @@ class ThinPlateTransformer(Transformer):
         return affine_points(affine_theta(delta[:, :6]), self.control[None]) + self.residual @ offsets
 
     def points(self, parameters: Tensor, points: Tensor) -> Tensor:
-        return bend_points(self.solver @ parameters, self.control, points)
+        return thin_plate_points(self.solver @ parameters, self.control, points)
 
     def theta(self, parameters: Tensor, grid: Tensor) -> Tensor:
         x, y = self.control[:, :, None].unbind(dim=1)  # (K * K, 1) each; symmetric and uncorrelated, as in affine_fit

@@ -1,1 +1,1 @@
-"""What a recipe is, and the committed ones."""
+"""Recipes: their definition, and the committed ones."""

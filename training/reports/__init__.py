@@ -1,1 +1,1 @@
-"""What people read: reports, pictures, studies."""
+"""Reports, figures and studies."""

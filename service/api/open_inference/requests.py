@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Raw, UnsetType
 from numpy.typing import NDArray
 
-from export.artifact import Manifest
+from export.format.artifact import Manifest
 from service.api.open_inference.decoding import (
     InferenceRequest,
     Parameters,

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from export.artifact import Tensor
+from export.format.artifact import Tensor
 from service import __version__
 from service.api.errors import OpenInferenceRoute
 from service.api.open_inference.infer import find_model

@@ -67,6 +67,13 @@ TURNS = {1: SMOOTH, 3: SMOOTH[::-1, ::-1], 6: np.rot90(SMOOTH, -1), 8: np.rot90(
 """What is seen of the smooth picture in some orientations."""
 
 
+@pytest.mark.parametrize("turn", TURNS)
+def test_webp_that_is_turned(turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    assert difference(save(SMOOTH, "WEBP", lossless=True, exif=exif), TURNS[turn]) == 0
+
+
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow does not read AVIF")
 @pytest.mark.parametrize("turn", TURNS)
 def test_avif(turn: int) -> None:

@@ -191,8 +191,13 @@ def gif(screen: tuple[int, int], size: tuple[int, int], left: int = 0, besides: 
 
 def webp(width: int, height: int) -> bytes:
     """The beginning of an extended WebP file of a large canvas with one small frame."""
-    still = save(Image.new("RGB", (8, 8)), "WEBP", lossless=True)[12:]
-    frame_head = bytes(6) + (7).to_bytes(3, "little") * 2 + bytes(4)
+    return animated_webp(save(Image.new("RGB", (8, 8)), "WEBP", lossless=True), 8, width, height)
+
+
+def animated_webp(file: bytes, side: int, width: int, height: int) -> bytes:
+    """The beginning of an animation of ``width`` x ``height`` pixels with the still picture ``file`` of a square."""
+    still = file[12:]
+    frame_head = bytes(6) + (side - 1).to_bytes(3, "little") * 2 + bytes(4)
     animation = b"ANIM" + struct.pack("<L", 6) + bytes(6)
     animation += b"ANMF" + struct.pack("<L", len(frame_head) + len(still)) + frame_head + still
     canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")

@@ -162,7 +162,9 @@ def test_a_picture_of_heic_or_avif_is_known_to_be_unbounded() -> None:
 
 def test_a_lossless_webp_that_may_have_many_huffman_codes_is_known_to_be_unbounded() -> None:
     for side in (512, 1024):
-        assert not cost(attacks.webp_of_many_codes(side)).bounded
+        still = attacks.webp_of_many_codes(side)
+        assert not cost(still).bounded
+        assert not cost(attacks.animated_webp(still, side, side, side)).bounded
     few = attacks.webp_of_many_codes(128)
     assert cost(few).bytes > 128 * 128 * 20 + 1024 * 5000, (
         "libwebp makes at least 5 kB of tables for each of 1024 groups"
@@ -197,3 +199,10 @@ def test_a_heic_stream_that_is_far_larger_than_declared_is_too_large() -> None:
     data = attacks.declared(heic(np.asarray(PHOTOGRAPH)), 16, 16)
     with pytest.raises(ImageTooLargeError, match="more memory than it may take"):
         decode(open_examined(examine_image(data, Limits())))
+
+
+def test_alpha_of_a_lossy_webp_may_have_many_huffman_codes_too() -> None:
+    glass = PHOTOGRAPH.convert("RGBA")
+    glass.putalpha(PHOTOGRAPH.convert("L"))
+    assert not cost(save(glass, "WEBP")).bounded
+    assert cost(save(glass.resize((200, 150)), "WEBP")).bounded

@@ -12,8 +12,10 @@ from starlette.types import Message
 from service.api.request_body import (
     COPIED_IN_PLACE,
     MAX_FIELD_BYTES,
+    PIECE,
     Body,
     Form,
+    check_structure,
     from_base64,
     from_json,
     parse_form,
@@ -144,3 +146,10 @@ def test_others_have_their_turn_while_a_large_body_is_put_together() -> None:
     (found, fields), turns = asyncio.run(with_turns(read_one(body, len(content), 1, permit)))
     assert (found, fields) == (Upload(content, "image/png"), [])
     assert turns > 2
+
+
+def test_json_besides_base64_is_counted_over_all_pieces() -> None:
+    content = (b"A" * (PIECE - 10) + b"[" * 10) * 3
+    check_structure(content, 30)
+    with pytest.raises(TooLargeError, match="more than 29 bytes of JSON"):
+        check_structure(bytearray(content), 29)

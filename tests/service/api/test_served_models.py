@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import read_artifact
 from export.exporter import Destination, export_run
+from export.format.artifact import read_artifact
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from service.schemas import ModelList

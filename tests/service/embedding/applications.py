@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 from starlette.testclient import TestClient
 
-from export.artifact import find_artifacts
+from export.format.artifact import find_artifacts
 from service.middleware.api_keys import make_key
 from service.settings import Settings
 from tests.service.answers import PICTURE, prediction, refused
@@ -34,7 +34,7 @@ def settings(**changes: object) -> Settings:
 def infer_body() -> dict[str, object]:
     """A request of the Open Inference Protocol for one blank picture."""
     name, version, folder = max(entry for entry in find_artifacts(MODELS) if entry[0] == "digits")
-    from export.artifact import read_artifact
+    from export.format.artifact import read_artifact
 
     taken = read_artifact(folder).manifest.input
     shape = [1, taken.height, taken.width, taken.channels]

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from export.artifact import Artifact, Outputs, read_artifact
 from export.exporter import Destination, Runtime, export_run
+from export.format.artifact import Artifact, Outputs, read_artifact
 from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
 from service.errors import DeviceError, ModelLoadError

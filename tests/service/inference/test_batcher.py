@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.artifact import Outputs
+from export.format.artifact import Outputs
 from service.errors import InferenceFailedError, NotReadyError
 from service.inference.batcher import CUT_MS, Batcher, Inference
 from service.metrics.recorder import ModelMetrics

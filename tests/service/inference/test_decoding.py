@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from starlette.requests import ClientDisconnect
 
-from export.artifact import ImageInput
+from export.format.artifact import ImageInput
 from imaging.decoding import examine_image
 from imaging.limits.limits import Limits
 from service.errors import DeadlineExceededError

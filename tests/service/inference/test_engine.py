@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, Outputs
+from export.format.artifact import Artifact, Outputs
 from service.errors import InferenceFailedError
 from service.inference import engine as engine_module
 from service.inference.backends import Backend, Device, open_backend

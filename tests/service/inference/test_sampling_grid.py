@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import Manifest, Outputs
+from export.format.artifact import Manifest, Outputs
 from export.parity import trained
 from service.inference.outputs import read
 from service.inference.sampling_grid import apply_tps, project, regular_grid, sample_points, spline

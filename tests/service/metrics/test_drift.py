@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.artifact import Manifest, Outputs, read_artifact
+from export.format.artifact import Manifest, Outputs, read_artifact
 from service.metrics.drift import Window
 from tests.conftest import REPOSITORY, Service, start_service
 from tests.service import artifacts

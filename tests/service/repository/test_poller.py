@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import ArtifactError
+from export.format.artifact import ArtifactError
 from service.repository.plan import Change
 from service.repository.poller import LONGEST_RETRY_S, Poller, scan_folder
 from service.repository.version_policy import Policy

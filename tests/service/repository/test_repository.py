@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from export.artifact import Artifact
+from export.format.artifact import Artifact
 from service.errors import LoadFailedError, ModelNotFoundError
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from export.artifact import Artifact, read_artifact
+from export.format.artifact import Artifact, read_artifact
 from service.middleware.api_keys import make_key
 from tests.conftest import Service, start_service, wait_until
 from tests.service import artifacts

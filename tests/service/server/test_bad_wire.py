@@ -51,6 +51,14 @@ def test_a_malformed_request_is_refused(connection: socket.socket, request_bytes
     error(answer.content, "bad_request")
 
 
+def test_a_body_that_breaks_behind_an_answer_that_has_begun_is_no_defect(connection: socket.socket) -> None:
+    """It is refused, or the connection closed; `well` finds that the log is clean."""
+    connection.sendall(CHUNKED.replace(b"POST /predict", b"GET /swagger/swagger-ui.css") + b"nonsense\r\n")
+    answer = b"".join(iter(lambda: connection.recv(2**16), b""))
+    assert b"500 Internal" not in answer
+    assert answer.count(b"\r\nx-request-id: ") <= 1
+
+
 @pytest.mark.parametrize("length", [0, 10, 40, len(PICTURE) // 2])
 def test_a_length_below_the_pictures_cuts_it_short(connection: socket.socket, length: int) -> None:
     connection.sendall(post(PICTURE, length=length))

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.artifact import GOLDEN, MANIFEST, pack_golden
+from export.format.artifact import GOLDEN, MANIFEST, pack_golden
 from service import __version__
 from service.inference.backends import cuda_obstacle
 from service.settings import Settings

@@ -24,9 +24,9 @@ from training.data.random_streams import Stream, seeded
 from training.networks.geometry import (
     affine_points,
     base_grid,
-    bend_points,
     corner_points,
     projective_points,
+    thin_plate_points,
     thin_plate_solver,
 )
 
@@ -178,7 +178,7 @@ def test_e_bends_by_noise_of_one_and_a_half_pixels_and_is_the_spline_it_says() -
     assert inner.std().item() == pytest.approx(1.5 / 0.87, rel=0.12)
     images = strokes(3000)[:2]
     found = how.apply(images, torch.zeros(2), (targets[:2],)).images
-    grid = bend_points(thin_plate_solver(how.control) @ targets[:2], how.control, base_grid(28, 28))
+    grid = thin_plate_points(thin_plate_solver(how.control) @ targets[:2], how.control, base_grid(28, 28))
     expected = torch.nn.functional.grid_sample(images, grid, align_corners=False)
     torch.testing.assert_close(found, expected)
     assert parameters[0].shape == (3000, 16, 2)

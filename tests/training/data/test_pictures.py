@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.artifact import ImageInput
+from export.format.artifact import ImageInput
 from imaging.limits.limits import Limits
 from service.inference.preprocessing import Upload, examine_picture, preprocess
 from tests.imaging.limits import attacks

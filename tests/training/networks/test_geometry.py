@@ -15,17 +15,17 @@ from training.networks.geometry import (
     affine_points,
     affine_residual,
     base_grid,
-    bend_points,
     compose,
     corner_points,
-    lattice,
     projective_points,
+    regular_grid,
     thin_plate_kernel,
+    thin_plate_points,
     thin_plate_solver,
 )
 
 Numbers = NDArray[np.float64]
-CONTROL = lattice(4).double()
+CONTROL = regular_grid(4).double()
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -58,7 +58,7 @@ def test_the_identity_leaves_points_where_they_are() -> None:
     torch.testing.assert_close(affine_points(torch.eye(2, 3).double()[None], points), points, atol=0, rtol=0)
     torch.testing.assert_close(projective_points(torch.eye(3).double()[None], points), points, atol=0, rtol=0)
     straight = thin_plate_solver(CONTROL) @ CONTROL[None]
-    torch.testing.assert_close(bend_points(straight, CONTROL, points), points, atol=1e-12, rtol=0)
+    torch.testing.assert_close(thin_plate_points(straight, CONTROL, points), points, atol=1e-12, rtol=0)
 
 
 def test_a_map_composed_with_the_identity_is_itself() -> None:
@@ -74,7 +74,7 @@ def test_points_of_any_shape_are_mapped_for_each_item(shape: tuple[int, ...], co
     for mapped in (
         affine_points(near_identity(count, 2), points),
         projective_points(homographies(count), points),
-        bend_points(random(count, 19, 2), CONTROL, points),
+        thin_plate_points(random(count, 19, 2), CONTROL, points),
     ):
         assert mapped.shape == (count, *shape)
 
@@ -136,8 +136,8 @@ def test_composed_maps_apply_the_inner_one_first() -> None:
 
 
 def test_the_lattice_runs_row_by_row_from_edge_to_edge() -> None:
-    assert lattice(2).tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
-    assert lattice(3)[:4].tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 0]]
+    assert regular_grid(2).tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+    assert regular_grid(3)[:4].tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 0]]
 
 
 def test_the_thin_plate_kernel_is_r_squared_log_r_squared_and_0_on_control_points() -> None:
@@ -149,10 +149,10 @@ def test_the_thin_plate_kernel_is_r_squared_log_r_squared_and_0_on_control_point
 
 @pytest.mark.parametrize("side", [2, 3, 4, 8])
 def test_thin_plate_splines_are_those_of_scipy(side: int) -> None:
-    control = lattice(side).double()
+    control = regular_grid(side).double()
     targets = control + 0.3 * random(2, side * side, 2)
-    points = 1.5 * grid(6, 9)  # beyond the lattice too
-    found = bend_points(thin_plate_solver(control) @ targets, control, points)
+    points = 1.5 * grid(6, 9)  # beyond the control points too
+    found = thin_plate_points(thin_plate_solver(control) @ targets, control, points)
     for item in range(2):
         spline = RBFInterpolator(control.numpy(), targets[item].numpy(), kernel="thin_plate_spline", degree=1)
         np.testing.assert_allclose(found[item].reshape(-1, 2), spline(points.reshape(-1, 2).numpy()), atol=1e-9)
@@ -160,8 +160,8 @@ def test_thin_plate_splines_are_those_of_scipy(side: int) -> None:
 
 def test_single_precision_is_enough_for_thin_plate_splines() -> None:
     targets, points = CONTROL + 0.3 * random(2, 16, 2), grid(28, 28)
-    exact = bend_points(thin_plate_solver(CONTROL) @ targets, CONTROL, points)
-    single = bend_points(
+    exact = thin_plate_points(thin_plate_solver(CONTROL) @ targets, CONTROL, points)
+    single = thin_plate_points(
         thin_plate_solver(CONTROL.float()) @ targets.float(), CONTROL.float(), base_grid(28, 28)
     )  # as the network computes them
     torch.testing.assert_close(single.double(), exact, atol=1e-5, rtol=0)
@@ -183,7 +183,7 @@ GRADIENTS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "projective_points": (projective_points, (homographies(2), 0.5 * random(2, 3, 2))),
     "affine_fit": (lambda points: affine_fit(points, grid(3, 4)), (random(2, 3, 4, 2),)),
     "compose": (compose, (near_identity(2, 2), near_identity(2, 2, seed=1))),
-    "bend_points": (lambda c, p: bend_points(c, CONTROL, p), (random(2, 19, 2), random(2, 3, 2))),
+    "thin_plate_points": (lambda c, p: thin_plate_points(c, CONTROL, p), (random(2, 19, 2), random(2, 3, 2))),
 }
 
 
@@ -195,7 +195,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 
 def test_the_gradient_of_a_spline_is_finite_on_its_control_points() -> None:
     points = CONTROL.float()[None].requires_grad_()
-    bend_points(random(1, 19, 2).float(), CONTROL.float(), points).sum().backward()  # type: ignore[no-untyped-call]
+    thin_plate_points(random(1, 19, 2).float(), CONTROL.float(), points).sum().backward()  # type: ignore[no-untyped-call]
     assert points.grad is not None
     assert torch.isfinite(points.grad).all()
 

@@ -13,7 +13,7 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torch.nn import functional
 
-from training.networks.geometry import affine_points, affine_residual, base_grid, corner_points, lattice
+from training.networks.geometry import affine_points, affine_residual, base_grid, corner_points, regular_grid
 from training.networks.samplers import sample
 from training.networks.transformers import (
     AffineTransformer,
@@ -218,7 +218,7 @@ def test_a_spline_brings_control_points_to_their_targets_as_scipy_does(side: int
     assert_near(transformer.points(targets, transformer.control[None]), targets)
     found = transformer.points(targets, grid())
     for item in range(3):
-        control, values = lattice(side).double().numpy(), targets[item].numpy()
+        control, values = regular_grid(side).double().numpy(), targets[item].numpy()
         spline = RBFInterpolator(control, values, kernel="thin_plate_spline", degree=1)
         np.testing.assert_allclose(found[item].reshape(-1, 2), spline(grid().reshape(-1, 2).numpy()), atol=5e-6)
 
@@ -247,7 +247,7 @@ def test_the_bend_moves_each_control_point_by_what_no_affine_map_could_do() -> N
     transformer = made("tps")
     bend = random_delta(transformer, 1)
     bend[:, :6] = 0
-    expected = lattice(4).double() + affine_residual(lattice(4).double()) @ bend[:, 6:].view(1, 16, 2)
+    expected = regular_grid(4).double() + affine_residual(regular_grid(4).double()) @ bend[:, 6:].view(1, 16, 2)
     torch.testing.assert_close(transformer.solve(bend), expected)
     assert (transformer.points(transformer.solve(bend), grid()) - grid()).abs().max() > 0.05
 

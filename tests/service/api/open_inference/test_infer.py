@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.api.open_inference.infer import can_read_in_place
+from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES
 from tests.conftest import STOP_S, Service
 from tests.service.answers import connect, post, prediction, receive
 from tests.service.answers import refused as predict_refused
@@ -52,6 +54,23 @@ def batches(service: Service) -> dict[int, int]:
     """How many inferences there were of each batch size."""
     (found,) = service.client.get("/v2/models/digits/stats").json()["model_stats"]
     return {batch["batch_size"]: batch["compute_infer"]["count"] for batch in found["batch_stats"]}
+
+
+@pytest.mark.parametrize(
+    ("size", "json_length", "in_place"),
+    [
+        (IN_PLACE_BYTES, None, True),
+        (IN_PLACE_BYTES + 1, None, False),
+        (COPIED_IN_PLACE, b"2", True),
+        (COPIED_IN_PLACE + 1, b"2", False),
+        (COPIED_IN_PLACE, b"%d" % COPIED_IN_PLACE, False),
+        (COPIED_IN_PLACE, b"9" * 5000, False),
+        (COPIED_IN_PLACE, b"-1", False),
+        (100, b"no number", True),
+    ],
+)
+def test_much_json_is_not_read_on_the_event_loop(size: int, json_length: bytes | None, in_place: bool) -> None:
+    assert can_read_in_place(size, json_length) == in_place
 
 
 def test_requests_of_both_protocols_share_a_batch() -> None:

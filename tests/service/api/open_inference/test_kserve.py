@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import GOLDEN
+from export.format.artifact import GOLDEN
 from tests.conftest import REPOSITORY, Service
 from tests.service.api.open_inference.exchange import golden
 from tests.service.pictures import ARTIFACT, GOLDEN_ANSWERS, difference

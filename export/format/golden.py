@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import ArtifactError
-from export.manifest import Manifest, Tensor
+from export.format.errors import ArtifactError
+from export.format.manifest import Manifest, Tensor
 
 Outputs = dict[str, NDArray[Any]]
 MOST_PICTURES: Final = 256

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import read_artifact
-from export.errors import ArtifactError
 from export.exporter import Destination, export_run
+from export.format.artifact import read_artifact
+from export.format.errors import ArtifactError
+from export.format.triton import config, write_repository
 from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
-from export.triton import config, write_repository
 from tests.export.manifests import manifest
 from training.fitting.runs import Run
 

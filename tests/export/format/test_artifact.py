@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from export.artifact import (
+from export.format.artifact import (
     ArtifactError,
     Outputs,
     claim_version,
@@ -30,8 +30,8 @@ from export.artifact import (
     seal,
     write_artifact,
 )
-from export.golden import unpack_golden
-from export.modelfile import Inside, embed
+from export.format.golden import unpack_golden
+from export.format.modelfile import Inside, embed
 from tests.export.manifests import manifest, tiny_onnx
 
 IMAGES = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
@@ -245,7 +245,7 @@ def test_a_manifest_that_was_edited_is_refused(folder: Path) -> None:
 
 
 def test_an_artifact_of_the_first_format_is_read(tmp_path: Path) -> None:
-    first = json.loads((Path(__file__).parents[1] / "data" / "manifest-1.json").read_text())
+    first = json.loads((Path(__file__).parents[2] / "data" / "manifest-1.json").read_text())
     model, golden = tiny_onnx(), b"golden"
     files = {"model.onnx": record(model).model_dump(), "golden.npz": record(golden).model_dump()}
     for name, content in {"model.onnx": model, "golden.npz": golden}.items():
@@ -315,8 +315,8 @@ def test_golden_pictures_that_are_damaged_or_mean_harm_are_refused(content: byte
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from export.artifact import write_artifact
-from tests.export.test_artifact import FILES, FINISHED
+from export.format.artifact import write_artifact
+from tests.export.format.test_artifact import FILES, FINISHED
 for turn in itertools.count():
     write_artifact(Path(sys.argv[1]), FINISHED, FILES)
     if turn == 0:
@@ -328,7 +328,7 @@ for turn in itertools.count():
 def test_a_writer_that_is_killed_leaves_a_whole_version(folder: Path) -> None:
     for turn in range(6):
         command = [sys.executable, "-c", WRITER, str(folder)]
-        writer = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
+        writer = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"begun\n"
         time.sleep(0.002 * turn)
@@ -378,6 +378,6 @@ def test_a_fifo_that_takes_the_place_of_a_file_is_not_waited_for(
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"content")
     short = os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, 3, 0, 0, 0))
-    monkeypatch.setattr("export.artifact.os.fstat", lambda _: short)
+    monkeypatch.setattr("export.format.artifact.os.fstat", lambda _: short)
     with pytest.raises(ArtifactError, match="grew while it was read"):
         read_bytes(tmp_path / "file")

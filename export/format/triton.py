@@ -7,8 +7,8 @@ an artifact, so this project's service can serve the same repository.
 import os
 from pathlib import Path
 
-from export.errors import ArtifactError
-from export.manifest import Manifest, Tensor
+from export.format.errors import ArtifactError
+from export.format.manifest import Manifest, Tensor
 
 CONFIG, LABELS = "config.pbtxt", "labels.txt"
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}

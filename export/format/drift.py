@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from export.golden import Outputs
-from export.manifest import Distribution, Manifest, Quantity, Reference, Transform
+from export.format.golden import Outputs
+from export.format.manifest import Distribution, Manifest, Quantity, Reference, Transform
 
 Name = tuple[str, Quantity]
 """Name of a transformer (empty for quantities of the whole model), and quantity."""

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from export.artifact import FileRecord, Outputs, RuntimeName, read_artifact, record, seal, write_artifact
-from export.errors import ArtifactError
-from export.golden import pack_golden
-from export.modelfile import Inside, embed, look_inside
+from export.format.artifact import FileRecord, Outputs, RuntimeName, read_artifact, record, seal, write_artifact
+from export.format.errors import ArtifactError
+from export.format.golden import pack_golden
+from export.format.modelfile import Inside, embed, look_inside
 from tests.export.manifests import manifest, tiny_onnx, without_graph
 
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)

@@ -1,11 +1,11 @@
 """The contract between export and service: what an artifact holds, how it is written and read. Imports no torch.
 
     MODELS/NAME/VERSION/
-      manifest.json    `export.manifest`
+      manifest.json    `export.format.manifest`
       model.onnx       or model.pt (TorchScript), model.pt2 (torch.export)
       golden.npz       a few real pictures and the model's answers to them, which the service replays at start
 
-The model file also contains the manifest and the golden pictures (`export.modelfile`), so it can be used alone.
+The model file also contains the manifest and the golden pictures (`export.format.modelfile`), so it can be used alone.
 
 The model takes ``image`` ``(N, H, W, C)`` uint8 with any N, and returns the outputs that the manifest names:
 ``probabilities`` ``(N, K)`` float32 and, for each transformer, theta ``(N, 2, 3)`` float32, its parameters ``(N, ...)``
@@ -27,10 +27,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.drift import count_in_bins, distance, values
-from export.errors import ArtifactError
-from export.golden import Outputs, pack_golden, unpack_golden
-from export.manifest import (
+from export.format.drift import count_in_bins, distance, values
+from export.format.errors import ArtifactError
+from export.format.golden import Outputs, pack_golden, unpack_golden
+from export.format.manifest import (
     MODEL_FILES,
     Distribution,
     FileRecord,
@@ -42,7 +42,7 @@ from export.manifest import (
     Transform,
     read_manifest,
 )
-from export.modelfile import Inside, embed, look_inside
+from export.format.modelfile import Inside, embed, look_inside
 
 __all__ = [  # the names that the service may import from this package
     "GOLDEN",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from export.errors import ArtifactError
+from export.format.errors import ArtifactError
 
 FORMAT_VERSION: Final = 2
 MODEL_FILES: Final = {"onnx": "model.onnx", "torchscript": "model.pt", "program": "model.pt2"}

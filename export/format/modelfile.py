@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from export.errors import ArtifactError
-from export.manifest import RuntimeName
+from export.format.errors import ArtifactError
+from export.format.manifest import RuntimeName
 
 LARGEST_MEMBER: Final = 256 * 2**20
 """Largest size in bytes of the unpacked manifest or golden pictures."""

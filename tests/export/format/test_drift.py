@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.artifact import Manifest, Outputs, distance, values
-from export.drift import BINS, MOST_CLASSES, RESOLUTION, Values, count_in_bins, make_reference
-from export.manifest import Distribution, Quantity
+from export.format.artifact import Manifest, Outputs, distance, values
+from export.format.drift import BINS, MOST_CLASSES, RESOLUTION, Values, count_in_bins, make_reference
+from export.format.manifest import Distribution, Quantity
 from tests.export.manifests import manifest
 
 RANDOM = np.random.default_rng(7)

@@ -7,11 +7,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from export.errors import ArtifactError
-from export.manifest import FORMAT_VERSION, read_manifest, schema
+from export.format.errors import ArtifactError
+from export.format.manifest import FORMAT_VERSION, read_manifest, schema
 from tests.export.manifests import manifest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMAS = {
     version: json.loads((ROOT / "docs" / "extend" / f"manifest-{version}.schema.json").read_text())
     for version in (1, 2)
@@ -29,7 +29,7 @@ def fields() -> dict[str, Any]:
 
 
 def test_the_committed_schema_is_that_of_the_current_format() -> None:
-    assert SCHEMAS[FORMAT_VERSION] == schema(), "write it again: export.manifest.schema()"
+    assert SCHEMAS[FORMAT_VERSION] == schema(), "write it again: export.format.manifest.schema()"
 
 
 def test_the_schema_is_one() -> None:
