@@ -24,7 +24,8 @@ from export.format.artifact import Artifact, Outputs, find_artifacts, read_artif
 from service.inference.backends import Backend, cuda_obstacle, open_backend
 from service.inference.engine import Engine
 from service.inference.preprocessing import Upload
-from service.inference.registry import Models, load_models
+from service.inference.registry import Models
+from service.repository.startup import load_models
 from service.settings import Settings
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

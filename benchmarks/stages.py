@@ -37,7 +37,8 @@ from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
 from service.inference.preprocessing import Upload, examine_picture, preprocess
-from service.inference.registry import Model, load_models
+from service.inference.registry import Model
+from service.repository.startup import load_models
 from service.request_context import Timings
 from service.responses import to_bytes
 from service.server.server import Server, calm_collector
@@ -73,7 +74,7 @@ def main() -> None:
         way: create_app(settings.model_copy(update={"fast_path": is_fast}), models=models)
         for way, is_fast in (("on the fast path", True), ("through the application", False))
     }
-    uvloop.run(measure(apps, models.find(options.model, None).room, settings.max_queue, data))
+    uvloop.run(measure(apps, models.find(options.model, None).limiter, settings.max_queue, data))
 
 
 async def measure(apps: dict[str, FastAPI], limiter: CapacityLimiter, max_queue: int, data: bytes) -> None:
@@ -103,7 +104,7 @@ def stages(model: Model, models: Path, upload: Upload) -> None:
     one, many = picture.pixels[np.newaxis], np.stack([picture.pixels] * BATCH)
     outputs, all_outputs = backend.run(one), backend.run(many)
     reading = read(outputs, manifest)[0]
-    files = [encode(look.rectified, "png") for look in reading.looks]
+    files = [encode(look.rectified, "png") for look in reading.transforms]
     answer = Answer(model, reading, picture.width, picture.height, files, 1, Timings(0.1, 0.2, 0.3, 0.4))
     description = describe_answer(answer, 5, "png", 1.0)
     show("the header of the picture", lambda: examine_picture(upload, Limits()))
@@ -112,7 +113,7 @@ def stages(model: Model, models: Path, upload: Upload) -> None:
     show(f"inference of {BATCH}, each", lambda: backend.run(many), BATCH)
     show("reading the outputs of one", lambda: read(outputs, manifest))
     show(f"reading the outputs of {BATCH}, each", lambda: read(all_outputs, manifest), BATCH)
-    show("the rectified image as PNG", lambda: [encode(look.rectified, "png") for look in reading.looks])
+    show("the rectified image as PNG", lambda: [encode(look.rectified, "png") for look in reading.transforms])
     show("the description of the answer", lambda: describe_answer(answer, 5, "png", 1.0))
     show("its JSON", lambda: to_bytes(description))
 

@@ -1,8 +1,8 @@
-"""The service: pictures in, class predictions, theta and the rectified image out."""
+"""The service: predicts the class of a picture, and returns theta and the rectified image."""
 
 import os
 
-# ONNX Runtime's wheels for Linux (1.29 and later) report to Microsoft unless this is set before they are imported.
+# Linux wheels of ONNX Runtime (1.29 and later) send telemetry unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

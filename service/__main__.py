@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
-"""Exit status after Ctrl+C, as shells have it; a service that answers already ends in order, with 0."""
+"""Exit status after Ctrl+C during the start, as in shells. A service that is ready stops in order with 0."""
 SCRIPT: Final = "stn-serve"
 COMMANDS: Final = """{program} [serve] [FLAGS]    serve models; the flags are below
 {program} client PICTURE...  ask a running service; see {program} client --help
@@ -17,14 +17,14 @@ COMMANDS: Final = """{program} [serve] [FLAGS]    serve models; the flags are be
 
 
 def main() -> int:
-    """Run a command. Each imports what it needs: asking takes no runtime."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # characters that its encoding lacks are written as escapes
+    """Run a command. Each imports its own modules, so that the client needs no runtime."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that the encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     command, rest = sys.argv[1:2], sys.argv[2:]
     if command == ["client"]:
-        from service.client.command import main as ask
+        from service.client.command import main as predict
 
-        return ask(rest)
+        return predict(rest)
     if command == ["key"]:
         from service.middleware.api_keys import main as make_key
 
@@ -39,7 +39,7 @@ def main() -> int:
 
 def run() -> NoReturn:
     """Run a command and exit with its status."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # of a KeyboardInterrupt imports make other errors
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # imports turn a KeyboardInterrupt into other errors
     sys.exit(main())
 
 

@@ -1,4 +1,4 @@
-"""The application: ordinary FastAPI, which any ASGI server can run and any other application can mount."""
+"""The application: an ordinary FastAPI application for any ASGI server, which other applications can mount."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,8 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from service import __version__
 from service.api.errors import add_error_handlers
 from service.api.metrics import create_metrics_route
-from service.api.model_repository import create_model_repository_routes
 from service.api.open_inference.infer import create_infer_routes
+from service.api.open_inference.model_repository import create_model_repository_routes
 from service.api.open_inference.routes import create_open_inference_routes
 from service.api.predict import create_predict_routes
 from service.api.routes import create_routes
@@ -49,15 +49,15 @@ def create_app(
     worker: Worker | None = None,
     log_writer: LogWriter | None = None,
 ) -> FastAPI:
-    """The whole application: models, routes, keys, rates, logs, metrics, traces, documentation and page.
+    """Create the application with its models, routes, keys, rates, logs, metrics, traces, documentation and page.
 
-    Nothing is shared with other applications in the process. Its state is a `ServiceState` at ``app.state.service``.
+    It shares nothing with other applications in the process. Its `ServiceState` is ``app.state.service``.
 
     Args:
-        settings: they are read from ``STN_*`` in the environment if left out.
-        models: loaded models; if left out, the lifespan loads what the settings name.
-        worker: what makes the application one of several processes at the same address.
-        log_writer: where the access log goes; a writer to stderr by default.
+        settings: by default from ``STN_*`` in the environment.
+        models: loaded models; by default the lifespan loads the models of the settings.
+        worker: for an application that is one of several worker processes.
+        log_writer: writes the access log; by default to stderr.
 
     Raises:
         SettingsError: a setting is wrong.
@@ -76,13 +76,13 @@ def create_app(
     app = FastAPI(
         title="stn-serve",
         version=__version__,
-        summary="Classifiers that first straighten what they look at",
+        summary="Image classifiers with spatial transformers",
         lifespan=lifespan,
         routes=[*create_predict_routes(state), *create_infer_routes(state)],
         middleware=create_middleware(state),
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would go to whatever host the client names
+        redirect_slashes=False,  # a redirect would go to the host that the client names
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.service = state
@@ -93,7 +93,7 @@ def create_app(
 
 
 def get_state(app: FastAPI) -> ServiceState:
-    """The state of an application that `create_app` made."""
+    """Return the state of an application of `create_app`."""
     state = app.state.service
     if not isinstance(state, ServiceState):
         raise TypeError(f"app.state.service is no ServiceState but {type(state).__name__}")
@@ -101,7 +101,7 @@ def get_state(app: FastAPI) -> ServiceState:
 
 
 def is_unmodified(app: FastAPI) -> bool:
-    """Whether ``app`` is as `create_app` made it, without middleware, routes or exception handlers of a user."""
+    """Whether ``app`` has no middleware, routes or exception handlers besides those of `create_app`."""
     return get_state(app).is_unmodified(app)
 
 
@@ -111,7 +111,7 @@ def create_state(
     worker: Worker | None = None,
     log_writer: LogWriter | None = None,
 ) -> ServiceState:
-    """The state of an application; see `create_app`."""
+    """Create the state of an application; see `create_app`."""
     policy = AccessPolicy(settings)
     redactor = policy.redactor()
     recorder = Recorder() if models is None else models.recorder
@@ -131,7 +131,7 @@ def create_state(
 
 
 def create_middleware(state: ServiceState) -> list[Middleware]:
-    """The middleware from the outside to the inside. A user's middleware goes around all of it."""
+    """Create the middleware from the outside to the inside. A user's middleware wraps all of it."""
     settings = state.settings
     middleware = [
         Middleware(RequestIdMiddleware, state.redactor),
@@ -151,7 +151,7 @@ def create_middleware(state: ServiceState) -> list[Middleware]:
 
 
 def cors_options(origins: str) -> dict[str, Any]:
-    """Options of Starlette's middleware for web pages of these origins: ``https://a.example,...`` or ``*``."""
+    """Options of Starlette's middleware for ``origins``: ``https://a.example,...`` or ``*``."""
     return {
         "allow_origins": [origin.strip().rstrip("/") for origin in origins.split(",")],
         "allow_methods": ["GET", "HEAD", "POST"],
@@ -161,7 +161,7 @@ def cors_options(origins: str) -> dict[str, Any]:
 
 
 def create_tracer() -> "Tracer":
-    """The tracer of an application.
+    """Create the tracer of an application.
 
     Raises:
         SettingsError: OpenTelemetry is not installed.
@@ -174,7 +174,7 @@ def create_tracer() -> "Tracer":
 
 
 def add_routes(app: FastAPI, state: ServiceState) -> None:
-    """Add all routes but those for predictions, which the router finds before their descriptions."""
+    """Add all routes but those for predictions, which must precede their descriptions in the router."""
     settings, policy = state.settings, state.policy
     app.include_router(create_routes(state))
     app.include_router(create_open_inference_routes(state))
@@ -186,7 +186,7 @@ def add_routes(app: FastAPI, state: ServiceState) -> None:
 
 
 def add_documentation(app: FastAPI) -> None:
-    """Swagger's page at ``/docs``. All of it comes from this service, and its links are relative."""
+    """Add Swagger's page at ``/docs``. All of its files come from this service, and its links are relative."""
 
     @app.get("/swagger/{name}", include_in_schema=False)
     async def part(name: str) -> FileResponse:

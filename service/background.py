@@ -1,8 +1,8 @@
 """Background tasks that survive their failures, and blocking calls that end at a deadline.
 
-A background task that ends unnoticed is worse than one that fails: nothing looks at the models folder any more, and no
-log line says so. Every failure is therefore logged and counted (`stn_background_failures_total`), and the task goes on
-after a pause that doubles with each failure in a row.
+A task that ended unnoticed would, for example, leave the models folder unwatched without a log line. Every failure is
+therefore logged and counted (`stn_background_failures_total`), and the task continues after a pause that doubles with
+each failure in a row.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from service.workers.supervisor import Supervisor
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop; an error that prevents it becomes one line and exit code 1."""
+    """Serve until told to stop. An error at the start becomes one line and exit code 1."""
     try:
         settings = load_settings(arguments)
         redactor = AccessPolicy(settings).redactor()
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
 
         if settings.workers > 1:
             present = initial_statuses(models)
-            del app, models  # each worker has its own; these were only to find out whether they load
+            del app, models  # each worker loads its own; these only prove that they load
             return Supervisor(settings, listener, announce, present, log_writer).run()
         server = Server(app, announce)
     except StartError as error:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def announcement(settings: Settings, models: Models, listener: socket.socket) -> str:
-    """The line that says what is served, and where."""
+    """Format the line with the served models and the address."""
     address = url_of(listener)
     served = ", ".join(f"{model.name}/{model.version} on {model.device}" for model in models)
     workers = f" with {settings.workers} workers" if settings.workers > 1 else ""

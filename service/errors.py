@@ -1,42 +1,42 @@
-"""Everything the service can answer but a prediction, and everything that can stop it from starting.
+"""All errors of the service: those that stop its start, and those that answer a request.
 
-ServiceError                  base class
-├── StartError                the service cannot start: one line, exit code 1
-│   ├── SettingsError         an unknown or wrong setting
-│   ├── ModelLoadError        an artifact cannot be loaded, or does not answer as it should
-│   ├── DeviceError           the device asked for is not there
-│   └── AddressError          the host and port cannot be listened on
-└── RequestError              answered as {"error": {"code", "message"}} with the status below
-    ├── InvalidImageError       400 undecodable, truncated or empty
+ServiceError                          base class
+├── StartError                        the service cannot start: one line, exit code 1
+│   ├── SettingsError                 a setting is unknown or wrong
+│   ├── ModelLoadError                an artifact cannot be loaded, or gives wrong outputs
+│   ├── DeviceError                   the requested device is missing
+│   └── AddressError                  the host and port cannot be used
+└── RequestError                      answered as {"error": {"code", "message"}} with a status
+    ├── InvalidImageError         400 the picture is damaged, truncated or empty
     ├── InvalidBodyError          400 the body around the picture cannot be parsed
-    ├── BadRequestError       400 not HTTP
-    ├── LoadFailedError       400 a model cannot be loaded while others are served
-    ├── UnauthorizedError            401 no key, or none that is known
-    ├── ForbiddenError        403 not with this key
-    ├── ModelNotFoundError     404 no such model or version
-    ├── RequestTimeoutError          408 the request did not arrive in time
-    ├── TooLargeError         413 too many bytes, pixels or pictures
-    ├── UnsupportedMediaTypeError      415 another type of content
-    ├── UnsupportedEncodingError  415 the body is compressed in a way that is not taken
-    ├── InvalidParameterError        422 an option or field is unknown or wrong
-    ├── QueueFullError        429 more is waiting than may
-    ├── RateLimitedError         429 more requests than the client may make
-    ├── HeadTooLargeError     431 too many headers, or too long ones
-    ├── InferenceFailedError      500 the model raised or gave what is no answer
-    ├── InternalError         500 a defect of the service
-    ├── NotReadyError         503 shutting down, or a model that hangs
-    └── DeadlineExceededError         504 the answer was not ready in time
+    ├── BadRequestError           400 not HTTP
+    ├── LoadFailedError           400 a model cannot be loaded while others are served
+    ├── UnauthorizedError         401 no key, or an unknown one
+    ├── ForbiddenError            403 the key does not allow it
+    ├── ModelNotFoundError        404 no such model or version
+    ├── RequestTimeoutError       408 the request did not arrive in time
+    ├── TooLargeError             413 too many bytes, pixels or pictures
+    ├── UnsupportedMediaTypeError 415 another type of content
+    ├── UnsupportedEncodingError  415 another compression of the body
+    ├── InvalidParameterError     422 an option or field is unknown or wrong
+    ├── QueueFullError            429 too many pictures in flight
+    ├── RateLimitedError          429 too many requests of the client
+    ├── HeadTooLargeError         431 too many or too long headers
+    ├── InferenceFailedError      500 the model failed
+    ├── InternalError             500 a defect of the service
+    ├── NotReadyError             503 shutting down, or the model hangs
+    └── DeadlineExceededError     504 the prediction was not ready in time
 """
 
 from collections.abc import Mapping
 from typing import ClassVar
 
 MAX_MESSAGE = 1000
-"""Characters of a message that is answered: what a client sent is not repeated at length."""
+"""Characters of a message in a response, which may quote content of the client."""
 
 
 def shorten(text: str, limit: int) -> str:
-    """``text`` in at most ``limit`` characters: its middle is left out, since the cure stands at the end."""
+    """Shorten ``text`` to ``limit`` characters by its middle, since the cure is at the end."""
     if len(text) <= limit:
         return text
     left_out = " ... "
@@ -45,7 +45,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 class ServiceError(Exception):
-    """Base class; the message says what is wrong and what to do about it."""
+    """Base class. The message names the problem and its cure."""
 
 
 class StartError(ServiceError):
@@ -57,11 +57,11 @@ class SettingsError(StartError):
 
 
 class ModelLoadError(StartError):
-    """A model cannot be loaded, or its warm-up did not give what it should."""
+    """A model cannot be loaded, or its warm-up gave wrong outputs."""
 
 
 class DeviceError(StartError):
-    """The device asked for cannot be used."""
+    """The requested device cannot be used."""
 
 
 class AddressError(StartError):
@@ -80,7 +80,7 @@ class RequestError(ServiceError):
 
 
 class InvalidImageError(RequestError):
-    """The bytes are meant to be a picture but cannot be decoded."""
+    """The picture cannot be decoded."""
 
     status = 400
     code = "invalid_image"
@@ -94,21 +94,21 @@ class InvalidBodyError(RequestError):
 
 
 class BadRequestError(RequestError):
-    """What arrived is not HTTP."""
+    """The request is not valid HTTP."""
 
     status = 400
     code = "bad_request"
 
 
 class LoadFailedError(RequestError):
-    """A model cannot be loaded; what was served before still is."""
+    """A model cannot be loaded. The versions that were served before still are."""
 
     status = 400
     code = "load_failed"
 
 
 class UnauthorizedError(RequestError):
-    """A key is needed, and there is none or one that is not known."""
+    """A key is required, and the request has none or an unknown one."""
 
     status = 401
     code = "unauthorized"
@@ -116,7 +116,7 @@ class UnauthorizedError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """What the client wants is not allowed, or not with its key."""
+    """The request is not allowed, or not with this key."""
 
     status = 403
     code = "forbidden"
@@ -130,7 +130,7 @@ class ModelNotFoundError(RequestError):
 
 
 class RequestTimeoutError(RequestError):
-    """The request did not arrive whole within the time that it may take."""
+    """The request did not arrive completely in time."""
 
     status = 408
     code = "request_timeout"
@@ -138,21 +138,21 @@ class RequestTimeoutError(RequestError):
 
 
 class TooLargeError(RequestError):
-    """More bytes, pixels or pictures than the service takes."""
+    """The request has too many bytes, pixels or pictures."""
 
     status = 413
     code = "too_large"
 
 
 class UnsupportedMediaTypeError(RequestError):
-    """The content is of a type that is no picture."""
+    """The content is of a type that is not supported."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class UnsupportedEncodingError(RequestError):
-    """The body is compressed in a way that the service does not take."""
+    """The compression of the body is not supported."""
 
     status = 415
     code = "unsupported_encoding"
@@ -166,29 +166,29 @@ class InvalidParameterError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """As many pictures are waiting as may; `Retry-After` says when there will be room again."""
+    """Too many pictures are in flight; `Retry-After` is the wait in seconds."""
 
     status = 429
     code = "queue_full"
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message)
-        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # of this one alone
+        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # differs by instance
 
 
 class RateLimitedError(RequestError):
-    """The client has made as many requests as it may for now; `Retry-After` says when it may again."""
+    """The client has sent too many requests; `Retry-After` is the wait in seconds."""
 
     status = 429
     code = "rate_limited"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
-        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # of this one alone
+        self.headers = {"Retry-After": str(retry_after_s)}  # type: ignore[misc]  # differs by instance
 
 
 class HeadTooLargeError(RequestError):
-    """The request has too many headers, or too long ones."""
+    """The request has too many or too long headers."""
 
     status = 431
     code = "head_too_large"
@@ -196,28 +196,31 @@ class HeadTooLargeError(RequestError):
 
 
 class InferenceFailedError(RequestError):
-    """The model raised an error or gave something that is no answer."""
+    """The model raised an error or returned values that are not finite."""
 
     status = 500
     code = "inference_failed"
 
 
 class InternalError(RequestError):
-    """The service has a defect."""
+    """The service has a defect. Its log has the traceback."""
 
     status = 500
     code = "internal"
 
+    def __init__(self) -> None:
+        super().__init__("the service has a defect; its log has the traceback")
+
 
 class NotReadyError(RequestError):
-    """The service is shutting down, or its model does not answer any more."""
+    """The service is shutting down, or its model hangs."""
 
     status = 503
     code = "not_ready"
 
 
 class DeadlineExceededError(RequestError):
-    """The answer was not ready within the time that the service or the request allows."""
+    """The prediction was not ready within the time that the service or the request allows."""
 
     status = 504
     code = "deadline_exceeded"

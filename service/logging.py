@@ -1,6 +1,6 @@
 """Structured logs: one JSON object per line on stderr, from the service and from libraries alike.
 
-Logging never blocks: lines are handed to a thread of their own, and are dropped and counted when nobody reads stderr.
+Logging never blocks: a thread writes the lines. When stderr is not read, lines are dropped and counted.
 """
 
 import atexit
@@ -23,20 +23,20 @@ from service.request_context import current
 from service.settings import Settings
 
 LIBRARIES = {"PIL": logging.WARNING}
-"""The least levels of libraries that log what clients send: Pillow logs the metadata of pictures."""
+"""Minimum levels of libraries that log content of clients: Pillow logs the metadata of pictures."""
 MAX_WAITING = 2**20
-"""Bytes of lines that wait to be written; further lines are dropped."""
+"""Bytes of queued lines; further lines are dropped."""
 FLUSH_S = 1.0
-"""The longest time that `LogWriter.flush` waits."""
+"""Longest wait of `LogWriter.flush`."""
 MAX_VALUE = 8000
 """The most characters of a value in a line."""
 
 
 class LogWriter:
-    """Writes lines to stderr from a thread of its own, which starts with the first line.
+    """Writes lines to stderr from a thread, which starts with the first line.
 
-    The thread writes to a duplicate of the file descriptor, not to `sys.stderr`: a thread that blocks in the latter
-    would hold its lock, and every other user of it would block as well.
+    The thread writes to a duplicate of the file descriptor: in `sys.stderr` a blocked thread would hold a lock and
+    block every other user.
     """
 
     def __init__(self, *, max_waiting: int = MAX_WAITING, as_json: bool = True) -> None:
@@ -47,12 +47,12 @@ class LogWriter:
         self._as_json = as_json
         self._lines: deque[bytes] = deque()
         self._waiting = 0
-        """Bytes that are not written yet, among them those that are being written."""
+        """Bytes that are not written yet, including the lines in progress."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def write(self, lines: bytes) -> None:
-        """Have one or more whole ``lines`` written, or drop them when too much is waiting. Never blocks."""
+        """Queue one or more complete ``lines``, or drop them if the queue is full. Never blocks."""
         with self._changed:
             if self._waiting and self._waiting + len(lines) > self._max_waiting:
                 self.dropped += lines.count(b"\n")
@@ -65,12 +65,12 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, timeout_s: float = FLUSH_S) -> None:
-        """Wait until everything is written, or until ``timeout_s`` is over because nobody reads."""
+        """Wait until everything is written, for up to ``timeout_s``."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, timeout_s)
 
     def close(self) -> None:
-        """Flush, and end the thread if it does not block; a later line starts another one."""
+        """Flush, and end the thread if it does not block. A later line starts another one."""
         self.flush()
         with self._changed:
             if not self._waiting and self._thread is not None:
@@ -99,7 +99,7 @@ class LogWriter:
             return self._lines.popleft()
 
     def _describe(self, missing: int) -> bytes:
-        """The line that says how many lines are missing before it."""
+        """Format the line that reports how many lines are missing before it."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if not self._as_json:
             return f"{moment} [warning  ] log_lines_dropped lines={missing}\n".encode()
@@ -117,7 +117,7 @@ class WriterHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._writer.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
-        except Exception as error:  # noqa: BLE001 - a record that cannot be formatted must not end what logged it
+        except Exception as error:  # noqa: BLE001 - a record that cannot be formatted must not fail its caller
             self._writer.write(f"a log record of {record.name} cannot be formatted: {type(error).__name__}\n".encode())
 
     def flush(self) -> None:
@@ -125,7 +125,7 @@ class WriterHandler(logging.Handler):
 
 
 def duplicate_stderr() -> int | None:
-    """A duplicate of the file descriptor of stderr; None where stderr is no file, as in some notebooks and tests."""
+    """Duplicate the file descriptor of stderr; None where stderr is no file, as in some notebooks and tests."""
     try:
         return os.dup(sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):  # None, no file, or closed
@@ -133,7 +133,7 @@ def duplicate_stderr() -> int | None:
 
 
 def put(descriptor: int | None, lines: bytes) -> bool:
-    """Write ``lines``, waiting for a reader where that is needed; False if they cannot be written at all."""
+    """Write ``lines``, blocking until they are read; False if they cannot be written."""
     if descriptor is None:
         try:
             sys.stderr.write(lines.decode())
@@ -154,9 +154,9 @@ def put(descriptor: int | None, lines: bytes) -> bool:
 
 
 def configure_logs(settings: Settings, redactor: Redactor) -> LogWriter:
-    """Send everything that this process logs through structlog to the writer that is returned, without keys.
+    """Send all logs of this process, with keys hidden, to the returned writer.
 
-    This is for a process that is the service; an application inside another one leaves logging to that process.
+    Only the server process calls this. An application inside of another one leaves logging to that process.
     """
     shared: list[structlog.typing.Processor] = [
         add_request_id,
@@ -195,7 +195,7 @@ def configure_logs(settings: Settings, redactor: Redactor) -> LogWriter:
 
 
 def add_request_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Add the id of the request during which something is logged."""
+    """Add the id of the current request."""
     context = current.get()
     if context is not None:
         event["request_id"] = context.id
@@ -213,5 +213,5 @@ def hide_keys_in_event(
 
 
 def shorten_values(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Bound the length of a line, whatever it says."""
+    """Bound the length of a line."""
     return {name: shorten(value, MAX_VALUE) if isinstance(value, str) else value for name, value in event.items()}

@@ -1,4 +1,4 @@
-"""Keys must not end in logs, traces or answers, wherever a client puts them by mistake."""
+"""Hides keys that clients send in the wrong place from logs, traces and responses."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,32 +7,32 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 KEY = re.compile(r"stn_[\w-]{16,}", re.ASCII)
-"""A key as `service.middleware.api_keys` makes it, or most of one."""
+"""A key of `service.middleware.api_keys`, or most of one."""
 CHUNK = re.compile(r"[^\s'\"]{4,}")
-"""A stretch of text that may hold a key of another form, which has no spaces or quotes in it."""
+"""A part of a text that may contain a key of another form, which has no spaces or quotes."""
 EDGE = re.compile(r"(?<![^\W_])|(?![^\W_])")
-"""A place where a key may begin or end: beside anything but a letter or a digit, which keys may have too."""
+"""A position at which a key may begin or end: next to any character but a letter or digit."""
 MAX_CHUNKS = 1000
 MAX_EDGES = 64
-"""Edges of a chunk between which keys are searched for; one with more is hidden whole."""
+"""Edges of a chunk between which keys are searched for; a chunk with more is hidden completely."""
 LEAST_KEY = 4
-"""Characters of the shortest key of another form that is recognised."""
+"""Characters of the shortest recognised key of another form."""
 DECODINGS = 3
-"""How often a text may be percent-encoded."""
+"""Levels of percent-encoding that are decoded."""
 LEAST_SECRET = 8
-"""Characters of the shortest credential that is searched for; a shorter one would match by chance."""
+"""Shortest credential to search for; a shorter one would match by chance."""
 CREDENTIALS = {b"x-api-key", b"authorization", b"proxy-authorization", b"cookie"}
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 def hide_keys(text: str) -> str:
-    """``text`` without what looks like a key of ours."""
+    """Hide everything in ``text`` with the form of a key."""
     return KEY.sub(HIDDEN, text) if "stn_" in text else text
 
 
 def credentials(headers: Headers) -> list[str]:
-    """The credentials that a request came with, known or not."""
+    """Return the credentials in the headers of a request, valid or not."""
     found = []
     for name, value in headers:
         if name in CREDENTIALS:
@@ -45,11 +45,11 @@ class Redactor:
     """Hides keys in texts that come from clients."""
 
     def __init__(self, is_key: Callable[[bytes], bool] | None) -> None:
-        """``is_key`` tells whether something is a key of a user or administrator; None if there are no keys."""
+        """``is_key`` returns whether a text is a key of a user or administrator; None without keys."""
         self._is_key = is_key
 
     def redact(self, text: str, headers: Headers = ()) -> str:
-        """``text`` without anything that looks like a key, is one, or came with the request as one in ``headers``."""
+        """Hide in ``text`` the form of keys, valid keys, and the credentials in ``headers``."""
         plain = decoded(text)
         redacted = hide_keys(plain)
         for secret in credentials(headers):
@@ -71,12 +71,12 @@ class Redactor:
         return sorted((word for word in words if is_key(word.encode(errors="replace"))), key=len, reverse=True)
 
     def is_clean(self, text: str, headers: Headers = ()) -> bool:
-        """Whether nothing in ``text`` has to be hidden."""
+        """Whether ``text`` contains nothing to hide."""
         return self.redact(text, headers) == text
 
 
 def decoded(text: str) -> str:
-    """``text`` without percent-encoding, also where it was encoded more than once."""
+    """Decode percent-encoding in ``text``, up to `DECODINGS` times."""
     for _ in range(DECODINGS):
         if "%" not in text:
             break

@@ -1,7 +1,6 @@
-"""The context of a request: everything that its log line, its trace and the metrics say about it.
+"""The context of a request: the facts for its log line, its trace and the metrics.
 
-Code that learns something about the current request records it here, whichever protocol the request came by. Outside of
-a request the functions do nothing.
+Every protocol records facts about the current request here. Outside of a request, the functions have no effect.
 """
 
 import asyncio
@@ -24,16 +23,16 @@ class Timings(NamedTuple):
     encode: float
 
 
-class Answered(NamedTuple):
-    """A picture that was answered."""
+class AnsweredPicture(NamedTuple):
+    """A picture with a prediction."""
 
     started: float
-    """When its decoding began, as `time.perf_counter` gives it."""
+    """When its decoding began, a time of `time.perf_counter`."""
     timings: Timings
     batch_size: int
     ended: float
-    held_s: float = 0.0
-    """How long its request had waited in the server's queue before that."""
+    queued_s: float = 0.0
+    """Time that its request had waited in the admission queue before that."""
 
 
 class RequestContext:
@@ -41,15 +40,15 @@ class RequestContext:
 
     __slots__ = (
         "answered",
-        "awaited",
+        "disconnected",
         "ended",
         "error",
-        "held_s",
         "id",
         "key",
-        "left",
         "model",
         "model_in_body",
+        "pending",
+        "queued_s",
         "route",
         "started",
         "status",
@@ -57,54 +56,54 @@ class RequestContext:
         "version",
     )
 
-    def __init__(self, request_id: str, held_s: float = 0.0) -> None:
-        """Create the context of a request that has already waited for ``held_s`` seconds."""
+    def __init__(self, request_id: str, queued_s: float = 0.0) -> None:
+        """Create the context of a request that has waited in the admission queue for ``queued_s`` seconds."""
         self.id = request_id
-        self.held_s = held_s
-        self.started = perf_counter() - held_s
+        self.queued_s = queued_s
+        self.started = perf_counter() - queued_s
         self.ended = self.started
         self.status = 0
         """0 while there is no answer."""
-        self.left = False
+        self.disconnected = False
         """Whether the client has disconnected."""
         self.key: str | None = None
-        """The name of the key that the request came with."""
+        """The name of the API key of the request."""
         self.route: str | None = None
-        """The documented path, where it was recorded; see `route_of`."""
+        """The documented path, if it was recorded; see `route_of`."""
         self.model: str | None = None
         self.version: int | None = None
         self.model_in_body = False
-        """Whether the body names the model, so that the target does not tell it."""
+        """Whether the body names the model instead of the path."""
         self.error: str | None = None
-        """The code of the error that the request was answered with."""
-        self.answered: list[Answered] = []
-        self.awaited: list[asyncio.Future[Any]] = []
-        """The futures that the request waits for; empty once it has ended."""
+        """The code of the error in the response."""
+        self.answered: list[AnsweredPicture] = []
+        self.pending: list[asyncio.Future[Any]] = []
+        """The futures that the request waits for; empty after its end."""
         self.trace: str | None = None
 
     def end(self) -> None:
-        """Note that the answer was sent, or that the client no longer waits for it."""
+        """Record that the response was sent, or that the client has disconnected."""
         self.ended = perf_counter()
-        self.awaited.clear()  # an exception in one leads back here, and would keep whole batches in memory for long
+        self.pending.clear()  # an exception in one refers to this object, and would keep whole batches in memory
 
-    def leave(self) -> None:
-        """Note that the client has disconnected, and fail everything that the request waits for."""
-        self.left = True
-        for answer in self.awaited:
+    def disconnect(self) -> None:
+        """Record that the client has disconnected, and fail all pending futures."""
+        self.disconnected = True
+        for answer in self.pending:
             if not answer.done():
                 answer.set_exception(ClientDisconnect())
 
 
-def route_of(exchange: RequestContext, scope: Mapping[str, Any]) -> str | None:
-    """The documented path of a request, recorded or found by the router; None for paths that clients invent."""
-    if exchange.route is not None:
-        return exchange.route
+def route_of(context: RequestContext, scope: Mapping[str, Any]) -> str | None:
+    """Return the documented path of a request, recorded or found by the router; None for unknown paths."""
+    if context.route is not None:
+        return context.route
     path: str | None = getattr(scope.get("route"), "path", None)
     return path
 
 
 def path_within(scope: Mapping[str, Any]) -> str:
-    """The path of a request as the application's own router matches it: without the prefix of a mounted application."""
+    """Return the path of a request without the prefix at which the application is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
@@ -112,66 +111,58 @@ def path_within(scope: Mapping[str, Any]) -> str:
     return path
 
 
-current: ContextVar[RequestContext | None] = ContextVar("exchange", default=None)
+current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
-def held_s() -> float:
-    """How long the request has waited in the server's queue."""
-    exchange = current.get()
-    return 0.0 if exchange is None else exchange.held_s
+def present() -> RequestContext:
+    """Return the context of the current request; outside of a request, one that is discarded."""
+    return current.get() or RequestContext("")
+
+
+def queued_s() -> float:
+    """Return the time that the request has waited in the admission queue."""
+    return present().queued_s
 
 
 def record_key(name: str) -> None:
-    """Record the name of the key that the request came with."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.key = name
+    """Record the name of the API key of the request."""
+    present().key = name
 
 
 def record_route(path: str) -> None:
-    """Record the documented path that the request is for."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.route = path
+    """Record the documented path of the request."""
+    present().route = path
 
 
 def record_model(name: str, version: int) -> None:
-    """Record the model that the request is for."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.model = name
-        exchange.version = version
+    """Record the model of the request."""
+    context = present()
+    context.model, context.version = name, version
 
 
 def record_model_in_body() -> None:
-    """The body of the request names its model."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.model_in_body = True
+    """Record that the body of the request names its model."""
+    present().model_in_body = True
 
 
 def record_error(code: str) -> None:
-    """Record the code of the error that the request is answered with."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.error = code
+    """Record the code of the error in the response."""
+    present().error = code
 
 
 def record_prediction(started: float, timings: Timings, batch_size: int, ended: float) -> None:
-    """Record that one of the pictures of the request was answered."""
-    exchange = current.get()
-    if exchange is not None:
-        exchange.answered.append(Answered(started, timings, batch_size, ended, exchange.held_s))
+    """Record the prediction of one of the pictures of the request."""
+    context = present()
+    context.answered.append(AnsweredPicture(started, timings, batch_size, ended, context.queued_s))
 
 
 def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
-    """Return ``answer`` after noting that the request waits for it; it fails if the client disconnects.
+    """Have ``answer`` fail if the client disconnects, and return it.
 
-    Await the result without binding it to a name: an exception in it refers back to the waiting frame and its names.
+    Await the result without binding it to a name: an exception in it refers to the waiting frame and its names.
     """
-    exchange = current.get()
-    if exchange is not None:
-        exchange.awaited.append(answer)
-        if exchange.left:
-            exchange.leave()
+    context = present()
+    context.pending.append(answer)
+    if context.disconnected:
+        context.disconnect()
     return answer

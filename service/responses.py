@@ -1,4 +1,4 @@
-"""Responses as bytes: how they are made, sent through ASGI, and written for the server itself."""
+"""Makes responses as bytes, for ASGI and for the server."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -22,18 +22,18 @@ Header = tuple[bytes, bytes]
 
 
 class RawResponse(NamedTuple):
-    """A response whose body is complete."""
+    """A complete response."""
 
     content: bytes
     headers: tuple[Header, ...] = (JSON,)
-    """Headers of this response, besides its length and the headers that every response has."""
+    """The headers besides Content-Length and the headers of all responses."""
     status: int = 200
     error: str | None = None
-    """The code of the error, if it is one."""
+    """The code of the error, if any."""
 
 
 def describe_error(error: RequestError, path: str) -> Json:
-    """A `service.schemas.ErrorBody`; for paths under /v2 an error in the form of the Open Inference Protocol."""
+    """Describe an error as a `service.schemas.ErrorBody`, or under /v2 as the Open Inference Protocol defines."""
     return describe_problem(error.code, str(error), path)
 
 
@@ -45,12 +45,12 @@ def describe_problem(code: str, message: str, path: str) -> Json:
 
 
 def to_bytes(description: Json) -> bytes:
-    """The JSON of a description."""
+    """Encode a description as JSON."""
     return orjson.dumps(description)
 
 
 def error_response(error: RequestError, path: str) -> RawResponse:
-    """The response to a request for ``path``, as the application sees it, that failed with ``error``."""
+    """Make the response for ``error``. ``path`` is the path within the application."""
     headers = ((name.encode(), value.encode()) for name, value in error.headers.items())
     return RawResponse(to_bytes(describe_error(error, path)), (JSON, *headers), error.status, error.code)
 

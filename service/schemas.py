@@ -1,4 +1,4 @@
-"""What the service answers, as it stands in the OpenAPI document."""
+"""Schemas of the responses, for the OpenAPI document and the client."""
 
 import base64
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ Corners = Annotated[
     Field(
         min_length=4,
         max_length=4,
-        description="of the region looked at, [x, y] in pixels of the uploaded picture (upright, as its EXIF "
+        description="corners of the sampled region, [x, y] in pixels of the uploaded picture (upright, as its EXIF "
         "orientation says), pixel centres at half-integers, clockwise from the rectified image's top left",
         examples=[[[4.2, 3.1], [30.6, 8.8], [25.0, 35.2], [-1.4, 29.5]]],
     ),
@@ -30,8 +30,8 @@ SampledPoints = Annotated[
     list[Point] | None,
     Field(
         exclude_if=lambda value: value is None,
-        description="only when points were asked for: where that grid over the rectified image, row by row, lies in "
-        "the uploaded picture, [x, y] in pixels as in corners; this is what a thin-plate spline bends",
+        description="only if points were requested: the position in the uploaded picture of each grid point, row by "
+        "row, [x, y] in pixels as in corners; it shows the bending of a thin-plate spline",
     ),
 ]
 
@@ -41,16 +41,16 @@ class PredictOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    top_k: int = Field(5, ge=1, le=1000, description="how many classes to answer with; all when there are fewer")
-    rectified: Literal["png", "jpeg", "none"] = Field("png", description="how to encode the rectified image")
+    top_k: int = Field(5, ge=1, le=1000, description="number of classes in the response; all if there are fewer")
+    rectified: Literal["png", "jpeg", "none"] = Field("png", description="encoding of the rectified image")
     points: int = Field(
         0,
         ge=0,
         le=64,
-        description="answer with where a grid of points x points, edge to edge, was sampled; 0: do not",
+        description="side of a grid of points, edge to edge, whose sampled positions are returned; 0 returns none",
     )
-    model: str | None = Field(None, description="name of the model; the service's default one when left out")
-    version: int | None = Field(None, ge=1, description="version of the model; its default one when left out")
+    model: str | None = Field(None, description="name of the model; the default model if omitted")
+    version: int | None = Field(None, ge=1, description="version of the model; its default version if omitted")
 
 
 class ModelReference(BaseModel):
@@ -61,7 +61,7 @@ class ModelReference(BaseModel):
 
 
 class ClassPrediction(BaseModel):
-    """One class and how probable it is."""
+    """A class and its probability."""
 
     label: str
     index: int
@@ -82,7 +82,7 @@ class RectifiedImage(BaseModel):
 
 
 class TransformResult(BaseModel):
-    """What one spatial transformer of the model did."""
+    """The result of one spatial transformer of the model."""
 
     name: str
     kind: str = Field(examples=["affine"])
@@ -94,43 +94,43 @@ class TransformResult(BaseModel):
 
 
 class Timings(BaseModel):
-    """Where the time went, in milliseconds."""
+    """Durations in milliseconds."""
 
-    decode: float = Field(description="reading the picture and fitting it to the model")
-    queue: float = Field(description="waiting for the inference to begin")
-    inference: float = Field(description="the inference that this picture shared with batch_size - 1 others")
+    decode: float = Field(description="decoding and preprocessing the picture")
+    queue: float = Field(description="waiting for the inference")
+    inference: float = Field(description="the inference, which this picture shared with batch_size - 1 others")
     encode: float = Field(description="encoding the rectified images")
-    total: float = Field(description="from the arrival of the whole body to the answer")
+    total: float = Field(description="from the arrival of the complete body to the response")
 
 
 class Prediction(BaseModel):
     """The answer for one picture."""
 
     model: ModelReference
-    predictions: list[ClassPrediction] = Field(description="the most probable classes, most probable first")
+    predictions: list[ClassPrediction] = Field(description="the most probable classes by falling probability")
     theta: Theta
     corners: Corners
-    rectified: RectifiedImage | None = Field(description="null when rectified=none was asked for")
+    rectified: RectifiedImage | None = Field(description="null with rectified=none")
     points: SampledPoints = None
     transforms: list[TransformResult] | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="every transformer, only when the model has more than one; the fields above are of the one "
-        "whose image the classifier reads, the last look of the first branch",
+        description="every transformer, only if the model has several; the fields above belong to the one whose image "
+        "the classifier reads, the last transform of the first branch",
     )
-    batch_size: int = Field(description="how many pictures shared the inference")
+    batch_size: int = Field(description="number of pictures in the inference")
     timings_ms: Timings
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong and what to do about it."""
+    """The problem and its cure."""
 
     code: str = Field(examples=["invalid_image"])
-    message: str = Field(examples=["the PNG picture is damaged or cut short (...); send it again whole"])
+    message: str = Field(examples=["the PNG picture is damaged or truncated (...); send the complete file"])
 
 
 class ErrorBody(BaseModel):
-    """Every answer that is not a success."""
+    """Every error response."""
 
     error: ErrorDetail
 
@@ -148,7 +148,7 @@ class Status(BaseModel):
 
 
 class InputInfo(BaseModel):
-    """What the model works on; pictures of any size are fitted to it."""
+    """The input of the model, to which pictures of any size are resized."""
 
     width: int
     height: int
@@ -166,7 +166,7 @@ class TransformInfo(BaseModel):
 
 
 class AccuracyInfo(BaseModel):
-    """How good the model is, on pictures it was not trained on."""
+    """Accuracy of the model on test pictures."""
 
     dataset: str
     pictures: int
@@ -178,18 +178,18 @@ class ModelInfo(BaseModel):
 
     name: str
     version: int
-    default: bool = Field(description="whether it answers requests for the model that name no version")
+    default: bool = Field(description="whether it is the default version of its name")
     runtime: str = Field(examples=["onnx"])
     device: str = Field(examples=["cpu"])
     classes: list[str]
     input: InputInfo
     transforms: list[TransformInfo]
-    temperature: float = Field(description="by what it divides logits to be calibrated; 1 where it does not")
+    temperature: float = Field(description="divisor of the logits, for calibration; 1 without calibration")
     accuracy: AccuracyInfo
 
 
 class ModelState(BaseModel):
-    """A version of a model that is not served at present."""
+    """A version of a model that is not served."""
 
     name: str
     version: int
@@ -199,5 +199,5 @@ class ModelState(BaseModel):
 class ModelList(BaseModel):
     """Every version of every model."""
 
-    models: list[ModelInfo] = Field(description="those that are served")
-    not_served: list[ModelState] = Field(description="those that come, go or could not be loaded")
+    models: list[ModelInfo] = Field(description="the served versions")
+    not_served: list[ModelState] = Field(description="versions that are loading, unloading or could not be loaded")

@@ -1,18 +1,19 @@
-"""Everything that one application owns: two applications in one process share nothing."""
+"""The state of one application. Two applications in one process share nothing."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from fastapi import FastAPI
 
-from service.api.metrics import Metrics
 from service.errors import NotReadyError
 from service.inference.engine import Engine
-from service.inference.registry import Models, load_models
+from service.inference.registry import Models
 from service.logging import LogWriter
+from service.metrics.collector import Metrics
 from service.metrics.multiprocess import SharedMetrics, WorkerSlot
 from service.metrics.recorder import Recorder
 from service.middleware.access_log import AccessLog
@@ -20,6 +21,7 @@ from service.middleware.auth import AccessPolicy
 from service.middleware.rate_limit import RateLimiter
 from service.redaction import Redactor
 from service.repository.repository import Repository
+from service.repository.startup import load_models
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 class Worker(NamedTuple):
-    """The part of an application that is one of several processes at the same address."""
+    """The part of an application that is one of several worker processes."""
 
     is_ready: Callable[[], bool]
     """Whether all workers can answer."""
@@ -40,7 +42,7 @@ class Worker(NamedTuple):
 
 
 class Running(NamedTuple):
-    """What exists once the models are loaded."""
+    """The parts of an application that exist while its lifespan runs."""
 
     engine: Engine
     repository: Repository
@@ -48,7 +50,7 @@ class Running(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a user of an application may change; see `ServiceState.is_unmodified`."""
+    """The parts of an application that a user may change; see `ServiceState.is_unmodified`."""
 
     middleware: tuple[Any, ...]
     routes: tuple[Any, ...]
@@ -56,11 +58,11 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, app: FastAPI) -> "Parts":
-        """The parts of ``app`` at present."""
+        """Return the present parts of ``app``."""
         return cls(tuple(app.user_middleware), tuple(app.routes), dict(app.exception_handlers))
 
     def are(self, others: "Parts") -> bool:
-        """Whether the same objects are in both."""
+        """Whether both hold the same objects."""
         return (
             [*map(id, self.middleware)] == [*map(id, others.middleware)]
             and [*map(id, self.routes)] == [*map(id, others.routes)]
@@ -80,7 +82,7 @@ class ServiceState:
     access_log: AccessLog
     rate_limiter: RateLimiter | None = None
     models: Models | None = None
-    """The models that the next start takes; it loads them if there are none."""
+    """The models for the next start, which loads them if there are none."""
     worker: Worker | None = None
     tracer: "Tracer | None" = None
     running: Running | None = field(default=None, init=False)
@@ -107,7 +109,7 @@ class ServiceState:
         return self._running().metrics
 
     def workers_ready(self) -> bool:
-        """Whether all processes at this address can answer."""
+        """Whether all workers can answer."""
         return self.worker is None or self.worker.is_ready()
 
     def is_unmodified(self, app: FastAPI) -> bool:
@@ -115,33 +117,40 @@ class ServiceState:
         return type(app) is FastAPI and self.parts is not None and self.parts.are(Parts.of(app))
 
     def load(self) -> Models:
-        """The models that the next start takes, loaded if they are not.
+        """Load the models for the next start, unless they are loaded.
 
         Raises:
-            StartError: they cannot be loaded.
+            StartError: a model cannot be loaded.
         """
         if self.models is None:
             self.models = load_models(self.settings, recorder=self.recorder)
         return self.models
 
     async def start(self) -> None:
-        """Load the models where that is still to be done, and begin to serve them.
+        """Load the models if necessary, and begin to serve them.
 
         Raises:
-            StartError: they cannot be loaded.
+            StartError: a model cannot be loaded.
         """
         models = await asyncio.to_thread(self.load)
         engine = Engine(models, self.settings)
         repository = self.worker.repository if self.worker else Repository(self.settings, models)
         shared = SharedMetrics(self.worker.slot if self.worker else None, repository.failures)
-        metrics = Metrics(engine, self.settings, shared, self.recorder, self.log_writer)
+        metrics = Metrics(
+            shared,
+            self.recorder,
+            self.log_writer,
+            partial(models.gauges, self.settings.max_queue),
+            models.drift_windows,
+            max(1, self.settings.drift_window // 2),
+        )
         if self.tracer is not None:
             self.tracer.open()
         self.running = Running(engine, repository, metrics)
         repository.start()
 
     async def stop(self) -> None:
-        """Answer what was accepted, and release what `start` took; the models are loaded again by the next start."""
+        """Finish the accepted requests, and release the resources of `start`. The next start loads the models again."""
         running = self._running()
         running.repository.close()
         await running.engine.close()

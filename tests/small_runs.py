@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.evaluation.evaluation import evaluate
 from training.fitting.runs import DATA_ROOT, Run, begin_run
 from training.fitting.trainer import fit
 from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
+from training.reports.evaluation import evaluate
 
 torch.set_num_threads(1)  # the tests already run in as many processes as there are cores
 

@@ -95,8 +95,8 @@ def run(
             raise RecipeError(f"name a recipe; the recipes are: {', '.join(RECIPES)}")
         all_changes = (changes or []) + ([f"epochs={epochs}"] if epochs is not None else [])
         current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model)
-    from training.evaluation.evaluation import evaluate
     from training.fitting.trainer import fit
+    from training.reports.evaluation import evaluate
     from training.reports.report import write_report
 
     typer.echo(f"run folder: {current.folder}")
@@ -164,7 +164,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = None
 ) -> None:
     """Evaluate RUN's best checkpoint on the test set, and write its report again."""
-    from training.evaluation.evaluation import evaluate as evaluate_run
+    from training.reports.evaluation import evaluate as evaluate_run
     from training.reports.report import write_report
 
     current = Run(run)
@@ -186,7 +186,7 @@ def report(
 
       python -m training report runs/distorted-mnist
     """
-    from training.evaluation.comparison import write_table
+    from training.reports.comparison import write_table
     from training.reports.report import write_report
     from training.reports.study import finished_runs, is_study
 
@@ -217,7 +217,7 @@ def study(
 
       python -m training study distorted-mnist --only mnist-r-affine --only mnist-rts-affine
     """
-    from training.evaluation.comparison import write_table
+    from training.reports.comparison import write_table
     from training.reports.study import cells, root_of, work
 
     folder = out or Path("runs") / name

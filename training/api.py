@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from training.evaluation import evaluation
 from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
 from training.fitting.trainer import fit
 from training.recipes import catalogue
 from training.recipes.recipe import Recipe, change_recipe
+from training.reports import evaluation
 
 
 def find_recipe(name: str, **changes: object) -> Recipe:

@@ -1,4 +1,4 @@
-"""Exceptions of routes as responses."""
+"""Answers exceptions of routes with error responses."""
 
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have every exception answered in the form of `service.schemas.ErrorBody`, or of the protocol under /v2."""
+    """Answer every exception with a `service.schemas.ErrorBody`, or under /v2 in the form of the protocol."""
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
@@ -29,7 +29,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def answer_request_error(request: Request, error: Exception) -> Response:
-    """Answer an error of the service, which has a status and a code."""
+    """Answer an error of the service with its status and code."""
     if not isinstance(error, RequestError):
         raise error
     return to_response(error, path_within(request.scope))
@@ -77,12 +77,12 @@ def answer_http_error(request: Request, error: Exception) -> Response:
         raise error
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     record_error(code)
-    content = describe_problem(code, f"{error.detail}; /docs lists what there is", path_within(request.scope))
+    content = describe_problem(code, f"{error.detail}; /docs lists the routes", path_within(request.scope))
     return JSONResponse(content, error.status_code, error.headers)
 
 
 def answer_validation_error(request: Request, error: Exception) -> Response:
-    """Answer parameters that FastAPI finds wrong with 422."""
+    """Answer parameters that FastAPI rejects with 422."""
     if not isinstance(error, RequestValidationError):
         raise error
     problems = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
@@ -90,8 +90,8 @@ def answer_validation_error(request: Request, error: Exception) -> Response:
 
 
 def answer_unhandled_exception(request: Request, error: Exception) -> Response:
-    """Answer a defect of the service: the log has the details, the client does not."""
-    if isinstance(error, RequestError):  # of a request whose body broke when its answer had begun
+    """Answer a defect of the service without its details, which go to the log."""
+    if isinstance(error, RequestError):  # the body of the request broke after the response had begun
         return answer_request_error(request, error)
     log.error("unhandled_exception", error=repr(error))
-    return answer_request_error(request, InternalError("the service has a defect; its log says which"))
+    return answer_request_error(request, InternalError())

@@ -1,7 +1,7 @@
-"""Forms (multipart/form-data, RFC 7578) that have arrived in full, split at their boundary.
+"""Splits complete forms (multipart/form-data, RFC 7578) into parts.
 
-Every step is linear in the size of the form, and the number of parts and the size of their heads are limited. Names are
-UTF-8, else Latin-1; no codec that a client names is ever used.
+Every step is linear in the size of the form. The number of parts and the size of their heads are limited. Names are
+UTF-8, else Latin-1. Codecs that clients name are never used.
 """
 
 import re
@@ -16,21 +16,21 @@ HEAD = re.compile(
     rb"(?:\r\nContent-Type: ?((?!multipart)[\w.+/-]+))?\r\n\r\n",
     re.IGNORECASE | re.ASCII,
 )
-"""The head of a file's part as curl, browsers and HTTP libraries write it; a tenth of the time of any other."""
+"""The head of a file as curl, browsers and HTTP libraries write it. It takes a tenth of the time of other heads."""
 PARAMETER = re.compile(
     rb';[;\s]*([^\s"=;]+)\s*=\s*'
     rb'(?:"([^"\\]*(?:\\.[^"\\]*)*)"(?=\s*(?:;|\Z))|"([^"]*)"(?=\s*(?:;|\Z))|([^";]*))\s*',
     re.DOTALL,
 )
-"""A parameter of a header; browsers escape no backslash in a name, other clients do."""
+"""A parameter of a header. Browsers do not escape backslashes in names, unlike other clients."""
 TOKEN = re.compile(rb"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 FOLD = re.compile(rb"\r\n[ \t]+")
 PADDING = re.compile(rb"[ \t]*\r\n")
 MAX_BOUNDARY = 70
 MAX_HEAD = 8 * 2**10
-"""Bytes of the head of a part."""
+"""Largest head of a part in bytes."""
 MAX_HEADS = 256 * 2**10
-"""Bytes of the heads of all parts of a form that are not written as `HEAD` has it."""
+"""Bytes of the heads of all parts of a form that do not match `HEAD`."""
 MAX_HEADERS = 32
 MAX_PARAMETERS = 16
 """Of one header."""
@@ -45,33 +45,33 @@ class Part(NamedTuple):
     name: str
     is_file: bool
     type: str | None
-    """As declared, without parameters."""
+    """The declared type without parameters."""
     is_base64: bool
     start: int
-    """Of its content in the form."""
+    """Start of the content in the form."""
     end: int
 
 
 def split_form(content: bytes | bytearray, content_type: bytes, max_files: int, max_texts: int) -> list[Part]:
-    """The parts of a form, in order. What stands before the first boundary and behind the last is ignored (RFC 2046).
+    """Return the parts of a form in order. Text before the first boundary and after the last is ignored (RFC 2046).
 
     Raises:
-        InvalidBodyError: it is not a form.
-        TooLargeError: it has more files or texts.
+        InvalidBodyError: the content is not a form.
+        TooLargeError: the form has more files or texts.
         UnsupportedMediaTypeError: a part is a form itself.
     """
     boundary = b"--" + read_boundary(content_type)
     delimiter = b"\r\n" + boundary
     begin = 0 if content.startswith(boundary) else find(content, delimiter, 0) + 2
     if begin == 1:
-        raise malformed("no line of it, ended by CR and LF, is the boundary; send it again whole")
+        raise malformed("no line that ends with CR and LF is the boundary; send the complete form")
     start = begin + len(boundary)
     parts: list[Part] = []
     files = read = 0
     while not content.startswith(b"--", start):
         end = find(content, delimiter, start)
         if end < 0:
-            raise malformed("it ends before its closing boundary, with CR and LF before it; send it again whole")
+            raise malformed("it ends without a closing boundary after CR and LF; send the complete form")
         plain = HEAD.match(content, start, min(end, start + MAX_HEAD))
         if plain is not None:
             name, declared = plain.groups()
@@ -101,7 +101,7 @@ def find(content: bytes | bytearray, wanted: bytes, start: int) -> int:
 
 
 def read_boundary(content_type: bytes) -> bytes:
-    """The boundary that a header ``Content-Type`` declares."""
+    """Return the boundary in a header ``Content-Type``."""
     plain = CONTENT_TYPE.fullmatch(content_type)
     if plain is not None:
         return plain[1]
@@ -113,31 +113,31 @@ def read_boundary(content_type: bytes) -> bytes:
 
 
 def read_part(content: bytes | bytearray, start: int, end: int) -> Part:
-    """The part between two boundaries, from right behind the first one."""
+    """Parse the part between two boundaries, of which the first ends at ``start``."""
     padding = PADDING.match(content, start, min(start + MAX_HEAD, end + 2))
     if padding is None:
-        raise malformed("a line begins with the boundary and goes on; end lines with CR and LF, and choose another")
+        raise malformed("a line continues after the boundary; end lines with CR and LF, or use another boundary")
     start = padding.end()
     stop = content.find(b"\r\n\r\n", start - 2, min(start + MAX_HEAD, end + 2))
     if stop < start:
-        raise malformed(f"a part has no head that an empty line ends, of at most {MAX_HEAD} bytes")
+        raise malformed(f"a part has no head of at most {MAX_HEAD} bytes that ends with an empty line")
     headers = read_headers(bytes(content[start:stop]))
     kind, disposition = read_parameters(headers.get(b"content-disposition", b""))
     if kind != b"form-data" or b"name" not in disposition:
         raise malformed('a part has no name; write Content-Disposition: form-data; name="..."')
     media_type = read_media_type(headers.get(b"content-type"))
     if media_type is not None and media_type.startswith("multipart/"):
-        raise UnsupportedMediaTypeError("a part is multipart itself; send PNG, JPEG or another picture in each part")
+        raise UnsupportedMediaTypeError("a part is itself multipart; send one picture in each part")
     encoding = headers.get(b"content-transfer-encoding", b"").lower()
     if encoding != b"base64" and encoding not in PLAIN_ENCODINGS:
-        raise malformed("a part has a Content-Transfer-Encoding that is not taken; send binary or base64")
+        raise malformed("the Content-Transfer-Encoding of a part is not supported; send binary or base64")
     declares_file = b"filename" in disposition or b"filename*" in disposition
     is_file = declares_file or (media_type is not None and not media_type.startswith("text/"))
     return Part(read_text(disposition[b"name"]), is_file, media_type, encoding == b"base64", min(stop + 4, end), end)
 
 
 def read_headers(head: bytes) -> dict[bytes, bytes]:
-    """The headers of a part, by name in lower case."""
+    """Parse the headers of a part, by name in lower case."""
     lines = FOLD.sub(b" ", head).split(b"\r\n")
     if len(lines) > MAX_HEADERS:
         raise malformed(f"a part has more than {MAX_HEADERS} headers")
@@ -145,7 +145,7 @@ def read_headers(head: bytes) -> dict[bytes, bytes]:
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or TOKEN.fullmatch(name) is None or b"\r" in value or b"\n" in value:
-            raise malformed("the head of a part has a line that is no header")
+            raise malformed("the head of a part has a line that is not a header")
         if name.lower() in headers:
             raise malformed("a part has the same header twice")
         headers[name.lower()] = value.strip()
@@ -153,7 +153,7 @@ def read_headers(head: bytes) -> dict[bytes, bytes]:
 
 
 def read_parameters(header: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """``form-data; name="a"`` -> ``form-data`` and its parameters, of which the first of a name counts."""
+    """Split ``form-data; name="a"`` into ``form-data`` and its parameters. The first of equal names counts."""
     value = header.partition(b";")[0]
     parameters: dict[bytes, bytes] = {}
     position, count = len(value), 0
@@ -175,12 +175,12 @@ def read_parameters(header: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 def read_media_type(header: bytes | None) -> str | None:
-    """``Image/PNG; charset=x`` -> ``image/png``."""
+    """Reduce ``Image/PNG; charset=x`` to ``image/png``."""
     return (header or b"").decode("latin-1").partition(";")[0].strip().lower() or None
 
 
 def read_text(content: bytes) -> str:
-    """Text of a form: UTF-8, or Latin-1 as older clients write it."""
+    """Decode UTF-8, or Latin-1 of older clients."""
     try:
         return content.decode()
     except UnicodeDecodeError:
@@ -188,5 +188,5 @@ def read_text(content: bytes) -> str:
 
 
 def malformed(problem: str) -> InvalidBodyError:
-    """The error for a form that cannot be parsed."""
+    """Make the error for a form that cannot be parsed."""
     return InvalidBodyError(f"the multipart body cannot be parsed: {problem}")

@@ -1,8 +1,8 @@
-"""POST /predict and POST /predict/batch, as ASGI endpoints of the application's router.
+"""POST /predict and POST /predict/batch, as ASGI endpoints of the router.
 
-FastAPI's dependencies and validation of the body would cost as much as all the work on a small picture. So these are
-plain Starlette routes, and `service.api.routes` describes them in the OpenAPI document. `service.server.fast_path`
-answers with the same functions without ASGI.
+FastAPI's dependencies and validation of the body would cost as much as all other work on a small picture. These are
+therefore plain Starlette routes, which `service.api.routes` describes in the OpenAPI document.
+`service.server.fast_path` calls the same functions without ASGI.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import held_s, record_model_in_body, record_route
+from service.request_context import queued_s, record_model_in_body, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
 from service.state import ServiceState
@@ -34,13 +34,13 @@ ONE = "/predict"
 SEVERAL = "/predict/batch"
 TIMEOUT = b"x-timeout-ms"
 LONGEST_QUERY = 200
-"""Bytes of a query whose meaning is remembered."""
+"""Largest query in bytes whose options are cached."""
 MAX_OPTIONS = 32
-"""Options that a query may have; there are fewer."""
+"""Maximum number of options in a query."""
 MAX_PROBLEMS = 3
-"""Wrong options that an error lists."""
+"""Maximum number of wrong options in an error."""
 MAX_POINTS = 64 * 2**10
-"""Sampled points in the answers of one request; each takes up to 40 bytes."""
+"""Sampled points in the response to one request; each takes up to 40 bytes."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,16 +53,16 @@ class Predict:
         self._settings = state.settings
 
     async def answer_one(self, query: bytes, body: Body) -> RawResponse:
-        """The answer to a request for one picture.
+        """Answer a request for one picture.
 
         Raises:
-            RequestError: it cannot be answered.
-            ClientDisconnect: the client no longer waits for it.
+            RequestError: there is no prediction.
+            ClientDisconnect: the client has disconnected.
         """
         options = read_options(query)
         model = self._state.engine.find(options.model, options.version)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
-        with Permit(model.room) as permit:
+        with Permit(model.limiter) as permit:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
                 options, model = self._apply(fields, query, permit, model)
@@ -70,7 +70,7 @@ class Predict:
             return RawResponse(await self._answer(model, upload, options, timeout_ms))
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
-        """The answer to a request for several pictures; see `answer_one`."""
+        """Answer a request for several pictures; see `answer_one`."""
         options = read_options(query)
         model = self._state.engine.find(options.model, options.version)
         settings = self._settings
@@ -86,7 +86,7 @@ class Predict:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
                 return to_bytes(describe_error(error, SEVERAL))
 
-        with Permit(model.room) as permit:
+        with Permit(model.limiter) as permit:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model)
@@ -101,18 +101,18 @@ class Predict:
             return RawResponse(b'{"results":[%b]}' % b",".join([answer.result() for answer in answers]))
 
     def _apply(self, fields: Fields, query: bytes, permit: Permit, model: Model) -> tuple[PredictOptions, Model]:
-        """The options of query and form together, and the model that they ask for, to which the permit moves."""
+        """Merge the options of query and form, and move the permit to the model that they name."""
         options = check_options([*read_pairs(query), *fields])
         if {"model", "version"}.isdisjoint(name for name, _ in fields):
             return options, model
         record_model_in_body()
         model = self._state.engine.find(options.model, options.version)
-        permit.move_to(model.room)
+        permit.move_to(model.limiter)
         return options, model
 
     async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> bytes:
-        """The JSON of one picture. That of a batch is put together from these: to write it in one go takes long."""
-        started = perf_counter() - held_s()
+        """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
+        started = perf_counter() - queued_s()
         rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
         answer = await self._state.engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
@@ -131,7 +131,7 @@ def check_points(side: int, model: Model, pictures: int) -> None:
 
 
 def read_timeout(body: Body, most_ms: int) -> int:
-    """The milliseconds that the answer may take according to the header of the request, at most ``most_ms``.
+    """Return the milliseconds in the header X-Timeout-Ms, at most ``most_ms``.
 
     Raises:
         InvalidParameterError: the header is not a number.
@@ -145,12 +145,12 @@ def read_timeout(body: Body, most_ms: int) -> int:
 
 
 class Endpoint:
-    """An ASGI endpoint: what ``answer`` returns or raises for a request becomes its response."""
+    """An ASGI endpoint that sends the result or error of ``answer`` as the response."""
 
     def __init__(
         self, route: str, answer: Callable[[Scope, Body], Awaitable[RawResponse]], requirement: Requirement
     ) -> None:
-        """``route`` is the documented path, and ``requirement`` says which key the request needs."""
+        """``route`` is the documented path. ``requirement`` checks the key."""
         self._route = route
         self._answer = answer
         self._requirement = requirement
@@ -167,7 +167,7 @@ class Endpoint:
 
 
 def create_predict_routes(state: ServiceState) -> list[Route]:
-    """Both routes, without their descriptions."""
+    """Create both routes, without their descriptions."""
     predict = Predict(state)
     requirement = Requirement(state.policy, Access.USER)
 
@@ -184,7 +184,7 @@ def create_predict_routes(state: ServiceState) -> list[Route]:
 
 
 async def outcome(work: Awaitable[RawResponse], path: str) -> RawResponse | None:
-    """The response to a request for ``path`` that ``work`` makes; None if the client has disconnected."""
+    """Return the response of ``work`` or of its error; None if the client has disconnected."""
     try:
         return await work
     except RequestError as error:
@@ -193,14 +193,14 @@ async def outcome(work: Awaitable[RawResponse], path: str) -> RawResponse | None
         return None
     except Exception:
         log.exception("unhandled_exception")
-        return error_response(InternalError("the service has a defect; its log says which"), path)
+        return error_response(InternalError(), path)
 
 
 def read_options(query: bytes) -> PredictOptions:
-    """The options in a query.
+    """Parse the options in a query.
 
     Raises:
-        InvalidParameterError: one is unknown or wrong.
+        InvalidParameterError: an option is unknown or wrong.
     """
     return read_query(query) if len(query) > LONGEST_QUERY else cached_options(query)
 
@@ -214,7 +214,7 @@ cached_options = lru_cache(maxsize=256)(read_query)
 
 
 def read_pairs(query: bytes) -> list[tuple[str, str]]:
-    """Names and values in a query."""
+    """Return the names and values in a query."""
     try:
         return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_OPTIONS)
     except ValueError:
@@ -222,11 +222,11 @@ def read_pairs(query: bytes) -> list[tuple[str, str]]:
 
 
 def check_options(pairs: Iterable[tuple[str, str]]) -> PredictOptions:
-    """The options with these names and values, from the query and a form."""
+    """Validate the names and values of options, from the query and a form."""
     given: dict[str, str] = {}
     for name, value in pairs:
         if given.setdefault(name, value) != value:
-            raise InvalidParameterError(f"{shorten(name, MAX_NAME)}: it is given twice, and differently; give it once")
+            raise InvalidParameterError(f"{shorten(name, MAX_NAME)}: it has two different values; send it once")
     try:
         return PredictOptions.model_validate(given)
     except ValidationError as error:

@@ -1,23 +1,23 @@
-"""The JSON of predictions, in the form of `service.schemas`; the tests hold it to them.
+"""Builds the JSON of predictions in the form of `service.schemas`, which tests verify.
 
-It is built from plain dictionaries: validating what the service itself made would cost more than making it.
+It is made of plain dictionaries, since validation would cost more than the construction.
 """
 
 import base64
 
 from imaging.fast_codecs import FileFormat
 from service.inference.engine import Answer
-from service.inference.geometry import corners
+from service.inference.outputs import corners
 from service.inference.sampling_grid import sample_points
 from service.responses import Json
 
 
 def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, total_ms: float) -> Json:
-    """A `service.schemas.Prediction`."""
-    model, reading, times = answer.model, answer.reading, answer.timings
+    """Describe a prediction as a `service.schemas.Prediction`."""
+    model, output, times = answer.model, answer.output, answer.timings
     classes = model.manifest.classes
-    ranking, probabilities = reading.ranking[:top_k].tolist(), reading.probabilities[:top_k].tolist()
-    transforms = [describe_transform(answer, index, rectified) for index in range(len(reading.looks))]
+    ranking, probabilities = output.ranking[:top_k].tolist(), output.probabilities[:top_k].tolist()
+    transforms = [describe_transform(answer, index, rectified) for index in range(len(output.transforms))]
     main = transforms[answer.model.manifest.main]
     return {
         "model": {"name": model.name, "version": model.version},
@@ -41,29 +41,29 @@ def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, to
 
 
 def describe_transform(answer: Answer, index: int, rectified: FileFormat | None) -> Json:
-    """A `service.schemas.TransformResult`."""
-    look = answer.reading.looks[index]
+    """Describe the result of a transformer as a `service.schemas.TransformResult`."""
+    result = answer.output.transforms[index]
     transform = answer.model.manifest.transforms[index]
     file = None
     if answer.rectified:
-        height, width, _ = look.rectified.shape
+        height, width, _ = result.rectified.shape
         data = base64.b64encode(answer.rectified[index]).decode()
         file = {"format": rectified, "width": width, "height": height, "data": data}
     return {
         "name": transform.name,
         "kind": transform.kind,
-        "theta": look.theta,
-        "parameters": look.parameters,
-        "corners": corners(look.region, answer.width, answer.height),
+        "theta": result.theta,
+        "parameters": result.parameters,
+        "corners": corners(result.region, answer.width, answer.height),
         "rectified": file,
     }
 
 
 def add_points(description: Json, answer: Answer, side: int) -> None:
-    """Where ``side`` x ``side`` points of each rectified image lie in the picture, to what `describe_answer` said."""
+    """Add the positions of ``side`` x ``side`` points of each rectified image to the result of `describe_answer`."""
     manifest, size = answer.model.manifest, (answer.width, answer.height)
     indices = range(len(manifest.transforms))
-    points = [(sample_points(answer.reading, manifest, index, side) * size).tolist() for index in indices]
+    points = [(sample_points(answer.output, manifest, index, side) * size).tolist() for index in indices]
     description["points"] = points[manifest.main]
     for transform, found in zip(description.get("transforms", ()), points, strict=False):
         transform["points"] = found

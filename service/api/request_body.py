@@ -1,4 +1,4 @@
-"""Request bodies: multipart, raw picture or JSON, read under a limit and taken apart into uploads."""
+"""Reads request bodies under limits and parses them into uploads: multipart, raw pictures or JSON."""
 
 import asyncio
 import binascii
@@ -25,24 +25,24 @@ WHITE_SPACE = b" \t\n\r\f\v"
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 1000
 MAX_NAMES = 5
-"""Names of parts that an error lists, each in at most `MAX_NAME` characters."""
+"""Maximum number of names in an error, each with at most `MAX_NAME` characters."""
 MAX_NAME = 60
 IN_PLACE_BYTES = 64 * 2**10
-"""JSON bodies up to this are parsed on the event loop."""
+"""Largest JSON body in bytes that is parsed on the event loop."""
 PIECE = 2**18
-"""Characters or bytes that are processed in one go; other threads can take their turn in between."""
+"""Characters or bytes that are processed at a time, so that other threads can run in between."""
 COPIED_IN_PLACE = 2**20
-"""Bytes that may be copied on the event loop: a fraction of a millisecond."""
+"""Most bytes that are copied on the event loop, in a fraction of a millisecond."""
 HOW = f"send multipart/form-data with a part called {ONE!r}, a picture with Content-Type: image/..., or JSON"
 
 Content = bytes | bytearray
-"""A body. One that arrived in pieces stays a bytearray: to copy it whole would hold the interpreter for long."""
+"""A body. It stays a bytearray if it arrived in pieces, since a copy would block the interpreter."""
 Fields = list[tuple[str, str]]
 """Names and values."""
 
 
 class Form(NamedTuple):
-    """The pictures of a request, and the options that its form has beside them."""
+    """The pictures and options in the form of a request."""
 
     uploads: list[Upload]
     fields: Fields
@@ -59,7 +59,7 @@ check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Body:
-    """The body of a request, and what its head says of it."""
+    """The body of a request and the headers that describe it."""
 
     __slots__ = ("_length", "_receive", "headers", "type")
 
@@ -75,13 +75,13 @@ class Body:
                 self._length = value
 
     async def read(self, max_bytes: int, permit: Permit) -> Content:
-        """Read the body in full; stop as soon as it is known to be too large.
+        """Read the complete body, or stop as soon as it is too large.
 
         Raises:
-            TooLargeError: it has more than ``max_bytes``.
-            QueueFullError: there is no capacity for it.
-            RequestTimeoutError: it gave way to bodies that arrive faster.
-            ClientDisconnect: the client has gone.
+            TooLargeError: the body has more than ``max_bytes``.
+            QueueFullError: there is no capacity for the body.
+            RequestTimeoutError: the body was dropped in favour of faster ones.
+            ClientDisconnect: the client has disconnected.
         """
         if self._length.isdigit() and int(self._length) > max_bytes:
             raise too_large(max_bytes)
@@ -106,26 +106,8 @@ class Body:
         return content
 
 
-class WholeBody(Body):
-    """A body that has arrived in full."""
-
-    __slots__ = ("_content",)
-
-    def __init__(self, content_type: bytes, content: bytes) -> None:
-        self.type = content_type or None
-        self.headers = ((b"content-type", content_type),) if content_type else ()
-        self._content = content
-
-    async def read(self, max_bytes: int, permit: Permit) -> Content:
-        size = len(self._content)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        permit.take(size=size)
-        return self._content
-
-
 def read_chunk(message: Message) -> bytes:
-    """The piece of a body in a message of ASGI."""
+    """Return the piece of a body in an ASGI message."""
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     chunk: bytes = message.get("body", b"")
@@ -133,14 +115,14 @@ def read_chunk(message: Message) -> bytes:
 
 
 async def read_one(body: Body, max_bytes: int, max_json_bytes: int, permit: Permit) -> tuple[Upload, Fields]:
-    """The one picture of a request, and the options that its form has beside it.
+    """Read the picture of a request and the options in its form.
 
     Raises:
         TooLargeError: the body has more than ``max_bytes``, or more than ``max_json_bytes`` of JSON besides base64.
         InvalidBodyError: the body cannot be parsed.
-        InvalidParameterError: the body has no such picture, or more than one.
-        UnsupportedMediaTypeError: the body is of a type that holds no picture.
-        QueueFullError: there is no capacity for it.
+        InvalidParameterError: the body has no picture or several.
+        UnsupportedMediaTypeError: the type of the body is not supported.
+        QueueFullError: there is no capacity for the body.
     """
     content_type = read_media_type(body.type)
     if content_type == "multipart/form-data":
@@ -162,21 +144,21 @@ async def read_one(body: Body, max_bytes: int, max_json_bytes: int, permit: Perm
 
 
 async def copy(content: bytearray) -> bytes:
-    """``content`` as bytes, made in a thread where it is large."""
+    """Copy ``content`` to bytes, in a thread if it is large."""
     return bytes(content) if len(content) <= COPIED_IN_PLACE else await asyncio.to_thread(bytes, content)
 
 
 async def read_several(body: Body, max_bytes: int, max_each: int, max_pictures: int, permit: Permit) -> Form:
-    """All pictures of a request, in order, and the options that its form has beside them.
+    """Read the pictures of a request in order and the options in its form.
 
-    Of a picture of more than ``max_each`` bytes, which is to be refused, one byte more than that is read.
+    Of a picture with more than ``max_each`` bytes, which is rejected later, ``max_each`` + 1 bytes are read.
 
     Raises:
         TooLargeError: the body has more than ``max_bytes`` or more than ``max_pictures`` pictures.
         InvalidBodyError: the body cannot be parsed.
         InvalidParameterError: the body has no pictures.
         UnsupportedMediaTypeError: the body is not multipart.
-        QueueFullError: there is no capacity for it.
+        QueueFullError: there is no capacity for the body.
     """
     content_type = read_media_type(body.type)
     if content_type != "multipart/form-data":
@@ -188,9 +170,9 @@ async def read_several(body: Body, max_bytes: int, max_each: int, max_pictures: 
 async def read_form(
     body: Body, max_bytes: int, permit: Permit, name: str, max_files: int, max_each: int | None = None
 ) -> Form:
-    """The pictures in the parts called ``name`` of a form; there is at least one.
+    """Read a form with pictures in parts called ``name``, of which there must be at least one.
 
-    The form has at most ``max_files`` files and `MAX_FIELDS` texts. For ``max_each`` see `read_several`.
+    The form may have ``max_files`` files and `MAX_FIELDS` texts. `read_several` describes ``max_each``.
     """
     content = await body.read(max_bytes, permit)
     content_type = body.type or b""
@@ -230,7 +212,7 @@ def check_names(parts: Sequence[Part], name: str) -> None:
 
 
 def read_upload(content: Content, part: Part, max_each: int | None) -> Upload:
-    """The picture in a part."""
+    """Return the picture in a part."""
     if not part.is_base64:
         end = part.end if max_each is None else min(part.end, part.start + max_each + 1)
         return Upload(cut(content, part.start, end), part.type)
@@ -241,12 +223,12 @@ def read_upload(content: Content, part: Part, max_each: int | None) -> Upload:
 
 
 def cut(content: Content, start: int, end: int) -> bytes:
-    """A copy of a part of ``content``."""
+    """Copy a part of ``content``."""
     return content[start:end] if isinstance(content, bytes) else bytes(memoryview(content)[start:end])
 
 
 def read_field(content: Content, part: Part) -> str:
-    """The text in a part."""
+    """Return the text in a part."""
     name = shorten(part.name, MAX_NAME)
     if part.end - part.start > MAX_FIELD_BYTES:
         raise InvalidParameterError(
@@ -260,16 +242,14 @@ def read_field(content: Content, part: Part) -> str:
 
 
 def too_large(max_bytes: int) -> TooLargeError:
-    """The error for a body of more than ``max_bytes``."""
-    return TooLargeError(
-        f"the body has more than {max_bytes} bytes, the most that is taken; scale the picture down, or send fewer"
-    )
+    """Make the error for a body of more than ``max_bytes``."""
+    return TooLargeError(f"the body has more than {max_bytes} bytes; scale the picture down, or send fewer")
 
 
 def check_structure(content: Content | memoryview, max_json_bytes: int) -> None:
     """Raise `TooLargeError` if JSON has more than ``max_json_bytes`` besides the text of pictures in base64.
 
-    The bytes that are no base64 are counted, at the speed of a copy. A body that passes is parsed within milliseconds.
+    The bytes outside of base64 are counted at the speed of a copy. A body that passes is parsed within milliseconds.
     """
     if len(content) <= max_json_bytes:
         return
@@ -285,7 +265,7 @@ def check_structure(content: Content | memoryview, max_json_bytes: int) -> None:
 
 
 def from_json(body: Content, max_json_bytes: int) -> Upload:
-    """The picture in ``{"image": base64 or data URL}``."""
+    """Return the picture in ``{"image": base64 or data URL}``."""
     check_structure(body, max_json_bytes)
     try:
         text = decode_picture(body).image
@@ -302,7 +282,7 @@ def from_json(body: Content, max_json_bytes: int) -> Upload:
 
 
 def check_json(content: Content) -> None:
-    """Raise `InvalidBodyError` if ``content`` is not JSON, whatever it says. Nothing is built of it."""
+    """Raise `InvalidBodyError` if ``content`` is not JSON. No objects are built."""
     try:
         check_syntax(content)
     except msgspec.DecodeError as error:
@@ -312,10 +292,10 @@ def check_json(content: Content) -> None:
 
 
 def from_text(text: str) -> Upload:
-    """The picture in base64 or a data URL.
+    """Decode a picture in base64 or a data URL.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     prefix = DATA_URL.match(text[:200])
     data = from_base64((text[prefix.end() :] if prefix else text).encode("ascii"))
@@ -323,10 +303,10 @@ def from_text(text: str) -> Upload:
 
 
 def from_base64(text: bytes) -> bytes:
-    """The bytes of a text that may have white space in it.
+    """Decode base64 with optional white space.
 
     Raises:
-        ValueError: it is not base64.
+        ValueError: the text is not base64.
     """
     encoded = b"".join(
         [text[start : start + PIECE].translate(None, WHITE_SPACE) for start in range(0, len(text), PIECE)]

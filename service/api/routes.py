@@ -1,4 +1,4 @@
-"""The service's own routes, models and health, and the descriptions of predictions in the OpenAPI document."""
+"""The routes of models and health, and the descriptions of predictions in the OpenAPI document."""
 
 from typing import Annotated, Any
 
@@ -39,13 +39,13 @@ from service.state import ServiceState
 
 TimeoutHeader = Annotated[
     int | None,
-    Header(ge=1, description="milliseconds that the answer may take from the arrival of the picture; else 504"),
+    Header(ge=1, description="milliseconds from the arrival of the picture to the response, else 504"),
 ]
 BINARY = {"type": "string", "format": "binary"}
 PICTURE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or HEIC of any size, in one of three ways.",
+        "description": "A PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or HEIC of any size, in one of three forms.",
         "content": {
             "multipart/form-data": {
                 "schema": {"type": "object", "required": ["image"], "properties": {"image": BINARY}}
@@ -65,7 +65,7 @@ PICTURE_BODY: dict[str, Any] = {
 PICTURES_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "Several pictures, each a part called `images`. Options may be fields of the form too.",
+        "description": "Several pictures, each in a part called `images`. Options may also be fields of the form.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -80,7 +80,7 @@ PICTURES_BODY: dict[str, Any] = {
 
 
 def errors(*kinds: type[RequestError], model: type[BaseModel] = ErrorBody) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, with ``model`` as their schema, for the OpenAPI document."""
+    """Describe the error responses of a route, with the schema ``model``, for the OpenAPI document."""
     answers: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         text = f"`{kind.code}`: {kind.__doc__}"
@@ -104,33 +104,33 @@ PICTURE_ERRORS = (InvalidImageError, *BODY_ERRORS, InferenceFailedError, Deadlin
 
 
 def create_routes(state: ServiceState) -> APIRouter:
-    """The routes, and the descriptions of the routes that `service.api.predict` answers."""
-    everybody = APIRouter(tags=["health"], route_class=ErrorRoute)
+    """Create the routes, and the descriptions of those in `service.api.predict`."""
+    open_router = APIRouter(tags=["health"], route_class=ErrorRoute)
     router = APIRouter(route_class=ErrorRoute, **state.policy.requirement(Access.USER))
 
     @router.post(
         "/predict",
         tags=["predict"],
-        summary="Classify one picture and straighten it",
+        summary="Classify and rectify one picture",
         response_model=Prediction,
         responses=errors(*PICTURE_ERRORS),
         openapi_extra=PICTURE_BODY,
     )
     def predict(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
-        """The picture's classes, where in it the model looked (theta, corners), and the rectified image."""
+        """Returns the classes of the picture, the sampled region (theta, corners) and the rectified image."""
 
     @router.post(
         "/predict/batch",
         tags=["predict"],
-        summary="Classify and straighten several pictures; each answers for itself",
+        summary="Classify and rectify several pictures independently",
         response_model=BatchPrediction,
         responses=errors(*BODY_ERRORS),
         openapi_extra=PICTURES_BODY,
     )
     def predict_batch(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
-        """An answer or an error for each picture, in the order in which they were sent."""
+        """Returns a prediction or an error for each picture, in their order."""
 
-    @router.get("/models", tags=["models"], summary="What is served, and what is not at present")
+    @router.get("/models", tags=["models"], summary="The models that are served, and those that are not")
     async def models() -> ModelList:
         engine, repository = state.engine, state.repository
         served = [describe(model, default=engine.models.is_default(model)) for model in engine.models]
@@ -142,36 +142,36 @@ def create_routes(state: ServiceState) -> APIRouter:
         ]
         return ModelList(models=served, not_served=others)
 
-    @everybody.head("/health/live", include_in_schema=False)
-    @everybody.get(
+    @open_router.head("/health/live", include_in_schema=False)
+    @open_router.get(
         "/health/live",
-        summary="Is the process answering, and no model given up?",
+        summary="Whether the process answers and no model hangs",
         responses=errors(NotReadyError),
     )
     async def live() -> Status:
         check_live(state)
         return Status(status="live")
 
-    @everybody.head("/health/ready", include_in_schema=False)
-    @everybody.get(
+    @open_router.head("/health/ready", include_in_schema=False)
+    @open_router.get(
         "/health/ready",
-        summary="Have all models answered their warm-up as they should?",
+        summary="Whether all models can answer",
         responses=errors(NotReadyError),
     )
     async def ready() -> Status:
         check_ready(state)
         return Status(status="ready")
 
-    whole = APIRouter()
-    whole.include_router(router)
-    whole.include_router(everybody)
-    return whole
+    routes = APIRouter()
+    routes.include_router(router)
+    routes.include_router(open_router)
+    return routes
 
 
 def check_live(state: ServiceState) -> None:
     """Raise `NotReadyError` if only another process can answer again."""
     if state.engine.hangs:
-        raise NotReadyError("a model does not answer any more; start the service again")
+        raise NotReadyError("a model hangs; restart the service")
 
 
 def check_ready(state: ServiceState) -> None:
@@ -179,11 +179,11 @@ def check_ready(state: ServiceState) -> None:
     if not state.workers_ready():
         raise NotReadyError("a worker has died and is being replaced")
     if not state.engine.ready:
-        raise NotReadyError("the service is shutting down, or a model does not answer any more")
+        raise NotReadyError("the service is shutting down, or a model hangs")
 
 
 def describe(model: Model, *, default: bool) -> ModelInfo:
-    """A model in the form of the API; ``default`` says whether its version answers where a request names none."""
+    """Describe a model; ``default`` is whether it is the default version of its name."""
     manifest = model.manifest
     return ModelInfo(
         name=model.name,

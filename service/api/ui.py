@@ -1,8 +1,8 @@
-"""The page at GET /: its files, held in memory, and the sample pictures beside the models.
+"""The page at GET /: its files, which are kept in memory, and the sample pictures of the models.
 
-All files but ``index.html`` are served under a path with the digest of their contents, and may be cached for ever. The
-samples of a model lie in ``MODELS/NAME/samples/``, named by their class. A model without samples shows the golden
-pictures of its artifact.
+All files but ``index.html`` are served under a path with a digest of their contents, and may be cached for ever. The
+samples of a model are in ``MODELS/NAME/samples/``, named by their class. The golden pictures of its artifact replace
+missing samples.
 """
 
 import hashlib
@@ -55,11 +55,11 @@ PAGE_HEADERS: Final[Mapping[str, str]] = {
     "Referrer-Policy": "no-referrer",
 }
 FOR_EVER: Final = "public, max-age=31536000, immutable"
-ASK_AGAIN: Final = "no-cache"
+REVALIDATE: Final = "no-cache"
 
 
 class File(NamedTuple):
-    """A file as it is sent."""
+    """A file and its headers."""
 
     content: bytes
     type: str
@@ -67,7 +67,7 @@ class File(NamedTuple):
 
 
 def make_file(content: bytes, name: str) -> File:
-    """The file with that ``content`` and the type that its ``name`` tells."""
+    """Make a file whose type follows from its ``name``."""
     return File(content, TYPES[Path(name).suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
@@ -87,7 +87,7 @@ class Page:
 
 
 def create_ui(find_models: Callable[[], Models], folder: Path, page: Page | None = None, **samples: Any) -> APIRouter:
-    """The routes of the page. Models lie in ``folder``; ``samples`` are options of the router of sample pictures."""
+    """Create the routes of the page for the models folder. ``samples`` are options of the router of samples."""
     router = APIRouter(include_in_schema=False)
     sample_router = APIRouter(include_in_schema=False, route_class=ErrorRoute, **samples)
     page = page or Page()
@@ -95,13 +95,13 @@ def create_ui(find_models: Callable[[], Models], folder: Path, page: Page | None
     @router.get("/")
     @router.head("/")
     async def index(request: Request) -> Response:
-        return send(request, page.index, ASK_AGAIN, PAGE_HEADERS)
+        return send(request, page.index, REVALIDATE, PAGE_HEADERS)
 
     @sample_router.get("/samples/{model}")
     def list_all(model: str) -> Response:
         found = find_models().find(model, None)
         names = list_samples(folder / model / SAMPLES) or list(golden_samples(found, folder))
-        return JSONResponse({"samples": names}, headers={"Cache-Control": ASK_AGAIN})
+        return JSONResponse({"samples": names}, headers={"Cache-Control": REVALIDATE})
 
     @sample_router.get("/samples/{model}/{name}")
     def sample(request: Request, model: str, name: str) -> Response:
@@ -114,7 +114,7 @@ def create_ui(find_models: Callable[[], Models], folder: Path, page: Page | None
             content = golden_samples(found, folder).get(name, b"")
         if not content:
             raise HTTPException(404)
-        return send(request, make_file(content, name), ASK_AGAIN)
+        return send(request, make_file(content, name), REVALIDATE)
 
     @router.get("/page/{version}/{name:path}")
     async def part(request: Request, version: str, name: str) -> Response:
@@ -128,7 +128,7 @@ def create_ui(find_models: Callable[[], Models], folder: Path, page: Page | None
 
 
 def list_samples(folder: Path) -> list[str]:
-    """The names of the sample pictures in ``folder``; none if there is no such folder."""
+    """List the sample pictures in ``folder``; empty if there is no such folder."""
     try:
         found = [entry for entry in folder.iterdir() if SAMPLE.fullmatch(entry.name) and entry.is_file()]
     except OSError:
@@ -137,7 +137,7 @@ def list_samples(folder: Path) -> list[str]:
 
 
 def golden_samples(model: Model, folder: Path) -> Mapping[str, bytes]:
-    """The golden pictures of ``model`` in ``folder``, by name; none if its files have been removed meanwhile."""
+    """Return the golden pictures of ``model`` in ``folder`` by name; empty if its files have been removed."""
     try:
         return read_golden(model.name, model.version, model.digest, folder)
     except (ArtifactError, KeyError):
@@ -146,14 +146,14 @@ def golden_samples(model: Model, folder: Path) -> Mapping[str, bytes]:
 
 @lru_cache(maxsize=32)
 def read_golden(name: str, version: int, digest: str, folder: Path) -> Mapping[str, bytes]:
-    """Read what `golden_samples` returns. The ``digest`` of the artifact is part of the cache key.
+    """Read the pictures for `golden_samples`. The ``digest`` of the artifact is part of the cache key.
 
     Raises:
         ArtifactError: the artifact cannot be read.
         KeyError: there is no such artifact.
     """
-    places = {(found, number): place for found, number, place in find_artifacts(folder)}
-    images, _ = read_artifact(places[name, version]).golden()
+    paths = {(found, number): path for found, number, path in find_artifacts(folder)}
+    images, _ = read_artifact(paths[name, version]).golden()
     return {f"picture {number}.png": encode(image, "png") for number, image in enumerate(images, start=1)}
 
 
@@ -164,7 +164,7 @@ def in_order(name: str) -> tuple[int, str]:
 
 
 def send(request: Request, found: File, caching: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Respond with the file, or with 304 if the client has it already."""
+    """Respond with the file, or with 304 if the client has it."""
     common = {"ETag": found.etag, "Cache-Control": caching, **(headers or {})}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=common)

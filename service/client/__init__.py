@@ -1,4 +1,4 @@
-"""The client of the service, for Python: typed, with and without ``await``; needs no part of the server.
+"""The Python client of the service: typed, synchronous and asynchronous, without any part of the server.
 
 with Client("http://127.0.0.1:8000") as client:
     answer = client.predict("picture.png")

@@ -1,4 +1,4 @@
-"""What is sent for each question, and how its answer is read; the same for both clients."""
+"""Builds the requests and reads the responses of both clients."""
 
 import os
 from collections.abc import Iterable
@@ -19,29 +19,29 @@ BUSY = (429, 503)
 
 
 class Options(TypedDict, total=False):
-    """What may be asked of a prediction; the service chooses what is left out."""
+    """Options of a prediction. The service has defaults for all."""
 
     model: str
     version: int
     top_k: int
     rectified: Literal["png", "jpeg", "none"]
     timeout_ms: int
-    """After this time the service gives up, with 504."""
+    """Milliseconds after which the service answers with 504."""
 
 
 @dataclass(frozen=True)
 class Call(Generic[AnswerType]):
-    """A request, and the type of its answer."""
+    """A request and the type of its response."""
 
     method: str
     path: str
     answer: type[AnswerType]
     request: dict[str, Any] = field(default_factory=dict)
-    """More arguments for httpx."""
+    """Further arguments for httpx."""
 
 
 def predict(picture: Picture, options: Options) -> Call[Prediction]:
-    """One picture, as the body itself.
+    """Send one picture as the body.
 
     Raises:
         FileError: the file cannot be read.
@@ -51,7 +51,7 @@ def predict(picture: Picture, options: Options) -> Call[Prediction]:
 
 
 def predict_batch(pictures: Iterable[Picture], options: Options) -> Call[BatchPrediction]:
-    """Several pictures, as parts of a form.
+    """Send several pictures as parts of a form.
 
     Raises:
         FileError: a file cannot be read.
@@ -61,17 +61,17 @@ def predict_batch(pictures: Iterable[Picture], options: Options) -> Call[BatchPr
 
 
 def models() -> Call[ModelList]:
-    """What is served."""
+    """Request the list of models."""
     return Call("GET", "/models", ModelList)
 
 
 def ready() -> Call[Status]:
-    """Whether the service is ready."""
+    """Request whether the service is ready."""
     return Call("GET", "/health/ready", Status)
 
 
 def with_options(request: dict[str, Any], options: Options) -> dict[str, Any]:
-    """``request`` with the options where they belong: one is a header."""
+    """Add the options to ``request``, as query parameters and a header."""
     params = dict(options)
     timeout = params.pop("timeout_ms", None)
     headers = request.get("headers", {}) | ({} if timeout is None else {"X-Timeout-Ms": str(timeout)})
@@ -79,10 +79,10 @@ def with_options(request: dict[str, Any], options: Options) -> dict[str, Any]:
 
 
 def read(picture: Picture) -> bytes:
-    """The content of a picture file.
+    """Read a picture file.
 
     Raises:
-        FileError: it cannot be read.
+        FileError: the file cannot be read.
     """
     if isinstance(picture, bytes):
         return picture
@@ -92,20 +92,20 @@ def read(picture: Picture) -> bytes:
         raise FileError(f"cannot read {os.fspath(picture)}: {error.strerror or error}") from error
 
 
-def understand(call: Call[AnswerType], response: httpx.Response) -> AnswerType:
-    """The answer to ``call``.
+def read_answer(call: Call[AnswerType], response: httpx.Response) -> AnswerType:
+    """Read the response to ``call``.
 
     Raises:
-        BusyError: 429 or 503.
-        RefusedError: another error of the service.
-        AnswerError: not an answer of this service.
+        BusyError: the service answered with 429 or 503.
+        RefusedError: the service answered with another error.
+        AnswerError: the response is not one of this service.
     """
     try:
         if response.is_success:
             return call.answer.model_validate_json(response.content)
         error = ErrorBody.model_validate_json(response.content).error
     except ValidationError:
-        what = f"{response.status_code} {response.reason_phrase} from {response.request.url}"
-        raise AnswerError(f"{what} is no answer of stn-serve; check the URL and what stands in between") from None
+        origin = f"{response.status_code} {response.reason_phrase} from {response.request.url}"
+        raise AnswerError(f"{origin} is not a response of stn-serve; check the URL and the proxies") from None
     kind = BusyError if response.status_code in BUSY else RefusedError
     raise kind(response.status_code, error.code, error.message)

@@ -1,4 +1,4 @@
-"""The two clients: they differ in ``await`` alone."""
+"""The synchronous and the asynchronous client."""
 
 import asyncio
 import re
@@ -22,20 +22,20 @@ PATIENCE_S = 30.0
 FIRST_PAUSE_S = 0.25
 VISIBLE = re.compile(r"[!-~]+")
 ONCE = {"retry": Retry(total=0)}
-"""For a question whose answer may well be 503."""
+"""Options of a request that is not retried."""
 
 
 def connection(url: str, key: str | None, timeout_s: float, retries: int, patience_s: float) -> dict[str, Any]:
-    """The arguments of an httpx client that asks again: after 429 and 503, and when a connection breaks.
+    """Make the arguments of an httpx client that retries after 429, 503 and broken connections.
 
-    Nothing that is asked changes the service, so asking twice does no harm. Each pause is as long as ``Retry-After``
-    says, or doubles from half a second, less a random part; all of them together end after ``patience_s``.
+    No request changes the service, so that retries are safe. Each pause is that of ``Retry-After``, or doubles from
+    half a second with a random part. All pauses together last at most ``patience_s``.
 
     Raises:
-        ClientError: ``key`` cannot be one.
+        ClientError: ``key`` has an invalid form.
     """
     if key is not None and not VISIBLE.fullmatch(key):
-        raise ClientError("that is no API key: it is empty, or has other than visible ASCII characters")
+        raise ClientError("this is not an API key: it is empty, or has other than visible ASCII characters")
     retry = Retry(
         total=retries if patience_s > 0 else 0,
         total_timeout=patience_s if patience_s > 0 else None,
@@ -49,29 +49,29 @@ def connection(url: str, key: str | None, timeout_s: float, retries: int, patien
     return {
         "base_url": url,
         "headers": {"User-Agent": f"stn-serve/{__version__}"} | authorization,
-        "timeout": httpx.Timeout(timeout_s, pool=None),  # waiting for a free connection is no silence of the service
+        "timeout": httpx.Timeout(timeout_s, pool=None),  # waiting for a free connection does not count
         "transport": RetryTransport(retry=retry),
     }
 
 
 def unreachable(url: httpx.URL, error: httpx.HTTPError | httpx.InvalidURL) -> UnreachableError:
-    """What is said when nothing answered."""
+    """Make the error for a request without a response."""
     if isinstance(error, httpx.TimeoutException):
-        return UnreachableError(f"{url} did not answer in time; give it a longer timeout, or look at its load")
+        return UnreachableError(f"{url} did not answer in time; allow a longer timeout, or check its load")
     return UnreachableError(f"cannot reach {url}: {error}; is the service running there?")
 
 
 class Client:
-    """Asks a service, and waits for the answer. Threads may share one; proxies of the environment are not used.
+    """A synchronous client, which threads may share. It ignores the proxies of the environment.
 
     Args:
-        url: where the service is, with the path in front of it if a gateway adds one.
-        key: its API key, if it wants one.
-        timeout_s: longest silence during one try.
-        retries: how often to ask again after 429, 503 and broken connections.
-        patience_s: longest time to wait for that altogether, whatever ``Retry-After`` says; 0 never asks again.
+        url: the address of the service, including the path prefix of a gateway.
+        key: the API key, if the service requires one.
+        timeout_s: longest silence during one attempt.
+        retries: number of retries after 429, 503 and broken connections.
+        patience_s: longest total time of the pauses, regardless of ``Retry-After``; 0 disables retries.
 
-    Every method raises `service.client.errors.ClientError`, by kind.
+    Every method may raise a `service.client.errors.ClientError`.
     """
 
     def __init__(
@@ -86,21 +86,21 @@ class Client:
         self._http = httpx.Client(**connection(url, key, timeout_s, retries, patience_s))
 
     def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
-        """What ``picture`` shows, and where in it the model looked."""
-        return self._ask(calls.predict(picture, options))
+        """Predict one picture."""
+        return self._send(calls.predict(picture, options))
 
     def predict_batch(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> list[Prediction | ErrorBody]:
-        """An answer or an error for each picture, in their order."""
-        return self._ask(calls.predict_batch(pictures, options)).results
+        """Return a prediction or an error for each picture in order."""
+        return self._send(calls.predict_batch(pictures, options)).results
 
     def models(self) -> list[ModelInfo]:
-        """Every version of every model that is served."""
-        return self._ask(calls.models()).models
+        """List the served versions of all models."""
+        return self._send(calls.models()).models
 
     def ready(self) -> bool:
-        """Whether the service is ready; a service that is not is not asked again."""
+        """Whether the service is ready. There are no retries."""
         try:
-            self._ask(calls.ready(), extensions=ONCE)
+            self._send(calls.ready(), extensions=ONCE)
         except BusyError:
             return False
         return True
@@ -115,16 +115,16 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, call: Call[AnswerType], **request: Any) -> AnswerType:
+    def _send(self, call: Call[AnswerType], **request: Any) -> AnswerType:
         try:
             response = self._http.request(call.method, call.path, **call.request, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(self._http.base_url, error) from error
-        return calls.understand(call, response)
+        return calls.read_answer(call, response)
 
 
 class AsyncClient:
-    """`Client` for programs that ``await``."""
+    """The asynchronous `Client`."""
 
     def __init__(
         self,
@@ -138,23 +138,23 @@ class AsyncClient:
         self._http = httpx.AsyncClient(**connection(url, key, timeout_s, retries, patience_s))
 
     async def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
-        """What ``picture`` shows, and where in it the model looked."""
-        return await self._ask(await asyncio.to_thread(calls.predict, picture, options))
+        """Predict one picture."""
+        return await self._send(await asyncio.to_thread(calls.predict, picture, options))
 
     async def predict_batch(
         self, pictures: Iterable[Picture], **options: Unpack[Options]
     ) -> list[Prediction | ErrorBody]:
-        """An answer or an error for each picture, in their order."""
-        return (await self._ask(await asyncio.to_thread(calls.predict_batch, pictures, options))).results
+        """Return a prediction or an error for each picture in order."""
+        return (await self._send(await asyncio.to_thread(calls.predict_batch, pictures, options))).results
 
     async def models(self) -> list[ModelInfo]:
-        """Every version of every model that is served."""
-        return (await self._ask(calls.models())).models
+        """List the served versions of all models."""
+        return (await self._send(calls.models())).models
 
     async def ready(self) -> bool:
-        """Whether the service is ready; a service that is not is not asked again."""
+        """Whether the service is ready. There are no retries."""
         try:
-            await self._ask(calls.ready(), extensions=ONCE)
+            await self._send(calls.ready(), extensions=ONCE)
         except BusyError:
             return False
         return True
@@ -171,9 +171,9 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _ask(self, call: Call[AnswerType], **request: Any) -> AnswerType:
+    async def _send(self, call: Call[AnswerType], **request: Any) -> AnswerType:
         try:
             response = await self._http.request(call.method, call.path, **call.request, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(self._http.base_url, error) from error
-        return calls.understand(call, response)
+        return calls.read_answer(call, response)

@@ -1,4 +1,4 @@
-"""An answer as one picture: what was uploaded and what the model looked at, the rectified images, the classes."""
+"""Draws a prediction: the picture with the sampled regions, the rectified images and the classes."""
 
 import io
 import math
@@ -6,38 +6,37 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from service.schemas import Prediction, RectifiedImage
+from service.schemas import Prediction, RectifiedImage, TransformResult
 
 SIDE = 360
 """Largest width and height of each picture, in pixels."""
 GAP = 16
 LINE = 30
-SIZE = 16
-"""Of the letters."""
+FONT_SIZE = 16
 BAR = 120
 OUTSIDE = 0.5
-"""How much is shown around a picture at most, as a part of its width and height, where a model looks outside of it."""
+"""Largest margin around a picture, as a share of its width and height, for regions outside of it."""
 PAPER, INK, FAINT = "#ffffff", "#202020", "#d0d0d0"
 COLOURS = ("#ff8c00", "#32cd32", "#ff00ff", "#ffd700")
-"""Of what each transformer looks at, in their order."""
+"""Colours of the transformers in order."""
 TOP = "#00bfff"
-"""Of the edge that becomes the rectified image's upper one."""
+"""Colour of the upper edge of the rectified image."""
 Corners = Sequence[Sequence[float]]
 
 
 def draw(picture: bytes, answer: Prediction) -> Image.Image:
-    """``picture`` with a quadrilateral for each transformer, beside it the rectified images and a bar for each class.
+    """Draw ``picture`` with a quadrilateral for each transformer, the rectified images and a bar for each class.
 
-    A transformer that bends (``tps``) is shown by its corners, joined by straight lines.
+    A thin-plate spline is shown by its corners, joined by straight lines.
 
     Raises:
-        OSError: ``picture`` is none that Pillow reads.
+        OSError: Pillow cannot read ``picture``.
     """
-    looks = [(answer.corners, answer.rectified)]
-    if answer.transforms:
-        looks = [(transform.corners, transform.rectified) for transform in answer.transforms]
-    panels = [draw_looks(picture, [corners for corners, _ in looks])]
-    panels += [draw_rectified(file, COLOURS[i % len(COLOURS)]) for i, (_, file) in enumerate(looks) if file]
+    transforms: Sequence[Prediction | TransformResult] = answer.transforms or [answer]
+    panels = [draw_regions(picture, [transform.corners for transform in transforms])]
+    for index, transform in enumerate(transforms):
+        if transform.rectified:
+            panels.append(draw_rectified(transform.rectified, COLOURS[index % len(COLOURS)]))
     panels.append(draw_classes(answer))
     width = sum(panel.width + GAP for panel in panels) + GAP
     sheet = Image.new("RGB", (width, max(panel.height for panel in panels) + 2 * GAP), PAPER)
@@ -48,8 +47,8 @@ def draw(picture: bytes, answer: Prediction) -> Image.Image:
     return sheet
 
 
-def draw_looks(picture: bytes, regions: Sequence[Corners]) -> Image.Image:
-    """The picture, upright and large, with a quadrilateral for each of ``regions``."""
+def draw_regions(picture: bytes, regions: Sequence[Corners]) -> Image.Image:
+    """Draw the picture, upright and scaled, with a quadrilateral for each of ``regions``."""
     with Image.open(io.BytesIO(picture)) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
     left, top, right, bottom = view(image.width, image.height, regions)
@@ -65,7 +64,7 @@ def draw_looks(picture: bytes, regions: Sequence[Corners]) -> Image.Image:
 
 
 def view(width: int, height: int, regions: Sequence[Corners]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of what is shown: the picture and, within bounds, what is looked at."""
+    """Return left, top, right and bottom of the view: the picture and, within bounds, the regions."""
     xs = [x for corners in regions for x, _ in corners]
     ys = [y for corners in regions for _, y in corners]
     return (
@@ -77,7 +76,7 @@ def view(width: int, height: int, regions: Sequence[Corners]) -> tuple[float, fl
 
 
 def draw_rectified(file: RectifiedImage, colour: str) -> Image.Image:
-    """A rectified image, large, in a frame with a blue upper edge."""
+    """Draw a rectified image, scaled, in a frame with a blue upper edge."""
     with Image.open(io.BytesIO(file.content())) as image:
         panel = enlarge(image.convert("RGB"), SIDE / 2 / max(image.size))
     pen = ImageDraw.Draw(panel)
@@ -87,14 +86,14 @@ def draw_rectified(file: RectifiedImage, colour: str) -> Image.Image:
 
 
 def enlarge(image: Image.Image, scale: float) -> Image.Image:
-    """Small pictures keep their pixels visible, large ones are made smaller smoothly."""
+    """Scale a picture: small ones with visible pixels, large ones smoothly."""
     size = (max(1, math.ceil(image.width * scale)), max(1, math.ceil(image.height * scale)))
     return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def draw_classes(answer: Prediction) -> Image.Image:
-    """A bar for each class, as long as it is probable; below them the model."""
-    font = ImageFont.load_default(SIZE)
+    """Draw a bar for the probability of each class, and the name of the model below."""
+    font = ImageFont.load_default(FONT_SIZE)
     labels = [prediction.label for prediction in answer.predictions]
     name = max(math.ceil(font.getlength(label)) for label in labels)
     percent = math.ceil(font.getlength("100.0 %"))

@@ -1,24 +1,24 @@
-"""Everything that can keep a client from its answer.
+"""All errors of the client.
 
 ClientError
 ├── FileError           a file cannot be read or written
-├── UnreachableError    nothing answered: no connection, or not in time
+├── UnreachableError    no response: no connection, or not in time
 ├── RefusedError        the service answered with an error: its status, code and message
 │   └── BusyError       429 or 503, also after all retries
-└── AnswerError         what answered is not this service, or a version that this client does not understand
+└── AnswerError         the response is not one of this service, or of an incompatible version
 """
 
 
 class ClientError(Exception):
-    """Base class; the message says what is wrong and what to do about it."""
+    """Base class. The message names the problem and its cure."""
 
 
 class FileError(ClientError):
-    """A file of this machine cannot be read or written."""
+    """A local file cannot be read or written."""
 
 
 class UnreachableError(ClientError):
-    """Nothing answered."""
+    """There was no response."""
 
 
 class RefusedError(ClientError):
@@ -32,8 +32,8 @@ class RefusedError(ClientError):
 
 
 class BusyError(RefusedError):
-    """The service has too much to do, or is not ready; it was asked as often as the client may."""
+    """The service is overloaded or not ready, also after all retries."""
 
 
 class AnswerError(ClientError):
-    """The answer is not one of this service."""
+    """The response is not one of this service."""

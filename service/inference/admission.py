@@ -1,4 +1,4 @@
-"""Limits on the pictures and bytes in flight for a model. Requests beyond them are rejected before they are decoded."""
+"""Limits the pictures and bytes in flight for a model. Requests beyond the limits are rejected before decoding."""
 
 import asyncio
 import math
@@ -9,31 +9,31 @@ from typing import Self
 from service.errors import QueueFullError, RequestTimeoutError, TooLargeError
 
 SHARE_OF_ARRIVING = 0.5
-"""Of the bytes of a limiter, the share that bodies may hold while they are still arriving."""
+"""Share of the bytes of a limiter that bodies may take while they are still arriving."""
 MAX_RETRY_AFTER_S = 60
 """The longest time that a client is told to wait."""
 MEMORY_S = 1.0
-"""Time constant of the average that tells how fast a body arrives."""
+"""Time constant of the average of the rate at which a body arrives."""
 
 
 class CapacityLimiter:
     """Capacity for pictures and their bytes, from the arrival of the bytes to the answers."""
 
-    def __init__(self, max_pictures: int, max_bytes: int, at_once: int) -> None:
-        """``at_once`` is how many should be processed while others wait in the admission queue."""
-        self.at_once = at_once
+    def __init__(self, max_pictures: int, max_bytes: int, concurrency: int) -> None:
+        """``concurrency`` is the number of pictures to process at a time while others wait in the admission queue."""
+        self.concurrency = concurrency
         self._max_pictures = max_pictures
         self._max_bytes = max_bytes
         self._max_arriving = int(max_bytes * SHARE_OF_ARRIVING)
         self._arrivals: set[Arrival] = set()
         self.arriving = 0
-        """Of the bytes, those of bodies that have not arrived in full."""
+        """Bytes of bodies that have not arrived in full."""
         self.pictures = 0
         self.bytes = 0
-        self.held = 0
-        """Of the pictures, those that wait in the admission queue."""
-        self.let_in = self.let_in_bytes = 0
-        """Pictures that have just left the admission queue and take their capacity in the next turn of the loop."""
+        self.queued = 0
+        """Pictures in the admission queue."""
+        self.admitted = self.admitted_bytes = 0
+        """Pictures that have left the admission queue and take their capacity in the next turn of the loop."""
         self._rate = 0.0
         """Pictures a second that were answered in the last window; 0 before the first."""
         self._window_began = 0.0
@@ -41,18 +41,18 @@ class CapacityLimiter:
         """Pictures that were answered since then."""
 
     def fits(self, pictures: int, size: int) -> bool:
-        """Whether there is capacity for so much, besides the pictures that have just left the admission queue."""
+        """Whether there is capacity for this much besides the pictures that have just left the admission queue."""
         return (
-            self.pictures + self.let_in + pictures <= self._max_pictures
-            and self.bytes - self._excess + self.let_in_bytes + size <= self._max_bytes
+            self.pictures + self.admitted + pictures <= self._max_pictures
+            and self.bytes - self._excess + self.admitted_bytes + size <= self._max_bytes
         )
 
     def could_fit(self, pictures: int, size: int) -> bool:
-        """Whether there would be capacity for so much if there were nothing else."""
+        """Whether an empty limiter has capacity for this much."""
         return pictures <= self._max_pictures and size <= self._max_bytes
 
     def take(self, pictures: int, size: int) -> None:
-        """Take capacity for ``pictures`` of together ``size`` bytes.
+        """Take capacity for ``pictures`` with a total of ``size`` bytes.
 
         Raises:
             QueueFullError: there is not enough.
@@ -79,8 +79,8 @@ class CapacityLimiter:
         rate = self._answered / elapsed_s if self._answered and elapsed_s > 0 else self._rate
         return min(MAX_RETRY_AFTER_S, max(1, math.ceil(self.pictures / rate))) if rate else 1
 
-    def note_answered(self, pictures: int) -> None:
-        """Count ``pictures`` whose request has been answered; they make the rate."""
+    def record_answered(self, pictures: int) -> None:
+        """Count ``pictures`` of an answered request towards the rate."""
         self._answered += pictures
         elapsed_s = monotonic() - self._window_began
         if elapsed_s > MEMORY_S:
@@ -92,18 +92,18 @@ class CapacityLimiter:
         self.bytes -= size
 
     def begin(self, arrival: "Arrival") -> None:
-        """Count a body among those that are arriving."""
+        """Register a body that begins to arrive."""
         self._arrivals.add(arrival)
 
     def end(self, arrival: "Arrival") -> None:
-        """Count a body no longer among those that are arriving."""
+        """Deregister a body that has arrived or was dropped."""
         self._arrivals.discard(arrival)
         self.arriving -= arrival.size
 
     def make_way(self, arrival: "Arrival", size: int) -> None:
-        """Drop the slowest of the arriving bodies while they have more than their share with the next ``size`` bytes.
+        """Drop the slowest bodies while the next ``size`` bytes would exceed the share of arriving bodies.
 
-        A body that arrives alone may have more than the share.
+        A body that arrives alone may exceed the share.
         """
         while self.arriving + size > self._max_arriving and self.arriving > arrival.size:
             self._slowest().drop()
@@ -111,7 +111,7 @@ class CapacityLimiter:
 
     @property
     def _excess(self) -> int:
-        """How many bytes of arriving bodies are beyond their share, and can be reclaimed."""
+        """Bytes of arriving bodies beyond their share, which can be reclaimed."""
         return max(0, self.arriving - self._max_arriving)
 
     def _slowest(self) -> "Arrival":
@@ -120,13 +120,13 @@ class CapacityLimiter:
 
 
 class Arrival:
-    """A body that arrives in pieces, as an asynchronous context in which it is read."""
+    """A body that arrives in pieces. Read it inside of this asynchronous context."""
 
-    __slots__ = ("_is_dropped", "_last", "_permit", "_rate", "_room", "_timeout", "size")
+    __slots__ = ("_is_dropped", "_last", "_limiter", "_permit", "_rate", "_timeout", "size")
 
-    def __init__(self, permit: "Permit", room: CapacityLimiter) -> None:
+    def __init__(self, permit: "Permit", limiter: CapacityLimiter) -> None:
         self.size = 0
-        self._room = room
+        self._limiter = limiter
         self._permit = permit
         self._timeout = asyncio.timeout(None)
         self._is_dropped = False
@@ -134,7 +134,7 @@ class Arrival:
         self._last = monotonic()
 
     def slowness(self, now: float) -> float:
-        """Seconds that the bytes so far would take to arrive at the latest rate, as a logarithm."""
+        """Logarithm of the seconds that the bytes so far would take at the latest rate."""
         if not self.size:
             return -math.inf
         return math.log(self.size) - math.log(self._rate) + (now - self._last) / MEMORY_S
@@ -145,7 +145,7 @@ class Arrival:
         Raises:
             QueueFullError: there is not enough.
             TooLargeError: there will never be enough.
-            RequestTimeoutError: the body is the slowest of those that arrive, and others need its capacity.
+            RequestTimeoutError: the body is the slowest, and other bodies need its capacity.
         """
         if self._is_dropped:
             raise too_slow()
@@ -154,9 +154,9 @@ class Arrival:
         now = monotonic()
         self._rate = self._rate * math.exp((self._last - now) / MEMORY_S) + size / MEMORY_S
         self._last = now
-        self._room.make_way(self, size)
+        self._limiter.make_way(self, size)
         self._permit.take(size=size)
-        self._room.arriving += size
+        self._limiter.arriving += size
         self.size += size
 
     def check(self) -> None:
@@ -165,15 +165,15 @@ class Arrival:
             raise too_slow()
 
     def drop(self) -> None:
-        """Give back the capacity at once, and end the reading of the body."""
+        """Return the capacity at once and stop reading the body."""
         self._is_dropped = True
-        self._room.end(self)
+        self._limiter.end(self)
         self._permit.give_back(self.size)
         self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
-        self._room.begin(self)
+        self._limiter.begin(self)
         return self
 
     async def __aexit__(
@@ -181,7 +181,7 @@ class Arrival:
     ) -> None:
         """Raise `RequestTimeoutError` if the body was dropped, whatever else happened."""
         if not self._is_dropped:
-            self._room.end(self)
+            self._limiter.end(self)
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
@@ -191,17 +191,17 @@ class Arrival:
 
 
 def too_slow() -> RequestTimeoutError:
-    """The error for a body that gave way to others."""
+    """Make the error for a body that was dropped in favour of others."""
     return RequestTimeoutError("the body arrives more slowly than others, which need its capacity; send it again later")
 
 
 class Permit:
-    """The capacity of a `CapacityLimiter` that one request has taken, as a context that gives it back."""
+    """The capacity that one request has taken from a `CapacityLimiter`. Leaving the context returns it."""
 
-    __slots__ = ("_bytes", "_pictures", "_room")
+    __slots__ = ("_bytes", "_limiter", "_pictures")
 
-    def __init__(self, room: CapacityLimiter) -> None:
-        self._room = room
+    def __init__(self, limiter: CapacityLimiter) -> None:
+        self._limiter = limiter
         self._pictures = 0
         self._bytes = 0
 
@@ -212,32 +212,32 @@ class Permit:
             TooLargeError: there will never be capacity for all that the request takes.
         """
         self._check(pictures, size)
-        self._room.take(pictures, size)
+        self._limiter.take(pictures, size)
         self._pictures += pictures
         self._bytes += size
 
-    def move_to(self, room: CapacityLimiter) -> None:
-        """Take the same capacity of another limiter instead; see `take`."""
-        if room is self._room:
+    def move_to(self, limiter: CapacityLimiter) -> None:
+        """Take the same capacity from another limiter instead; see `take`."""
+        if limiter is self._limiter:
             return
-        moved = Permit(room)
+        moved = Permit(limiter)
         moved.take(pictures=self._pictures, size=self._bytes)
-        self._room.give_back(self._pictures, self._bytes)
-        self._room = room
+        self._limiter.give_back(self._pictures, self._bytes)
+        self._limiter = limiter
 
     def arrival(self) -> "Arrival":
-        """A body that arrives in pieces, as a context in which it is read."""
-        return Arrival(self, self._room)
+        """Register a body that arrives in pieces."""
+        return Arrival(self, self._limiter)
 
     def give_back(self, size: int) -> None:
         """Return bytes that were taken."""
-        self._room.give_back(0, size)
+        self._limiter.give_back(0, size)
         self._bytes -= size
 
     def _check(self, pictures: int, size: int) -> None:
-        if not self._room.could_fit(self._pictures + pictures, self._bytes + size):
+        if not self._limiter.could_fit(self._pictures + pictures, self._bytes + size):
             raise TooLargeError(
-                "this is more than may wait at all; send fewer pictures, or smaller ones, in one request"
+                "the request exceeds the capacity of the model; send fewer or smaller pictures in one request"
             )
 
     def __enter__(self) -> Self:
@@ -246,6 +246,6 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._room.give_back(self._pictures, self._bytes)
+        self._limiter.give_back(self._pictures, self._bytes)
         if self._pictures:
-            self._room.note_answered(self._pictures)
+            self._limiter.record_answered(self._pictures)

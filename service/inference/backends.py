@@ -1,6 +1,6 @@
-"""Runtimes behind one contract: a batch of pictures in, named outputs out.
+"""Runtimes behind one interface, which maps a batch of pictures to named outputs.
 
-torch is imported only to serve TorchScript.
+Only TorchScript imports torch.
 """
 
 import ctypes
@@ -30,19 +30,19 @@ log = structlog.get_logger(__name__)
 
 
 class Backend(Protocol):
-    """A loaded model. One thread at a time calls `run`."""
+    """A loaded model. `run` is called by one thread at a time."""
 
     device: str
-    """Where it runs: ``cpu`` or ``cuda``."""
+    """``cpu`` or ``cuda``."""
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        """``(N, H, W, C)`` uint8 -> the manifest's outputs by name, N of each."""
+        """Map ``(N, H, W, C)`` uint8 to the outputs of the manifest by name, with N rows each."""
 
 
 def open_backend(artifact: Artifact, device: Device, threads: int, *, cuda_graphs: bool = False) -> Backend:
     """Load ``artifact`` on ``device``; ``threads=0`` leaves the number of CPU threads to the runtime.
 
-    ``cuda_graphs`` has ONNX Runtime replay what it does on a GPU instead of launching each kernel.
+    ``cuda_graphs`` has ONNX Runtime replay captured CUDA graphs instead of launching each kernel.
 
     Raises:
         DeviceError: ``device`` is cuda and cannot be used.
@@ -52,14 +52,13 @@ def open_backend(artifact: Artifact, device: Device, threads: int, *, cuda_graph
         return OnnxBackend(artifact, device, threads, cuda_graphs=cuda_graphs)
     if artifact.manifest.runtime == "program":
         raise ModelLoadError(
-            f"{artifact.folder} is a torch.export program, which other programs may run but this one does not; "
-            "export it to ONNX"
+            f"{artifact.folder} is a torch.export program, which the service cannot run; export it to ONNX"
         )
     return TorchScriptBackend(artifact, device, threads)
 
 
 class OnnxBackend:
-    """ONNX Runtime, on CUDA when it is asked for or found, else on the CPU."""
+    """ONNX Runtime on CUDA if requested or available, else on the CPU."""
 
     def __init__(self, artifact: Artifact, device: Device, threads: int, *, cuda_graphs: bool = False) -> None:
         """See `open_backend`."""
@@ -84,7 +83,7 @@ class OnnxBackend:
             raise ModelLoadError(f"ONNX Runtime cannot load {artifact.model_file}: {first_line(error)}") from error
         self.device = "cuda" if self._session.get_providers()[0] == CUDA else "cpu"
         if wants_cuda and self.device == "cpu":
-            reason = "ONNX Runtime could not start its CUDA provider (it says why above)"
+            reason = "ONNX Runtime could not start its CUDA provider (see the lines above)"
             if device == "cuda":
                 raise DeviceError(NO_CUDA.format(reason=reason))
             log.warning("no_cuda", reason=reason, using="cpu", cure="install the `cuda` extra")
@@ -101,7 +100,7 @@ class OnnxBackend:
 
 
 class TorchScriptBackend:
-    """libtorch, on CUDA when it is asked for or found, else on the CPU."""
+    """libtorch on CUDA if requested or available, else on the CPU."""
 
     def __init__(self, artifact: Artifact, device: Device, threads: int) -> None:
         """See `open_backend`."""
@@ -120,7 +119,7 @@ class TorchScriptBackend:
             torch.set_num_threads(threads)
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*torch.jit")  # kept by torch, but no longer extended
+                warnings.filterwarnings("ignore", message=".*torch.jit")  # deprecated by torch, but kept
                 self._script = torch.jit.load(io.BytesIO(artifact.model), map_location=self.device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise ModelLoadError(f"torch cannot load {artifact.model_file}: {first_line(error)}") from error
@@ -132,14 +131,14 @@ class TorchScriptBackend:
 
 
 def check_form(session: onnxruntime.InferenceSession, artifact: Artifact) -> None:
-    """Raise `ModelLoadError` unless what goes in and out of ``session`` is what the manifest says."""
+    """Raise `ModelLoadError` unless the inputs and outputs of ``session`` match the manifest."""
     manifest = artifact.manifest
     stated = {tensor.name: tensor for tensor in (manifest.image(), *manifest.answers().values())}
     for node in (*session.get_inputs(), *session.get_outputs()):
         tensor = stated.pop(node.name, None)
         if tensor is None or not fits(node, tensor):
             raise ModelLoadError(
-                f"{artifact.model_file}: {node.name} is {node.type} {node.shape}, which is not what the manifest says; "
+                f"{artifact.model_file}: {node.name} is {node.type} {node.shape}, which differs from the manifest; "
                 "export the model again"
             )
     if stated:
@@ -147,7 +146,7 @@ def check_form(session: onnxruntime.InferenceSession, artifact: Artifact) -> Non
 
 
 def fits(node: onnxruntime.NodeArg, tensor: Tensor) -> bool:
-    """Whether an input or output is ``tensor`` for a batch of any size; sides that ONNX leaves open may be anything."""
+    """Whether ``node`` is ``tensor`` with a batch axis of any size. Axes that ONNX leaves open match any size."""
     batch, *sides = node.shape or [0]
     return (
         TYPES.get(node.type) == tensor.type
@@ -158,7 +157,7 @@ def fits(node: onnxruntime.NodeArg, tensor: Tensor) -> bool:
 
 
 def cuda_obstacle() -> str | None:
-    """Why ONNX Runtime cannot use a GPU here. Asked of the driver itself, since ONNX Runtime would try and complain."""
+    """Why ONNX Runtime cannot use a GPU, or None. The driver is asked, since ONNX Runtime would log errors."""
     if CUDA not in onnxruntime.get_available_providers():
         return "this ONNX Runtime was built without CUDA"
     try:
@@ -172,5 +171,5 @@ def cuda_obstacle() -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """What ``error`` says, without the trace that some libraries add."""
+    """The message of ``error`` without the trace that some libraries add."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,14 +1,16 @@
-"""Requests that are waiting at the same time share an inference; one that waits alone starts at once.
+"""Dynamic batching without a delay: pictures that wait at the same time share an inference.
 
-An item carries its own future. While an inference runs, items gather; when it ends, all of them (up to a maximum)
-make the next batch. So the batch grows with the load, and an idle server waits for nobody. Short inferences run in
-place on the event loop; longer ones in a thread, one at a time, if there is a core that could run it meanwhile. Else
-batches are cut so that they are short: two threads on one core only take turns, and larger batches are no cheaper.
+Each picture has a future of its own. Pictures gather while an inference runs; when it ends, all of them (up to a
+maximum) form the next batch. The batch size therefore grows with the load, and a picture alone starts at once.
 
-What holds the event loop lets nobody gather. Where pictures come together, a batch therefore begins with the first turn
-of the loop that brings no more of them: no time passes idle, and no batch is small for having begun too soon.
+Short inferences run in place on the event loop. Longer ones run in a thread, one at a time, if a spare core can run it.
+Without a spare core, batches are cut to a short duration: two threads on one core only take turns, and larger batches
+are no cheaper.
 
-While anything waits or runs, a clock ticks: it answers what is overdue and gives up an inference that hangs.
+Nothing gathers while the event loop is blocked. Under load, a batch therefore starts at the first iteration of the loop
+that brings no further pictures.
+
+A periodic check fails overdue pictures and gives up an inference that hangs.
 """
 
 import asyncio
@@ -28,13 +30,13 @@ from service.errors import DeadlineExceededError, InferenceFailedError, NotReady
 from service.metrics.recorder import ModelMetrics
 
 IN_PLACE_MS = 2.0
-"""Longest inference, as foretold by the last ones, that may hold the event loop."""
+"""Longest predicted inference that may block the event loop."""
 CUT_MS = 8.0
-"""The same, where batches are cut to it."""
+"""The same limit where batches are cut to it."""
 MIN_MS = 1e-3
-"""A picture takes at least so long."""
+"""Lower bound of the predicted time of a picture."""
 GROWTH = 1.1
-"""By how much what is foretold grows from one inference to the next."""
+"""Largest growth of the prediction from one inference to the next."""
 TICK_S = 0.02
 
 Run = Callable[[NDArray[np.uint8]], Outputs]
@@ -44,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 class Inference(NamedTuple, Generic[Value]):
-    """What the model answered for one picture."""
+    """The result for one picture."""
 
     value: Value
     batch_size: int
@@ -53,7 +55,7 @@ class Inference(NamedTuple, Generic[Value]):
 
 
 class Item(Generic[Value]):
-    """A picture that waits, and the future of its answer."""
+    """A picture in the queue and the future of its result."""
 
     __slots__ = ("answer", "arrived", "deadline", "pixels")
 
@@ -81,14 +83,21 @@ class Batcher(Generic[Value]):
         max_batch: int,
         inference_timeout_s: float,
         picture_ms: float,
-        meter: ModelMetrics,
+        metrics: ModelMetrics,
         in_place: bool = True,
         spare_core: bool = True,
     ) -> None:
-        """``run`` takes ``(N, H, W, C)`` uint8 for up to ``max_batch``, of its outputs ``read`` makes N values.
+        """Create an idle batcher.
 
-        ``picture_ms`` is how long it took for one picture; ``meter`` counts the inferences; ``in_place=False`` runs
-        all in the thread; ``spare_core`` says whether that can run while the event loop does.
+        Args:
+            run: maps ``(N, H, W, C)`` uint8 with N up to ``max_batch`` to outputs.
+            read: splits the outputs into N values.
+            max_batch: the largest batch.
+            inference_timeout_s: the time after which an inference is given up.
+            picture_ms: the measured duration of an inference for one picture.
+            metrics: counts the inferences.
+            in_place: whether short inferences run on the event loop.
+            spare_core: whether the thread and the event loop can run at the same time.
         """
         self._run = run
         self._read = read
@@ -102,20 +111,20 @@ class Batcher(Generic[Value]):
         self._busy_since: float | None = None
         self._ticking = False
         self._together = False
-        """Whether the last batch was of several."""
+        """Whether the last batch had several pictures."""
         self._closed = False
-        self._meter = meter
-        self._context = Context()  # of no request: what is logged of a batch is of all
+        self._metrics = metrics
+        self._context = Context()  # of no request, since a batch may belong to several
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.hangs = False
-        """Whether the inference that runs has been given up; nothing is taken until it ends."""
+        """Whether the running inference has been given up. Nothing is accepted until it ends."""
 
     def submit(
-        self, pixels: NDArray[np.uint8], deadline: float = float("inf"), held_s: float = 0.0
+        self, pixels: NDArray[np.uint8], deadline: float = float("inf"), queued_s: float = 0.0
     ) -> asyncio.Future[Inference[Value]]:
-        """Queue ``pixels`` ``(H, W, C)``; ``deadline`` is as `time.perf_counter` gives it.
+        """Queue ``pixels`` ``(H, W, C)`` until ``deadline``, a time of `time.perf_counter`.
 
-        Their request has waited for ``held_s`` already. Who does not want the answer any more fails the future.
+        The request has already waited for ``queued_s``. To cancel, set an exception on the returned future.
 
         Raises:
             NotReadyError: the batcher is closed, or its model hangs.
@@ -123,10 +132,10 @@ class Batcher(Generic[Value]):
         if self._closed:
             raise NotReadyError("the service is shutting down; send the request to another instance")
         if self.hangs:
-            raise NotReadyError("the model does not answer any more; send the request to another instance")
+            raise NotReadyError("the model hangs; send the request to another instance")
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        item = Item(pixels, loop.create_future(), now - held_s, deadline)
+        item = Item(pixels, loop.create_future(), now - queued_s, deadline)
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now
@@ -138,20 +147,20 @@ class Batcher(Generic[Value]):
 
     @property
     def waiting(self) -> int:
-        """Pictures that wait for an inference."""
+        """Number of pictures that wait for an inference."""
         return len(self._waiting)
 
     async def close(self) -> None:
-        """Take nothing new, answer everything that waits, and end the thread when what it does is done."""
+        """Reject new pictures and finish the queued ones. The thread ends with its inference."""
         self._closed = True
         if pending := [item.answer for item in (*self._running, *self._waiting)]:
             await asyncio.wait(pending)
-        self._thread.shutdown(wait=False)  # nobody waits for what it still computes, which may never end
+        self._thread.shutdown(wait=False)  # an inference that hangs would never let it end
 
     def _gather(self, before: int) -> None:
-        """Begin, unless more wait now than ``before`` this turn of the event loop, and a batch is not full.
+        """Start a batch unless it is not full and has grown from ``before`` in this iteration of the event loop.
 
-        From 0 it takes a turn at least: answers that were just written leave before the loop is held again.
+        With ``before`` 0 at least one iteration passes, so that finished answers are sent before the loop is blocked.
         """
         count = len(self._waiting)
         if before < count and (count < self._most() or not before):
@@ -160,13 +169,13 @@ class Batcher(Generic[Value]):
             self._next()
 
     def _next(self) -> None:
-        """Start the inference of what waits now, or go idle."""
+        """Start the inference of the queued pictures, or go idle."""
         batch: list[Item[Value]] = []
         now = time.perf_counter()
         most = self._most()
         while self._waiting and len(batch) < most:
             item = self._waiting.popleft()
-            if item.answer.done():  # it was given up
+            if item.answer.done():  # cancelled
                 continue
             if now >= item.deadline:
                 expire(item)
@@ -191,7 +200,7 @@ class Batcher(Generic[Value]):
         loop.call_soon(self._gather, 0)
 
     def _most(self) -> int:
-        """Pictures in the next batch at most."""
+        """Largest size of the next batch."""
         if not self._cut:
             return self._max_batch
         return max(1, min(self._max_batch, int(CUT_MS / max(self._picture_ms, MIN_MS))))
@@ -202,7 +211,7 @@ class Batcher(Generic[Value]):
         ended = time.perf_counter()
         wrong = sorted(name for name, output in outputs.items() if len(output) != len(images))
         if wrong:
-            raise ValueError(f"the model gave another number of {', '.join(wrong)} than it was given pictures")
+            raise ValueError(f"the number of {', '.join(wrong)} differs from the number of pictures in the batch")
         return self._read(outputs), started, ended
 
     def _finish(self, batch: list[Item[Value]], done: asyncio.Future[tuple[Sequence[Value], float, float]]) -> None:
@@ -218,24 +227,24 @@ class Batcher(Generic[Value]):
     def _resolve(self, batch: list[Item[Value]], values: Sequence[Value], started: float, ended: float) -> None:
         size = len(batch)
         inference_ms = (ended - started) * 1000
-        # A slow one may have been interrupted; only several in a row are believed.
+        # A single slow inference may have been interrupted, so the prediction rises slowly.
         self._picture_ms = min(inference_ms / size, GROWTH * self._picture_ms)
-        self._meter.inferred(size, size * started - sum([item.arrived for item in batch]), ended - started)
+        self._metrics.inferred(size, size * started - sum([item.arrived for item in batch]), ended - started)
         for item, value in zip(batch, values, strict=True):
             if not item.answer.done():
                 item.answer.set_result(Inference(value, size, (started - item.arrived) * 1000, inference_ms))
 
     def _fail(self, batch: list[Item[Value]], error: BaseException) -> None:
         log.error("inference_failed", batch_size=len(batch), error=repr(error))
-        self._meter.failed(len(batch))
+        self._metrics.failed(len(batch))
         for item in batch:
             if not item.answer.done():
                 item.answer.set_exception(
-                    InferenceFailedError("the model failed on this batch of pictures; the log says why")
+                    InferenceFailedError("the model failed on this batch; the log of the service has the reason")
                 )
 
     def _tick(self) -> None:
-        """Look after those who have to wait, and after the model."""
+        """Fail overdue pictures and give up an inference that hangs."""
         now = time.perf_counter()
         if self._busy_since is None:
             self._ticking = False
@@ -250,13 +259,13 @@ class Batcher(Generic[Value]):
             for item in (*self._running, *self._waiting):
                 if not item.answer.done():
                     item.answer.set_exception(
-                        InferenceFailedError("the model hangs and was given up; the log says since")
+                        InferenceFailedError("the inference hangs and was given up; send the picture again later")
                     )
             self._waiting.clear()
 
 
 def expire(item: Item[Value]) -> None:
-    """Answer an item that is overdue."""
+    """Fail an overdue item."""
     item.answer.set_exception(
         DeadlineExceededError("the answer was not ready within the time given; try again later or allow more time")
     )

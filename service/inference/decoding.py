@@ -1,4 +1,4 @@
-"""Decoding of uploads: small pictures on the event loop, most in threads, and long work in processes."""
+"""Decodes pictures: small ones on the event loop, most in threads, and costly ones in processes."""
 
 import asyncio
 import os
@@ -23,17 +23,17 @@ from service.settings import Settings
 IN_PLACE_BYTES = 64 * 2**10
 IN_PLACE_PIXELS = 128 * 128
 IN_PLACE_S = 0.003
-"""Pictures up to all three are decoded on the event loop, which takes less than the way to a thread under load."""
+"""Pictures within all three limits are decoded on the event loop: under load, a thread would cost more."""
 IN_THREAD_S = 0.25
-"""Work up to which a picture is decoded in a thread, which keeps on until it has ended, whatever the deadline."""
+"""Longest predicted work of a thread, which cannot be stopped at the deadline."""
 LARGE_BYTES = 32 * 2**20
-"""Memory of a picture after which what is free is returned to the system."""
+"""Memory of a picture after whose decoding free memory is returned to the system."""
 
 Value = TypeVar("Value")
 
 
 class Decoders:
-    """The threads and processes that pictures are decoded in."""
+    """The threads and processes that decode pictures."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = Limits(settings.max_pixels, settings.max_side)
@@ -43,20 +43,20 @@ class Decoders:
         self._processes = ProcessPool(processes, self._limits.max_bytes) if processes else None
 
     async def read(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
-        """The picture in ``upload`` as a model takes it.
+        """Decode ``upload`` into an input of the model.
 
         Raises:
-            RequestError: it cannot be used, or it was not decoded by the ``deadline``.
+            RequestError: the picture cannot be used, or was not decoded by the ``deadline``.
         """
         if len(upload.data) <= IN_PLACE_BYTES:
             examined = examine_picture(upload, self._limits)
             if is_small(examined.cost):
                 return preprocess(examined, model_input)
         try:
-            async with asyncio.timeout(deadline - time.perf_counter()):  # pictures that wait for a thread are dropped
+            async with asyncio.timeout(deadline - time.perf_counter()):  # drops work that still waits for a thread
                 return await while_client_waits(self._read_elsewhere(upload, model_input, deadline))
         except TimeoutError:
-            raise DeadlineExceededError("the picture was not decoded within the time given; try again later") from None
+            raise DeadlineExceededError("the picture was not decoded before the deadline; try again later") from None
 
     async def _read_elsewhere(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
         """The picture, decoded in a thread or in a process."""
@@ -68,7 +68,7 @@ class Decoders:
         return await self._processes.run(preprocess, found, target, deadline=deadline)
 
     def _read_unless_long(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture | ExaminedImage:
-        """The picture, or what is known of it if its decoding belongs into a process."""
+        """Decode the picture, or only examine it if a process has to decode it."""
         if time.perf_counter() > deadline:
             raise TimeoutError
         examined = examine_picture(upload, self._limits)
@@ -82,11 +82,11 @@ class Decoders:
                 return_free_memory()
 
     async def in_thread(self, work: Callable[[], Value]) -> Value:
-        """The result of ``work``, which takes less than a second."""
+        """Run ``work``, which takes less than a second, in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def close(self) -> None:
-        """End the threads when what they do is done, and the processes at once."""
+        """Kill the processes. The threads end with their present work."""
         self._threads.shutdown(wait=False)
         if self._processes is not None:
             await self._processes.close()

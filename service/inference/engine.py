@@ -1,4 +1,4 @@
-"""From an upload to an answer: decode, infer together with others, encode. Every protocol calls this."""
+"""The engine: decodes uploads, infers in batches and encodes rectified images. Every protocol uses it."""
 
 import asyncio
 import time
@@ -17,38 +17,38 @@ from service.errors import InferenceFailedError, RequestError
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload
-from service.inference.registry import Model, Models, load_models
-from service.request_context import Timings, held_s, record_model, record_prediction, track_future
+from service.inference.registry import Model, Models
+from service.request_context import Timings, queued_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
 PICTURES_AT_ONCE = 16
-"""Of one request that are decoded together; after an error no others are begun."""
+"""Pictures of one request that are decoded together. After an error, no further ones are started."""
 TURN_S = 0.005
-"""Longest time that pictures are worked on in one turn of the event loop, besides the last one."""
+"""Longest time of pictures in one iteration of the event loop, besides the last picture."""
 
 
 class Answer(NamedTuple):
-    """All that a model says about one picture."""
+    """The prediction for one picture."""
 
     model: Model
-    reading: ModelOutput
+    output: ModelOutput
     width: int
     height: int
-    """Of the uploaded picture, upright, in its own pixels."""
+    """Size of the uploaded picture in pixels, upright."""
     rectified: list[bytes] | None
-    """A file for each transformer, if they were asked for."""
+    """A file for each transformer if rectified images were requested."""
     batch_size: int
     timings: Timings
 
     @property
     def label(self) -> str:
         """The most probable class."""
-        return self.model.manifest.classes[int(self.reading.ranking[0])]
+        return self.model.manifest.classes[int(self.output.ranking[0])]
 
     @property
     def probability(self) -> float:
         """The probability of `label`."""
-        return float(self.reading.probabilities[0])
+        return float(self.output.probabilities[0])
 
 
 class Turns:
@@ -71,7 +71,7 @@ class Turns:
 
 
 class Engine:
-    """The models and the decoders of pictures; as a context it closes in the end."""
+    """Predicts with ``models``. Leaving the context closes the engine."""
 
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
@@ -79,15 +79,6 @@ class Engine:
         self._decoders = Decoders(settings)
         self._turns = Turns()
         self._closing = False
-
-    @classmethod
-    def load(cls, settings: Settings) -> Self:
-        """An engine with the models that ``settings`` name.
-
-        Raises:
-            StartError: they cannot be loaded.
-        """
-        return cls(load_models(settings), settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,12 +88,12 @@ class Engine:
 
     @property
     def hangs(self) -> bool:
-        """Whether a model that is served has been given up."""
+        """Whether a served model hangs."""
         return any(batcher.hangs for batcher in self.models.batchers)
 
     @property
     def stuck(self) -> bool:
-        """Whether a model has been given up, be it one that is not served any more."""
+        """Whether a model hangs, retired models included."""
         return self.hangs or any(batcher.hangs for batcher in self.models.leaving)
 
     @property
@@ -111,7 +102,7 @@ class Engine:
         return not self._closing and not self.hangs
 
     def find(self, name: str | None = None, version: int | None = None) -> Model:
-        """The model that a request asks for.
+        """Return the requested model.
 
         Raises:
             ModelNotFoundError: see `Models.find`.
@@ -127,66 +118,65 @@ class Engine:
     async def predict(
         self, model: Model, picture: Upload | bytes, rectified: FileFormat | None = None, timeout_ms: int | None = None
     ) -> Answer:
-        """Answer for one picture file within ``timeout_ms``, by default that of the settings.
+        """Predict one picture file within ``timeout_ms`` (default: the setting), time in the admission queue included.
 
-        ``rectified`` is the format of the rectified images, which are left out by default. The time that a request has
-        waited in the queue of the server counts.
+        ``rectified`` is the format of the rectified images, which are left out by default.
 
         Raises:
-            RequestError: the picture cannot be used, its time is up, or the model failed.
+            RequestError: the picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
-        held = held_s()
-        deadline = started - held + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
+        queued = queued_s()
+        deadline = started - queued + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
         await self._turns.share()
         opened = await self._decoders.read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
-        inference = await track_future(model.batcher.submit(opened.pixels, deadline, held))
+        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued))
         inferred = time.perf_counter()
         await self._turns.share()
-        reading = finite_output(inference.value)
-        files = await self._encode(reading, rectified) if rectified else None
+        output = finite_output(inference.value)
+        files = await self._encode(output, rectified) if rectified else None
         ended = time.perf_counter()
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
         record_prediction(started, timings, inference.batch_size, ended)
-        return Answer(model, reading, opened.width, opened.height, files, inference.batch_size, timings)
+        return Answer(model, output, opened.width, opened.height, files, inference.batch_size, timings)
 
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
     ) -> list[ModelOutput]:
-        """What ``model`` says of ``pictures``, all of which must be good: files, or ``(N, H, W, C)`` of its input.
+        """Return the output of ``model`` for each of ``pictures``: files, or an array ``(N, H, W, C)`` of its input.
 
-        ``deadline`` is as `time.perf_counter` gives it.
+        One unusable picture fails all of them. ``deadline`` is a time of `time.perf_counter`.
 
         Raises:
-            RequestError: a picture cannot be used, their time is up, or the model failed.
+            RequestError: a picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
-        held = held_s()
+        queued = queued_s()
         if isinstance(pictures, np.ndarray):
             pixels = list(pictures)
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
         decode_ms = (time.perf_counter() - started) * 1000
-        answers = [track_future(model.batcher.submit(picture, deadline, held)) for picture in pixels]
-        # Exceptions are taken as results, since several may come and each must be looked at.
+        answers = [track_future(model.batcher.submit(picture, deadline, queued)) for picture in pixels]
+        # Exceptions are returned as results, so that each of several is retrieved.
         inferences = await asyncio.gather(*answers, return_exceptions=True)
-        readings = []
+        outputs = []
         try:
             for inference in inferences:
                 if isinstance(inference, BaseException):
                     raise inference
-                readings.append(finite_output(inference.value))
+                outputs.append(finite_output(inference.value))
                 timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
                 record_prediction(started, timings, inference.batch_size, time.perf_counter())
         finally:
-            del answers, inferences, inference  # an error leads back here: the circle would keep the pictures for long
-        return readings
+            del answers, inferences, inference  # an error refers to this frame: the cycle would keep the pictures alive
+        return outputs
 
     async def close(self) -> None:
-        """Answer everything that was accepted, and end the threads when what they do is done."""
+        """Finish all accepted pictures. The threads end with their present work."""
         self._closing = True
         await asyncio.gather(*(batcher.close() for batcher in (*self.models.batchers, *self.models.leaving)))
         await self._decoders.close()
@@ -205,23 +195,23 @@ class Engine:
             pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_AT_ONCE]))
         return pictures
 
-    async def _encode(self, reading: ModelOutput, picture_format: FileFormat) -> list[bytes]:
+    async def _encode(self, output: ModelOutput, picture_format: FileFormat) -> list[bytes]:
         files = []
-        for look in reading.looks:
-            height, width, _ = look.rectified.shape
+        for transform in output.transforms:
+            height, width, _ = transform.rectified.shape
             if height * width <= IN_PLACE_PIXELS:
-                files.append(encode(look.rectified, picture_format))
+                files.append(encode(transform.rectified, picture_format))
             else:
-                files.append(await self._decoders.in_thread(partial(encode, look.rectified, picture_format)))
+                files.append(await self._decoders.in_thread(partial(encode, transform.rectified, picture_format)))
         return files
 
 
-def finite_output(reading: ModelOutput) -> ModelOutput:
-    """``reading``, whose numbers must be some.
+def finite_output(output: ModelOutput) -> ModelOutput:
+    """Return ``output`` if all of its numbers are finite.
 
     Raises:
-        InferenceFailedError: they are not.
+        InferenceFailedError: a number is not finite.
     """
-    if not reading.is_finite:
-        raise InferenceFailedError("the model gave values that are no numbers for this picture")
-    return reading
+    if not output.is_finite:
+        raise InferenceFailedError("the model returned values that are not finite for this picture")
+    return output

@@ -1,7 +1,7 @@
-"""ONNX Runtime with inputs and outputs in buffers that stay where they are, which CUDA graphs need.
+"""ONNX Runtime with inputs and outputs in buffers at fixed addresses, which CUDA graphs need.
 
-A batch is rounded up to a power of two: a bucket, with buffers and a captured graph of its own. Rows beyond the batch
-hold what was there before; pictures do not see each other, so nobody reads them.
+A batch size is rounded up to a power of two. Each such bucket has its own buffers and its own captured graph. Rows
+beyond the batch keep old content, which affects no other row.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from export.format.artifact import Outputs
 
 GRAPH = "gpu_graph_id"
-"""Run option that says which captured graph to replay."""
+"""Run option that selects the captured graph to replay."""
 ELEMENTS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 
 class BoundSession:
-    """Runs a session in buckets. One thread at a time calls `run`."""
+    """Runs a session in buckets. `run` is called by one thread at a time."""
 
     def __init__(self, session: Any, name: str, outputs: Sequence[str], device: str, *, graphs: bool) -> None:
-        """``name`` is the input's; ``device`` is where its buffers live: ``cuda`` or, to test it, ``cpu``."""
+        """``name`` is the name of the input. The buffers are on ``device``: ``cuda``, or ``cpu`` in tests."""
         self._graphs = graphs
         self._session = session
         self._name = name
@@ -31,7 +31,7 @@ class BoundSession:
         self._buckets: dict[int, Bucket] = {}
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        """``(N, H, W, C)`` -> the outputs by name, N of each."""
+        """Map ``(N, H, W, C)`` to the outputs by name, with N rows each."""
         size = 1 << (len(images) - 1).bit_length()
         if size not in self._buckets:
             shape = (size, *images.shape[1:])
@@ -42,7 +42,7 @@ class BoundSession:
 
 
 class Bucket:
-    """Buffers for batches of up to N of ``shape`` ``(N, H, W, C)``."""
+    """Buffers for up to N pictures of ``shape`` ``(N, H, W, C)``."""
 
     def __init__(
         self, session: Any, name: str, outputs: list[str], device: str, shape: tuple[int, ...], *, graph: bool
@@ -72,6 +72,6 @@ class Bucket:
         self._images[:count] = images
         self._input.update_inplace(self._images)
         self._session.run_with_iobinding(self._binding, self._options)
-        # Copied: on the CPU they are the buffers themselves, which the next batch overwrites.
+        # Copied, since on the CPU these are the buffers that the next batch overwrites.
         answers = [answer.numpy()[:count].copy() for answer in self._answers]
         return dict(zip(self._outputs, answers, strict=True))

@@ -1,4 +1,7 @@
-"""What a model's outputs say of each picture. Numpy is asked once a batch: its calls cost more than its sums."""
+"""The outputs of a batch, split into one record for each picture.
+
+Numpy works on whole batches: a call costs more than the arithmetic in it. Coordinates follow `export.format.artifact`.
+"""
 
 from itertools import repeat
 from typing import NamedTuple
@@ -7,56 +10,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest, Outputs
-from service.inference.geometry import Points, regions
+
+CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
+"""The corners of the rectified image in its own homogeneous coordinates, clockwise from top left."""
+
+Points = list[list[float]]
 
 
 class TransformOutput(NamedTuple):
-    """What one transformer did to a picture."""
+    """The output of one transformer for a picture."""
 
     theta: Points
     """Two rows of three."""
     parameters: list[float]
     region: Points
-    """See `service.inference.geometry.regions`."""
+    """See `regions`."""
     rectified: NDArray[np.uint8]
     """``(h, w, C)``."""
 
 
 class ModelOutput(NamedTuple):
-    """What a model says of one picture."""
+    """The output of a model for one picture."""
 
     is_finite: bool
-    """Whether all its numbers are finite."""
+    """Whether all numbers are finite."""
     ranking: NDArray[np.intp]
-    """``(K,)``: classes, the most probable first, the first of equals first."""
+    """``(K,)``: classes by falling probability; equal ones by index."""
     probabilities: NDArray[np.float32]
     """``(K,)`` in that order."""
-    looks: tuple[TransformOutput, ...]
+    transforms: tuple[TransformOutput, ...]
     """One for each transformer of the manifest."""
     outputs: Outputs
-    """Of the whole batch that the picture was part of, as the model gave them."""
+    """The raw outputs of the whole batch that the picture was part of."""
     row: int
-    """Its own in them."""
+    """The row of the picture in ``outputs``."""
 
 
 def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
-    """One reading for each picture of a batch."""
+    """Split the outputs of a batch into one `ModelOutput` for each picture."""
     probabilities: NDArray[np.float32] = outputs[manifest.probabilities]
     ranking = (-probabilities).argsort(axis=1, kind="stable")
     ranked = probabilities[np.arange(len(ranking))[:, None], ranking]
-    looks = []
+    transforms = []
     for transform in manifest.transforms:
         theta: NDArray[np.float32] = outputs[transform.theta]
         parameters = outputs[transform.parameters].reshape(len(theta), -1)
         columns = (theta.tolist(), parameters.tolist(), regions(theta).tolist(), outputs[transform.rectified])
-        looks.append([TransformOutput(*row) for row in zip(*columns, strict=True)])
+        transforms.append([TransformOutput(*row) for row in zip(*columns, strict=True)])
     batch = len(ranking)
-    shares = (ranking, ranked, zip(*looks, strict=True), repeat(outputs, batch), range(batch))
+    shares = (ranking, ranked, zip(*transforms, strict=True), repeat(outputs, batch), range(batch))
     return [ModelOutput(*share) for share in zip(is_finite(outputs).tolist(), *shares, strict=True)]
 
 
 def is_finite(outputs: Outputs) -> NDArray[np.bool_]:
-    """For each picture of a batch, whether all numbers that belong to it are finite."""
+    """Return for each picture of a batch whether all of its numbers are finite."""
     batch = len(next(iter(outputs.values())))
     answer = np.ones(batch, np.bool_)
     for output in outputs.values():
@@ -65,3 +72,18 @@ def is_finite(outputs: Outputs) -> NDArray[np.bool_]:
             if not finite.all():
                 answer &= finite.reshape(batch, -1).all(axis=1)
     return answer
+
+
+def regions(theta: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the regions that thetas ``(N, 2, 3)`` sample: ``(N, 4, 2)``, in units of the picture's width and height.
+
+    Points are (x, y), clockwise from the top left of the rectified image. They may lie outside of the picture, which
+    spans 0 to 1.
+    """
+    normalised = CORNERS @ theta.swapaxes(1, 2).astype(np.float64)  # (N, 4, 2)
+    return np.asarray((normalised + 1) / 2)
+
+
+def corners(region: Points, width: int, height: int) -> Points:
+    """Scale a region to pixels of a ``width`` x ``height`` picture. The centre of the first pixel is at (0.5, 0.5)."""
+    return [[x * width, y * height] for x, y in region]

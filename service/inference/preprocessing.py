@@ -1,4 +1,4 @@
-"""Uploaded pictures: what `imaging` reads, with its errors as those of requests."""
+"""Preprocesses uploads with `imaging`, whose errors become errors of requests."""
 
 from typing import NamedTuple
 
@@ -12,15 +12,15 @@ from service.errors import InvalidImageError, RequestError, TooLargeError, Unsup
 
 
 class Upload(NamedTuple):
-    """A picture as it was sent."""
+    """A picture file as it was sent."""
 
     data: bytes
     content_type: str | None
-    """As declared by the client, without parameters; the bytes decide what it is."""
+    """The type that the client declared, without parameters. The content decides about the format."""
 
 
 class Target(NamedTuple):
-    """An `imaging.preprocessing.InputSpec` that is quickly sent to another process."""
+    """An `imaging.preprocessing.InputSpec` that is cheap to send to another process."""
 
     height: int
     width: int
@@ -29,12 +29,12 @@ class Target(NamedTuple):
 
 
 def examine_picture(upload: Upload, limits: Limits) -> ExaminedImage:
-    """Tell the format of ``upload`` and the cost of decoding it.
+    """Determine the format of ``upload`` and the cost of decoding it.
 
     Raises:
-        InvalidImageError: it is empty.
-        UnsupportedMediaTypeError: it is of a kind that is not read.
-        TooLargeError: it is beyond the ``limits``.
+        InvalidImageError: the file is empty.
+        UnsupportedMediaTypeError: the format is not supported.
+        TooLargeError: the picture exceeds the ``limits``.
     """
     try:
         return examine_image(upload.data, limits)
@@ -43,11 +43,11 @@ def examine_picture(upload: Upload, limits: Limits) -> ExaminedImage:
 
 
 def preprocess(examined: ExaminedImage, target: InputSpec) -> Picture:
-    """Decode an examined picture and bring it to what the model takes.
+    """Decode an examined picture and convert it to the input of a model.
 
     Raises:
-        InvalidImageError: it is damaged or cut short.
-        UnsupportedMediaTypeError: it is of a kind that has no agreed meaning.
+        InvalidImageError: the file is damaged or truncated.
+        UnsupportedMediaTypeError: the pixel format is not supported.
     """
     try:
         return preprocess_image(open_examined(examined), target)
@@ -56,11 +56,11 @@ def preprocess(examined: ExaminedImage, target: InputSpec) -> Picture:
 
 
 def request_error(error: ImageError, content_type: str | None = None) -> RequestError:
-    """``error`` as the answer to a request whose client declared ``content_type``."""
+    """Convert ``error`` to the error of a request whose client declared ``content_type``."""
     if isinstance(error, DamagedImageError):
         return InvalidImageError(str(error))
     if isinstance(error, ImageTooLargeError):
         return TooLargeError(str(error))
     if isinstance(error, UnknownFormatError) and content_type in MEDIA_TYPES:
-        return InvalidImageError(f"the bytes sent as {content_type} are not {FORMATS}; is the file whole?")
+        return InvalidImageError(f"the bytes sent as {content_type} are not {FORMATS}; is the file complete?")
     return UnsupportedMediaTypeError(str(error))

@@ -1,4 +1,4 @@
-"""Processes for work that may have to be ended before it is done."""
+"""Processes for work that may have to be killed."""
 
 import asyncio
 import multiprocessing
@@ -21,13 +21,13 @@ from service.memory import return_free_memory
 
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
 NICE = 5
-"""Added to the niceness of the processes, so that inference and answers come first where processors are scarce."""
+"""Added to the niceness of the processes, so that inference has priority where processors are scarce."""
 SPARE_BYTES = 256 * 2**20
-"""Address space of a process besides what its work may take: shared libraries and stacks of threads."""
+"""Address space of a process besides that of its work, for shared libraries and stacks of threads."""
 IDLE_S = 60.0
-"""Time without work after which the processes end; the threads that watch them wake twenty times a second."""
+"""Time without work after which the processes end, since the threads that watch them wake twenty times a second."""
 ATTEMPTS = 2
-"""A pool whose idle process was killed from outside is broken; the second attempt makes another one."""
+"""A pool is broken if an idle process was killed from outside; the second attempt creates another pool."""
 
 Value = TypeVar("Value")
 
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProcessPool:
-    """A few processes, started when there is work. Work is killed at its deadline, or when it is cancelled.
+    """Processes that start at their first use. Work is killed at its deadline or when it is cancelled.
 
     The processes and the threads that watch them end after a minute without work.
     """
@@ -45,7 +45,7 @@ class ProcessPool:
         self._processes = processes
         self._max_bytes = max_bytes
         self._idle_s = idle_s
-        self._free = asyncio.Semaphore(processes)  # work that waits here can be dropped; in the pool it could not
+        self._free = asyncio.Semaphore(processes)  # work that waits here can be cancelled, unlike in the pool
         self._lock = threading.Lock()
         self._pool: pebble.ProcessPool | None = None
         self._users = 0
@@ -53,11 +53,11 @@ class ProcessPool:
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[..., Value], *arguments: object, deadline: float) -> Value:
-        """The result of ``work``, a function of a module, for ``arguments``.
+        """Run ``work``, a function of a module, with ``arguments`` in a process.
 
         Raises:
-            TimeoutError: it was not there by the ``deadline``, and the process is killed.
-            InvalidImageError: the process died of it.
+            TimeoutError: the ``deadline`` has passed, and the process was killed.
+            InvalidImageError: the process died.
             NotReadyError: no process can be started.
         """
         self._begin_use()
@@ -126,8 +126,8 @@ class ProcessPool:
 
 
 def begin(max_bytes: int) -> None:
-    """Prepare a process: it ends with its parent or on SIGTERM, lets others go first and has a limit of memory."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler would wait for the decoder to return
+    """Prepare a process: it ends with its parent or on SIGTERM, has a low priority and a memory limit."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler would run only when the decoder returns
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     with suppress(AttributeError, OSError):
         os.nice(NICE)
@@ -135,7 +135,7 @@ def begin(max_bytes: int) -> None:
 
 
 def end_with_parent() -> None:
-    """End at once when the parent has."""
+    """End at once when the parent ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -143,7 +143,7 @@ def end_with_parent() -> None:
 
 
 def limit_memory(max_bytes: int) -> None:
-    """Let this process take ``max_bytes`` more than it has now, where the system can tell and limit it (Linux)."""
+    """Limit this process to ``max_bytes`` more than its present address space, on Linux."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -154,7 +154,7 @@ def limit_memory(max_bytes: int) -> None:
 
 
 def run_and_tidy(work: Callable[..., Value], *arguments: object) -> Value:
-    """The result of ``work``, after which what is free is returned to the system."""
+    """Run ``work``, then return free memory to the system."""
     try:
         return work(*arguments)
     finally:

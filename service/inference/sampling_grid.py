@@ -1,7 +1,7 @@
-"""Where the points of a rectified image lie in the picture, for every kind of transformer.
+"""Maps a grid of points of a rectified image into the picture, for every kind of transformer.
 
-A thin-plate spline bends: its four corners say too little. Here a grid of points goes through the transformer's map, as
-in training; `export.format.artifact` says what the parameters of each kind are.
+The four corners do not describe a thin-plate spline. The grid therefore goes through the map of the transformer, as in
+training. `export.format.artifact` defines the parameters of each kind.
 """
 
 from functools import lru_cache
@@ -16,86 +16,86 @@ from service.inference.outputs import ModelOutput, TransformOutput
 Floats = NDArray[np.float64]
 
 HORIZON = 0.1
-"""Smallest homogeneous coordinate of what a projective map can see."""
+"""Smallest homogeneous coordinate of a visible point of a projective map."""
 BEYOND = 10.0
-"""Where what it cannot see is sent."""
+"""The coordinate of points that are not visible."""
 
 
-def sample_points(reading: ModelOutput, manifest: Manifest, index: int, side: int) -> Floats:
-    """Where transformer ``index`` took ``side`` x ``side`` points of its rectified image from, edge to edge.
+def sample_points(output: ModelOutput, manifest: Manifest, index: int, side: int) -> Floats:
+    """Map ``side`` x ``side`` points of the rectified image of transformer ``index``, edge to edge, into the picture.
 
     Returns:
-        ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as `geometry.regions`.
+        ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as in `outputs.regions`.
     """
-    transform, look = manifest.transforms[index], reading.looks[index]
+    transform, theta = manifest.transforms[index], np.asarray(output.transforms[index].theta)
     points = regular_grid(side)
     if transform.kind in ("projective", "tps"):
-        points = compose_transforms(reading, manifest, index, points)
+        points = compose_transforms(output, manifest, index, points)
     else:
-        points = apply_affine(np.asarray(look.theta), points)
+        points = apply_affine(theta, points)
     return (points + 1) / 2
 
 
-def compose_transforms(reading: ModelOutput, manifest: Manifest, index: int, points: Floats) -> Floats:
-    """Through the map of transformer ``index`` and those of the steps before it in its branch.
+def compose_transforms(output: ModelOutput, manifest: Manifest, index: int, points: Floats) -> Floats:
+    """Map ``points`` through transformer ``index`` and the earlier steps of its branch.
 
-    Features come out of what the last branch has looked at. Branches side by side start elsewhere than at the whole
-    picture: an affine map around all others, and what theta, which tells of all, has more than they do.
+    A transformer of features follows the steps of the last branch. Parallel branches do not start from the full image;
+    their common outer map is what remains of theta once the branch's own transforms are removed.
     """
     transforms = manifest.transforms
     on_features = transforms[index].reads == "features"
     branch = transforms[index - 1 if on_features else index].branch
     steps = [
-        look
-        for place, look in zip(transforms[: index + 1], reading.looks, strict=False)
-        if place.branch == branch or place.reads == "features"
+        step
+        for stated, step in zip(transforms[: index + 1], output.transforms, strict=False)
+        if stated.branch == branch or stated.reads == "features"
     ]
 
     def chain(points: Floats) -> Floats:
-        for look in reversed(steps):
-            points = apply(transforms[index].kind, look, points)
+        for step in reversed(steps):
+            points = apply(transforms[index].kind, step, points)
         return points
 
     found = chain(points)
-    if all(place.branch == 1 for place in transforms):
+    if all(stated.branch == 1 for stated in transforms):
         return found
     size = transforms[index]
     grid = np.stack(np.meshgrid(centres(size.width), centres(size.height)), axis=-1).reshape(-1, 2)
     around = np.linalg.pinv(np.vstack([fit(chain(grid), grid), [0, 0, 1]]))
-    return apply_affine(np.asarray(reading.looks[index].theta) @ around, found)
+    return apply_affine(np.asarray(output.transforms[index].theta) @ around, found)
 
 
-def apply(kind: str, look: TransformOutput, points: Floats) -> Floats:
-    """A transformer's own map of ``points`` ``(M, 2)``."""
-    parameters = np.asarray(look.parameters)
+def apply(kind: str, step: TransformOutput, points: Floats) -> Floats:
+    """Apply the transformer's own map to ``points`` ``(M, 2)``."""
+    parameters = np.asarray(step.parameters)
     return apply_tps(parameters.reshape(-1, 2), points) if kind == "tps" else project(parameters.reshape(3, 3), points)
 
 
 def apply_affine(theta: Floats, points: Floats) -> Floats:
-    """Theta ``(2, 3)`` on ``points`` ``(M, 2)``."""
+    """Apply theta ``(2, 3)`` to ``points`` ``(M, 2)``."""
     moved: Floats = points @ theta[:, :2].T + theta[:, 2]
     return moved
 
 
 def project(homography: Floats, points: Floats) -> Floats:
-    """A homography ``(3, 3)`` on ``points`` ``(M, 2)``; what lies at or beyond the horizon is sent to `BEYOND`."""
+    """Apply a homography ``(3, 3)`` to ``points`` ``(M, 2)``. Points at or beyond the horizon map to `BEYOND`."""
     mapped = points @ homography[:, :2].T + homography[:, 2]
     depth = mapped[:, 2:]
     return np.where(depth > HORIZON, mapped[:, :2] / np.maximum(depth, HORIZON), BEYOND)
 
 
 def apply_tps(targets: Floats, points: Floats) -> Floats:
-    """The thin-plate spline (Bookstein 1989) that takes `regular_grid` to ``targets`` ``(K * K, 2)``, on ``points``."""
+    """Apply the thin-plate spline (Bookstein 1989) from `regular_grid` to ``targets`` ``(K * K, 2)`` to ``points``."""
     side = round(len(targets) ** 0.5)
     control = regular_grid(side)
     terms = np.hstack([kernel(points, control), np.ones((len(points), 1)), points])
-    bent: Floats = terms @ (spline(side) @ targets)
-    return bent
+    mapped: Floats = terms @ (spline(side) @ targets)
+    return mapped
 
 
 @lru_cache(maxsize=16)
 def spline(side: int) -> Floats:
-    """What turns targets of ``side`` x ``side`` control points into coefficients: ``(side**2 + 3, side**2)``."""
+    """The matrix from targets of ``side`` x ``side`` control points to coefficients: ``(side**2 + 3, side**2)``."""
     control = regular_grid(side)
     count = len(control)
     affine = np.hstack([np.ones((count, 1)), control])
@@ -112,18 +112,18 @@ def kernel(points: Floats, control: Floats) -> Floats:
 
 
 def fit(points: Floats, grid: Floats) -> Floats:
-    """The affine map ``(2, 3)`` that comes nearest to ``grid`` -> ``points``, both ``(M, 2)``."""
+    """Fit the affine map ``(2, 3)`` from ``grid`` to ``points``, both ``(M, 2)``, by least squares."""
     solution, *_ = np.linalg.lstsq(np.hstack([grid, np.ones((len(grid), 1))]), points)
     return np.asarray(solution.T, dtype=np.float64)
 
 
 def centres(count: int) -> Floats:
-    """The normalised centres of ``count`` pixels."""
+    """Return the normalised centres of ``count`` pixels."""
     return np.asarray((2 * np.arange(count) + 1) / count - 1, dtype=np.float64)
 
 
 @lru_cache(maxsize=64)
 def regular_grid(side: int) -> Floats:
-    """``side`` x ``side`` points, spread evenly from edge to edge: ``(side * side, 2)``, row by row."""
-    places = np.linspace(-1, 1, side)
-    return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
+    """Return ``side`` x ``side`` evenly spaced points from edge to edge: ``(side * side, 2)``, row by row."""
+    axis = np.linspace(-1, 1, side)
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)

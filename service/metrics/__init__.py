@@ -1,1 +1,1 @@
-"""What is counted, and how it is exposed."""
+"""Counts events, and exposes them to Prometheus."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -18,7 +18,7 @@ PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 MODEL: Final = ("model", "version")
 DRIFT: Final = (*MODEL, "transform", "quantity")
 PREDICTIONS: Final = ("/predict", "/predict/batch", "/infer")
-"""The last parts of the routes that ask a model."""
+"""The last parts of the prediction routes."""
 REASONS: Final = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", CLIENT_LEFT: "CANCELED", 500: "BACKEND"}
 """Triton's names of the reasons for which a request failed, by status."""
 TRITON_STAGES: Final = {
@@ -28,76 +28,78 @@ TRITON_STAGES: Final = {
     "encode": ("nv_inference_compute_output_duration_us", "Time of encoding rectified images"),
 }
 GAUGES: Final = {
+    "info": ("stn_model_info", "Workers that have loaded a version", (*MODEL, "runtime", "device", "precision")),
     "queue": ("stn_queue_depth", "Pictures that wait for an inference", MODEL),
-    "under_way": ("stn_pictures_in_flight", "Pictures from the arrival of their bytes to their answers", MODEL),
-    "limit": ("stn_pictures_limit", "Pictures that may be in flight before 429 is answered", MODEL),
-    "hangs": ("stn_model_hangs", "Workers whose model has been given up", MODEL),
+    "in_flight": ("stn_pictures_in_flight", "Pictures from the arrival of their bytes to their answers", MODEL),
+    "limit": ("stn_pictures_limit", "Pictures that may be in flight; further ones are rejected with 429", MODEL),
+    "hangs": ("stn_model_hangs", "Workers in which an inference of the model hangs", MODEL),
     "resident": ("stn_worker_resident_bytes", "Memory of a worker", ("worker",)),
 }
+COUNTERS: Final = {
+    "rejection": ("stn_rejections", "Rejected requests and pictures by error code", (*MODEL, "cause")),
+    "cpu": ("stn_worker_cpu_seconds", "Processor time of a worker", ("worker",)),
+    "log_lines_dropped": ("stn_log_lines_dropped", "Log lines that were dropped because stderr was not read", ()),
+    "background": ("stn_background_failures", "Failures of a background task", ("task",)),
+}
+"""Name, description and labels of metrics with one number for each combination of labels."""
 
 
-def families(figures: Figures, ready: Sequence[int], windows: Mapping[Key, Window], least: int) -> Iterator[Metric]:
+def families(
+    figures: Figures, ready: Sequence[int], windows: Mapping[Key, Window], min_pictures: int
+) -> Iterator[Metric]:
     """All metric families.
 
     Args:
         figures: the figures of all processes.
         ready: for each worker, whether it answers.
         windows: the drift windows of the loaded models, by name and version; only their references are read.
-        least: the number of pictures from which on drift is exposed.
+        min_pictures: the number of pictures from which on drift is exposed.
     """
     yield from requests(figures.counts)
     yield from pictures(figures.counts)
-    yield from gauges(figures.gauges)
-    yield from workers(figures.counts, ready)
-    yield from background(figures.counts)
-    yield from drift(figures.gauges, windows, least)
+    yield from simple(GaugeMetricFamily, GAUGES, figures.gauges)
+    yield from simple(CounterMetricFamily, COUNTERS, figures.counts)
+    yield workers(ready)
+    yield from drift(figures.gauges, windows, min_pictures)
     yield from triton(figures)
 
 
-def of(counts: Counts, what: str) -> Iterator[tuple[Key, list[float]]]:
-    """Labels and vector of every count of the kind ``what``."""
-    return ((key[1:], vector) for key, vector in sorted(counts.items()) if key[0] == what)
+def of(counts: Counts, kind: str) -> Iterator[tuple[Key, list[float]]]:
+    """Return labels and vector of every count of a kind."""
+    return ((key[1:], vector) for key, vector in sorted(counts.items()) if key[0] == kind)
+
+
+def simple(
+    family: type[CounterMetricFamily | GaugeMetricFamily], table: Mapping[str, tuple[str, str, Key]], found: Counts
+) -> Iterator[Metric]:
+    """Metrics of a `GAUGES` or `COUNTERS` table."""
+    for kind, (name, text, names) in table.items():
+        metric = family(name, text, labels=names)
+        for labels, (number,) in of(found, kind):
+            metric.add_metric(labels, number)
+        yield metric
 
 
 def requests(counts: Counts) -> Iterator[Metric]:
-    """Requests by route, model and status, their durations, and the causes of refusals."""
-    total = CounterMetricFamily("stn_requests", "Requests that were answered", labels=("route", *MODEL, "status"))
+    """Requests by route, model and status, and their durations."""
+    total = CounterMetricFamily("stn_requests", "Answered requests", labels=("route", *MODEL, "status"))
     durations: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * (len(SECONDS) + 2))
     for labels, vector in of(counts, "request"):
         total.add_metric(labels, sum(vector[:-1]))
         durations[labels[:-1]] = [a + b for a, b in zip(durations[labels[:-1]], vector, strict=True)]
     yield total
-    text = "From the arrival of a request's head to the end of its answer"
-    duration = HistogramMetricFamily("stn_request_duration_seconds", text, labels=("route", *MODEL))
-    for labels, vector in durations.items():
-        fill(duration, labels, SECONDS, vector)
-    yield duration
-    rejections = CounterMetricFamily(
-        "stn_rejections", "Requests and pictures that were refused, by the code of the error", labels=(*MODEL, "cause")
-    )
-    for labels, (number,) in of(counts, "rejection"):
-        rejections.add_metric(labels, number)
-    yield rejections
+    text = "From the arrival of the request head to the end of the response"
+    yield histogram("stn_request_duration_seconds", text, ("route", *MODEL), SECONDS, durations.items())
 
 
 def pictures(counts: Counts) -> Iterator[Metric]:
     """Durations of the stages of pictures, and the sizes of their batches."""
-    stage = HistogramMetricFamily(
-        "stn_stage_duration_seconds", "Stages of the pictures that were answered", labels=(*MODEL, "stage")
-    )
-    for labels, vector in of(counts, "stage"):
-        fill(stage, labels, SECONDS, vector)
-    yield stage
-    whole = HistogramMetricFamily(
-        "stn_prediction_duration_seconds", "From a picture's bytes to its answer", labels=MODEL
-    )
-    for labels, vector in of(counts, "prediction"):
-        fill(whole, labels, SECONDS, vector)
-    yield whole
-    batch = HistogramMetricFamily("stn_batch_size", "Pictures in each inference", labels=MODEL)
-    for labels, vector in batch_sizes(counts).items():
-        fill(batch, labels, PICTURES, vector)
-    yield batch
+    text = "Duration of the stages of answered pictures"
+    yield histogram("stn_stage_duration_seconds", text, (*MODEL, "stage"), SECONDS, of(counts, "stage"))
+    text = "From the bytes of a picture to its prediction"
+    yield histogram("stn_prediction_duration_seconds", text, MODEL, SECONDS, of(counts, "prediction"))
+    text = "Pictures in each inference"
+    yield histogram("stn_batch_size", text, MODEL, PICTURES, batch_sizes(counts).items())
 
 
 def batch_sizes(counts: Counts) -> dict[Key, list[float]]:
@@ -110,57 +112,32 @@ def batch_sizes(counts: Counts) -> dict[Key, list[float]]:
     return found
 
 
-def fill(family: HistogramMetricFamily, labels: Key, bounds: Sequence[float], vector: Sequence[float]) -> None:
-    """Add a histogram: the number of values in each bucket, and their sum."""
-    names = [*(str(float(bound)) for bound in bounds), "+Inf"]
-    family.add_metric(labels, list(zip(names, accumulate(vector[:-1]), strict=True)), vector[-1])
+def histogram(
+    name: str, text: str, labels: Key, bounds: Sequence[float], vectors: Iterable[tuple[Key, list[float]]]
+) -> Metric:
+    """A histogram of vectors with the number of values in each bucket and their sum."""
+    family = HistogramMetricFamily(name, text, labels=labels)
+    buckets = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    for values, vector in vectors:
+        family.add_metric(values, list(zip(buckets, accumulate(vector[:-1]), strict=True)), vector[-1])
+    return family
 
 
-def gauges(found: Counts) -> Iterator[Metric]:
-    """Loaded models, and pictures in flight."""
-    labels = (*MODEL, "runtime", "device", "precision")
-    info = GaugeMetricFamily("stn_model_info", "Workers that have a version loaded", labels=labels)
-    for values, (number,) in of(found, "info"):
-        info.add_metric(values, number)
-    yield info
-    for what, (name, text, names) in GAUGES.items():
-        gauge = GaugeMetricFamily(name, text, labels=names)
-        for values, (number,) in of(found, what):
-            gauge.add_metric(values, number)
-        yield gauge
-
-
-def workers(counts: Counts, ready: Sequence[int]) -> Iterator[Metric]:
-    """Workers, their processor time, and dropped log lines."""
-    answers = GaugeMetricFamily("stn_worker_ready", "Whether a worker answers", labels=("worker",))
+def workers(ready: Sequence[int]) -> Metric:
+    """For each worker, whether it answers requests."""
+    family = GaugeMetricFamily("stn_worker_ready", "Whether a worker answers requests", labels=("worker",))
     for index, is_ready in enumerate(ready):
-        answers.add_metric((str(index),), is_ready)
-    yield answers
-    spent = CounterMetricFamily("stn_worker_cpu_seconds", "Processor time of a worker", labels=("worker",))
-    for labels, (seconds,) in of(counts, "cpu"):
-        spent.add_metric(labels, seconds)
-    yield spent
-    lines = CounterMetricFamily("stn_log_lines_dropped", "Log lines that were dropped because nobody read stderr")
-    for _, (number,) in of(counts, "log_lines_dropped"):
-        lines.add_metric((), number)
-    yield lines
+        family.add_metric((str(index),), is_ready)
+    return family
 
 
-def background(counts: Counts) -> Iterator[Metric]:
-    """Failures of the tasks that run beside the requests."""
-    failures = CounterMetricFamily("stn_background_failures", "Failures of a background task", labels=("task",))
-    for labels, (number,) in of(counts, "background"):
-        failures.add_metric(labels, number)
-    yield failures
-
-
-def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[Metric]:
+def drift(found: Counts, windows: Mapping[Key, Window], min_pictures: int) -> Iterator[Metric]:
     """The distances between the last pictures and the references."""
     text = "Population stability index between the last pictures and the reference"
     gap = GaugeMetricFamily("stn_drift_distance", text, labels=DRIFT)
-    mean = GaugeMetricFamily("stn_drift_mean", "Mean over the last pictures", labels=DRIFT)
+    mean = GaugeMetricFamily("stn_drift_mean", "Mean of the last pictures", labels=DRIFT)
     usual = GaugeMetricFamily("stn_drift_reference_mean", "Mean in the reference", labels=DRIFT)
-    seen = GaugeMetricFamily("stn_drift_pictures", "Pictures that drift is computed from", labels=MODEL)
+    seen = GaugeMetricFamily("stn_drift_pictures", "Pictures from which drift is computed", labels=MODEL)
     for model, window in windows.items():
         count = 0.0
         for position, distribution in enumerate(window.distributions):
@@ -169,7 +146,7 @@ def drift(found: Counts, windows: Mapping[Key, Window], least: int) -> Iterator[
             count = sum(counts)
             if distribution.quantity != "classes":
                 usual.add_metric(labels, distribution.mean)
-            if count >= least and len(counts) == len(distribution.shares):
+            if count >= min_pictures and len(counts) == len(distribution.shares):
                 gap.add_metric(labels, distance(counts, distribution, window.pictures))
                 if distribution.quantity != "classes":
                     mean.add_metric(labels, total / count)
@@ -195,9 +172,9 @@ def triton(figures: Figures) -> Iterator[Metric]:
     inferred = {labels: vector[-1] for labels, vector in batches.items()}
     pending = {labels: number for labels, (number,) in of(figures.gauges, "queue")}
     micro = {labels: 1e6 * seconds for labels, seconds in took.items()}
-    yield untyped("nv_inference_request_success", "Requests to a prediction route that were answered", success)
-    yield untyped("nv_inference_request_failure", "Those that were not", failure, (*MODEL, "reason"))
-    yield untyped("nv_inference_count", "Pictures that went through an inference", inferred)
+    yield untyped("nv_inference_request_success", "Successful requests to a prediction route", success)
+    yield untyped("nv_inference_request_failure", "Failed requests to a prediction route", failure, (*MODEL, "reason"))
+    yield untyped("nv_inference_count", "Inferred pictures", inferred)
     yield untyped("nv_inference_exec_count", "Inferences", executions)
     yield untyped("nv_inference_pending_request_count", "Pictures that wait for an inference", pending)
     yield untyped("nv_inference_request_duration_us", "Time of the requests to a prediction route", micro)

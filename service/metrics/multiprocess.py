@@ -1,8 +1,8 @@
-"""Metrics of several processes, added up.
+"""Metrics of several processes, and their sums.
 
-Each worker writes its counts to a file of its own, once a second and before it answers a scrape. The worker that
-answers a scrape adds up the files of all. A worker that replaces another one continues from its file, so that no count
-goes down. Only the counts since the last write of a killed worker are lost, and they were never exposed.
+Each worker writes its counts to its own file, once a second and before it answers a scrape. The worker that answers a
+scrape sums the files of all workers. A replacement continues from the file of its predecessor, so that no count
+decreases. A killed worker loses only the counts since its last write, which were never exposed.
 
 A damaged file is logged, counted and ignored: the counts of that worker start from zero.
 """
@@ -22,7 +22,7 @@ from service.background import Failures
 from service.metrics.recorder import Counts
 
 HEADER: Final = b"stn-serve-metrics 1 %08x\n"
-"""First line of a file: the version of the format and the CRC-32 of all that follows."""
+"""First line of a file: the version of the format and the CRC-32 of the rest."""
 LARGEST_FILE: Final = 64 * 2**20
 
 log = structlog.get_logger(__name__)
@@ -32,13 +32,13 @@ class Figures(NamedTuple):
     """The metrics of one process, or their sums over all processes."""
 
     counts: Counts
-    """Values that only grow."""
+    """Values that never decrease."""
     gauges: Counts
     """Present values."""
 
 
 class WorkerSlot(NamedTuple):
-    """The place of one worker among the workers of a service, and the memory that they share."""
+    """The number of a worker and the memory that it shares with the other workers."""
 
     folder: Path
     """Holds the metrics file of each worker."""
@@ -46,7 +46,7 @@ class WorkerSlot(NamedTuple):
     ready: MutableSequence[int]
     """For each worker, whether it answers requests. Every process reads it."""
     beats: MutableSequence[int]
-    """For each worker, how often its event loop has turned. The supervisor reads it."""
+    """For each worker, the heartbeats of its event loop. The supervisor reads them."""
     supervisor: MutableSequence[int]
     """Two counts of the supervisor: failures of its background tasks, and log lines that it dropped."""
 
@@ -93,7 +93,7 @@ class SharedMetrics:
             self._unwritable = False
 
     def total(self) -> Figures:
-        """The sums over all workers: counts of all that ever ran, gauges of those that answer requests."""
+        """Sum the counts of all workers that ever ran and the gauges of those that answer requests."""
         if self._slot is None:
             return self._own
         found = {index: self._read(self._slot, index) for index in range(len(self._slot.ready))}
@@ -108,7 +108,7 @@ class SharedMetrics:
         return Figures(sum_counts(counts), sum_counts(answering))
 
     def _read(self, slot: WorkerSlot, index: int) -> Figures:
-        """The figures that a worker wrote last; none if its file is missing or damaged."""
+        """Read the last figures of a worker; empty if its file is missing or damaged."""
         file = metrics_file(slot, index)
         try:
             if not os.path.lexists(file):
@@ -124,18 +124,18 @@ class SharedMetrics:
 
 
 def metrics_file(slot: WorkerSlot, index: int) -> Path:
-    """The file that a worker writes."""
+    """The metrics file of a worker."""
     return slot.folder / f"{index}.json"
 
 
 def serialise(figures: Figures) -> bytes:
-    """The content of a metrics file."""
+    """Encode the content of a metrics file."""
     content = orjson.dumps([list(counts.items()) for counts in figures])
     return HEADER % zlib.crc32(content) + content
 
 
 def deserialise(data: bytes) -> Figures:
-    """The figures in a metrics file.
+    """Decode the content of a metrics file.
 
     Raises:
         ValueError: the file is damaged, or of another version.
@@ -151,7 +151,7 @@ def deserialise(data: bytes) -> Figures:
 
 
 def sum_counts(all_counts: Iterable[Counts]) -> Counts:
-    """The sums of ``all_counts``, element by element."""
+    """Add ``all_counts`` element by element."""
     sums: Counts = {}
     for counts in all_counts:
         for key, vector in counts.items():

@@ -1,11 +1,12 @@
-"""Counts events in plain lists, which numpy turns into histograms hundreds at a time.
+"""Collects events in lists, which numpy turns into histograms by the hundred.
 
-`prometheus_client`'s own counters cost microseconds each when several processes count together; here an answer costs a
-few appends. Each application has one `Recorder`; its counts only grow. `service.metrics.multiprocess` adds up the
-counts of several processes, and `service.metrics.exposition` gives them their names.
+The multiprocess counters of `prometheus_client` cost microseconds each; here a prediction costs a few appends. Each
+application has one `Recorder`. `service.metrics.multiprocess` sums the counts of several processes, and
+`service.metrics.exposition` names them.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from http import HTTPStatus
 from time import time
 from typing import Final
@@ -14,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Scope
 
-from service.request_context import Answered, RequestContext, route_of
+from service.request_context import AnsweredPicture, RequestContext, route_of
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the buckets of durations."""
 MAX_PENDING: Final = 512
-"""Values that are collected before numpy counts them together."""
+"""Number of values that are collected before numpy counts them."""
 STAGES: Final = ("decode", "queue", "inference", "encode")
 REFUSED: Final = 400
-"""The lowest status of a refusal or failure."""
+"""The lowest status of a rejection or failure."""
 CLIENT_LEFT: Final = 499
 """The status of a request whose client disconnected before the answer, as in nginx."""
 OTHER: Final = "other"
@@ -30,7 +31,7 @@ OTHER: Final = "other"
 
 Key = tuple[str, ...]
 Counts = dict[Key, list[float]]
-"""Vectors by what is counted and its labels; every element only grows."""
+"""Vectors by kind and labels."""
 ModelKey = tuple[str | None, int | None]
 """Name and version; None where a request names no model that is served."""
 
@@ -40,7 +41,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self.pending: list[float] = []
-        """Durations in seconds that are still to be counted."""
+        """Durations in seconds that are not counted yet."""
         self._vector = np.zeros(len(SECONDS) + 2)
 
     def add(self, seconds: NDArray[np.float64]) -> None:
@@ -55,19 +56,19 @@ class Histogram:
             self.pending.clear()
 
     def vector(self) -> list[float]:
-        """The number of durations in each bucket, the last of which is unbounded; then their sum."""
+        """Return the number of durations in each bucket, the last of which is unbounded, and then their sum."""
         self.flush()
         found: list[float] = self._vector.tolist()
         return found
 
 
 class ModelMetrics:
-    """Counts of one version of a model, however often it is loaded."""
+    """Counts of one version of a model over all of its loads."""
 
     def __init__(self, labels: Key) -> None:
         self.labels = labels
-        self.pending: list[Answered] = []
-        """Answered pictures that are still to be counted."""
+        self.pending: list[AnsweredPicture] = []
+        """Answered pictures that are not counted yet."""
         self._stages = {stage: Histogram() for stage in (*STAGES, "prediction")}
         self._batches: dict[int, list[float]] = {}
         """The number of inferences and their seconds, by batch size."""
@@ -77,7 +78,7 @@ class ModelMetrics:
         """When the last inference ended, in seconds since the epoch; 0 before the first."""
 
     def inferred(self, pictures: int, queue_s: float, inference_s: float) -> None:
-        """Count an inference of ``pictures`` pictures, which had waited ``queue_s`` seconds in total."""
+        """Count an inference of ``pictures`` pictures, which waited ``queue_s`` seconds in total."""
         batches = self._batches.get(pictures)
         if batches is None:
             batches = self._batches[pictures] = [0.0, 0.0]
@@ -93,7 +94,7 @@ class ModelMetrics:
     def flush(self) -> None:
         """Count the pending values."""
         if self.pending:
-            rows = [(*each.timings, (each.ended - each.started + each.held_s) * 1000) for each in self.pending]
+            rows = [(*each.timings, (each.ended - each.started + each.queued_s) * 1000) for each in self.pending]
             self.pending.clear()
             for histogram, milliseconds in zip(self._stages.values(), np.array(rows).T, strict=True):
                 histogram.add(milliseconds / 1000)
@@ -117,37 +118,41 @@ class Recorder:
         self._rejections: defaultdict[tuple[ModelKey, str], float] = defaultdict(float)
 
     def of_model(self, model: ModelKey) -> ModelMetrics:
-        """The counts of this version; the thread that loads it asks for them too."""
-        meter = self._models.get(model)
-        if meter is None:
-            meter = self._models[model] = ModelMetrics(labels(model))
-        return meter
+        """Return the counts of a version. The thread that loads it calls this too."""
+        metrics = self._models.get(model)
+        if metrics is None:
+            metrics = self._models[model] = ModelMetrics(labels(model))
+        return metrics
 
-    def ended(self, exchange: RequestContext, scope: Scope) -> None:
+    def ended(self, context: RequestContext, scope: Scope) -> None:
         """Count a request that has ended."""
-        model = exchange.model, exchange.version
-        status = exchange.status or CLIENT_LEFT
-        histogram = self._requests[route_of(exchange, scope) or OTHER, model, status]
-        histogram.pending.append(exchange.ended - exchange.started)
+        model = context.model, context.version
+        status = context.status or CLIENT_LEFT
+        histogram = self._requests[route_of(context, scope) or OTHER, model, status]
+        histogram.pending.append(context.ended - context.started)
         if len(histogram.pending) >= MAX_PENDING:
             histogram.flush()
-        if exchange.answered:
-            meter = self.of_model(model)
-            meter.pending += exchange.answered
-            if len(meter.pending) >= MAX_PENDING:
-                meter.flush()
+        if context.answered:
+            metrics = self.of_model(model)
+            metrics.pending += context.answered
+            if len(metrics.pending) >= MAX_PENDING:
+                metrics.flush()
         if status >= REFUSED and status != CLIENT_LEFT:
-            self.rejected(exchange.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
+            self.rejected(context.error or HTTPStatus(status).phrase.lower().replace(" ", "_"), model)
 
     def rejected(self, cause: str, model: ModelKey) -> None:
-        """Count a refused request, or a refused picture of a batch; ``cause`` is the code of its error."""
+        """Count a rejected request or picture of a batch by its error code, ``cause``."""
         self._rejections[model, cause] += 1
+
+    def ends(self) -> Iterator[tuple[Key, float]]:
+        """Labels of each model and the time at which its last inference ended; see `ModelMetrics.last_s`."""
+        return ((metrics.labels, metrics.last_s) for metrics in tuple(self._models.values()))
 
     def counts(self) -> Counts:
         """All counts."""
         found: Counts = {}
-        for meter in tuple(self._models.values()):  # a thread that loads may add some meanwhile
-            found |= meter.counts()
+        for metrics in tuple(self._models.values()):  # a thread that loads a model may add to them
+            found |= metrics.counts()
         for (route, model, status), histogram in self._requests.items():
             found["request", route, *labels(model), str(status)] = histogram.vector()
         for (model, cause), number in self._rejections.items():
@@ -156,6 +161,6 @@ class Recorder:
 
 
 def labels(model: ModelKey) -> Key:
-    """Name and version as text; empty where there is no model."""
+    """Return name and version as text; empty without a model."""
     name, version = model
     return name or "", "" if version is None else str(version)

@@ -1,1 +1,1 @@
-"""What happens to every request: log, keys, traces."""
+"""The middleware of every request: ids, logs, keys, rates and traces."""

@@ -1,4 +1,4 @@
-"""The access log: a line for every request that has ended, which is counted at the same moment."""
+"""Writes a log line for every request that has ended, and counts the request."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from service.errors import NotReadyError
 from service.logging import LogWriter
 from service.metrics.recorder import CLIENT_LEFT, Recorder
 from service.redaction import Headers, Redactor
-from service.request_context import Answered, RequestContext
+from service.request_context import AnsweredPicture, RequestContext
 from service.settings import Settings
 
 LEAST_LOGGED = {"all": 0, "refused": 400, "none": 1000}
 STAMPS = {"event", "level", "logger", "timestamp"}
 """Fields that structlog adds to a line itself."""
 LONGEST_PATH = 200
-"""Characters of a path that are logged."""
+"""Logged characters of a path."""
 WRITE_EVERY_S = 0.02
 ATOMIC = 4096
-"""Bytes that a pipe takes in one piece, so that lines of several processes do not mix."""
+"""Bytes that a pipe writes atomically, so that lines of several processes do not mix."""
 
 LINE = (
     '{"event":"request","level":"info","logger":"service.middleware.access_log","timestamp":"%s.%06dZ","request_id":"%s",'
@@ -40,10 +40,10 @@ log = structlog.get_logger("service.middleware.access_log")
 
 
 class AccessLog:
-    """Counts the requests of one application that have ended, and writes a line for those that the settings select.
+    """Counts the requests of one application, and writes a line for those that the settings select.
 
-    Lines of `WRITE_EVERY_S` are formatted together, which takes half the time of formatting each at its end. Through
-    structlog, as for the format for people, each would take longer than everything else that is added to a request.
+    JSON lines are formatted together every `WRITE_EVERY_S`, which takes half the time of formatting each by itself.
+    Only the console format uses structlog, which is slower than the rest of the middleware.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class AccessLog:
         scope: Scope | None = None,
         headers: Headers = (),
     ) -> None:
-        """Note the end of a request.
+        """Record the end of a request.
 
-        ``scope`` is what the router left of it. Credentials in ``headers`` are hidden in the path.
+        The router has added its route to ``scope``. Credentials in ``headers`` are hidden in the path.
         """
         context.end()
         self._recorder.ended(context, scope or {})
         if (context.status or CLIENT_LEFT) < self._least:
             return
-        if path != context.route:  # a path as documented has no key in it
+        if path != context.route:  # a documented path contains no key
             path = self._redactor.redact(path, headers)
         if not self._json:
             line = orjson.loads(describe(method, path, client, context))
@@ -89,14 +89,14 @@ class AccessLog:
         self._ended.append((method, path, client, context))
 
     def flush(self) -> None:
-        """Hand the lines of all requests that have ended to the writer."""
+        """Write the lines of all requests that have ended."""
         ended, self._ended = self._ended, []
         for piece in pieces([describe(*request) for request in ended]):
             self._writer.write(piece)
 
 
 class AccessLogMiddleware:
-    """Notes the end of every request; within `service.middleware.request_id.RequestIdMiddleware`."""
+    """Records the end of every request. Inside of `service.middleware.request_id.RequestIdMiddleware`."""
 
     def __init__(self, app: ASGIApp, access_log: AccessLog) -> None:
         self._app = app
@@ -106,7 +106,7 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context: RequestContext = scope["exchange"]
+        context: RequestContext = scope["request_context"]
 
         def send_on(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -115,7 +115,7 @@ class AccessLogMiddleware:
 
         try:
             await self._app(scope, receive, send_on)
-        except asyncio.CancelledError:  # by the server, which stops, or by a surrounding application
+        except asyncio.CancelledError:  # by a server that stops, or by a surrounding application
             if not context.status:
                 context.status, context.error = NotReadyError.status, NotReadyError.code
             raise
@@ -124,12 +124,12 @@ class AccessLogMiddleware:
 
 
 def record_end(context: RequestContext, access_log: AccessLog, method: str, path: str, client: Client) -> None:
-    """Note the end of a request that did not reach the application."""
+    """Record the end of a request that did not reach the application."""
     access_log.end(method, path, client, context)
 
 
 def describe(method: str, path: str, client: Client, context: RequestContext) -> str:
-    """The line of a request, as JSON. It is formatted by hand, in a third of the time that a dictionary takes."""
+    """Format the line of a request as JSON, in a third of the time that a dictionary would take."""
     since_ns = int((time.perf_counter() - context.ended) * 1e9)
     seconds, fraction = divmod(time.time_ns() - since_ns, 10**9)
     known = f',"client":"{client[0]}"' if client is not None else ""
@@ -155,8 +155,8 @@ def describe(method: str, path: str, client: Client, context: RequestContext) ->
     )
 
 
-def longest(answered: Sequence[Answered]) -> tuple[float, ...]:
-    """The largest batch that a picture was in, and the longest of each of the times."""
+def longest(answered: Sequence[AnsweredPicture]) -> tuple[float, ...]:
+    """Return the largest batch size and the longest of each of the timings."""
     if len(answered) == 1:
         return answered[0].batch_size, *answered[0].timings
     batch_size = max(picture.batch_size for picture in answered)
@@ -164,18 +164,18 @@ def longest(answered: Sequence[Answered]) -> tuple[float, ...]:
 
 
 def quoted(text: str) -> str:
-    """``text`` as JSON."""
+    """Encode ``text`` as JSON."""
     return orjson.dumps(text).decode()
 
 
 @lru_cache(maxsize=2)
 def to_the_second(moment: int) -> str:
-    """A time as structlog writes it, without its fraction."""
+    """Format a time as structlog does, without its fraction."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
 def pieces(lines: Iterable[str]) -> Iterator[bytes]:
-    """``lines`` put together in pieces of at most `ATOMIC` bytes; a longer line is a piece by itself."""
+    """Join ``lines`` to pieces of at most `ATOMIC` bytes. A longer line is a piece by itself."""
     piece = bytearray()
     for line in lines:
         encoded = line.encode()

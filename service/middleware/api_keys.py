@@ -1,6 +1,6 @@
-"""API keys: made here, given to the service as hashes alone, and recognised in constant time.
+"""API keys. The service knows only their hashes, and compares these in constant time.
 
-A key is 256 random bits, so that a plain SHA-256 of it cannot be turned back or guessed; slow hashes are for passwords.
+A key has 256 random bits, so that a plain SHA-256 of it cannot be inverted. Slow hashes are for passwords.
 """
 
 import hmac
@@ -15,24 +15,24 @@ from typing import NamedTuple
 from service.errors import SettingsError
 
 PREFIX = "stn_"
-"""How all keys begin, so that scanners for leaked secrets know one."""
+"""The prefix of all keys, by which scanners for leaked secrets recognise one."""
 ENTRY = re.compile(r"(?P<name>[\w.-]{1,64}):(?P<hash>[0-9a-f]{64})", re.ASCII)
 USAGE = """usage: python -m service key NAME
 
 Makes an API key for NAME: the key for the client, and the entry NAME:HASH for the service
-(--api-keys, --api-keys-file, --admin-keys or --admin-keys-file). The key itself is kept nowhere."""
+(--api-keys, --api-keys-file, --admin-keys or --admin-keys-file). The key itself is not stored."""
 
 
 class Key(NamedTuple):
-    """What the service knows of a key."""
+    """A key as the service knows it."""
 
     name: str
-    """Whose it is; this is what logs say."""
+    """The name of the client, which appears in logs."""
     hash: bytes
 
 
 class Keys:
-    """Some keys; several may have the same name, as an old and a new one do while clients change over."""
+    """A set of keys. Several may have the same name, for example while a client changes to a new key."""
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
         self._keys = tuple(keys)
@@ -41,8 +41,8 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def owner(self, hashed: bytes) -> str | None:
-        """The name of the key with this hash, if it is one of these; takes as long for any."""
+    def name_of(self, hashed: bytes) -> str | None:
+        """Return the name of the key with this hash, or None, in constant time."""
         found = None
         for key in self._keys:
             if hmac.compare_digest(key.hash, hashed):
@@ -51,16 +51,16 @@ class Keys:
 
 
 def hash_key(key: bytes) -> bytes:
-    """What is kept of ``key``."""
+    """Hash ``key``."""
     return sha256(key).digest()
 
 
 def load_keys(setting: str, listed: str, file: str) -> Keys:
-    """The keys that are ``listed`` and those in ``file``; ``setting`` is what errors call the first.
+    """Read the keys in ``listed``, which errors call ``setting``, and in ``file``.
 
     Raises:
-        SettingsError: an entry is wrong, or there is a file without any. Messages never quote what was given: it may be
-            a key that somebody mistook for its hash.
+        SettingsError: an entry is wrong, or the file has none. Messages never quote an entry, which may be a key by
+            mistake.
     """
     keys = parse(listed.replace(",", "\n").splitlines(), f"--{setting}")
     if file:
@@ -77,7 +77,7 @@ def load_keys(setting: str, listed: str, file: str) -> Keys:
 
 
 def parse(lines: Sequence[str], where: str) -> list[Key]:
-    """The keys in ``lines`` of NAME:HASH; blank ones and those that begin with # are none.
+    """Parse ``lines`` of NAME:HASH. Blank lines and lines that begin with # are skipped.
 
     Raises:
         SettingsError: an entry is wrong.
@@ -94,18 +94,18 @@ def parse(lines: Sequence[str], where: str) -> list[Key]:
 
 
 def make_key(name: str) -> tuple[str, str]:
-    """A new key, and its entry for the service."""
+    """Make a key and its entry for the service."""
     key = PREFIX + secrets.token_urlsafe(32)
     return key, f"{name}:{hash_key(key.encode()).hex()}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``python -m service key NAME``."""
+    """Run ``python -m service key NAME``."""
     if list(arguments) in (["-h"], ["--help"]):
         print(USAGE)  # noqa: T201 - the command line's answer to its user
         return 0
     if len(arguments) != 1 or ENTRY.fullmatch(f"{arguments[0]}:{'0' * 64}") is None:
-        print(f"error: say whose key it is, in letters, digits, '.', '_' and '-'\n{USAGE}", file=sys.stderr)  # noqa: T201
+        print(f"error: the name of a key consists of letters, digits, '.', '_' and '-'\n{USAGE}", file=sys.stderr)  # noqa: T201
         return 1
     key, entry = make_key(arguments[0])
     print(f"key:   {key}\nentry: {entry}")  # noqa: T201

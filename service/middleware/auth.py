@@ -1,9 +1,9 @@
-"""Decides who may do what, by the path of a request within the application and the key that comes with it.
+"""Authorises requests by their path within the application and their API key.
 
-open      health, the documentation and the files of the page: everybody
-metrics   everybody, or whoever has a key (``metrics_need_key``)
-admin     everything under /v2/repository: whoever has an admin key; nobody if there is none
-user      all other paths, also routes that others add: whoever has a key; everybody if there is none
+open      health, the documentation and the files of the page: no key
+metrics   no key, or any key (``metrics_need_key``)
+admin     everything under /v2/repository: an admin key; closed if the settings name none
+user      all other paths, also added routes: any key; no key if the settings name none
 """
 
 from collections.abc import Awaitable, Iterable
@@ -31,14 +31,14 @@ PAGE_FOLDER = "/page/"
 MAX_HEADERS = 100
 BEARER = b"bearer "
 POLICY_VIOLATION = 1008
-"""The code that closes a WebSocket without the key that its path asks for."""
+"""The code that closes an unauthorised WebSocket."""
 API_KEY_HEADER = APIKeyHeader(name="X-API-Key", scheme_name="key", auto_error=False)
 BEARER_TOKEN = HTTPBearer(scheme_name="bearer", auto_error=False)
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Access(Enum):
-    """What a path asks for."""
+    """The access that a path requires."""
 
     OPEN = "open"
     USER = "user"
@@ -46,10 +46,10 @@ class Access(Enum):
 
 
 class Principal(NamedTuple):
-    """Says that a request may be answered."""
+    """The client of an authorised request."""
 
     key: str | None
-    """The name of its key, where keys are needed."""
+    """The name of its key, if keys are required."""
     access: Access = Access.USER
 
 
@@ -58,7 +58,7 @@ OPEN_TO_ALL = Principal(None, Access.OPEN)
 
 
 class AuthMiddleware:
-    """Lets a request pass, with its `Principal` in the scope, or answers why not."""
+    """Adds the `Principal` of a request to its scope, or answers with an error."""
 
     def __init__(self, app: ASGIApp, policy: "AccessPolicy") -> None:
         self._app = app
@@ -78,7 +78,7 @@ class AuthMiddleware:
 
 
 class AccessPolicy:
-    """Knows the keys of one application, and what each path asks for."""
+    """The keys of one application, and the access that each path requires."""
 
     def __init__(self, settings: Settings) -> None:
         """Read the keys.
@@ -96,7 +96,7 @@ class AccessPolicy:
         """Whether paths of `Access.USER` need no key."""
 
     def access(self, path: str) -> Access:
-        """What a path within the application asks for."""
+        """Return the access that a path within the application requires."""
         if path.startswith(ADMIN):
             return Access.ADMIN
         if path in OPEN or path.startswith(OPEN_FOLDERS) or (path == METRICS and self._metrics_open):
@@ -106,19 +106,19 @@ class AccessPolicy:
         return Access.USER
 
     def check(self, path: str, headers: list[tuple[bytes, bytes]]) -> Principal:
-        """Admit a request to ``path``, and record whose it is.
+        """Authorise a request to ``path``, and record the name of its key.
 
         Raises:
-            HeadTooLargeError: it has too many headers.
-            UnauthorizedError: it needs a key.
-            ForbiddenError: it needs another key.
+            HeadTooLargeError: the request has too many headers.
+            UnauthorizedError: the path requires a key.
+            ForbiddenError: the path requires another key.
         """
         if len(headers) > MAX_HEADERS:
             raise HeadTooLargeError(f"the request has more than {MAX_HEADERS} headers; send fewer")
         return self.authorize(self.access(path), headers)
 
     def authorize(self, access: Access, headers: Headers) -> Principal:
-        """Admit a request that asks for ``access``; see `check`."""
+        """Authorise a request for ``access``; see `check`."""
         if access is Access.OPEN:
             return OPEN_TO_ALL
         if access is Access.USER and self.all_open:
@@ -130,16 +130,16 @@ class AccessPolicy:
     def is_key(self, text: bytes) -> bool:
         """Whether ``text`` is a key of a user or an administrator.
 
-        This is for texts of the log, of which there are many; what grants access is compared in constant time.
+        It is for the many texts of the log. Keys that grant access are compared in constant time instead.
         """
         return hash_key(text) in self._hashes
 
     def redactor(self) -> Redactor:
-        """What hides these keys in texts."""
+        """Create the redactor of these keys."""
         return Redactor(self.is_key if self._hashes else None)
 
     def requirement(self, access: Access) -> dict[str, Any]:
-        """Options of a router whose routes ask for ``access``: a dependency that says so in OpenAPI, and its errors."""
+        """Options of a router whose routes require ``access``: a dependency, which OpenAPI shows, and its errors."""
         if access is Access.OPEN or (access is Access.USER and self.all_open):
             return {}
         kinds: list[type[RequestError]] = [UnauthorizedError, ForbiddenError]
@@ -148,27 +148,26 @@ class AccessPolicy:
         return {"dependencies": [Security(Requirement(self, access))], "responses": responses}
 
     def _admin(self, headers: Headers) -> str:
-        """The name of the admin key in ``headers``."""
+        """Return the name of the admin key in ``headers``."""
         if not self._admins:
-            raise ForbiddenError("models cannot be changed here; to allow it, start the service with --admin-keys")
+            raise ForbiddenError("models cannot be changed without admin keys; start the service with --admin-keys")
         hashed = hash_key(presented(headers))
-        name = self._admins.owner(hashed)
-        if name is None and self._users.owner(hashed) is not None:
+        name = self._admins.name_of(hashed)
+        if name is None and self._users.name_of(hashed) is not None:
             raise ForbiddenError("this needs an admin key; this key is not an admin key")
         return known(name)
 
     def _user(self, headers: Headers) -> str:
-        """The name of the key in ``headers``; an admin key will do."""
+        """Return the name of the key in ``headers``, which may also be an admin key."""
         hashed = hash_key(presented(headers))
-        user, admin = self._users.owner(hashed), self._admins.owner(hashed)
+        user, admin = self._users.name_of(hashed), self._admins.name_of(hashed)
         return known(admin if user is None else user)
 
 
 class Requirement:
-    """Describes in OpenAPI that a route needs a key.
+    """Describes in OpenAPI that a route requires a key.
 
-    `AuthMiddleware` has enforced it already, unless the router was included into another application without the
-    middleware; then it is enforced here.
+    `AuthMiddleware` usually enforces it. A router in another application without that middleware enforces it here.
     """
 
     def __init__(self, policy: AccessPolicy, access: Access) -> None:
@@ -185,20 +184,20 @@ class Requirement:
         self.check(request.scope)
 
     def check(self, scope: Scope) -> None:
-        """Pass, or raise an `HTTPException`, which every application can answer."""
+        """Raise an `HTTPException`, which every application can answer, unless the request is authorised."""
         try:
             self.enforce(scope)
         except RequestError as error:
             raise HTTPException(error.status, str(error), dict(error.headers)) from error
 
     def enforce(self, scope: Scope) -> None:
-        """Pass, or raise an error; see `AccessPolicy.check`."""
+        """Raise an error unless the request is authorised; see `AccessPolicy.check`."""
         if scope.get("policy") is not self._policy:
             self._policy.authorize(self._access, scope["headers"])
 
 
 def presented(headers: Headers) -> bytes:
-    """The key in ``headers``.
+    """Return the key in ``headers``.
 
     Raises:
         UnauthorizedError: there is none.
@@ -212,11 +211,11 @@ def presented(headers: Headers) -> bytes:
 
 
 def known(name: str | None) -> str:
-    """``name``, unless there is none.
+    """Return ``name``.
 
     Raises:
-        UnauthorizedError: there is none.
+        UnauthorizedError: it is None.
     """
     if name is None:
-        raise UnauthorizedError("this key is not known; is it whole, and still in use?")
+        raise UnauthorizedError("this key is not known; check that it is complete and still valid")
     return name

@@ -1,4 +1,4 @@
-"""Errors that nothing else has handled: the client gets an answer, and a start that failed gets one clear line."""
+"""Answers unhandled exceptions, and reports a failed start in one line."""
 
 import inspect
 import sys
@@ -11,9 +11,9 @@ from service.errors import RequestError, StartError
 
 
 class ErrorMiddleware:
-    """Answers unhandled exceptions inside of the other middlewares, so that such answers are logged and protected too.
+    """Answers unhandled exceptions inside of the other middleware, which logs and protects these answers too.
 
-    The exception is raised again afterwards, as Starlette does: the server logs its traceback, and a test sees it.
+    As in Starlette, the exception is raised again afterwards, so that the server logs its traceback and tests see it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -48,7 +48,7 @@ class ErrorMiddleware:
             raise
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the lifespan; a start that failed is reported to the server by its message instead of a traceback."""
+        """Run the lifespan. A failed start is reported to the server by its message instead of a traceback."""
 
         def send_clearly(message: Message) -> Awaitable[None]:
             error = sys.exception()

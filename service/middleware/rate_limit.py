@@ -1,4 +1,4 @@
-"""Limits how often a client may ask."""
+"""Limits the request rate of each client."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from service.responses import error_response, send_response
 
 
 class RateLimitMiddleware:
-    """Counts the requests of each key, or of each address where there are no keys; within `AuthMiddleware`."""
+    """Counts the requests of each key, or of each address without keys. Inside of `AuthMiddleware`."""
 
     def __init__(self, app: ASGIApp, limiter: "RateLimiter") -> None:
         self._app = app
@@ -47,7 +47,7 @@ class RateLimiter:
         self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def admit(self, principal: Principal, address: str) -> None:
-        """Count a request of ``principal`` that came from ``address``, unless everybody may send it; see `count`."""
+        """Count a request of ``principal`` from ``address``, unless its path is open; see `count`."""
         if principal.access is not Access.OPEN:
             self.count(f"address {address}" if principal.key is None else f"key {principal.key}")
 
@@ -55,12 +55,12 @@ class RateLimiter:
         """Count a request of ``client``.
 
         Raises:
-            RateLimitedError: the client has sent too many.
+            RateLimitedError: the client has sent too many requests.
         """
         for limit in self._limits:
             if not self._windows.hit(limit, client):
                 reset = self._windows.get_window_stats(limit, client).reset_time
-                raise RateLimitedError(f"no more than {limit} are allowed; wait a little", wait_s(reset))
+                raise RateLimitedError(f"no more than {limit} are allowed; wait for Retry-After", wait_s(reset))
 
 
 def wait_s(until: float) -> int:

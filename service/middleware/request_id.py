@@ -1,4 +1,4 @@
-"""Gives every request a context with an id, and every response that id in its X-Request-ID."""
+"""Creates the context of every request, and sends its id as X-Request-ID of the response."""
 
 import itertools
 import re
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.redaction import Redactor, credentials, hide_keys
+from service.redaction import Redactor
 from service.request_context import RequestContext, current
 
 REQUEST_ID = b"x-request-id"
@@ -17,10 +17,10 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class RequestIdMiddleware:
-    """Creates the `RequestContext` of a request, in ``scope["exchange"]`` and `service.request_context.current`."""
+    """Creates the `RequestContext` of a request, as ``scope["request_context"]`` and in `request_context.current`."""
 
     def __init__(self, app: ASGIApp, redactor: Redactor) -> None:
-        """``redactor`` recognises ids that are keys; such a request gets another id."""
+        """``redactor`` recognises ids that are keys. Such a request gets another id."""
         self._app = app
         self._redactor = redactor
 
@@ -30,7 +30,7 @@ class RequestIdMiddleware:
             return
         context = RequestContext(request_id(scope["headers"], self._redactor))
         current.set(context)
-        scope["exchange"] = context
+        scope["request_context"] = context
 
         def send_with_id(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -41,7 +41,7 @@ class RequestIdMiddleware:
 
 
 def make_ids() -> Callable[[], str]:
-    """A function that returns a new id at each call: a random prefix, which no other process has, and a count."""
+    """Return a function that makes a new id at each call from a random prefix of this process and a count."""
     prefix = secrets.token_hex(8)
     count = itertools.count(1)
     return lambda: f"{prefix}-{next(count):x}"
@@ -50,18 +50,10 @@ def make_ids() -> Callable[[], str]:
 new_id = make_ids()
 
 
-def given_id(headers: Headers) -> str | None:
-    """The id that the client gave its request, if it is well-formed and does not look like a key."""
+def request_id(headers: Headers, redactor: Redactor) -> str:
+    """Return the id that the client sent, unless it is malformed or ``redactor`` finds a key in it, else a new id."""
     for name, value in headers:
         if name == REQUEST_ID and SANE_ID.fullmatch(value):
             given = value.decode()
-            if hide_keys(given) != given or any(secret in given for secret in credentials(headers)):
-                return None
-            return given
-    return None
-
-
-def request_id(headers: Headers, redactor: Redactor) -> str:
-    """The id that the client gave its request, else a new one; ``redactor`` recognises ids that are keys."""
-    given = given_id(headers)
-    return given if given is not None and redactor.is_clean(given) else new_id()
+            return given if redactor.is_clean(given, headers) else new_id()
+    return new_id()

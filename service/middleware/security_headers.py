@@ -1,4 +1,4 @@
-"""Headers that protect people who see an answer in a browser."""
+"""Adds headers that protect the users of browsers."""
 
 from collections.abc import Awaitable
 
@@ -19,7 +19,7 @@ DOCUMENTATION = {
     b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' "
     b"'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 }
-"""The policy that Swagger UI needs. Nothing that a client sent is ever shown on its page."""
+"""The policy that Swagger UI needs. Its page never shows content from clients."""
 
 
 class SecurityHeadersMiddleware:
@@ -44,9 +44,9 @@ class SecurityHeadersMiddleware:
 
 
 def protected(path: str, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """``headers``, and those of `PROTECTION` that are not among them."""
-    wanted = PROTECTION | DOCUMENTATION if path == "/docs" else PROTECTION
+    """Return ``headers`` with the missing ones of `PROTECTION`."""
+    added = PROTECTION | DOCUMENTATION if path == "/docs" else PROTECTION
     present = {name.lower() for name, _ in headers}
     if b"etag" in present:  # a file, which may be cached
         present.add(b"cache-control")
-    return headers + [(name, value) for name, value in wanted.items() if name not in present]
+    return headers + [(name, value) for name, value in added.items() if name not in present]

@@ -1,8 +1,8 @@
-"""Traces: a server span for every request, and in it spans for the decoding, queue, inference and encoding of pictures.
+"""Traces: a server span for every request with child spans for the stages of its pictures.
 
-Imported only where traces are asked for, as it needs the extra ``otel``. Where spans go, which requests are sampled and
-what the service is called there is said by OpenTelemetry's own variables (``OTEL_EXPORTER_OTLP_ENDPOINT``,
-``OTEL_TRACES_SAMPLER``, ``OTEL_SERVICE_NAME``): https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+The module needs the extra ``otel`` and is imported only if traces are on. OpenTelemetry's own variables set the
+collector, the sampling and the name of the service (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``,
+``OTEL_SERVICE_NAME``): https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
 import time
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.redaction import Redactor
-from service.request_context import Answered, RequestContext, route_of
+from service.request_context import AnsweredPicture, RequestContext, route_of
 
 CONTEXT = (b"traceparent", b"tracestate")
 MOST_PICTURES = 16
@@ -27,7 +27,7 @@ MOST_PICTURES = 16
 
 
 class TracingMiddleware:
-    """Traces requests; within `service.middleware.request_id.RequestIdMiddleware`."""
+    """Traces requests. Inside of `service.middleware.request_id.RequestIdMiddleware`."""
 
     def __init__(self, app: ASGIApp, tracer: "Tracer", redactor: Redactor) -> None:
         self._app = app
@@ -43,7 +43,7 @@ class TracingMiddleware:
         given = {name.decode(): value.decode("latin-1") for name, value in headers if name in CONTEXT}
         carrier = {name: value for name, value in given.items() if self._redactor.is_clean(value)}
         span = self._tracer.start(scope["method"], self._propagator.extract(carrier))
-        context: RequestContext = scope["exchange"]
+        context: RequestContext = scope["request_context"]
         context.trace = format_trace_id(span.get_span_context().trace_id)
         path = self._redactor.redact(scope["path"], headers)
         try:
@@ -63,7 +63,7 @@ class Tracer:
         self._provider: TracerProvider | None = None
 
     def open(self) -> TracerProvider:
-        """Begin to send spans, if that has not begun."""
+        """Start to send spans, unless already started."""
         if self._provider is None:
             named = OTELResourceDetector().detect().attributes.get("service.name", "stn-serve")
             resource = Resource.create({"service.name": named, "service.version": __version__})
@@ -72,7 +72,7 @@ class Tracer:
         return self._provider
 
     def close(self) -> None:
-        """Send what has not been sent yet."""
+        """Send the remaining spans and stop."""
         if self._provider is not None:
             self._provider.shutdown()
             self._provider = None
@@ -81,8 +81,8 @@ class Tracer:
         """Start the span of a request."""
         return self.open().get_tracer("service", __version__).start_span(name, parent, SpanKind.SERVER)
 
-    def trace_picture(self, request: Span, answered: Answered) -> None:
-        """Make the spans of an answered picture within that of its ``request``."""
+    def trace_picture(self, request: Span, answered: AnsweredPicture) -> None:
+        """Add the spans of an answered picture to that of its ``request``."""
         tracer = self.open().get_tracer("service", __version__)
         context = set_span_in_context(request)
         for name, started, ended in stages(answered):
@@ -91,41 +91,41 @@ class Tracer:
             span.end(since_epoch(ended))
 
 
-def describe(span: Span, scope: Scope, path: str, exchange: RequestContext) -> None:
+def describe(span: Span, scope: Scope, path: str, context: RequestContext) -> None:
     """Describe a request on ``span`` in OpenTelemetry's semantic conventions, without its query and headers.
 
     ``path`` is its path without keys.
     """
-    route = route_of(exchange, scope)
-    if route is not None:  # paths that clients invent would make any number of names
+    route = route_of(context, scope)
+    if route is not None:  # unknown paths would create any number of names
         span.update_name(f"{scope['method']} {route}")
         span.set_attribute("http.route", route)
     span.set_attributes(
         {
             "http.request.method": scope["method"],
-            "http.response.status_code": exchange.status,
+            "http.response.status_code": context.status,
             "url.path": path,
             "url.scheme": scope["scheme"],
-            "stn.request_id": exchange.id,
+            "stn.request_id": context.id,
         }
     )
-    if exchange.model is not None:
-        span.set_attribute("stn.model", exchange.model)
-    if exchange.version is not None:
-        span.set_attribute("stn.version", exchange.version)
-    if exchange.error is not None:
-        span.set_attribute("error.type", exchange.error)
-    if exchange.status >= 500:
+    if context.model is not None:
+        span.set_attribute("stn.model", context.model)
+    if context.version is not None:
+        span.set_attribute("stn.version", context.version)
+    if context.error is not None:
+        span.set_attribute("error.type", context.error)
+    if context.status >= 500:
         span.set_status(StatusCode.ERROR)
 
 
-def stages(answered: Answered) -> Iterator[tuple[str, float, float]]:
-    """Name, start and end of the stages of a picture, in the seconds of `time.perf_counter`."""
+def stages(answered: AnsweredPicture) -> Iterator[tuple[str, float, float]]:
+    """Yield name, start and end of the stages of a picture, as times of `time.perf_counter`."""
     decode, queue, inference, encode = (milliseconds / 1000 for milliseconds in answered.timings)
-    decoded, held = answered.started + decode, answered.held_s
-    if held:
-        yield "queue", answered.started - held, answered.started
-    queue -= held
+    decoded, queued = answered.started + decode, answered.queued_s
+    if queued:
+        yield "queue", answered.started - queued, answered.started
+    queue -= queued
     yield "decode", answered.started, decoded
     yield "queue", decoded, decoded + queue
     yield "inference", decoded + queue, decoded + queue + inference
@@ -133,5 +133,5 @@ def stages(answered: Answered) -> Iterator[tuple[str, float, float]]:
 
 
 def since_epoch(moment: float) -> int:
-    """Nanoseconds since the epoch of a time of `time.perf_counter`."""
+    """Convert a time of `time.perf_counter` to nanoseconds since the epoch."""
     return time.time_ns() - int((time.perf_counter() - moment) * 1e9)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from service.errors import LoadFailedError, ModelNotFoundError
 from service.repository.version_policy import Policy
 
-CHANGED = "it changed while it was read; load it again"
+CHANGED = "it changed while workers read it; load it again"
 
 
 class Change(NamedTuple):
@@ -18,7 +18,7 @@ class Change(NamedTuple):
 
 
 class ModelStatus(NamedTuple):
-    """The versions of a model that are served, and the wanted versions that are not."""
+    """The versions of a model that are served, and the target versions that could not be loaded."""
 
     served: Mapping[int, str]
     """The digest of each version."""
@@ -54,7 +54,7 @@ def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus]) -> ModelS
 
 
 def check_loaded(name: str, status: ModelStatus) -> None:
-    """Raise the error that a load which led to ``status`` is answered with.
+    """Raise an error if ``status`` is not that of a successful load.
 
     Raises:
         LoadFailedError: a version could not be loaded.

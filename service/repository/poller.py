@@ -98,17 +98,17 @@ def scan_folder(models: Path) -> Scan:
         log.warning("model_folder_unreadable", model=name, error=str(error))
         found[name] = None
 
-    for name, version, place in find_artifacts(models, skip):
+    for name, version, path in find_artifacts(models, skip):
         versions = found.setdefault(name, {})
         if versions is not None:
-            versions[version] = stamp(place)
+            versions[version] = stamp(path)
     return found
 
 
-def stamp(place: Path) -> Stamp:
+def stamp(path: Path) -> Stamp:
     """Stamp the files of a version; empty while the folder is being written or removed."""
     try:
-        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
         statuses = [(file.name, file.stat()) for file in files]
     except OSError:
         return ()

@@ -15,15 +15,17 @@ import structlog
 from export.format.artifact import ArtifactError, read_artifact
 from service.background import BlockingCalls, Failures, repeat
 from service.errors import ModelNotFoundError, StartError
-from service.inference.registry import Model, Models, Opener, default_opener, digest, find_folders, load_model
+from service.inference.loading import Opener, default_opener, digest, load_model
+from service.inference.registry import Model, Models
 from service.memory import return_free_memory
 from service.repository.plan import Change, ModelStatus, check_loaded, merge_reports, target_versions
 from service.repository.poller import Poller, scan_folder
+from service.repository.startup import find_folders
 from service.repository.version_policy import Policy, Selection
 from service.settings import Settings
 
 NOT_LOADED = "not loaded"
-SETTLE_S = 1.0
+RELEASE_CHECK_S = 1.0
 """Pause between checks for retired models that have been freed."""
 SCAN_TIMEOUT_S = 10.0
 """Longest time to list the models folder, which may be on a network file system that does not answer."""
@@ -169,7 +171,7 @@ class Repository:
                 load = partial(self._load, *key, served.get(version))
                 model = await self._loader.run_async(load, self._settings.load_timeout_s)
             except TimeoutError as error:
-                model = f"it was not loaded within {self._settings.load_timeout_s} s and was given up: {error}"
+                model = f"it was not loaded within {self._settings.load_timeout_s} s: {error}"
             finally:
                 self._loading.discard(key)
             if isinstance(model, Model):
@@ -217,7 +219,7 @@ class Repository:
         """Return memory to the system as retired models are freed."""
         remaining = -1
         while remaining:
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(RELEASE_CHECK_S)
             before, remaining = remaining, len(self._models.leaving)
             if remaining != before:
                 await asyncio.to_thread(return_free_memory)

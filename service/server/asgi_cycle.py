@@ -69,11 +69,11 @@ class ASGICycle:
             await self._fail(STOPPED)
         except Exception:
             log.exception("application_failed")
-            await self._fail(InternalError("the service has a defect; its log says which"))
+            await self._fail(InternalError())
         else:
             if not self._is_complete and not self._request.is_disconnected:
                 log.error("application_sent_no_answer", path=self._scope["path"])
-                await self._fail(InternalError("the service has a defect; its log says which"))
+                await self._fail(InternalError())
 
     async def _fail(self, error: RequestError) -> None:
         if self._is_complete or self._request.is_disconnected:
@@ -85,7 +85,7 @@ class ASGICycle:
         self._request.keep_alive = False
         answer = error_response(error, self._scope["path"])
         headers = [(b"content-length", b"%d" % len(answer.content)), NO_SNIFFING, *answer.headers]
-        if (context := self._scope.get("exchange")) is not None:
+        if (context := self._scope.get("request_context")) is not None:
             headers.append((b"x-request-id", context.id.encode()))
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.content})

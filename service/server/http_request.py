@@ -170,9 +170,9 @@ class HTTPRequest:
         """Note that the client has gone away."""
         self.is_disconnected = True
         self._end()
-        context = self.context if self.scope is None else self.scope.get("exchange")
+        context = self.context if self.scope is None else self.scope.get("request_context")
         if context is not None:
-            context.leave()
+            context.disconnect()
 
     def finish(self) -> None:
         """Note that the answer has been sent; what is left of the body is discarded as it arrives."""

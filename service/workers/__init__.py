@@ -1,1 +1,1 @@
-"""Several processes that answer on one address and serve the same models."""
+"""Several processes that listen on one address and serve the same models."""

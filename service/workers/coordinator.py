@@ -21,10 +21,10 @@ import structlog
 
 from export.format.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, backoff_s
-from service.inference.registry import find_folders
 from service.repository.plan import Change, ModelStatus, merge_reports, target_versions
 from service.repository.poller import Poller, scan_folder
 from service.repository.repository import SCAN_TIMEOUT_S
+from service.repository.startup import find_folders
 from service.settings import Settings
 from service.workers.messages import (
     ChangePending,
@@ -46,7 +46,7 @@ from service.workers.messages import (
 TICK_S = 0.1
 PENDING_S = 1.0
 """Interval at which workers are told that the changes they requested are pending."""
-LOST = "a worker failed while it loaded it; the log says how"
+LOST = "a worker failed while it loaded this version; the log has the reason"
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class Coordinator:
     """Makes changes in all workers. Runs in a thread of the supervisor."""
 
     def __init__(self, settings: Settings, statuses: ModelStatuses, failures: Failures | None = None) -> None:
-        """``statuses`` is what the first workers are started with."""
+        """``statuses`` are the statuses with which the first workers start."""
         self.statuses: ModelStatuses = dict(statuses)
         """The present status of each model, with which a new worker starts."""
         self._settings = settings
@@ -105,7 +105,7 @@ class Coordinator:
             self._poller.record_request(request.change)
             try:
                 status = self._make(request.change)
-            except Exception as error:  # noqa: BLE001 - the worker that asked waits for a result
+            except Exception as error:  # noqa: BLE001 - the worker waits for a result
                 self._failures.record("coordinate", error)
                 status = None
             self._requests.popleft()
@@ -161,8 +161,8 @@ class Coordinator:
         before = self.statuses.get(change.name, ModelStatus({}, {}))
         targets = self._target_versions(change, before)
         participants = list(self._participants)
-        patience_s = self._settings.inference_timeout_s + len(targets) * self._settings.load_timeout_s
-        replies = self._ask(participants, Prepare(change), patience_s)
+        timeout_s = self._settings.inference_timeout_s + len(targets) * self._settings.load_timeout_s
+        replies = self._ask(participants, Prepare(change), timeout_s)
         reports = [reply for reply in replies if isinstance(reply, ModelStatus)]
         if not reports or any(reply is None or isinstance(reply, PrepareFailed) for reply in replies):
             reports.append(ModelStatus({}, dict.fromkeys(targets, LOST)))
@@ -173,9 +173,9 @@ class Coordinator:
         self._ask(participants, Commit(change.name, after), self._settings.inference_timeout_s)
         return after
 
-    def _ask(self, pipes: list[Connection], message: object, patience_s: float) -> list[object]:
+    def _ask(self, pipes: list[Connection], message: object, timeout_s: float) -> list[object]:
         """The replies of workers to ``message``; None for a worker that died or did not reply in time."""
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         replies: list[object] = []
         waiting = list(pipes)
         try:
@@ -190,7 +190,7 @@ class Coordinator:
                 self._send_pending()
         finally:  # a late reply must not be taken for the reply to another message
             for pipe in waiting:
-                log.error("worker_timeout", seconds=patience_s)
+                log.error("worker_timeout", seconds=timeout_s)
                 self._forget(pipe)
                 self._send(pipe, Restart())
         return replies + [None] * len(waiting)
@@ -213,7 +213,7 @@ class Coordinator:
             if not pipe.closed:
                 pipe.send(message)
         except ConnectionError:
-            log.debug("worker_gone")  # the next read of its pipe says so too
+            log.debug("worker_gone")  # the next read of its pipe fails too
         except OSError as error:
             self._failures.record("coordinate", error)
             shut(pipe)  # half a message may have been sent; the worker restarts

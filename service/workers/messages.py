@@ -21,7 +21,7 @@ class Ready(NamedTuple):
 
 
 class ChangeRequest(NamedTuple):
-    """A worker was asked for a change."""
+    """A change that a client requested from a worker."""
 
     number: int
     change: Change
@@ -68,7 +68,7 @@ class Deregister(NamedTuple):
 
 
 def limit_waits(pipe: Connection) -> None:
-    """Make a send or receive on ``pipe`` fail with an OSError if the other end stops in the middle of a message."""
+    """Make ``pipe`` fail with an OSError if the other end stops in the middle of a message."""
     with socket.socket(fileno=pipe.fileno()) as end:
         limit = struct.pack("ll", IO_TIMEOUT_S, 0)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -77,18 +77,18 @@ def limit_waits(pipe: Connection) -> None:
 
 
 def shut(pipe: Connection) -> None:
-    """End the conversation on ``pipe``: both ends find that the other one is gone."""
+    """Shut ``pipe`` down for both ends."""
     with socket.socket(fileno=pipe.fileno()) as end:
         end.shutdown(socket.SHUT_RDWR)
         end.detach()
 
 
 def readable(pipes: Sequence[Connection], timeout_s: float) -> list[Connection]:
-    """The ``pipes`` with a message or at their end, in order, after waiting for the first for up to ``timeout_s``."""
+    """Wait up to ``timeout_s`` for messages, and return the ``pipes`` with a message or at their end, in order."""
     found = wait(pipes, timeout_s)
     return [pipe for pipe in pipes if pipe in found]
 
 
 def served_versions(statuses: ModelStatuses) -> dict[str, dict[int, str]]:
-    """The digests of the served versions by model."""
+    """Return the digests of the served versions by model."""
     return {name: dict(status.served) for name, status in statuses.items() if status.served}

@@ -12,7 +12,8 @@ import structlog
 
 from service.background import Failures
 from service.errors import LoadFailedError
-from service.inference.registry import Models, Opener
+from service.inference.loading import Opener
+from service.inference.registry import Models
 from service.repository.plan import Change, ModelStatus
 from service.repository.repository import Repository
 from service.settings import Settings
@@ -48,7 +49,7 @@ class Participant(Repository):
         opener: Opener | None = None,
         failures: Failures | None = None,
     ) -> None:
-        """``statuses`` is what the coordinator had this worker load; ``pipe`` leads to it."""
+        """``pipe`` leads to the coordinator, which had this worker load ``statuses``."""
         super().__init__(settings, models, opener, failures)
         self.statuses = dict(statuses)
         limit_waits(pipe)
@@ -90,7 +91,7 @@ class Participant(Repository):
             del self._requests[number]
         status: ModelStatus | None = result.result()
         if status is None:
-            raise LoadFailedError("the supervisor failed to make this change; its log says why")
+            raise LoadFailedError("the supervisor failed to make this change; its log has the reason")
         return status
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -99,7 +100,7 @@ class Participant(Repository):
             try:
                 if self._pipe.poll(None):
                     loop.call_soon_threadsafe(self._receive, self._pipe.recv())
-            except Exception as error:  # noqa: BLE001 - a worker that hears nothing would serve outdated models
+            except Exception as error:  # noqa: BLE001 - without messages this worker would serve outdated models
                 if loop.is_closed() or self._closed:
                     return
                 self.failures.record("participate", error)

@@ -1,7 +1,7 @@
 """The folder in memory through which the workers of one service share their metrics.
 
-The supervisor holds a lock on its folder, which the system releases when the process ends in whatever way. A service
-that starts removes the folders that nobody holds any more.
+The supervisor locks its folder. The system releases the lock when the process ends in any way. A service that starts
+removes unlocked folders.
 """
 
 import fcntl
@@ -23,25 +23,25 @@ class SharedFolder:
     """A new folder that exists until `remove` is called, or until a later service finds its supervisor dead."""
 
     def __init__(self, parent: Path | None = None) -> None:
-        """Create it in ``parent`` (default: in memory where there is such a place), after removing abandoned folders.
+        """Remove abandoned folders and create one in ``parent`` (default: in memory if possible).
 
         Raises:
-            StartError: it cannot be created.
+            StartError: the folder cannot be created.
         """
-        place = parent or Path(MEMORY if os.access(MEMORY, os.W_OK) else tempfile.gettempdir())
-        remove_abandoned(place)
+        parent = parent or Path(MEMORY if os.access(MEMORY, os.W_OK) else tempfile.gettempdir())
+        remove_abandoned(parent)
         for _ in range(ATTEMPTS):
             try:
-                self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+                self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             except OSError as error:
-                raise StartError(f"cannot create a folder in {place} ({error.strerror}); make room there") from error
+                raise StartError(f"cannot create a folder in {parent} ({error.strerror}); free space there") from error
             lock = take_lock(self.path)
             if lock is not None and self.path.exists():
                 self._lock = lock
                 return
-            if lock is not None:  # a service that starts at the same time has taken it for an abandoned one
+            if lock is not None:  # a service that starts at the same time has removed it
                 os.close(lock)
-        raise StartError(f"cannot lock a folder in {place}; set TMPDIR to a folder on a local disk")
+        raise StartError(f"cannot lock a folder in {parent}; set TMPDIR to a folder on a local disk")
 
     def remove(self) -> None:
         """Remove the folder and release its lock."""
@@ -49,9 +49,9 @@ class SharedFolder:
         os.close(self._lock)
 
 
-def remove_abandoned(place: Path) -> None:
-    """Remove this user's folders in ``place`` whose supervisors have died."""
-    for folder in place.glob(f"{PREFIX}*"):
+def remove_abandoned(parent: Path) -> None:
+    """Remove this user's folders in ``parent`` whose supervisors have died."""
+    for folder in parent.glob(f"{PREFIX}*"):
         lock = take_lock(folder)
         if lock is not None:
             if os.fstat(lock).st_uid == os.getuid():
@@ -60,7 +60,7 @@ def remove_abandoned(place: Path) -> None:
 
 
 def take_lock(folder: Path) -> int | None:
-    """A file descriptor that holds the lock of ``folder``; None if another process holds it or the folder is gone."""
+    """Lock ``folder`` and return its file descriptor; None if another process has the lock or the folder is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

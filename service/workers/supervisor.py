@@ -1,4 +1,4 @@
-"""Starts the worker processes that answer on one address, and replaces those that die or hang."""
+"""Starts the worker processes, and replaces workers that die or hang."""
 
 import math
 import multiprocessing
@@ -20,10 +20,10 @@ import structlog
 from service.app import create_app
 from service.background import Failures, backoff_s
 from service.errors import StartError
-from service.inference.registry import load_models
 from service.logging import LogWriter, configure_logs
 from service.metrics.multiprocess import WorkerSlot
 from service.middleware.auth import AccessPolicy
+from service.repository.startup import load_models
 from service.server.server import CANNOT_START, LAST_S, Server
 from service.settings import Settings
 from service.state import Worker
@@ -33,7 +33,7 @@ from service.workers.participant import Participant
 from service.workers.shared_folder import SharedFolder
 
 SHORT_LIFE_S = 5.0
-"""A worker that dies sooner is replaced only after a pause, which doubles with each such death in a row."""
+"""A worker that dies sooner is replaced after a pause, which doubles with each such death in a row."""
 PAUSE_S = 1.0
 CHECK_S = 0.1
 """Interval between checks of the workers."""
@@ -53,12 +53,12 @@ class Supervisor:
         statuses: ModelStatuses,
         log_writer: LogWriter,
     ) -> None:
-        """``statuses`` is what the workers are to serve; ``on_ready`` is called when all of them answer.
+        """``statuses`` are the models to serve. ``on_ready`` is called when all workers answer.
 
         ``log_writer`` writes the log of this process.
 
         Raises:
-            StartError: there is no place for the memory that the workers share.
+            StartError: the folder for shared metrics cannot be created.
         """
         self._settings = settings
         self._failures = Failures()
@@ -79,19 +79,19 @@ class Supervisor:
         self._workers: dict[int, BaseProcess] = {}
         self._started: dict[int, float] = {}
         self._due = dict.fromkeys(range(settings.workers), 0.0)
-        """When each worker that does not run is to start."""
+        """The time at which each missing worker starts."""
         self._short_lives = [0] * settings.workers
-        """How often in a row each worker has died soon after its start, or could not be started."""
+        """Number of early deaths or failed starts in a row of each worker."""
         self._signals = 0
         self._latest = math.inf
-        """When workers that have been told to stop are killed."""
+        """The time at which stopping workers are killed."""
         self._announced = False
 
     def run(self) -> int:
         """Serve until told to stop, and return the exit status."""
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, self._stop)
-        resource_tracker.ensure_running()  # started with the first worker, it would undo what `_start` does to signals
+        resource_tracker.ensure_running()  # before `_start` blocks signals
         self._coordinator.start()
         try:
             return self._supervise()
@@ -99,7 +99,7 @@ class Supervisor:
             self._shared_folder.remove()
 
     def _supervise(self) -> int:
-        status = told = 0
+        status = forwarded = 0
         while self._workers or not self._signals:
             if not self._signals:
                 self._start_due()
@@ -110,9 +110,9 @@ class Supervisor:
             if not self._announced and all(self._ready):
                 self._announced = True
                 self._on_ready()
-            if told < self._signals:  # here and not in the handler, so that workers that have just started are told too
-                self._signal_workers(at_once=told > 0)
-                told += 1
+            if forwarded < self._signals:  # not in the handler, so that workers that have just started get it too
+                self._signal_workers(at_once=forwarded > 0)
+                forwarded += 1
             if time.monotonic() > self._next_check:
                 self._next_check = time.monotonic() + CHECK_S
                 self._check_heartbeats()
@@ -124,7 +124,7 @@ class Supervisor:
         for index in [index for index, due in self._due.items() if due <= now]:
             try:
                 self._start(index)
-            except OSError as error:  # no memory, processes or file descriptors left: there may be later
+            except OSError as error:  # out of memory, processes or file descriptors for now
                 self._short_lives[index] += 1
                 pause_s = backoff_s(PAUSE_S, self._short_lives[index] - 1)
                 self._due[index] = now + pause_s
@@ -137,7 +137,7 @@ class Supervisor:
         slot = WorkerSlot(self._shared_folder.path, index, self._ready, self._beats, self._shared_counts)
         arguments = (self._settings, self._listener, slot, theirs, self._coordinator.statuses)
         worker = SPAWN.Process(target=work, args=arguments)
-        # Ctrl+C reaches the whole process group. Only the supervisor acts on it; workers inherit that it is blocked.
+        # Ctrl+C reaches the whole process group. Only the supervisor handles it; workers inherit the blocked signal.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             worker.start()
@@ -158,7 +158,7 @@ class Supervisor:
         del self._workers[index]
         exit_code = worker.exitcode
         if self._signals:
-            return int(exit_code not in (0, -signal.SIGTERM))  # the latter while it is still loading
+            return int(exit_code not in (0, -signal.SIGTERM))  # SIGTERM while it is still loading
         log.error("worker_died", worker=index, pid=worker.pid, exit=exit_code)
         if exit_code == CANNOT_START and not self._announced:
             self._stop()
@@ -173,17 +173,16 @@ class Supervisor:
         self._signals += 1
 
     def _signal_workers(self, *, at_once: bool) -> None:
-        """Tell all workers to stop. Their process group may send SIGTERM too, so that never means at once."""
+        """Tell all workers to stop. SIGTERM never means at once, since the process group may send it as well."""
         self._latest = time.monotonic() + 2 * LAST_S + (0 if at_once else self._settings.shutdown_timeout_s)
         for worker in self._workers.values():
             if worker.pid is not None and worker.is_alive():
                 os.kill(worker.pid, signal.SIGUSR1 if at_once else signal.SIGTERM)
 
     def _check_heartbeats(self) -> None:
-        """Kill workers that cannot stop by themselves: suspended ones, and those whose threads are all blocked.
+        """Kill workers that cannot stop by themselves: suspended workers, and workers whose threads are all blocked.
 
-        For workers that are silent, checks are counted and not seconds: while the whole machine is suspended, the
-        supervisor does not check.
+        Silence is measured in checks instead of seconds, since a suspended machine makes no checks.
         """
         too_late = time.monotonic() > self._latest
         for index, worker in self._workers.items():
@@ -191,7 +190,7 @@ class Supervisor:
             self._silent[index] = self._silent[index] + 1 if self._ready[index] and beats == self._heard[index] else 0
             self._heard[index] = beats
             if too_late or self._silent[index] * CHECK_S > 2 * self._settings.inference_timeout_s:
-                # The watchdog inside the worker has half of that time.
+                # The watchdog inside of the worker has half of this time.
                 log.error("worker_killed", worker=index, pid=worker.pid, reason="late" if too_late else "still")
                 worker.kill()
                 self._silent[index] = 0
@@ -202,7 +201,7 @@ class Supervisor:
             self._latest = math.inf
 
     def _loads_too_long(self, index: int) -> bool:
-        """Whether a replacement has not become ready in the time that its models may take to load."""
+        """Whether a replacement takes longer to become ready than its models may take to load."""
         versions = sum(len(status.served) for status in self._coordinator.statuses.values())
         limit_s = self._settings.load_timeout_s * max(1, versions)
         return self._announced and time.monotonic() - self._started[index] > limit_s
@@ -223,17 +222,17 @@ def work(
 
     try:
         models = load_models(settings, present=served_versions(statuses))
-        member = Worker(lambda: all(slot.ready), Participant(settings, models, pipe, statuses), slot)
-        server = Server(create_app(settings, models=models, worker=member, log_writer=log_writer), on_ready)
+        worker = Worker(lambda: all(slot.ready), Participant(settings, models, pipe, statuses), slot)
+        server = Server(create_app(settings, models=models, worker=worker, log_writer=log_writer), on_ready)
     except StartError as error:
-        log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
+        log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message is enough
         raise SystemExit(CANNOT_START) from None
     signal.signal(signal.SIGUSR1, lambda *_: server.end_at_once())
     server.serve_on(listener)
 
 
 def stop_with_parent(shared_folder: Path) -> None:
-    """Stop as on SIGTERM when the supervisor is gone, and remove the folder that it cannot remove any more."""
+    """Stop as on SIGTERM when the supervisor dies, and remove its shared folder."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import artifacts
-from service.inference.registry import load_models
+from service.repository.startup import load_models
 from service.settings import Settings
 
 

@@ -26,9 +26,9 @@ from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.errors import RunError
-from training.evaluation.evaluation import evaluate
 from training.fitting.runs import Run
 from training.recipes.recipe import Recipe
+from training.reports.evaluation import evaluate
 
 
 @pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime, ProgramRuntime])

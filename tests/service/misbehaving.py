@@ -19,9 +19,9 @@ from export.format.artifact import Artifact, Outputs
 from service.app import create_app
 from service.cli import announcement
 from service.inference.backends import Backend, Device, open_backend
-from service.inference.registry import load_models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
+from service.repository.startup import load_models
 from service.server.listening import listen
 from service.server.server import Server
 from service.settings import load_settings

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from service.middleware.api_keys import hash_key, make_key
-from service.middleware.request_id import given_id
+from service.middleware.request_id import request_id
 from service.redaction import HIDDEN, MAX_EDGES, Redactor, hide_keys
 from tests.conftest import STOP_S, start_service
 from tests.service.answers import PICTURE, connect, receive
@@ -64,9 +64,11 @@ def test_a_known_key_with_more_around_it_is_no_id(secret: str) -> None:
 
 @pytest.mark.parametrize("given", [KEY, f"id-{KEY}", KEY[:30]], ids=["whole", "with more", "most of one"])
 def test_a_key_is_no_id_of_a_request(given: str) -> None:
-    assert given_id([(b"x-request-id", given.encode())]) is None
-    assert given_id([(b"x-request-id", OWN.encode()), (b"x-api-key", OWN.encode())]) is None
-    assert given_id([(b"x-request-id", OWN.encode())]) == OWN
+    knows_none = Redactor(lambda _: False)
+    assert given not in request_id([(b"x-request-id", given.encode())], knows_none)
+    assert OWN not in request_id([(b"x-request-id", OWN.encode()), (b"x-api-key", OWN.encode())], knows_none)
+    assert OWN not in request_id([(b"x-request-id", OWN.encode())], REDACTOR)
+    assert request_id([(b"x-request-id", OWN.encode())], knows_none) == OWN
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

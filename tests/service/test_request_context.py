@@ -16,14 +16,14 @@ class Batch:
 
 @on_a_loop
 async def test_who_waits_learns_that_the_client_has_gone() -> None:
-    exchange = RequestContext("1")
-    current.set(exchange)
+    context = RequestContext("1")
+    current.set(context)
     loop = asyncio.get_running_loop()
     answered, waiting = loop.create_future(), loop.create_future()
     track_future(answered)
     track_future(waiting)
     answered.set_result("an answer")
-    exchange.leave()
+    context.disconnect()
     assert await answered == "an answer"
     with pytest.raises(ClientDisconnect):
         await waiting
@@ -31,9 +31,9 @@ async def test_who_waits_learns_that_the_client_has_gone() -> None:
 
 @on_a_loop
 async def test_who_begins_to_wait_after_the_client_has_gone_waits_in_vain() -> None:
-    exchange = RequestContext("1")
-    current.set(exchange)
-    exchange.leave()
+    context = RequestContext("1")
+    current.set(context)
+    context.disconnect()
     with pytest.raises(ClientDisconnect):
         await track_future(asyncio.get_running_loop().create_future())
 
@@ -48,21 +48,21 @@ async def test_outside_of_requests_nobody_is_noted() -> None:
 
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_request_that_has_ended_leaves_nothing_behind_for_the_garbage_collector(leaves: bool) -> None:
-    async def request(exchange: RequestContext, batch: Batch) -> None:
-        current.set(exchange)
+    async def request(context: RequestContext, batch: Batch) -> None:
+        current.set(context)
         with suppress(ClientDisconnect):
             assert await track_future(asyncio.get_running_loop().create_future()) is batch
-        exchange.end()
+        context.end()
 
     async def kept() -> bool:
-        exchange, batch = RequestContext("1"), Batch()
+        context, batch = RequestContext("1"), Batch()
         reference = weakref.ref(batch)
-        task = asyncio.create_task(request(exchange, batch))
+        task = asyncio.create_task(request(context, batch))
         await asyncio.sleep(0)
         if leaves:
-            exchange.leave()
+            context.disconnect()
         else:
-            exchange.awaited[0].set_result(batch)
+            context.pending[0].set_result(batch)
         await task
         del batch, task
         return reference() is not None

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from training.data.folders import Folder, split_folder, split_text
+from training.data.sizing import fit_to_pictures
 from training.data.sources import open_source
 from training.data.splits import Source
 from training.errors import RunError
@@ -38,7 +39,6 @@ from training.evaluation.rectification import BoxScores, Uprightness
 from training.files import read_arrays, write_text
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
-from training.recipes.sizing import fit_to_pictures
 
 LIBRARIES = ("torch", "torchvision", "lightning")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

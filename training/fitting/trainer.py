@@ -22,11 +22,11 @@ from training.data.batches import distort, loader, training_distortion, training
 from training.data.distortions import Distorted
 from training.data.random_streams import Stream, seed_of, seeded
 from training.data.splits import Split
+from training.distributed import processes, share_of, share_statistics, sum_of
 from training.errors import CollapseError, RecipeError, RunError
 from training.evaluation.metrics import Spread
 from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
-from training.fitting.distributed import processes, share_of, share_statistics, sum_of
 from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from training.fitting.distributed import processes, share_of
+from training.distributed import processes, share_of
 
 
 class Dropout(nn.Module):

@@ -51,7 +51,7 @@ MY_IMAGES = Recipe(
     learning_rate=2e-3,
     weight_decay=0.05,
 )
-"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/recipes/sizing.py)."""
+"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/data/sizing.py)."""
 
 GTSRB = change_recipe(
     GTSRB_SMALL,

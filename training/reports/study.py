@@ -50,8 +50,8 @@ def work(todo: Iterable[Cell], data_root: Path, report: Callable[[], object]) ->
     Raises:
         TrainingError: see `training.fitting.trainer.fit` and `training.fitting.trainer.evaluate`.
     """
-    from training.evaluation.evaluation import evaluate
     from training.fitting.trainer import fit
+    from training.reports.evaluation import evaluate
 
     for cell in todo:
         begin(cell, data_root)

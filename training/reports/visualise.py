@@ -9,10 +9,10 @@ from torch import Tensor
 
 from training.data.batches import test_split
 from training.data.splits import Split
-from training.evaluation.confusions import confused_figure, confusion_figure, most_confused
-from training.evaluation.evaluation import answers, read_epochs
 from training.files import write_bytes
 from training.fitting.runs import Run
+from training.reports.confusions import confused_figure, confusion_figure, most_confused
+from training.reports.evaluation import answers, read_epochs
 from training.reports.outlines import rectified_figure
 
 EXAMPLES = 10

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, version 2, over HTTP: what clients of Triton and KServe speak."""
+"""The Open Inference Protocol, version 2, over HTTP, as clients of Triton and KServe use it."""

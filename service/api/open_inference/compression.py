@@ -1,4 +1,4 @@
-"""Request bodies that were sent compressed. They are inflated piece by piece, and no further than the limit."""
+"""Inflates compressed request bodies piece by piece, up to the limit."""
 
 import asyncio
 import zlib
@@ -9,27 +9,27 @@ from service.errors import DeadlineExceededError, InvalidBodyError, UnsupportedE
 from service.inference.admission import Permit
 
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""By encoding, how zlib is told the format: gzip's, or its own, which HTTP calls deflate."""
+"""The window bits that select the format of zlib, by encoding. HTTP calls zlib's own format deflate."""
 COMPRESSED_PIECE = 2**13
 PIECE = 2**18
-"""Bytes that are inflated in one go, before and after; the event loop takes its turn in between."""
+"""Compressed and inflated bytes of one step, between which the event loop runs."""
 
 
 async def inflate(content: Content, encoding: str, max_bytes: int, permit: Permit, deadline: float) -> Content:
     """Inflate ``content``, which was sent with ``Content-Encoding: encoding``, until ``deadline`` at the latest.
 
     Raises:
-        UnsupportedEncodingError: this encoding is not taken.
-        InvalidBodyError: it is damaged, cut short, or followed by something else.
-        TooLargeError: it has more than ``max_bytes`` when inflated.
-        QueueFullError: there is no capacity for it.
-        DeadlineExceededError: it takes too long.
+        UnsupportedEncodingError: the encoding is not supported.
+        InvalidBodyError: the body is damaged, truncated or followed by other bytes.
+        TooLargeError: the inflated body has more than ``max_bytes``.
+        QueueFullError: there is no capacity for the body.
+        DeadlineExceededError: the deadline has passed.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return content
     if name not in WINDOWS:
-        raise UnsupportedEncodingError(f"Content-Encoding {name[:40]!r} is not taken; send gzip, deflate or none")
+        raise UnsupportedEncodingError(f"Content-Encoding {name[:40]!r} is not supported; send gzip, deflate or none")
     inflater = zlib.decompressobj(WINDOWS[name])
     inflated = bytearray()
     for start in range(0, len(content), COMPRESSED_PIECE):
@@ -50,7 +50,7 @@ async def inflate(content: Content, encoding: str, max_bytes: int, permit: Permi
             if perf_counter() > deadline:
                 raise DeadlineExceededError("the body was not inflated in time; try again later, or do not compress it")
     if not inflater.eof:
-        raise InvalidBodyError(f"the {name} body is cut short; send it again whole")
+        raise InvalidBodyError(f"the {name} body is truncated; send it again completely")
     if inflater.unused_data or start + COMPRESSED_PIECE < len(content):
         raise InvalidBodyError(f"there are bytes after the end of the {name} body; send one compressed stream alone")
     return inflated

@@ -1,7 +1,7 @@
-"""JSON of requests for inference, decoded by type.
+"""Decodes the JSON of inference requests by type.
 
-The decoder stops at the first error and builds nothing that is not asked for: lists and parameters stay bytes until
-their size is known. What it takes is described by `service.api.open_inference.schemas`, to which the tests hold it.
+The decoder stops at the first error and builds no unused objects: lists and parameters stay bytes until their size is
+known. `service.api.open_inference.schemas` describes the same form, which tests verify.
 """
 
 import re
@@ -17,11 +17,11 @@ MAX_OUTPUTS = 64
 MAX_DIMENSIONS = 16
 MAX_PARAMETERS = 64
 MAX_LIST_BYTES = 16 * 2**10
-"""Of the outputs of a request."""
+"""Largest list of outputs of a request in bytes."""
 MAX_PARAMETERS_BYTES = 4 * 2**10
 MAX_SHAPE_BYTES = 400
 MAX_ID = 1000
-PLACE = re.compile(r"\[(\d+|\.\.\.)\]")
+INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
 
 Decoded = TypeVar("Decoded")
 Parameters = dict[str, Any]
@@ -38,14 +38,14 @@ class RequestInput(Struct):
 
 
 class RequestInputs(Struct, array_like=True):
-    """The list of inputs, of which one is right. Further ones are skipped and not built."""
+    """The list of inputs, which must have one element. Further elements are not built."""
 
     first: RequestInput | UnsetType = UNSET
     second: Raw | UnsetType = UNSET
 
 
 class RequestOutput(Struct):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: Raw | UnsetType = UNSET
@@ -69,67 +69,67 @@ decode_as_bytes = msgspec.json.Decoder(list[Annotated[int, Meta(ge=0, le=255)]])
 
 
 def decode_request(content: memoryview, max_json_bytes: int) -> InferenceRequest:
-    """The request that ``content`` is.
+    """Decode a request.
 
     Raises:
-        InvalidBodyError: it is none.
-        TooLargeError: it has more than ``max_json_bytes`` besides pictures in base64.
+        InvalidBodyError: the content is not a request.
+        TooLargeError: the content has more than ``max_json_bytes`` besides pictures in base64.
     """
     check_structure(content, max_json_bytes)
     return decode(decode_as_request, content, "")
 
 
 def decode_outputs(outputs: Raw | UnsetType) -> list[RequestOutput]:
-    """The outputs of a request."""
+    """Decode the outputs of a request."""
     return decode_list(decode_as_outputs, outputs, "outputs", MAX_LIST_BYTES, MAX_OUTPUTS)
 
 
-def decode_shape(shape: Raw, place: str) -> list[int]:
-    """The shape of a tensor."""
-    return decode_list(decode_as_shape, shape, place, MAX_SHAPE_BYTES, MAX_DIMENSIONS)
+def decode_shape(shape: Raw, path: str) -> list[int]:
+    """Decode the shape of a tensor."""
+    return decode_list(decode_as_shape, shape, path, MAX_SHAPE_BYTES, MAX_DIMENSIONS)
 
 
-def decode_parameters(parameters: Raw | UnsetType, place: str) -> Parameters:
-    """The parameters of a request, an input or an output."""
+def decode_parameters(parameters: Raw | UnsetType, path: str) -> Parameters:
+    """Decode the parameters of a request, an input or an output."""
     if isinstance(parameters, UnsetType):
         return {}
-    check_size(parameters, place, MAX_PARAMETERS_BYTES)
-    decoded = decode(decode_as_parameters, parameters, place)
+    check_size(parameters, path, MAX_PARAMETERS_BYTES)
+    decoded = decode(decode_as_parameters, parameters, path)
     if len(decoded) > MAX_PARAMETERS:
-        raise InvalidBodyError(f"{place}: there are more than {MAX_PARAMETERS}; /docs describes the request")
+        raise InvalidBodyError(f"{path}: there are more than {MAX_PARAMETERS}; /docs describes the request")
     return decoded
 
 
 def decode_list(
-    decoder: "msgspec.json.Decoder[list[Decoded]]", content: Raw | UnsetType, place: str, max_bytes: int, most: int
+    decoder: "msgspec.json.Decoder[list[Decoded]]", content: Raw | UnsetType, path: str, max_bytes: int, most: int
 ) -> list[Decoded]:
-    """A list of at most ``most`` elements, empty if it was left out."""
+    """Decode a list of at most ``most`` elements, empty if it is missing."""
     if isinstance(content, UnsetType):
         return []
-    check_size(content, place, max_bytes)
-    decoded = decode(decoder, content, place)
+    check_size(content, path, max_bytes)
+    decoded = decode(decoder, content, path)
     if len(decoded) > most:
-        raise InvalidBodyError(f"{place}: there are more than {most}; /docs describes the request")
+        raise InvalidBodyError(f"{path}: there are more than {most}; /docs describes the request")
     return decoded
 
 
-def check_size(content: Raw, place: str, max_bytes: int) -> None:
+def check_size(content: Raw, path: str, max_bytes: int) -> None:
     """Raise `InvalidBodyError` if there are more than ``max_bytes``."""
     if len(memoryview(content)) > max_bytes:
-        raise InvalidBodyError(f"{place}: it has more than {max_bytes} bytes; /docs describes the request")
+        raise InvalidBodyError(f"{path}: it has more than {max_bytes} bytes; /docs describes the request")
 
 
-def decode(decoder: "msgspec.json.Decoder[Decoded]", content: Raw | bytes | memoryview, place: str) -> Decoded:
-    """What ``content``, found at ``place`` of the request, is by type.
+def decode(decoder: "msgspec.json.Decoder[Decoded]", content: Raw | bytes | memoryview, path: str) -> Decoded:
+    """Decode ``content`` at ``path`` of the request.
 
     Raises:
-        InvalidBodyError: it is something else.
+        InvalidBodyError: the content has another type.
     """
     try:
         return decoder.decode(content)
     except msgspec.ValidationError as error:
         problem, _, within = str(error).partition(" - at `$")
-        where = (place + PLACE.sub(r".\1", within.rstrip("`"))).lstrip(".") or "the request"
+        where = (path + INDEX.sub(r".\1", within.rstrip("`"))).lstrip(".") or "the request"
         raise InvalidBodyError(f"{where}: {problem}; /docs describes the request") from None
     except msgspec.DecodeError as error:
         raise InvalidBodyError(f"the body is not JSON: {error}") from None

@@ -1,4 +1,4 @@
-"""POST /v2/models/M/infer, as an ASGI endpoint. `service.api.open_inference.routes` describes it."""
+"""POST /v2/models/M/infer, as an ASGI endpoint, which `service.api.open_inference.routes` describes."""
 
 import asyncio
 import re
@@ -17,55 +17,55 @@ from service.inference.admission import Permit
 from service.inference.engine import Engine
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import held_s
+from service.request_context import queued_s
 from service.responses import RawResponse
 from service.state import ServiceState
 
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 ROUTE = PATHS[0]
-"""The route in metrics, where the version has a label of its own."""
+"""The route label in metrics, where the version is a separate label."""
 ENCODING = b"content-encoding"
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class Infer:
-    """Answers the route. Clients send no Content-Type, so the body is read as the protocol has it."""
+    """Answers the route. The Content-Type is ignored, since clients do not send it."""
 
     def __init__(self, state: ServiceState) -> None:
         self._state = state
 
     async def answer(self, scope: Scope, body: Body) -> RawResponse:
-        """The answer to a request, whose scope has the ``path_params`` of the route.
+        """Answer a request, whose scope has the ``path_params`` of the route.
 
         Raises:
-            RequestError: it cannot be answered.
-            ClientDisconnect: the client no longer waits for it.
+            RequestError: there is no result.
+            ClientDisconnect: the client has disconnected.
         """
         engine, settings = self._state.engine, self._state.settings
         model = find_model(engine, **{name: scope["path_params"].get(name) for name in ("name", "version")})
-        patience_ms = read_timeout(body, settings.timeout_ms)
+        timeout_ms = read_timeout(body, settings.timeout_ms)
         headers = dict(body.headers)
         json_length = headers.get(JSON_LENGTH)
         max_bytes = settings.max_bytes if json_length is None else settings.max_batch_bytes
-        with Permit(model.room) as permit:
+        with Permit(model.limiter) as permit:
             content = await body.read(max_bytes, permit)
-            arrived = perf_counter() - held_s()
-            deadline = arrived + patience_ms / 1000
+            arrived = perf_counter() - queued_s()
+            deadline = arrived + timeout_ms / 1000
             if ENCODING in headers:
                 encoding = headers[ENCODING].decode("latin-1")
                 content = await inflate(content, encoding, max_bytes, permit, deadline)
-            request = content, json_length, model.manifest, settings
+            arguments = content, json_length, model.manifest, settings
             in_place = can_read_in_place(len(content), json_length)
-            question = read_request(*request) if in_place else await asyncio.to_thread(read_request, *request)
-            permit.take(pictures=len(question.pictures))
-            if question.timeout_ms:
-                deadline = min(deadline, arrived + question.timeout_ms / 1000)
-            readings = await engine.infer(model, question.pictures, deadline)
-            return write_response(model, question, readings)
+            request = read_request(*arguments) if in_place else await asyncio.to_thread(read_request, *arguments)
+            permit.take(pictures=len(request.pictures))
+            if request.timeout_ms:
+                deadline = min(deadline, arrived + request.timeout_ms / 1000)
+            results = await engine.infer(model, request.pictures, deadline)
+            return write_response(model, request, results)
 
 
 def create_infer_routes(state: ServiceState) -> list[Route]:
-    """The route with and without a version, without its description."""
+    """Create the route with and without a version, without its description."""
     endpoint = Endpoint(ROUTE, Infer(state).answer, Requirement(state.policy, Access.USER))
     return [Route(path, endpoint, methods=["POST"], include_in_schema=False) for path in PATHS]
 
@@ -78,11 +78,11 @@ def can_read_in_place(size: int, json_length: bytes | None) -> bool:
 
 
 def find_model(engine: Engine, name: str, version: str | None = None) -> Model:
-    """The model that a path names.
+    """Return the model that a path names.
 
     Raises:
         ModelNotFoundError: there is no such model.
     """
     if version is not None and not VERSION.fullmatch(version):
-        raise ModelNotFoundError(f"{version[:40]!r} is no version; versions are whole numbers from 1")
+        raise ModelNotFoundError(f"{version[:40]!r} is not a version; versions are whole numbers from 1")
     return engine.find(name, None if version is None else int(version))

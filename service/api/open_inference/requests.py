@@ -1,4 +1,4 @@
-"""Requests for inference: JSON, with tensors in it or as bytes behind it (Triton's binary tensor extension)."""
+"""Reads inference requests: JSON with tensors in it or behind it (Triton's binary tensor extension)."""
 
 import math
 import struct
@@ -32,47 +32,49 @@ TENSOR, PICTURES = "UINT8", "BYTES"
 RESERVED = "triton_"
 SHARED_MEMORY = "shared_memory_region"
 LENGTH = struct.Struct("<I")
-"""Before each element of a BYTES tensor."""
+"""The length before each element of a BYTES tensor."""
 MICROSECONDS = 1000
-"""In a millisecond."""
+"""Microseconds in a millisecond."""
 LONGEST_NUMBER = 18
-"""Digits of a length that can be meant."""
+"""Maximum number of digits of a length."""
 LARGEST = 2**63 - 1
-"""Number that can be meant."""
+"""Largest whole number in a parameter."""
 PIECE = 2**16
-"""Bytes of a list that are decoded in one go."""
+"""Bytes of a list that are decoded at a time."""
 MAX_NAME = 100
-"""Characters of a name that an error repeats."""
+"""Characters of a name in an error."""
 INPUT = "inputs.0"
 NO_BRACKETS = bytes(set(range(256)) - set(b'[]{},"'))
 
 
-class Wanted(NamedTuple):
-    """An output that was asked for."""
+class RequestedOutput(NamedTuple):
+    """A requested output."""
 
     name: str
     binary: bool
     classes: int
-    """How many of the best classes to name; 0 for the tensor itself."""
+    """Number of the best classes to name; 0 for the tensor itself."""
 
 
-class Question(NamedTuple):
-    """What a request asks."""
+class DecodedRequest(NamedTuple):
+    """An inference request."""
 
     id: str | None
     pictures: NDArray[np.uint8] | list[Upload]
-    """``(N, H, W, C)`` of the model's input, or N pictures as files."""
-    wanted: list[Wanted]
+    """``(N, H, W, C)`` of the input of the model, or N picture files."""
+    outputs: list[RequestedOutput]
     timeout_ms: float
-    """That the request allows for its answer; 0 if it does not say."""
+    """Time for the response; 0 if the request sets none."""
 
 
-def read_request(content: Content, header_length: bytes | None, manifest: Manifest, settings: Settings) -> Question:
-    """What ``content`` asks, of which ``Inference-Header-Content-Length`` bytes are JSON.
+def read_request(
+    content: Content, header_length: bytes | None, manifest: Manifest, settings: Settings
+) -> DecodedRequest:
+    """Decode ``content``, of which ``header_length`` (Inference-Header-Content-Length) bytes are JSON.
 
     Raises:
-        InvalidBodyError: it is not as the protocol says, or not for this model.
-        TooLargeError: it has more pictures, or larger ones, than the service takes.
+        InvalidBodyError: the request violates the protocol, or does not fit the model.
+        TooLargeError: the request has too many or too large pictures.
     """
     length = len(content) if header_length is None else json_length(header_length, len(content))
     if length == 0 and header_length is not None:
@@ -84,22 +86,22 @@ def read_request(content: Content, header_length: bytes | None, manifest: Manife
     parameters = read_parameters(request.parameters, "parameters")
     tensor = read_input(request, manifest)
     pictures = read_pictures(tensor, view[length:], manifest, settings)
-    wanted = read_outputs(request.outputs, parameters, manifest)
-    return Question(request.id, pictures, wanted, (number(parameters, "timeout") or 0) / MICROSECONDS)
+    outputs = read_outputs(request.outputs, parameters, manifest)
+    return DecodedRequest(request.id, pictures, outputs, (number(parameters, "timeout") or 0) / MICROSECONDS)
 
 
 def json_length(header_length: bytes, most: int) -> int:
-    """How many of the ``most`` bytes of a body are JSON; 0 if all of it is a tensor."""
+    """Return how many of the ``most`` bytes of a body are JSON; 0 if all of it is a tensor."""
     if not header_length.isdigit() or len(header_length) > LONGEST_NUMBER:
-        raise InvalidBodyError("Inference-Header-Content-Length must be the number of bytes that the JSON has")
+        raise InvalidBodyError("Inference-Header-Content-Length must be the number of bytes of the JSON")
     length = int(header_length)
     if length > most:
         raise InvalidBodyError(f"Inference-Header-Content-Length is {length}, but the body has only {most} bytes")
     return length
 
 
-def raw_request(content: Content, manifest: Manifest) -> Question:
-    """A body that is nothing but the tensor of one picture; all outputs are wanted as bytes."""
+def raw_request(content: Content, manifest: Manifest) -> DecodedRequest:
+    """Read a body that is the tensor of one picture. All outputs are returned as bytes."""
     tensor = manifest.image()
     expected = math.prod(tensor.shape)
     if len(content) != expected:
@@ -108,11 +110,11 @@ def raw_request(content: Content, manifest: Manifest) -> Question:
             "other pictures go in a BYTES tensor"
         )
     pictures = np.frombuffer(content, np.uint8).reshape(1, *tensor.shape)
-    return Question(None, pictures, [Wanted(name, True, 0) for name in manifest.outputs], 0)
+    return DecodedRequest(None, pictures, [RequestedOutput(name, True, 0) for name in manifest.outputs], 0)
 
 
 def read_input(request: InferenceRequest, manifest: Manifest) -> RequestInput:
-    """The one input of a request."""
+    """Return the input of a request."""
     first, name = request.inputs.first, manifest.input.name
     if not isinstance(request.inputs.second, UnsetType):
         raise InvalidBodyError(f"the model takes one input, {name!r}, not several")
@@ -123,21 +125,21 @@ def read_input(request: InferenceRequest, manifest: Manifest) -> RequestInput:
     return first
 
 
-def read_parameters(raw: Raw | UnsetType, place: str) -> Parameters:
-    """Parameters, none of which is impossible with this service."""
-    parameters = decode_parameters(raw, place)
+def read_parameters(raw: Raw | UnsetType, path: str) -> Parameters:
+    """Decode parameters, and reject unsupported ones."""
+    parameters = decode_parameters(raw, path)
     for name in parameters:
         if name.startswith(RESERVED):
             raise InvalidBodyError(
                 f"the parameter {name[:MAX_NAME]!r} is reserved, as all that begin with {RESERVED!r}"
             )
     if SHARED_MEMORY in parameters:
-        raise InvalidBodyError("shared memory is not offered; send and take tensors in the body")
+        raise InvalidBodyError("shared memory is not supported; send tensors in the body")
     return parameters
 
 
 def number(parameters: Parameters, name: str) -> int | None:
-    """A parameter that is a whole number, 0 or more."""
+    """Return a parameter that is a whole number, 0 or more."""
     value = parameters.get(name)
     if value is not None and (type(value) is not int or not 0 <= value <= LARGEST):
         raise InvalidBodyError(f"the parameter {name!r} must be a whole number, 0 or more")
@@ -145,7 +147,7 @@ def number(parameters: Parameters, name: str) -> int | None:
 
 
 def flag(parameters: Parameters, name: str, default: bool) -> bool:
-    """A parameter that is true or false."""
+    """Return a parameter that is true or false."""
     value = parameters.get(name, default)
     if type(value) is not bool:
         raise InvalidBodyError(f"the parameter {name!r} must be true or false")
@@ -155,7 +157,7 @@ def flag(parameters: Parameters, name: str, default: bool) -> bool:
 def read_pictures(
     tensor: RequestInput, behind: memoryview, manifest: Manifest, settings: Settings
 ) -> NDArray[np.uint8] | list[Upload]:
-    """The pictures of a request, whose bytes ``behind`` the JSON are theirs alone."""
+    """Read the pictures of a request. All bytes ``behind`` the JSON must belong to them."""
     parameters = read_parameters(tensor.parameters, f"{INPUT}.parameters")
     shape = read_shape(tensor, manifest, settings)
     name, data = tensor.name, data_of(tensor)
@@ -175,13 +177,13 @@ def read_pictures(
 
 
 def data_of(tensor: RequestInput) -> bytes | None:
-    """The JSON of the data of an input, if it has some."""
+    """Return the JSON of the data of an input, if any."""
     data = None if isinstance(tensor.data, UnsetType) else bytes(tensor.data)
     return None if data == b"null" else data
 
 
 def read_shape(tensor: RequestInput, manifest: Manifest, settings: Settings) -> list[int]:
-    """The shape of an input, which is one that the model takes."""
+    """Decode the shape of an input, which must fit the model."""
     name, shape = tensor.name, decode_shape(tensor.shape, f"{INPUT}.shape")
     expected = manifest.image().shape
     if tensor.datatype not in (TENSOR, PICTURES):
@@ -200,7 +202,7 @@ def read_shape(tensor: RequestInput, manifest: Manifest, settings: Settings) -> 
 
 
 def numbers_in_bytes(name: str, shape: list[int], content: memoryview) -> NDArray[np.uint8]:
-    """A UINT8 tensor in row-major order; not copied."""
+    """Read a UINT8 tensor in row-major order, without a copy."""
     expected = math.prod(shape)
     if len(content) != expected:
         raise InvalidBodyError(f"{name!r} of {shape} has {expected} bytes, and not {len(content)}")
@@ -208,10 +210,10 @@ def numbers_in_bytes(name: str, shape: list[int], content: memoryview) -> NDArra
 
 
 def numbers_in_json(name: str, shape: list[int], text: bytes, max_json_bytes: int) -> NDArray[np.uint8]:
-    """A UINT8 tensor in lists, nested or flat.
+    """Read a UINT8 tensor in lists, nested or flat.
 
-    The brackets are compared with those that the shape wants, and the numbers decoded as one flat list: no list within
-    a list is ever built.
+    The brackets are compared with those of the shape, and the numbers are decoded as one flat list. Nested lists are
+    never built.
     """
     count = math.prod(shape)
     if len(text) > max_json_bytes:
@@ -241,7 +243,7 @@ def split_list(elements: bytes) -> Iterator[bytes]:
 
 
 def brackets(shape: list[int]) -> bytes:
-    """JSON of a tensor without its numbers: ``[[,],[,]]`` for ``[2, 2]``."""
+    """Return the JSON of a tensor without its numbers: ``[[,],[,]]`` for ``[2, 2]``."""
     text = b""
     for side in reversed(shape):
         text = b"[%b]" % b",".join([text] * side)
@@ -249,7 +251,7 @@ def brackets(shape: list[int]) -> bytes:
 
 
 def files_in_bytes(name: str, count: int, content: memoryview) -> list[Upload]:
-    """The elements of a BYTES tensor."""
+    """Read the elements of a BYTES tensor."""
     files = []
     start = 0
     for _ in range(count):
@@ -267,7 +269,7 @@ def files_in_bytes(name: str, count: int, content: memoryview) -> list[Upload]:
 
 
 def files_in_json(name: str, count: int, text: bytes) -> list[Upload]:
-    """The elements of a BYTES tensor, as texts: JSON cannot hold a picture as it is."""
+    """Read the elements of a BYTES tensor from texts, since JSON cannot hold bytes."""
     wrong = InvalidBodyError(f"the data of {name!r} must be a list of {count} pictures, each as base64 or a data URL")
     if text.count(b'"') != 2 * count:
         raise wrong
@@ -281,22 +283,22 @@ def files_in_json(name: str, count: int, text: bytes) -> list[Upload]:
     return files
 
 
-def read_outputs(raw: Raw | UnsetType, parameters: Parameters, manifest: Manifest) -> list[Wanted]:
-    """The outputs that are asked for: all, unless they are named."""
+def read_outputs(raw: Raw | UnsetType, parameters: Parameters, manifest: Manifest) -> list[RequestedOutput]:
+    """Return the requested outputs: all, unless the request names some."""
     binary = flag(parameters, "binary_data_output", False)
     outputs = decode_outputs(raw)
     if not outputs:
-        return [Wanted(name, binary, 0) for name in manifest.outputs]
+        return [RequestedOutput(name, binary, 0) for name in manifest.outputs]
     names = {output.name for output in outputs}
     if not names.issubset(manifest.outputs) or len(names) < len(outputs):
         raise InvalidBodyError(f"outputs must be some of {', '.join(manifest.outputs)}, each once")
-    return [read_output(output, place, binary, manifest) for place, output in enumerate(outputs)]
+    return [read_output(output, index, binary, manifest) for index, output in enumerate(outputs)]
 
 
-def read_output(output: RequestOutput, place: int, binary: bool, manifest: Manifest) -> Wanted:
+def read_output(output: RequestOutput, index: int, binary: bool, manifest: Manifest) -> RequestedOutput:
     """See `read_outputs`."""
-    parameters = read_parameters(output.parameters, f"outputs.{place}.parameters")
+    parameters = read_parameters(output.parameters, f"outputs.{index}.parameters")
     classes = number(parameters, "classification") or 0
     if classes and output.name != manifest.probabilities:
-        raise InvalidBodyError(f"'classification' is of {manifest.probabilities!r} alone, not of {output.name!r}")
-    return Wanted(output.name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))
+        raise InvalidBodyError(f"'classification' is for {manifest.probabilities!r} only, not for {output.name!r}")
+    return RequestedOutput(output.name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))

@@ -1,4 +1,4 @@
-"""Answers to requests for inference: JSON, and as bytes behind it what is wanted so."""
+"""Writes inference responses: JSON, with binary outputs behind it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-from service.api.open_inference.requests import LENGTH, Question, Wanted
+from service.api.open_inference.requests import LENGTH, DecodedRequest, RequestedOutput
 from service.inference.outputs import ModelOutput
 from service.inference.registry import Model
 from service.responses import JSON, Json, RawResponse
@@ -24,53 +24,53 @@ class Output(NamedTuple):
     description: Json
     """A `service.api.open_inference.schemas.ResponseOutput`."""
     buffers: Sequence[Buffer]
-    """Its bytes, if they are wanted behind the JSON."""
+    """The bytes behind the JSON, if it is a binary output."""
 
 
-def write_response(model: Model, question: Question, readings: Sequence[ModelOutput]) -> RawResponse:
-    """The answer to ``question``, whose pictures have these ``readings``."""
-    outputs = [write_output(model, wanted, readings) for wanted in question.wanted]
+def write_response(model: Model, request: DecodedRequest, results: Sequence[ModelOutput]) -> RawResponse:
+    """Write the response to ``request`` with the ``results`` of its pictures."""
+    outputs = [write_output(model, requested, results) for requested in request.outputs]
     answer = {
         "model_name": model.name,
         "model_version": str(model.version),
-        **({} if question.id is None else {"id": question.id}),
+        **({} if request.id is None else {"id": request.id}),
         "outputs": [output.description for output in outputs],
     }
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     buffers = [buffer for output in outputs for buffer in output.buffers]
-    if not any(wanted.binary for wanted in question.wanted):
+    if not any(requested.binary for requested in request.outputs):
         return RawResponse(head, (JSON,))
     return RawResponse(b"".join((head, *buffers)), (BINARY, (JSON_LENGTH, b"%d" % len(head))))
 
 
-def write_output(model: Model, wanted: Wanted, readings: Sequence[ModelOutput]) -> Output:
-    """One of the outputs for all pictures."""
-    if wanted.classes:
-        texts = best_classes(model, wanted.classes, readings)
-        described = {"name": wanted.name, "datatype": "BYTES", "shape": [len(readings), wanted.classes]}
-        if not wanted.binary:
+def write_output(model: Model, requested: RequestedOutput, results: Sequence[ModelOutput]) -> Output:
+    """Write one of the outputs for all pictures."""
+    if requested.classes:
+        texts = best_classes(model, requested.classes, results)
+        described = {"name": requested.name, "datatype": "BYTES", "shape": [len(results), requested.classes]}
+        if not requested.binary:
             return Output(described | {"data": texts}, ())
         encoded = [text.encode() for text in texts]
         return with_bytes(described, [part for text in encoded for part in (LENGTH.pack(len(text)), text)])
-    rows = [reading.outputs[wanted.name][reading.row] for reading in readings]
+    rows = [result.outputs[requested.name][result.row] for result in results]
     shape = [len(rows), *rows[0].shape]
-    described = {"name": wanted.name, "datatype": DATATYPES[rows[0].dtype.name], "shape": shape}
-    if not wanted.binary:
+    described = {"name": requested.name, "datatype": DATATYPES[rows[0].dtype.name], "shape": shape}
+    if not requested.binary:
         return Output(described | {"data": np.stack(rows).ravel()}, ())
     return with_bytes(described, [np.ascontiguousarray(row).data for row in rows])
 
 
 def with_bytes(description: Json, buffers: Sequence[Buffer]) -> Output:
-    """An output whose bytes are behind the JSON."""
+    """Make an output whose bytes are behind the JSON."""
     size = sum(memoryview(buffer).nbytes for buffer in buffers)
     return Output(description | {"parameters": {"binary_data_size": size}}, buffers)
 
 
-def best_classes(model: Model, count: int, readings: Sequence[ModelOutput]) -> list[str]:
-    """``value:index:label`` of the ``count`` most probable classes of each picture, the most probable first."""
+def best_classes(model: Model, count: int, results: Sequence[ModelOutput]) -> list[str]:
+    """Return ``value:index:label`` of the ``count`` most probable classes of each picture in order."""
     classes = model.manifest.classes
     return [
         f"{value:f}:{index}:{classes[index]}"
-        for reading in readings
-        for value, index in zip(reading.probabilities[:count].tolist(), reading.ranking[:count].tolist(), strict=True)
+        for result in results
+        for value, index in zip(result.probabilities[:count].tolist(), result.ranking[:count].tolist(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The routes under /v2: health, metadata, configuration, statistics; and the description of inference."""
+"""The routes under /v2: health, metadata, configuration and statistics, and the description of inference."""
 
 from typing import Annotated, Any
 
@@ -45,18 +45,18 @@ RUNTIMES = {"onnx": ("onnxruntime_onnx", "onnxruntime"), "torchscript": ("pytorc
 MODEL = "/v2/models/{name}"
 MODEL_VERSION = "/v2/models/{name}/versions/{version}"
 NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "of the model"}
-VERSION = NAME | {"name": "version", "description": "of the model; the highest where the path has none"}
+VERSION = NAME | {"name": "version", "description": "of the model; the default version if the path has none"}
 JSON_LENGTH: dict[str, Any] = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
     "schema": {"type": "integer", "minimum": 0},
-    "description": "bytes of the body that are JSON, with tensors behind it; 0: the body is the tensor of one picture",
+    "description": "bytes of JSON at the start of the body, before tensors; 0: the body is the tensor of one picture",
 }
 ENCODING: dict[str, Any] = {
     "name": "Content-Encoding",
     "in": "header",
     "schema": {"type": "string", "enum": ["gzip", "deflate"]},
-    "description": "how the body is compressed",
+    "description": "compression of the body",
 }
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
@@ -67,40 +67,40 @@ BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
 
 
 def create_open_inference_routes(state: ServiceState) -> APIRouter:
-    """The routes, and the description of the one that `service.api.open_inference.infer` answers."""
+    """Create the routes, and the description of the one in `service.api.open_inference.infer`."""
     settings = state.settings
     tag = "Open Inference Protocol"
-    everybody = APIRouter(tags=[tag], route_class=OpenInferenceRoute)
+    open_router = APIRouter(tags=[tag], route_class=OpenInferenceRoute)
     router = APIRouter(tags=[tag], route_class=OpenInferenceRoute, **state.policy.requirement(Access.USER))
 
-    async def asked(request: Request) -> Model:
+    async def requested(request: Request) -> Model:
         return find_model(state.engine, **request.path_params)
 
-    Asked = Annotated[Model, Depends(asked)]  # noqa: N806 - a type
+    RequestedModel = Annotated[Model, Depends(requested)]  # noqa: N806 - a type
 
     @router.get("/v2/", include_in_schema=False)
-    @router.get("/v2", summary="The service and its extensions of the protocol")
+    @router.get("/v2", summary="The service and its protocol extensions")
     async def server_metadata() -> ServerMetadata:
         extensions = [*EXTENSIONS, *(["model_repository"] if settings.admin else [])]
         return ServerMetadata(name="stn-serve", version=__version__, extensions=extensions)
 
-    @everybody.get(
-        "/v2/health/live", summary="Is the process answering, and no model given up?", responses=failures(NotReadyError)
+    @open_router.get(
+        "/v2/health/live", summary="Whether the process answers and no model hangs", responses=failures(NotReadyError)
     )
     async def live() -> Live:
         check_live(state)
         return Live(live=True)
 
-    @everybody.get(
+    @open_router.get(
         "/v2/health/ready",
-        summary="Have all models answered their warm-up as they should?",
+        summary="Whether all models can answer",
         responses=failures(NotReadyError),
     )
     async def ready() -> Ready:
         check_ready(state)
         return Ready(ready=True)
 
-    @router.get("/v2/models/stats", summary="What every model has done")
+    @router.get("/v2/models/stats", summary="Statistics of all models")
     async def all_statistics() -> Statistics:
         figures = state.metrics.figures()
         return Statistics(model_stats=[describe_statistics(model, figures) for model in state.engine.models])
@@ -108,33 +108,33 @@ def create_open_inference_routes(state: ServiceState) -> APIRouter:
     for path, parameters in (MODEL, [NAME]), (MODEL_VERSION, [NAME, VERSION]):
         about: dict[str, Any] = {"openapi_extra": {"parameters": parameters}}
 
-        @router.get(path, summary="What a model takes and gives", responses=failures(ModelNotFoundError), **about)
-        async def model_metadata(model: Asked) -> ModelMetadata:
+        @router.get(path, summary="Inputs and outputs of a model", responses=failures(ModelNotFoundError), **about)
+        async def model_metadata(model: RequestedModel) -> ModelMetadata:
             versions = sorted(other.version for other in state.engine.models if other.name == model.name)
             return describe_model(model, versions)
 
         @router.get(
             f"{path}/ready",
-            summary="Can a model answer?",
+            summary="Whether a model can answer",
             responses=failures(ModelNotFoundError, NotReadyError),
             **about,
         )
-        async def model_ready(model: Asked) -> ModelReady:
+        async def model_ready(model: RequestedModel) -> ModelReady:
             if not state.engine.serves(model):
-                raise NotReadyError("the service is shutting down, or the model does not answer any more")
+                raise NotReadyError("the service is shutting down, or the model hangs")
             return ModelReady(name=model.name, ready=True)
 
-        @router.get(f"{path}/config", summary="How a model is run", responses=failures(ModelNotFoundError), **about)
-        async def model_config(model: Asked) -> ModelConfig:
+        @router.get(f"{path}/config", summary="How a model runs", responses=failures(ModelNotFoundError), **about)
+        async def model_config(model: RequestedModel) -> ModelConfig:
             return describe_config(model, settings)
 
-        @router.get(f"{path}/stats", summary="What a model has done", responses=failures(ModelNotFoundError), **about)
-        async def model_statistics(model: Asked) -> Statistics:
+        @router.get(f"{path}/stats", summary="Statistics of a model", responses=failures(ModelNotFoundError), **about)
+        async def model_statistics(model: RequestedModel) -> Statistics:
             return Statistics(model_stats=[describe_statistics(model, state.metrics.figures())])
 
         @router.post(
             f"{path}/infer",
-            summary="Ask a model about tensors or encoded pictures",
+            summary="Inference of tensors or picture files",
             response_model=InferenceResponse,
             responses=BINARY_ANSWER | failures(*PICTURE_ERRORS, UnsupportedEncodingError),
             openapi_extra={
@@ -143,21 +143,21 @@ def create_open_inference_routes(state: ServiceState) -> APIRouter:
             },
         )
         def infer(request: InferenceRequest, x_timeout_ms: TimeoutHeader = None) -> None:
-            """All pictures of a request are answered, or none. No Content-Type is needed."""
+            """One unusable picture fails the request. No Content-Type is required."""
 
-    whole = APIRouter()
-    whole.include_router(everybody)
-    whole.include_router(router)
-    return whole
+    routes = APIRouter()
+    routes.include_router(open_router)
+    routes.include_router(router)
+    return routes
 
 
 def failures(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for the OpenAPI document."""
+    """Describe the error responses of a route for the OpenAPI document."""
     return errors(*kinds, model=InferenceError)
 
 
 def describe_model(model: Model, versions: list[int]) -> ModelMetadata:
-    """A model of which these ``versions`` are served."""
+    """Describe a model whose ``versions`` are served."""
     manifest = model.manifest
     return ModelMetadata(
         name=model.name,
@@ -169,14 +169,14 @@ def describe_model(model: Model, versions: list[int]) -> ModelMetadata:
 
 
 def describe_tensor(tensor: Tensor) -> TensorMetadata:
-    """An input or output, of any number of pictures."""
+    """Describe an input or output for any number of pictures."""
     return TensorMetadata.model_validate(
         {"name": tensor.name, "datatype": DATATYPES[tensor.type], "shape": [-1, *tensor.shape]}
     )
 
 
 def describe_config(model: Model, settings: Settings) -> ModelConfig:
-    """How ``settings`` have a model run, in Triton's words."""
+    """Describe the configuration of a model in Triton's terms."""
     manifest = model.manifest
     platform, backend = RUNTIMES[manifest.runtime]
     policy = QueuePolicy(
@@ -196,12 +196,12 @@ def describe_config(model: Model, settings: Settings) -> ModelConfig:
 
 
 def describe_for_config(tensor: Tensor) -> ConfigTensor:
-    """An input or output in Triton's words."""
+    """Describe an input or output in Triton's terms."""
     return ConfigTensor(name=tensor.name, data_type=f"TYPE_{DATATYPES[tensor.type]}", dims=list(tensor.shape))
 
 
 def describe_statistics(model: Model, figures: Figures) -> ModelStatistics:
-    """What a model has done according to ``figures``, in Triton's words."""
+    """Describe the statistics of a model in Triton's terms."""
     key = labels((model.name, model.version))
     queue_s, failures = figures.counts["inferred", *key]
     counted = [(int(found[-1]), vector) for found, vector in figures.counts.items() if found[:-1] == ("batch", *key)]
@@ -228,5 +228,5 @@ def describe_statistics(model: Model, figures: Figures) -> ModelStatistics:
 
 
 def duration(count: int, seconds: float) -> Duration:
-    """How often, and how long in all."""
+    """Make a `Duration` from seconds."""
     return Duration(count=count, ns=round(seconds * 1e9))

@@ -1,6 +1,6 @@
-"""What the Open Inference Protocol sends and answers, as it stands in the OpenAPI document.
+"""Schemas of the Open Inference Protocol for the OpenAPI document.
 
-Fields of ours that the protocol leaves open are described; those that it knows and we do not are ignored when sent.
+Fields that the protocol leaves open are described. Unsupported fields of the protocol are ignored in requests.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,19 +9,19 @@ from pydantic import BaseModel, Field
 
 Datatype = Literal["UINT8", "FP32", "BYTES"]
 Shape = Annotated[
-    list[int], Field(description="-1 where it may vary: the number of pictures", examples=[[-1, 42, 42, 1]])
+    list[int], Field(description="-1 for a variable size: the number of pictures", examples=[[-1, 42, 42, 1]])
 ]
 Side = Annotated[int, Field(ge=0)]
 Parameters = dict[str, Any]
 
 
 def absent(value: Any) -> bool:
-    """Whether a field is left out of an answer."""
+    """Whether a field is omitted from a response."""
     return value is None
 
 
 class InferenceError(BaseModel):
-    """Every answer under /v2 that is not a success."""
+    """Every error response under /v2."""
 
     error: str = Field(examples=["no model is called 'digit'; there are: digits, signs"])
 
@@ -46,7 +46,7 @@ class ModelReady(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """The service, and what it knows beyond the protocol's core."""
+    """The service and its protocol extensions."""
 
     name: str = Field(examples=["stn-serve"])
     version: str
@@ -62,19 +62,19 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a model takes and gives."""
+    """The inputs and outputs of a model."""
 
     name: str
-    versions: list[str] = Field(description="all that are served")
+    versions: list[str] = Field(description="the served versions")
     platform: str = Field(examples=["onnxruntime_onnx"])
     inputs: list[TensorMetadata] = Field(
-        description="the input takes encoded pictures too: datatype BYTES, shape [N], each element a file of any size"
+        description="the input also accepts picture files of any size: datatype BYTES, shape [N]"
     )
     outputs: list[TensorMetadata]
 
 
 class ConfigTensor(BaseModel):
-    """An input or output in Triton's words."""
+    """An input or output in Triton's terms."""
 
     name: str
     data_type: str = Field(examples=["TYPE_UINT8"])
@@ -82,7 +82,7 @@ class ConfigTensor(BaseModel):
 
 
 class QueuePolicy(BaseModel):
-    """What becomes of requests that have to wait."""
+    """Treatment of requests that wait."""
 
     timeout_action: Literal["REJECT"] = "REJECT"
     default_timeout_microseconds: int
@@ -91,14 +91,14 @@ class QueuePolicy(BaseModel):
 
 
 class DynamicBatching(BaseModel):
-    """What waits while an inference runs is the next batch; nobody waits for others."""
+    """Pictures that wait during an inference are the next batch. There is no delay."""
 
     max_queue_delay_microseconds: Literal[0] = 0
     default_queue_policy: QueuePolicy
 
 
 class InstanceGroup(BaseModel):
-    """Where a model runs."""
+    """The device of a model."""
 
     kind: Literal["KIND_CPU", "KIND_GPU"]
     count: Literal[1] = 1
@@ -110,7 +110,7 @@ class ModelConfig(BaseModel):
     name: str
     platform: str
     backend: str = Field(examples=["onnxruntime"])
-    max_batch_size: int = Field(description="most pictures in one inference; a request may hold more")
+    max_batch_size: int = Field(description="maximum pictures in one inference; a request may have more")
     input: list[ConfigTensor]
     output: list[ConfigTensor]
     instance_group: list[InstanceGroup]
@@ -118,17 +118,17 @@ class ModelConfig(BaseModel):
 
 
 class Duration(BaseModel):
-    """How often something happened, and how long it took in all."""
+    """A count and a total duration."""
 
     count: int = 0
     ns: int = 0
 
 
 class InferenceStatistics(BaseModel):
-    """A picture counts as one request, with the time of the whole inference that it was part of."""
+    """A picture counts as one request, with the duration of its whole inference."""
 
     success: Duration = Field(description="from the queue to the end of the inference")
-    fail: Duration = Field(description="of inferences that raised an error; how long they took is not measured")
+    fail: Duration = Field(description="failed inferences; their duration is not measured")
     queue: Duration
     compute_input: Duration = Field(Duration(), description="not measured apart")
     compute_infer: Duration
@@ -147,7 +147,7 @@ class BatchStatistics(BaseModel):
 
 
 class ModelStatistics(BaseModel):
-    """What one version of a model has done since the service began, in all of its workers."""
+    """Statistics of one version of a model since the start of the service, over all workers."""
 
     name: str
     version: str
@@ -159,43 +159,43 @@ class ModelStatistics(BaseModel):
 
 
 class Statistics(BaseModel):
-    """In the form of Triton's statistics extension."""
+    """Statistics in the form of Triton's extension."""
 
     model_stats: list[ModelStatistics]
 
 
 class RequestInput(BaseModel):
-    """The pictures: the tensor UINT8 [N, height, width, channels] that the model takes, or BYTES [N], each a file."""
+    """The pictures: UINT8 [N, height, width, channels] of the input of the model, or BYTES [N], each a file."""
 
     name: str = Field(examples=["image"])
     shape: list[Side] = Field(examples=[[1]])
     datatype: str = Field(examples=["BYTES"])
-    parameters: Parameters = Field({}, description="`binary_data_size`: bytes behind the JSON, in place of `data`")
-    data: Any = Field(None, description="numbers, nested or flat, row-major; of BYTES: base64 or data URLs")
+    parameters: Parameters = Field({}, description="`binary_data_size`: bytes behind the JSON instead of `data`")
+    data: Any = Field(None, description="numbers, nested or flat, row-major; for BYTES: base64 or data URLs")
 
 
 class RequestOutput(BaseModel):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str = Field(examples=["probabilities"])
     parameters: Parameters = Field(
         {},
-        description="`binary_data`: as bytes behind the JSON; `classification`: that many of the best classes, "
-        "as `value:index:label`",
+        description="`binary_data`: return bytes behind the JSON; `classification`: number of best classes to "
+        "return as `value:index:label`",
     )
 
 
 class InferenceRequest(BaseModel):
-    """A request for inference."""
+    """An inference request."""
 
-    id: str | None = Field(None, description="returned as it is")
+    id: str | None = Field(None, description="returned unchanged")
     parameters: Parameters = Field(
         {},
-        description="`binary_data_output`: all outputs as bytes unless they say otherwise; `timeout`: microseconds "
-        "that the answer may take, else 504",
+        description="`binary_data_output`: return all outputs as bytes by default; `timeout`: microseconds to the "
+        "response, else 504",
     )
     inputs: list[RequestInput]
-    outputs: list[RequestOutput] = Field([], description="all when left out")
+    outputs: list[RequestOutput] = Field([], description="all if omitted")
 
 
 class ResponseOutput(BaseModel):
@@ -205,15 +205,15 @@ class ResponseOutput(BaseModel):
     datatype: Datatype
     shape: list[int]
     parameters: Parameters | None = Field(
-        None, exclude_if=absent, description="`binary_data_size`: bytes behind the JSON, in place of `data`"
+        None, exclude_if=absent, description="`binary_data_size`: bytes behind the JSON instead of `data`"
     )
     data: list[Any] | None = Field(None, exclude_if=absent, description="flat, row-major")
 
 
 class InferenceResponse(BaseModel):
-    """The answer to a request for inference."""
+    """An inference response."""
 
     model_name: str
     model_version: str
-    id: str | None = Field(None, exclude_if=absent, description="as it was sent")
+    id: str | None = Field(None, exclude_if=absent, description="the id of the request")
     outputs: list[ResponseOutput]

@@ -47,7 +47,7 @@ class AdmissionQueue:
     def add(self, request: HTTPRequest, limiter: CapacityLimiter, size: int, start: Callable[[float], None]) -> None:
         """Let ``request`` wait; the caller knows that it fits."""
         limiter.take(1, size)
-        limiter.held += 1
+        limiter.queued += 1
         self._queues.setdefault(limiter, {})[request] = QueuedRequest(limiter, size, perf_counter(), start)
         if not self._is_ticking:
             self._is_ticking = True
@@ -59,7 +59,7 @@ class AdmissionQueue:
         for limiter, requests in self._queues.items():
             queued = requests.pop(request, None)
             if queued is not None:
-                limiter.held -= 1
+                limiter.queued -= 1
                 limiter.give_back(1, queued.size)
                 if not requests:
                     del self._queues[limiter]
@@ -76,16 +76,16 @@ class AdmissionQueue:
         if queued is None:
             return
         limiter, size = queued.limiter, queued.size
-        limiter.let_in += 1
-        limiter.let_in_bytes += size
+        limiter.admitted += 1
+        limiter.admitted_bytes += size
         try:
             queued.start(perf_counter() - queued.since)
         finally:  # after the first step of its task, in which it takes its room again
             asyncio.get_running_loop().call_soon(self._has_begun, limiter, size)
 
     def _has_begun(self, limiter: CapacityLimiter, size: int) -> None:
-        limiter.let_in -= 1
-        limiter.let_in_bytes -= size
+        limiter.admitted -= 1
+        limiter.admitted_bytes -= size
         self.advance()
 
     def _advance_soon(self) -> None:
@@ -98,8 +98,8 @@ class AdmissionQueue:
         """Admit as many as can be worked on."""
         self._is_advancing = False
         for limiter, requests in list(self._queues.items()):
-            working = limiter.pictures - limiter.held + limiter.let_in
-            for request in list(islice(requests, max(0, limiter.at_once - working))):
+            working = limiter.pictures - limiter.queued + limiter.admitted
+            for request in list(islice(requests, max(0, limiter.concurrency - working))):
                 self._admit(request)
 
     def _tick(self) -> None:

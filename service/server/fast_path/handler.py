@@ -103,7 +103,7 @@ class FastPathHandler:
             except RequestError:
                 pass  # the answer will say so
             else:
-                limiter, size = model.room, request.content_length or 0
+                limiter, size = model.limiter, request.content_length or 0
                 if limiter.fits(1, size):
                     context.model, context.version = model.name, model.version
                     start = partial(self._start, connection, request, context)
@@ -122,15 +122,15 @@ class FastPathHandler:
         elif (queued := self._queue.remove(request)) is None:
             return  # whoever answers it will notice
         else:
-            request.context.held_s = perf_counter() - queued.since
+            request.context.queued_s = perf_counter() - queued.since
         self._end(request, request.context)
 
     def task_ended(self) -> None:
         """Note that a request has ended, on this path or through the application."""
         self._queue.advance()
 
-    def _start(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, held_s: float) -> None:
-        context.held_s = held_s
+    def _start(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, queued_s: float) -> None:
+        context.queued_s = queued_s
         connection.start(request, self._answer(connection, request, context))
 
     async def _answer(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext) -> None:
@@ -149,9 +149,9 @@ class FastPathHandler:
     def _refuse(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, model: Model) -> None:
         context.model, context.version = model.name, model.version
         now = perf_counter()
-        if self._refusal is None or self._refusal.limiter is not model.room or now > self._refusal.until:
-            response = error_response(model.room.full(), "")
-            self._refusal = Refusal(model.room, response, now + REFUSAL_S)
+        if self._refusal is None or self._refusal.limiter is not model.limiter or now > self._refusal.until:
+            response = error_response(model.limiter.full(), "")
+            self._refusal = Refusal(model.limiter, response, now + REFUSAL_S)
         respond(connection, request, context, self._refusal.response)
         self._end(request, context)
 

@@ -102,7 +102,7 @@ def test_what_phones_scanners_and_clinics_make_is_answered(server: Service, name
 @pytest.mark.parametrize("declared", sorted(MEDIA_TYPES))
 def test_what_is_declared_as_a_picture_and_is_none_is_a_bad_picture(server: Service, declared: str) -> None:
     response = server.client.post("/predict", content=b"seven", headers={"content-type": declared})
-    refused(response, 400, "invalid_image", "is the file whole?")
+    refused(response, 400, "invalid_image", "is the file complete?")
 
 
 @pytest.mark.parametrize("declared", ["image/svg+xml", "image/jxl", "image/", "image/\u00ff", "IMAGE/X-ICON; a=b"])
@@ -169,10 +169,10 @@ BODIES: dict[str, tuple[str, bytes, int, str, str]] = {
         "invalid_body",
         "multipart",
     ),
-    "an empty multipart body": (MULTIPART, b"", 400, "invalid_body", "send it again whole"),
+    "an empty multipart body": (MULTIPART, b"", 400, "invalid_body", "send the complete form"),
     "multipart without parts": (MULTIPART, END, 422, "invalid_parameter", "curl -F image=@PICTURE"),
-    "a part cut short": (MULTIPART, WHOLE_PART[:200], 400, "invalid_body", "send it again whole"),
-    "multipart without its end": (MULTIPART, part(NAMED), 400, "invalid_body", "send it again whole"),
+    "a part cut short": (MULTIPART, WHOLE_PART[:200], 400, "invalid_body", "send the complete form"),
+    "multipart without its end": (MULTIPART, part(NAMED), 400, "invalid_body", "send the complete form"),
     "garbage as multipart": (MULTIPART, bytes(range(256)), 400, "invalid_body", "multipart"),
     "another field": (
         MULTIPART,

@@ -187,7 +187,7 @@ def test_a_batch_that_is_cut_short_is_refused_and_not_answered_in_part(server: S
     response = server.client.post(
         "/predict/batch", content=body * 2 + body[:100], headers={"content-type": "multipart/form-data; boundary=x"}
     )
-    refused(response, 400, "invalid_body", "send it again whole")
+    refused(response, 400, "invalid_body", "send the complete form")
 
 
 def at_once(service: Service, pictures: Sequence[bytes]) -> list[Raw]:

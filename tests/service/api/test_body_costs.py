@@ -163,8 +163,8 @@ def test_options_in_query_and_form_must_agree(own: Service) -> None:
         return own.client.post(f"/predict?{query}", data=fields, files={"image": PICTURE})
 
     assert len(prediction(ask("top_k=2", top_k="2"))["predictions"]) == 2
-    refused(ask("top_k=2", top_k="3"), 422, "invalid_parameter", "top_k: it is given twice")
-    refused(ask("top_k=2&top_k=3"), 422, "invalid_parameter", "top_k: it is given twice")
+    refused(ask("top_k=2", top_k="3"), 422, "invalid_parameter", "top_k: it has two different values")
+    refused(ask("top_k=2&top_k=3"), 422, "invalid_parameter", "top_k: it has two different values")
     refused(ask("", topk="3"), 422, "invalid_parameter", "topk")
     refused(ask("", top_k="three"), 422, "invalid_parameter", "top_k")
     refused(ask("", model="unknown"), 404, "model_not_found", "there are: digits")

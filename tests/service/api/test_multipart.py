@@ -110,16 +110,16 @@ def test_a_name_is_utf_8_or_latin_1(name: bytes, expected: str) -> None:
 
 
 MALFORMED = {
-    "no boundary in it": (b"abc", "send it again whole"),
+    "no boundary in it": (b"abc", "send the complete form"),
     "lines ended by LF": (b"\n" + (part(FILE, PNG) + END).replace(b"\r", b""), "CR and LF"),
     "lines ended by LF from the start": (
         (part(FILE, PNG) + END).replace(b"\r", b""),
-        "closing boundary, with CR and LF",
+        "closing boundary after CR and LF",
     ),
-    "cut short": (part(FILE, PNG), "ends before its closing boundary"),
-    "cut in the boundary": (part(FILE, PNG) + b"--", "ends before its closing boundary"),
-    "cut behind the boundary": (part(FILE, PNG) + b"--x", "ends before its closing boundary"),
-    "a longer boundary": (part(FILE, PNG) + part(FILE, PNG, boundary=b"xy") + END, "goes on"),
+    "cut short": (part(FILE, PNG), "ends without a closing boundary"),
+    "cut in the boundary": (part(FILE, PNG) + b"--", "ends without a closing boundary"),
+    "cut behind the boundary": (part(FILE, PNG) + b"--x", "ends without a closing boundary"),
+    "a longer boundary": (part(FILE, PNG) + part(FILE, PNG, boundary=b"xy") + END, "continues after the boundary"),
     "no head": (part() + END, "no head"),
     "nothing": (b"--x\r\n" + END, "no head"),
     "a head without end": (b"--x\r\n" + FILE + b"\r\n" + END, "no name|no head"),
@@ -132,10 +132,10 @@ MALFORMED = {
     "no name": (part(b"Content-Disposition: form-data") + END, "no name"),
     "another disposition": (part(FILE.replace(b"form-data", b"attachment")) + END, "no name"),
     "two dispositions": (part(FILE, FILE) + END, "same header twice"),
-    "no colon": (part(FILE, b"X-More") + END, "no header"),
-    "an odd name": (part(FILE, b"X \0: 1") + END, "no header"),
-    "a space before the colon": (part(FILE, b"Content-Type : image/png") + END, "no header"),
-    "a break in a header": (part(FILE.replace(b"a.png", b"a\nb")) + END, "no header"),
+    "no colon": (part(FILE, b"X-More") + END, "not a header"),
+    "an odd name": (part(FILE, b"X \0: 1") + END, "not a header"),
+    "a space before the colon": (part(FILE, b"Content-Type : image/png") + END, "not a header"),
+    "a break in a header": (part(FILE.replace(b"a.png", b"a\nb")) + END, "not a header"),
     "a quote without end": (part(NAME + b'; filename="a') + END, "cannot be read"),
     "uuencode": (part(FILE, b"Content-Transfer-Encoding: x-uuencode") + END, "send binary or base64"),
 }

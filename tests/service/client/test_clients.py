@@ -114,7 +114,7 @@ def test_the_key_is_sent(ask: Ask) -> None:
 
 @pytest.mark.parametrize("key", ["", "two words", "a\nline", "schlüssel"])
 def test_what_cannot_be_a_key_is_not_sent(key: str, ask: Ask) -> None:
-    with scripted(GOOD) as (url, seen), pytest.raises(ClientError, match="no API key"):
+    with scripted(GOOD) as (url, seen), pytest.raises(ClientError, match="not an API key"):
         ask(url, "predict", PICTURE, client={"key": key})
     assert seen == []
 

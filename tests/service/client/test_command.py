@@ -86,7 +86,7 @@ def test_two_pictures_are_not_drawn_to_one_file(folder: Path) -> None:
 def test_a_drawing_that_cannot_be_written_leaves_nothing_behind(server: Service, folder: Path) -> None:
     (folder / "seven.answer.png").mkdir()
     (line,) = complaints(client("seven.png", "--url", server.url, folder=folder))
-    assert line.startswith("error: seven.png: its answer cannot be drawn to seven.answer.png: ")
+    assert line.startswith("error: seven.png: the prediction cannot be drawn to seven.answer.png: ")
     assert sorted(file.name for file in folder.iterdir()) == ["seven.answer.png", "seven.png", "two.png"]
 
 
@@ -104,7 +104,7 @@ def test_the_key_comes_from_a_file(folder: Path) -> None:
 
 def test_a_file_that_holds_no_key_is_said_to_hold_none(folder: Path) -> None:
     (line,) = complaints(client("seven.png", "--key-file", "two.png", folder=folder))
-    assert line.startswith("error: that is no API key")
+    assert line.startswith("error: this is not an API key")
 
 
 def test_a_key_that_is_refused_is_said_to_be(folder: Path) -> None:

@@ -10,23 +10,23 @@ from service.inference.admission import CapacityLimiter, Permit
 
 
 def test_a_permit_gives_back_what_it_has_taken() -> None:
-    room = CapacityLimiter(4, 100, 1)
-    with Permit(room) as permit:
+    limiter = CapacityLimiter(4, 100, 1)
+    with Permit(limiter) as permit:
         permit.take(size=60)
         permit.take(pictures=2)
-        assert (room.pictures, room.bytes) == (2, 60)
-        with pytest.raises(QueueFullError, match="60 bytes"), Permit(room) as other:
+        assert (limiter.pictures, limiter.bytes) == (2, 60)
+        with pytest.raises(QueueFullError, match="60 bytes"), Permit(limiter) as other:
             other.take(size=60)
-        with pytest.raises(QueueFullError, match="2 pictures"), Permit(room) as other:
+        with pytest.raises(QueueFullError, match="2 pictures"), Permit(limiter) as other:
             other.take(pictures=3)
-    assert (room.pictures, room.bytes) == (0, 0)
+    assert (limiter.pictures, limiter.bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("too_much", [{"pictures": 3}, {"size": 51}])
 def test_what_would_never_fit_is_not_told_to_come_again(too_much: dict[str, int]) -> None:
     with Permit(CapacityLimiter(4, 100, 1)) as permit:
         permit.take(pictures=2, size=50)
-        with pytest.raises(TooLargeError, match="than may wait at all"):
+        with pytest.raises(TooLargeError, match="exceeds the capacity"):
             permit.take(**too_much)
 
 
@@ -46,14 +46,14 @@ def test_a_permit_moves_to_another_model_with_all_that_it_has_taken() -> None:
 class Body:
     """A body that arrives in pieces of given sizes, and then no further until it is told to."""
 
-    def __init__(self, room: CapacityLimiter, *sizes: int) -> None:
-        self.room = room
+    def __init__(self, limiter: CapacityLimiter, *sizes: int) -> None:
+        self.limiter = limiter
         self.sizes = sizes
         self.rest = asyncio.Event()
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        with Permit(self.room) as permit:
+        with Permit(self.limiter) as permit:
             async with permit.arrival() as arrival:
                 for size in self.sizes:
                     arrival.add(size)
@@ -82,23 +82,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def run(test: Callable[[CapacityLimiter], Coroutine[Any, Any, None]]) -> None:
     """Run a test over a limiter of 100 bytes; everything must have been given back in the end."""
-    room = CapacityLimiter(9, 100, 1)
-    asyncio.run(test(room))
-    assert (room.bytes, room.arriving, room.pictures) == (0, 0, 0)
+    limiter = CapacityLimiter(9, 100, 1)
+    asyncio.run(test(limiter))
+    assert (limiter.bytes, limiter.arriving, limiter.pictures) == (0, 0, 0)
 
 
 def test_the_slowest_arriving_body_gives_way(clock: list[float]) -> None:
-    async def test(room: CapacityLimiter) -> None:
-        stalled = Body(room, 25)
+    async def test(limiter: CapacityLimiter) -> None:
+        stalled = Body(limiter, 25)
         assert not await stalled.was_dropped()
         clock[0] = 5
-        steady = Body(room, 25)
+        steady = Body(limiter, 25)
         assert not await steady.was_dropped()
         clock[0] = 6
-        newest = Body(room, 20)
+        newest = Body(limiter, 20)
         assert await stalled.was_dropped()
         assert not await newest.was_dropped()
-        assert room.arriving == 45
+        assert limiter.arriving == 45
         await steady.end()
         await newest.end()
 
@@ -106,11 +106,11 @@ def test_the_slowest_arriving_body_gives_way(clock: list[float]) -> None:
 
 
 def test_bodies_that_never_end_leave_half_of_the_bytes_to_others(clock: list[float]) -> None:
-    async def test(room: CapacityLimiter) -> None:
-        stalled = [Body(room, 24) for _ in range(4)]
+    async def test(limiter: CapacityLimiter) -> None:
+        stalled = [Body(limiter, 24) for _ in range(4)]
         dropped = [await body.was_dropped() for body in stalled]
         assert dropped.count(False) == 2
-        with Permit(room) as permit:
+        with Permit(limiter) as permit:
             permit.take(pictures=1, size=50)
         for body, gone in zip(stalled, dropped, strict=True):
             if not gone:
@@ -120,45 +120,45 @@ def test_bodies_that_never_end_leave_half_of_the_bytes_to_others(clock: list[flo
 
 
 def test_a_body_that_arrives_alone_may_have_it_all_until_it_is_needed(clock: list[float]) -> None:
-    async def test(room: CapacityLimiter) -> None:
-        alone = Body(room, *[10] * 10)
+    async def test(limiter: CapacityLimiter) -> None:
+        alone = Body(limiter, *[10] * 10)
         for _ in range(20):
             await asyncio.sleep(0)
-        assert room.bytes == 100
+        assert limiter.bytes == 100
         await alone.end()
-        large = Body(room, 90)
+        large = Body(limiter, 90)
         assert not await large.was_dropped()
-        assert room.fits(1, 20)
-        with Permit(room) as permit:
+        assert limiter.fits(1, 20)
+        with Permit(limiter) as permit:
             permit.take(pictures=1, size=20)
             assert await large.was_dropped()
-            assert room.bytes == 20
+            assert limiter.bytes == 20
 
     run(test)
 
 
 def test_a_body_that_is_the_slowest_itself_gives_way(clock: list[float]) -> None:
-    async def test(room: CapacityLimiter) -> None:
-        with Permit(room) as permit, pytest.raises(RequestTimeoutError):
+    async def test(limiter: CapacityLimiter) -> None:
+        with Permit(limiter) as permit, pytest.raises(RequestTimeoutError):
             async with permit.arrival() as arrival:
                 arrival.add(30)
                 clock[0] = 9
-                fresh = Body(room, 15)
+                fresh = Body(limiter, 15)
                 assert not await fresh.was_dropped()
                 arrival.add(10)
-        assert room.arriving == 15
+        assert limiter.arriving == 15
         await fresh.end()
 
     run(test)
 
 
 def test_a_body_in_full_takes_no_share_of_those_that_arrive(clock: list[float]) -> None:
-    async def test(room: CapacityLimiter) -> None:
-        with Permit(room) as permit:
+    async def test(limiter: CapacityLimiter) -> None:
+        with Permit(limiter) as permit:
             async with permit.arrival() as arrival:
                 arrival.add(40)
-            assert (room.bytes, room.arriving) == (40, 0)
-            other = Body(room, 50)
+            assert (limiter.bytes, limiter.arriving) == (40, 0)
+            other = Body(limiter, 50)
             assert not await other.was_dropped()
             await other.end()
 

@@ -13,7 +13,7 @@ from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
 from service.errors import DeviceError, ModelLoadError
 from service.inference.backends import Backend, cuda_obstacle, open_backend
-from service.inference.registry import load_models
+from service.repository.startup import load_models
 from service.settings import Settings
 from tests.service.pictures import ARTIFACT
 from training.fitting.runs import Run
@@ -92,7 +92,7 @@ def test_a_pause_while_it_warms_up_is_not_taken_for_the_models_own_time(artifact
 def test_a_model_that_takes_another_input_than_the_manifest_says_is_refused(change: dict[str, object]) -> None:
     manifest = ARTIFACT.manifest
     other = manifest.model_copy(update={"input": manifest.input.model_copy(update=change)})
-    with pytest.raises(ModelLoadError, match="not what the manifest says"):
+    with pytest.raises(ModelLoadError, match="differs from the manifest"):
         open_backend(ARTIFACT._replace(manifest=other), "cpu", threads=1)
 
 

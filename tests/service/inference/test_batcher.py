@@ -55,7 +55,7 @@ def batcher(
         max_batch=max_batch,
         inference_timeout_s=inference_timeout_s,
         picture_ms=picture_ms,
-        meter=ModelMetrics(("doubles", "1")),
+        metrics=ModelMetrics(("doubles", "1")),
     )
 
 
@@ -132,7 +132,7 @@ def test_without_a_spare_core_batches_are_cut_to_what_may_hold_the_loop(spare_co
         max_batch=8,
         inference_timeout_s=60,
         picture_ms=one_ms,
-        meter=ModelMetrics(("doubles", "1")),
+        metrics=ModelMetrics(("doubles", "1")),
         spare_core=spare_core,
     )
     answers = answered(asyncio.run(ask(batches, *range(9))))

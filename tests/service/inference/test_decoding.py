@@ -98,7 +98,7 @@ def test_a_client_that_leaves_ends_the_decoding_of_its_picture() -> None:
         current.set(context)
         reading = asyncio.create_task(while_client_waits(sleep()))
         await asyncio.sleep(0.01)
-        context.leave()
+        context.disconnect()
         with pytest.raises(ClientDisconnect):
             await reading
 
@@ -116,7 +116,7 @@ def test_a_client_that_leaves_frees_the_process_that_decodes() -> None:
         long = Upload(progressive(7000, 7000, 50), None)
         reading = asyncio.create_task(decoders.read(long, INPUT, time.perf_counter() + 600))
         await asyncio.sleep(0.5)
-        context.leave()
+        context.disconnect()
         with pytest.raises(ClientDisconnect):
             await reading
         current.set(None)

@@ -14,7 +14,7 @@ from service.errors import InferenceFailedError
 from service.inference import engine as engine_module
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.engine import Engine, Turns
-from service.inference.registry import load_models
+from service.repository.startup import load_models
 from service.settings import load_settings
 from tests.service.pictures import ARTIFACT, GOLDEN_PICTURES
 

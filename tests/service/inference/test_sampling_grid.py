@@ -44,10 +44,10 @@ def test_points_are_those_that_the_network_sampled(name: str) -> None:
     manifest = manifest_of(recipe, outputs)
     with torch.no_grad():
         warps = network.network(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).warps
-    for row, reading in enumerate(read(outputs, manifest)):
+    for row, output in enumerate(read(outputs, manifest)):
         for index, warp in enumerate(warps):
             expected = warp.map(torch.from_numpy(regular_grid(7)).float()[None])[row].numpy()
-            found = sample_points(reading, manifest, index, 7) * 2 - 1
+            found = sample_points(output, manifest, index, 7) * 2 - 1
             near = np.abs(expected).max(axis=1) < 5  # not those beyond a horizon
             np.testing.assert_allclose(found[near], expected[near], atol=2e-3)
 

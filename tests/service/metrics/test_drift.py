@@ -136,21 +136,21 @@ def batch(*rows: int) -> Outputs:
 def turned(window: Window) -> float:
     """Sum of the rotations in ``window``."""
     names = [distribution.quantity for distribution in window.distributions]
-    return window.shows()[names.index("rotation")].total
+    return window.observed()[names.index("rotation")].total
 
 
 def test_only_the_last_pictures_count_however_they_came_in_batches() -> None:
     one, other = window(), window()
     for rows in ((0, 1, 2), (3,), (0, 1), (2, 2)):
         one.observe(batch(*rows))
-    one.shows()
+    one.observed()
     one.observe(batch(3, 1))
     other.observe(batch(0, 1, 2, 3, 0, 1, 2, 2, 3, 1))
     only = window()
     only.observe(batch(2, 2, 3, 1))
-    assert [shown.counts for shown in one.shows()] == [shown.counts for shown in only.shows()]
+    assert [shown.counts for shown in one.observed()] == [shown.counts for shown in only.observed()]
     assert turned(one) == pytest.approx(turned(only)) == pytest.approx(turned(other))
-    assert sum(one.shows()[0].counts) == 4
+    assert sum(one.observed()[0].counts) == 4
 
 
 def test_answers_that_are_no_numbers_show_nothing() -> None:
@@ -160,7 +160,7 @@ def test_answers_that_are_no_numbers_show_nothing() -> None:
     seen, alone = window(), window()
     seen.observe(broken | {"theta": theta})
     alone.observe(batch(1))
-    assert seen.shows() == alone.shows()
+    assert seen.observed() == alone.observed()
 
 
 def test_a_reference_that_speaks_of_what_the_model_has_not_is_left_aside() -> None:
@@ -172,7 +172,7 @@ def test_a_reference_that_speaks_of_what_the_model_has_not_is_left_aside() -> No
     strange.observe(batch(0, 1))
     ours = window()
     ours.observe(batch(0, 1))
-    assert strange.shows()[-5:] == ours.shows()[-5:]
+    assert strange.observed()[-5:] == ours.observed()[-5:]
     assert {d.transform for d in strange.distributions} == {"", "transformer"}
 
 

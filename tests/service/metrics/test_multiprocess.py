@@ -10,7 +10,7 @@ import structlog
 from service.metrics.multiprocess import Figures, SharedMetrics, WorkerSlot
 
 
-def ledger(folder: Path, number: int, ready: list[int]) -> SharedMetrics:
+def shared_metrics(folder: Path, number: int, ready: list[int]) -> SharedMetrics:
     return SharedMetrics(WorkerSlot(folder, number, ready, [0] * len(ready), [0, 0]))
 
 
@@ -20,14 +20,14 @@ def figures(count: float, gauge: float = 0) -> Figures:
 
 def test_counts_and_gauges_of_all_workers_are_added_up_whoever_is_asked(tmp_path: Path) -> None:
     ready = [1, 1]
-    one, other = ledger(tmp_path, 0, ready), ledger(tmp_path, 1, ready)
+    one, other = shared_metrics(tmp_path, 0, ready), shared_metrics(tmp_path, 1, ready)
     one.publish(figures(3, gauge=1))
     other.publish(figures(4, gauge=2))
     assert one.total() == other.total() == Figures({("requests", "/predict"): [7, 14]}, {("queue",): [3]})
 
 
 def test_what_only_one_has_counted_counts(tmp_path: Path) -> None:
-    one, other = ledger(tmp_path, 0, [1, 1]), ledger(tmp_path, 1, [1, 1])
+    one, other = shared_metrics(tmp_path, 0, [1, 1]), shared_metrics(tmp_path, 1, [1, 1])
     one.publish(figures(3))
     other.publish(Figures({("requests", "/models"): [1]}, {}))
     assert one.total().counts == {("requests", "/predict"): [3, 6], ("requests", "/models"): [1]}
@@ -35,7 +35,7 @@ def test_what_only_one_has_counted_counts(tmp_path: Path) -> None:
 
 def test_of_a_dead_worker_the_counts_stay_and_the_gauges_go(tmp_path: Path) -> None:
     ready = [1, 1]
-    one, other = ledger(tmp_path, 0, ready), ledger(tmp_path, 1, ready)
+    one, other = shared_metrics(tmp_path, 0, ready), shared_metrics(tmp_path, 1, ready)
     one.publish(figures(3, gauge=1))
     other.publish(figures(4, gauge=2))
     ready[1] = 0
@@ -44,10 +44,10 @@ def test_of_a_dead_worker_the_counts_stay_and_the_gauges_go(tmp_path: Path) -> N
 
 def test_who_takes_its_place_goes_on_from_there_however_often(tmp_path: Path) -> None:
     ready = [1, 1]
-    one = ledger(tmp_path, 0, ready)
+    one = shared_metrics(tmp_path, 0, ready)
     one.publish(figures(3))
     for _ in range(3):
-        successor = ledger(tmp_path, 1, ready)
+        successor = shared_metrics(tmp_path, 1, ready)
         successor.publish(Figures({}, {}))
         assert successor.total().counts == one.total().counts
         successor.publish(figures(2))
@@ -86,33 +86,33 @@ KINDS = ["cut off", "empty", "garbage", "another version", "one byte", "other JS
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_costs_the_counts_in_it_and_nothing_else(tmp_path: Path, kind: str) -> None:
     ready = [1, 1]
-    one, other = ledger(tmp_path, 0, ready), ledger(tmp_path, 1, ready)
+    one, other = shared_metrics(tmp_path, 0, ready), shared_metrics(tmp_path, 1, ready)
     one.publish(figures(3))
     other.publish(figures(4))
     damage(kind, tmp_path / "1.json")
     assert one.total().counts == figures(3).counts
-    successor = ledger(tmp_path, 1, ready)
+    successor = shared_metrics(tmp_path, 1, ready)
     successor.publish(figures(1))
     successor.publish(figures(2))
     found = one.total().counts
     assert found["requests", "/predict"] == [5, 10], "it goes on"
     assert found["background", "share_metrics"] == [1]
-    again = ledger(tmp_path, 1, ready)
+    again = shared_metrics(tmp_path, 1, ready)
     again.publish(figures(1))
     assert again.total().counts["requests", "/predict"] == [6, 12], "and so does the next one"
 
 
 def test_a_folder_in_the_place_of_a_file_costs_what_cannot_be_shared(tmp_path: Path) -> None:
     damage_to = tmp_path / "0.json"
-    ledger(tmp_path, 0, [1]).publish(figures(3))
+    shared_metrics(tmp_path, 0, [1]).publish(figures(3))
     damage("a folder", damage_to)
-    lone = ledger(tmp_path, 0, [1])
+    lone = shared_metrics(tmp_path, 0, [1])
     lone.publish(figures(4))
     assert lone.total().counts["requests", "/predict"] == [4, 8]
 
 
 def test_numbers_that_are_none_are_shared_too(tmp_path: Path) -> None:
-    one, other = ledger(tmp_path, 0, [1, 1]), ledger(tmp_path, 1, [1, 1])
+    one, other = shared_metrics(tmp_path, 0, [1, 1]), shared_metrics(tmp_path, 1, [1, 1])
     one.publish(Figures({}, {("drift",): [math.nan, math.inf]}))
     assert [math.isnan(value) for value in other.total().gauges["drift",]] == [True, True]
 
@@ -141,7 +141,7 @@ def test_a_process_alone_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_where_nothing_can_be_written_it_says_so_once_and_goes_on(tmp_path: Path) -> None:
-    lone = ledger(tmp_path / "gone", 0, [1])
+    lone = shared_metrics(tmp_path / "gone", 0, [1])
     with structlog.testing.capture_logs() as logs:
         lone.publish(figures(3))
         lone.publish(figures(4))

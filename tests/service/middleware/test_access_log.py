@@ -19,7 +19,7 @@ from PIL import Image
 from service.middleware.access_log import ATOMIC, describe, pieces
 from service.middleware.api_keys import make_key
 from service.middleware.request_id import SANE_ID
-from service.request_context import Answered, RequestContext, Timings
+from service.request_context import AnsweredPicture, RequestContext, Timings
 from tests.conftest import STOP_S, Service, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, connect, post, predict, receive
@@ -276,8 +276,8 @@ def test_a_line_is_one_line_of_json_whatever_the_path(path: str) -> None:
 def test_of_several_pictures_the_longest_times_are_said() -> None:
     exchange = RequestContext("1")
     exchange.answered = [
-        Answered(0.0, Timings(1, 8, 3, 4), 2, 1.0),
-        Answered(0.0, Timings(5, 6, 3, 0.5), 3, 1.0),
+        AnsweredPicture(0.0, Timings(1, 8, 3, 4), 2, 1.0),
+        AnsweredPicture(0.0, Timings(5, 6, 3, 0.5), 3, 1.0),
     ]
     found = json.loads(describe("POST", "/predict/batch", None, exchange))
     assert {name: found[name] for name in ("pictures", "batch_size", "decode_ms", "queue_ms", "encode_ms")} == {

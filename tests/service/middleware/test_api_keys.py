@@ -22,7 +22,7 @@ def test_the_command_gives_a_key_and_an_entry_that_knows_it() -> None:
     made = run("camera-7")
     assert made.returncode == 0, made.stderr
     key, entry = (line.split()[1] for line in made.stdout.splitlines())
-    assert load_keys("api-keys", entry, "").owner(hash_key(key.encode())) == "camera-7"
+    assert load_keys("api-keys", entry, "").name_of(hash_key(key.encode())) == "camera-7"
     assert key not in entry
 
 
@@ -43,21 +43,21 @@ def test_keys_come_from_the_setting_and_the_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# the door\n\n  {other_entry}  \n")
     keys = load_keys("api-keys", f" {ENTRY} ,", str(file))
-    assert keys.owner(hash_key(KEY.encode())) == "gate"
-    assert keys.owner(hash_key(other_key.encode())) == "door"
+    assert keys.name_of(hash_key(KEY.encode())) == "gate"
+    assert keys.name_of(hash_key(other_key.encode())) == "door"
 
 
 @pytest.mark.parametrize(
     "wrong", ["", KEY[:-1], KEY + "=", KEY.lower(), ENTRY, ENTRY.partition(":")[2]], ids=lambda wrong: str(len(wrong))
 )
 def test_nothing_but_the_key_itself_is_known(wrong: str) -> None:
-    assert load_keys("api-keys", ENTRY, "").owner(hash_key(wrong.encode())) is None
+    assert load_keys("api-keys", ENTRY, "").name_of(hash_key(wrong.encode())) is None
 
 
 def test_two_keys_of_one_name_are_both_known() -> None:
     new_key, new_entry = make_key("gate")
     keys = load_keys("api-keys", f"{ENTRY},{new_entry}", "")
-    assert {keys.owner(hash_key(key.encode())) for key in (KEY, new_key)} == {"gate"}
+    assert {keys.name_of(hash_key(key.encode())) for key in (KEY, new_key)} == {"gate"}
 
 
 @pytest.mark.parametrize(

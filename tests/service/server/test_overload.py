@@ -165,7 +165,7 @@ def test_a_model_that_hangs_is_given_up_and_taken_back_when_it_answers() -> None
             hanging = threads.submit(ask, service, EVIL)
             wait_for(service, "model_hangs")
             refused(hanging.result(), 500, "inference_failed", "hangs")
-            refused(ask(service), 503, "not_ready", "does not answer any more")
+            refused(ask(service), 503, "not_ready", "hangs")
             for state in ("ready", "live"):
                 refused(service.client.get(f"/health/{state}"), 503, "not_ready")
         wait_for(service, "model_answers_again")

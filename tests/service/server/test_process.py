@@ -109,7 +109,7 @@ def misname_probabilities(folder: Path) -> None:
     artifacts.write(folder, changed, golden=pack_golden(manifest.input.name, images, answers))
 
 
-AS_EXPORTED = "does not answer as it did when it was exported"
+AS_EXPORTED = "differ from those at its export"
 UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "other golden probabilities": (tampered(ARTIFACT.manifest.probabilities, 0.01), AS_EXPORTED),
     "other golden pictures": (tampered(TRANSFORM.rectified, 20), AS_EXPORTED),
@@ -140,7 +140,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "a newer format": (change(format_version=3), "upgrade stn-serve"),
     "an unknown runtime": (change(runtime="crystal ball"), "runtime"),
     "a manifest without classes": (change(classes=None), "classes"),
-    "outputs that the model does not have": (misname_probabilities, "not what the manifest says"),
+    "outputs that the model does not have": (misname_probabilities, "differs from the manifest"),
 }
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from service.background import Failures
 from service.errors import LoadFailedError, ModelNotFoundError
-from service.inference.registry import load_models
 from service.repository.plan import CHANGED, Change, ModelStatus
 from service.repository.repository import State, initial_statuses
+from service.repository.startup import load_models
 from service.settings import Settings
 from service.workers import coordinator as coordinator_module
 from service.workers import messages as messages_module

@@ -60,5 +60,5 @@ def test_its_lock_is_no_file_descriptor_of_other_programs(tmp_path: Path) -> Non
 
 
 def test_where_none_can_be_made_the_service_does_not_start(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="make room"):
+    with pytest.raises(StartError, match="free space"):
         SharedFolder(tmp_path / "gone")

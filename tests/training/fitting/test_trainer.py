@@ -9,11 +9,11 @@ import torch
 from tests.small_runs import begin
 from training.data.splits import Split
 from training.errors import RunError
-from training.evaluation.evaluation import best_epoch, evaluate
 from training.fitting.runs import Run
 from training.fitting.trainer import Training, fit, parameter_groups, rate_factor
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe, change_recipe
+from training.reports.evaluation import best_epoch, evaluate
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:

@@ -4,13 +4,13 @@ import pytest
 
 from tests.small_runs import begin
 from training.errors import RecipeError, RunError
-from training.evaluation.comparison import CONFUSIONS, CURVES, NOT_RUN, confusions, differences_table, holm, write_table
-from training.evaluation.confusions import confusion_matrix
-from training.evaluation.evaluation import evaluate
 from training.fitting.runs import Evaluation, Run
 from training.recipes.catalogue import RECIPES
 from training.recipes.digits import DISTORTED_MNIST, KINDS
 from training.recipes.recipe import Recipe, change_recipe
+from training.reports.comparison import CONFUSIONS, CURVES, NOT_RUN, confusions, differences_table, holm, write_table
+from training.reports.confusions import confusion_matrix
+from training.reports.evaluation import evaluate
 from training.reports.study import STUDIES, cells, finished_runs, is_study, root_of, work
 
 

@@ -12,13 +12,13 @@ from tests.networks import CANVAS, build, small
 from tests.small_runs import begin
 from training.data.batches import distortion
 from training.errors import RunError
-from training.evaluation.evaluation import evaluate
 from training.fitting.runs import Run
 from training.fitting.trainer import fit
 from training.networks.geometry import affine_points
 from training.networks.spatial import Warp
 from training.recipes.recipe import Recipe, change_recipe
 from training.reports.animate import FRAMES, SIDE, animate_run, path
+from training.reports.evaluation import evaluate
 from training.reports.outlines import EDGE_POINTS, border, rectified_figure
 from training.reports.report import write_report
 from training.reports.visualise import draw_run, read_metrics

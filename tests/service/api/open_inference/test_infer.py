@@ -103,7 +103,7 @@ def test_room_is_counted_in_bytes_too() -> None:
     with misbehaving("crawling", *limits) as service, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(infer, service, FOUR)
         time.sleep(CRAWLING_S / 4)
-        refused(infer(service), 429, "bytes of pictures are waiting")
+        refused(infer(service), 429, "bytes are waiting")
         answered(waiting.result())
 
 
@@ -151,7 +151,7 @@ def test_a_model_that_hangs_is_neither_live_nor_ready() -> None:
         hanging = threads.submit(infer, service, BRIGHT)
         wait_for(service, "model_hangs")
         refused(hanging.result(), 500, "hangs")
-        refused(infer(service), 503, "does not answer any more")
+        refused(infer(service), 503, "the model hangs")
         for path in "/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready":
             refused(service.client.get(path), 503)
         predict_refused(predict(service), 503, "not_ready")

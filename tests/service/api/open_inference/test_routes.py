@@ -105,10 +105,10 @@ def test_statistics_count_pictures_inferences_and_their_time() -> None:
         ("/v2/models/nobody", "no model is called 'nobody'; there are: digits, signs"),
         ("/v2/models/nobody/versions/1", "there are: digits, signs"),
         ("/v2/models/digits/versions/9", "digits has no version 9; it has: 1, 2"),
-        ("/v2/models/digits/versions/latest", "'latest' is no version"),
-        ("/v2/models/digits/versions/0", "'0' is no version"),
-        ("/v2/models/digits/versions/-1", "'-1' is no version"),
-        (f"/v2/models/digits/versions/{'9' * 5000}", "is no version"),
+        ("/v2/models/digits/versions/latest", "'latest' is not a version"),
+        ("/v2/models/digits/versions/0", "'0' is not a version"),
+        ("/v2/models/digits/versions/-1", "'-1' is not a version"),
+        (f"/v2/models/digits/versions/{'9' * 5000}", "is not a version"),
         ("/v2/models/..%2f..%2fetc", ""),
         ("/v2/models/%00", ""),
     ],
@@ -135,7 +135,7 @@ def test_unknown_models_and_versions_are_404(server: Service, model: str, says: 
 def test_unknown_paths_and_methods_have_the_form_of_the_protocol(
     server: Service, method: str, path: str, status: int
 ) -> None:
-    refused(server.client.request(method, path), status, "/docs lists what there is")
+    refused(server.client.request(method, path), status, "/docs lists the routes")
 
 
 def test_the_form_is_that_of_the_protocol_under_v2_alone(server: Service) -> None:

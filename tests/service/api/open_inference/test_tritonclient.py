@@ -115,7 +115,7 @@ def test_errors_say_what_is_wrong(client: triton.InferenceServerClient) -> None:
     broken.set_data_from_numpy(np.array([PICTURE, b"seven"], dtype=np.object_))
     with pytest.raises(InferenceServerException, match="picture 2: this is not a picture"):
         client.infer("digits", [broken])
-    with pytest.raises(InferenceServerException, match="not offered"):
+    with pytest.raises(InferenceServerException, match="not supported"):
         shared = triton.InferInput(NAME, list(GOLDEN_PICTURES.shape), "UINT8")
         shared.set_shared_memory("region", GOLDEN_PICTURES.nbytes)
         client.infer("digits", [shared])

@@ -56,7 +56,7 @@ async def test_requests_are_admitted_in_the_order_in_which_they_came() -> None:
     entrance = Entrance(AT_ONCE)
     first, second = Waiting(entrance), Waiting(entrance)
     await turns()
-    assert (first.waited_s, second.waited_s, entrance.limiter.held) == (None, None, 2)
+    assert (first.waited_s, second.waited_s, entrance.limiter.queued) == (None, None, 2)
     assert not entrance.queue.is_open(0), "nobody overtakes those that wait"
     entrance.answer_one()
     await turns()
@@ -76,7 +76,7 @@ async def test_requests_that_come_in_one_turn_are_not_admitted_all_at_once() -> 
     many = [Waiting(entrance) for _ in range(MOST)]
     for _ in range(10):
         await asyncio.sleep(0)
-        assert entrance.limiter.pictures - entrance.limiter.held <= AT_ONCE
+        assert entrance.limiter.pictures - entrance.limiter.queued <= AT_ONCE
     assert [each.waited_s is not None for each in many] == [True] * AT_ONCE + [False] * (MOST - AT_ONCE)
 
 
@@ -140,7 +140,7 @@ async def test_a_request_that_fails_at_once_is_followed_by_the_next() -> None:
     entrance.answer_one()
     await turns()
     assert good.waited_s is not None
-    assert (entrance.limiter.pictures, entrance.limiter.held) == (AT_ONCE, 0)
+    assert (entrance.limiter.pictures, entrance.limiter.queued) == (AT_ONCE, 0)
 
 
 @on_a_loop

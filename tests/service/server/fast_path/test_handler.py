@@ -19,7 +19,7 @@ from service.middleware.access_log import AccessLog, Client
 from service.middleware.api_keys import make_key
 from service.middleware.auth import EVERYBODY, Principal
 from service.redaction import Redactor
-from service.request_context import held_s, track_future
+from service.request_context import queued_s, track_future
 from service.responses import RawResponse
 from service.server.fast_path.admission_queue import TICK_S, AdmissionQueue
 from service.server.fast_path.handler import Answerer, FastPathHandler
@@ -177,7 +177,7 @@ class Served:
     version = 1
 
     def __init__(self) -> None:
-        self.room = CapacityLimiter(MOST, 1000, AT_ONCE)
+        self.limiter = CapacityLimiter(MOST, 1000, AT_ONCE)
 
     def find(self, name: str | None, version: int | None) -> Any:
         if name != "digits":
@@ -216,7 +216,7 @@ class FastLine(Line):
     def busy(self, pictures: int) -> Iterator[None]:
         """With so many requests of others in progress."""
         others = {asyncio.ensure_future(asyncio.Event().wait()) for _ in range(AT_ONCE)}
-        self.models.room.take(pictures, 4 * pictures)
+        self.models.limiter.take(pictures, 4 * pictures)
         self.state.tasks |= cast(Any, others)
         yield
         self.state.tasks -= cast(Any, others)
@@ -304,13 +304,13 @@ async def test_what_looks_like_a_request_in_the_body_of_another_is_not_answered(
 @on_a_loop
 async def test_a_request_that_waits_is_answered_in_its_turn_and_knows_how_long_it_waited() -> None:
     async def waited(query: bytes, body: Body) -> RawResponse:
-        return RawResponse(b"%d" % (held_s() > 0))
+        return RawResponse(b"%d" % (queued_s() > 0))
 
     line = FastLine(waited)
     with line.busy(AT_ONCE):
         assert not await line.ask()
-        assert line.models.room.held == 1
-        line.models.room.give_back(1, 4)
+        assert line.models.limiter.queued == 1
+        line.models.limiter.give_back(1, 4)
         await asyncio.sleep(2 * TICK_S)
     assert line.received.endswith(b"\r\n\r\n1")
 
@@ -326,7 +326,7 @@ async def test_a_request_for_which_there_is_no_room_is_refused_before_anything_i
     assert head.startswith(b"HTTP/1.1 429 ")
     assert head.endswith(b"\r\nRetry-After: 1")
     assert json.loads(content)["error"]["code"] == "queue_full"
-    assert (gate.asked, line.models.room.pictures) == (0, MOST)
+    assert (gate.asked, line.models.limiter.pictures) == (0, MOST)
 
 
 @on_a_loop
@@ -354,7 +354,7 @@ async def test_a_client_that_leaves_while_it_waits_takes_no_room() -> None:
     with line.busy(AT_ONCE):
         await line.ask()
         line.lose()
-    assert (line.models.room.pictures, line.models.room.held, gate.asked) == (AT_ONCE, 0, 0)
+    assert (line.models.limiter.pictures, line.models.limiter.queued, gate.asked) == (AT_ONCE, 0, 0)
 
 
 @on_a_loop

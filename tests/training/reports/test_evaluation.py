@@ -7,12 +7,12 @@ import torch
 
 from tests.small_runs import begin
 from training.errors import CollapseError, RunError
-from training.evaluation.confusions import confusion_matrix
-from training.evaluation.evaluation import best_epoch, divergence, evaluate
 from training.evaluation.rectification import measure_boxes
 from training.fitting.runs import Evaluation, Run
 from training.fitting.trainer import fit
 from training.recipes.recipe import Recipe, change_recipe
+from training.reports.confusions import confusion_matrix
+from training.reports.evaluation import best_epoch, divergence, evaluate
 
 
 def test_the_evaluation_counts_every_test_picture_once(trained_run: Run) -> None:

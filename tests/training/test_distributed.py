@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.small_runs import begin
+from training.distributed import share_statistics
 from training.errors import CollapseError, RecipeError
-from training.fitting.distributed import share_statistics
 from training.fitting.runs import Run
 from training.fitting.trainer import fit
 from training.networks.network import SpatialTransformerClassifier

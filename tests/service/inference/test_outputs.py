@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.geometry import corners, regions
+from service.inference.outputs import corners, regions
 
 
 def seen(theta: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:

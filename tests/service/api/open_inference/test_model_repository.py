@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api.model_repository import MAX_BYTES
+from service.api.open_inference.model_repository import MAX_BYTES
 from service.middleware.api_keys import make_key
 from service.schemas import ModelList
 from tests.conftest import START_S, STOP_S, Service, fail_to_start, start_service

@@ -3,7 +3,7 @@ import io
 import torch
 
 from tests.networks import CANVAS, build, small
-from training.evaluation.confusions import MOST_CLASSES, confused_figure, confusion_figure, most_confused
+from training.reports.confusions import MOST_CLASSES, confused_figure, confusion_figure, most_confused
 from training.reports.outlines import rectified_figure
 
 

@@ -1,4 +1,4 @@
-"""The API that loads and unloads models, as Triton's clients know it: /v2/repository."""
+"""Triton's model repository extension, which loads and unloads models: /v2/repository."""
 
 from typing import Any, TypeVar
 
@@ -8,14 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 from starlette.requests import ClientDisconnect
 
 from service.api.errors import OpenInferenceRoute, answer_errors
-from service.api.open_inference.schemas import InferenceError
-from service.api.routes import errors
+from service.api.open_inference.routes import failures
 from service.errors import (
     InvalidBodyError,
     LoadFailedError,
     ModelNotFoundError,
     NotReadyError,
-    RequestError,
     RequestTimeoutError,
     TooLargeError,
     shorten,
@@ -27,9 +25,9 @@ from service.state import ServiceState
 
 Form = TypeVar("Form", bound="Options")
 MAX_BYTES = 16 * 2**10
-"""The largest body. It has options and no model; models are put into the folder."""
+"""Largest body in bytes. It has only options; models come from the models folder."""
 MAX_PROBLEMS = 3
-"""The most wrong fields that an error lists."""
+"""Maximum number of wrong fields in an error."""
 PREFIX = ADMIN
 INDEX = "/index"
 LOAD = "/models/{name}/load"
@@ -44,7 +42,7 @@ NAME: dict[str, Any] = {
 
 
 class Options(BaseModel):
-    """Base class: unknown fields are refused."""
+    """Base class that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -93,13 +91,13 @@ class LoadOptions(Options):
     parameters: LoadParameters = LoadParameters()
 
     def policy(self) -> Policy | None:
-        """The policy that the request asks for, if any."""
+        """Return the requested policy, if any."""
         if self.parameters.config is None:
             return None
-        target_versions = self.parameters.config.version_policy
+        policy = self.parameters.config.version_policy
         return Policy(
-            versions=tuple(target_versions.specific.versions) if target_versions.specific else (),
-            latest=target_versions.latest.num_versions if target_versions.latest else 0,
+            versions=tuple(policy.specific.versions) if policy.specific else (),
+            latest=policy.latest.num_versions if policy.latest else 0,
         )
 
 
@@ -109,14 +107,13 @@ class IndexEntry(BaseModel):
     name: str
     version: str
     state: State
-    reason: str = Field(description="why the version is not served; empty if there is nothing to say")
+    reason: str = Field(description="why the version is not served; empty if there is nothing to report")
 
 
 def create_model_repository_routes(state: ServiceState) -> APIRouter:
-    """The routes, each followed by its description.
+    """Create the routes, each followed by its description.
 
-    The routes are plain Starlette routes: they read a body whatever its Content-Type says, since Triton's clients send
-    none.
+    They are plain Starlette routes, which ignore the Content-Type, since Triton's clients do not send it.
     """
     requirement = Requirement(state.policy, Access.ADMIN)
     described = APIRouter(
@@ -152,7 +149,7 @@ def create_model_repository_routes(state: ServiceState) -> APIRouter:
         openapi_extra=body_of(IndexOptions),
     )
     def describe_index() -> None:
-        """No Content-Type is needed, and an empty body stands for the defaults."""
+        """No Content-Type is required. An empty body stands for the defaults."""
 
     @described.post(
         LOAD,
@@ -162,7 +159,7 @@ def create_model_repository_routes(state: ServiceState) -> APIRouter:
         openapi_extra=NAME | body_of(LoadOptions),
     )
     def describe_load() -> None:
-        """Versions are loaded beside the present ones, which stay if a load fails. No Content-Type is needed."""
+        """Versions are loaded beside the present ones, which stay if a load fails. No Content-Type is required."""
 
     @described.post(
         UNLOAD,
@@ -172,21 +169,16 @@ def create_model_repository_routes(state: ServiceState) -> APIRouter:
         openapi_extra=NAME,
     )
     def describe_unload() -> None:
-        """Requests in flight are answered. A body is not read."""
+        """Requests in flight are answered. The body is ignored."""
 
     router.include_router(described)
     return router
 
 
-def failures(*kinds: type[RequestError]) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route, for the OpenAPI document."""
-    return errors(*kinds, model=InferenceError)
-
-
 def body_of(form: type[Options]) -> dict[str, Any]:
-    """An optional body with ``form`` in it, for the OpenAPI document.
+    """Describe an optional body with a ``form`` for the OpenAPI document.
 
-    FastAPI would describe a parameter by itself, but would add that wrong values are answered with 422.
+    FastAPI would describe a parameter by itself, but would add a 422 response.
     """
     schema = form.model_json_schema()
     parts = schema.pop("$defs", {})
@@ -201,11 +193,11 @@ def body_of(form: type[Options]) -> dict[str, Any]:
 
 
 async def read(request: Request, form: type[Form]) -> Form:
-    """The options in the body; an empty body stands for the defaults.
+    """Read the options in the body. An empty body stands for the defaults.
 
     Raises:
-        InvalidBodyError: the body has something else.
-        TooLargeError: it has more than `MAX_BYTES`.
+        InvalidBodyError: the body does not hold such options.
+        TooLargeError: the body has more than `MAX_BYTES`.
     """
     body = b""
     try:
@@ -214,7 +206,7 @@ async def read(request: Request, form: type[Form]) -> Form:
             if len(body) > MAX_BYTES:
                 raise TooLargeError(f"the body has more than {MAX_BYTES} bytes; put models into the models folder")
     except ClientDisconnect:
-        raise InvalidBodyError("the body did not arrive whole") from None
+        raise InvalidBodyError("the body did not arrive completely") from None
     try:
         return form.model_validate_json(body or b"{}")
     except ValidationError as error:

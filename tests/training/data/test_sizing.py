@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from training.data.folders import Entry
+from training.data.sizing import canvas_for, fit_to_pictures, rectified_for
 from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Size, change_recipe
-from training.recipes.sizing import canvas_for, fit_to_pictures, rectified_for
 
 
 def entries(root: Path, count: int, size: Size, mode: str) -> list[Entry]:

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import ttest_ind
 
-from training.evaluation.confusions import confusion_figures
 from training.evaluation.metrics import Cell
 from training.files import write_text
 from training.fitting.runs import Evaluation, Run
 from training.recipes.digits import KINDS
 from training.recipes.recipe import Recipe
+from training.reports.confusions import confusion_figures
 from training.reports.study import STUDIES, failure_file, result
 from training.reports.visualise import read_metrics, save
 
