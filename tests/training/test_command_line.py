@@ -150,7 +150,7 @@ def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "mnist"], "there are: my-images"),
+        (["run", "mnist"], "the recipes are: my-images"),
         (["run"], "name a recipe"),
         (["run", "mnist-rts", "--set", "epochs"], "KEY=VALUE"),
         (["run", "mnist-rts", "--set", "epoch=3"], "no field epoch"),
@@ -160,7 +160,7 @@ def test_recipes_lists_each_with_a_line(capsys: pytest.CaptureFixture[str]) -> N
         (["run", "mnist-rts", "--model", "a/b"], "'a/b' is not a valid model name"),
         (["evaluate", "nowhere"], "is this a run folder"),
         (["report", "nowhere"], "is this a run folder"),
-        (["study", "mnist"], "there are: distorted-mnist"),
+        (["study", "mnist"], "the studies are: distorted-mnist"),
         (["study", "distorted-mnist", "--only", "mnist-x"], "has no recipe mnist-x"),
         (["study", "distorted-mnist", "--out", "mine"], "choose another --out"),
         (["study", "distorted-mnist", "--out", f"{__file__}/distorted-mnist"], "Not a directory; choose another --out"),

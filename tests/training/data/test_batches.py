@@ -73,7 +73,7 @@ def test_a_validation_set_larger_than_the_data_is_refused(data_root: Path) -> No
 
 def test_a_batch_larger_than_the_training_set_is_refused(small_recipe: Recipe, data_root: Path) -> None:
     training_splits(change_recipe(small_recipe, {"batch_size": 640}), data_root)
-    with pytest.raises(DataError, match="leaves only 640"):
+    with pytest.raises(DataError, match="has only 640"):
         training_splits(change_recipe(small_recipe, {"batch_size": 641}), data_root)
 
 

@@ -76,7 +76,7 @@ def test_a_split_table_of_the_users_own_is_kept_to_and_what_it_leaves_out_is_lef
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("path,split\nred/none.png,train\n", "red/none.png, which"),
+        ("path,split\nred/none.png,train\n", "red/none.png, not found"),
         ("path,split\nred/0_00.png,train\nred/0_00.png,test\n", "more than once"),
         ("path,split\nred/0_00.png,holdout\n", "holdout in its column split"),
         ("file,part\nred/0_00.png,train\n", "columns path and split"),

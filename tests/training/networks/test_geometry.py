@@ -135,7 +135,7 @@ def test_composed_maps_apply_the_inner_one_first() -> None:
     assert (swapped - in_turn).abs().max() > 0.01
 
 
-def test_the_lattice_runs_row_by_row_from_edge_to_edge() -> None:
+def test_the_regular_grid_runs_row_by_row_from_edge_to_edge() -> None:
     assert regular_grid(2).tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
     assert regular_grid(3)[:4].tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 0]]
 

@@ -41,7 +41,7 @@ def test_what_matters_most_comes_first_and_each_seed_has_its_own_folder() -> Non
 
 
 def test_unknown_studies_and_recipes_are_refused_with_those_that_there_are() -> None:
-    with pytest.raises(RecipeError, match="there are: distorted-mnist"):
+    with pytest.raises(RecipeError, match="the studies are: distorted-mnist"):
         cells("mnist", Path("x"), seeds=1)
     with pytest.raises(RecipeError, match="has no recipe mnist-x; its recipes are: mnist-r-affine"):
         cells("distorted-mnist", Path("x"), seeds=1, only=["mnist-x"])

@@ -119,7 +119,7 @@ def test_a_report_shows_every_picture_and_the_figures(trained_run: Run, data_roo
     evaluation = trained_run.evaluation()
     assert f"{evaluation.accuracy:.2%} of 200 pictures" in text
     assert evaluation.uprightness is not None
-    assert f"{evaluation.uprightness.rotation_deg:.1f}°" in text
+    assert f"{evaluation.uprightness.rotation_deg:.1f} degrees" in text
 
 
 def test_a_network_without_a_transformer_gets_the_pictures_that_it_has(
