@@ -31,6 +31,16 @@ class Cost:
         """The number of pixels of the largest bitmap that the decoder makes."""
         return self.width * self.height
 
+    @property
+    def size(self) -> str:
+        """Width and height in words."""
+        return f"{self.width} x {self.height} pixels"
+
+    @property
+    def because(self) -> str:
+        """The `cause` as the end of a sentence; empty if it is the pixels."""
+        return f" because of {self.cause}" if self.cause else ""
+
     def add_bitmap(self, width: int, height: int) -> None:
         """Enlarge the bitmap to hold ``width`` x ``height`` too."""
         self.width, self.height = max(self.width, width), max(self.height, height)

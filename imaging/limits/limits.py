@@ -86,25 +86,23 @@ def check(cost: Cost, picture_format: str, limits: Limits) -> None:
     Raises:
         ImageTooLargeError: it is beyond the ``limits``.
     """
-    size = f"{cost.width} x {cost.height} pixels"
     if max(cost.width, cost.height) > limits.max_side:
         raise ImageTooLargeError(
-            f"the picture has {size}, at most {limits.max_side} are taken on each side (max_side)", "scale it down"
+            f"the picture has {cost.size}, at most {limits.max_side} are taken on each side (max_side)", "scale it down"
         )
     if cost.pixels > limits.max_pixels:
         raise ImageTooLargeError(
-            f"the picture has {size}, at most {limits.max_pixels} are taken (max_pixels)", "scale it down"
+            f"the picture has {cost.size}, at most {limits.max_pixels} are taken (max_pixels)", "scale it down"
         )
-    because = f" because of {cost.cause}" if cost.cause else ""
     if cost.bytes > limits.max_bytes:
         raise ImageTooLargeError(
-            f"decoding this {picture_format} file of {size} takes about {cost.bytes >> 20} MiB{because}, "
+            f"decoding this {picture_format} file of {cost.size} takes about {cost.bytes >> 20} MiB{cost.because}, "
             f"at most {limits.max_bytes >> 20} MiB are spent (a consequence of max_pixels)",
             SAVE_AGAIN,
         )
     if cost.seconds > limits.max_seconds:
         raise ImageTooLargeError(
-            f"decoding this {picture_format} file of {size} takes about {cost.seconds:.1f} s of work{because}, "
+            f"decoding this {picture_format} file of {cost.size} takes about {cost.seconds:.1f} s of work{cost.because}, "
             f"at most {limits.max_seconds:.1f} s are spent (a consequence of max_pixels)",
             SAVE_AGAIN,
         )

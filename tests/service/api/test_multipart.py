@@ -128,7 +128,10 @@ MALFORMED = {
     "too many parameters": (part(FILE + b";a=1" * MAX_PARAMETERS) + END, "more than 16 parameters"),
     "a name of a file without end": (part(FILE[:-1] + b"a" * MAX_HEAD + b'"') + END, "no head"),
     "a type without end": (part(FILE, PNG + b"a" * MAX_HEAD) + END, "no head"),
-    "padding without end": (b"--x" + b" " * MAX_HEAD + b"\r\n" + FILE + b"\r\n\r\n" + END, "continues after the boundary"),
+    "padding without end": (
+        b"--x" + b" " * MAX_HEAD + b"\r\n" + FILE + b"\r\n\r\n" + END,
+        "continues after the boundary",
+    ),
     "no name": (part(b"Content-Disposition: form-data") + END, "no name"),
     "another disposition": (part(FILE.replace(b"form-data", b"attachment")) + END, "no name"),
     "two dispositions": (part(FILE, FILE) + END, "same header twice"),
