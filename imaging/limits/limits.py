@@ -102,7 +102,7 @@ def check(cost: Cost, picture_format: str, limits: Limits) -> None:
         )
     if cost.seconds > limits.max_seconds:
         raise ImageTooLargeError(
-            f"decoding this {picture_format} file of {cost.size} takes about {cost.seconds:.1f} s of work{cost.because}, "
-            f"at most {limits.max_seconds:.1f} s are spent (a consequence of max_pixels)",
+            f"decoding this {picture_format} file of {cost.size} takes about {cost.seconds:.1f} s of work"
+            f"{cost.because}, at most {limits.max_seconds:.1f} s are spent (a consequence of max_pixels)",
             SAVE_AGAIN,
         )
