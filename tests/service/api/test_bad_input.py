@@ -200,7 +200,7 @@ BODIES: dict[str, tuple[str, bytes, int, str, str]] = {
         + END,
         415,
         "unsupported_media_type",
-        "send PNG",
+        "itself multipart",
     ),
     "more files than are taken": (MULTIPART, part(NAMED) * 17 + END, 413, "too_large", "fewer"),
     "more texts than are taken": (

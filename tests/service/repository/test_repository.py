@@ -298,7 +298,7 @@ async def test_the_folder_is_looked_at_now_and_then(folder: Path) -> None:
 
 @on_a_loop
 async def test_nothing_of_a_model_that_went_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repository_module, "SETTLE_S", 0.01)
+    monkeypatch.setattr(repository_module, "RELEASE_CHECK_S", 0.01)
     async with kept(folder, versions="latest") as it:
         for version in range(2, 5):
             artifacts.write_labelled(folder / "digits" / str(version), f"{version}-")

@@ -215,7 +215,7 @@ async def test_one_that_read_another_folder_than_the_others_fails_the_change(fol
         other.send(ModelStatus({**workers.coordinator.statuses["digits"].served, 2: "something else"}, {}))
         assert isinstance(await heard(other), Commit)
         other.send(Committed())
-        with pytest.raises(LoadFailedError, match="changed while it was read"):
+        with pytest.raises(LoadFailedError, match="changed while workers read it"):
             await load
         assert workers.versions() == [[1], [1]]
 
