@@ -1,14 +1,11 @@
 """The command line, as ``stn-serve`` or ``python -m service``: serve models, ask a service, make an API key."""
 
 import io
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-INTERRUPTED: Final = 130
-"""Exit status after Ctrl+C during the start, as in shells. A service that is ready stops in order with 0."""
 SCRIPT: Final = "stn-serve"
 COMMANDS: Final = """{program} [serve] [FLAGS]    serve models; the flags are below
 {program} client PICTURE...  ask a running service; see {program} client --help
@@ -39,7 +36,9 @@ def main() -> int:
 
 def run() -> NoReturn:
     """Run a command and exit with its status."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # imports turn a KeyboardInterrupt into other errors
+    # Until the service is ready, Ctrl+C ends it at once, even within a library; imports turn KeyboardInterrupt into
+    # other errors.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())
 
 
