@@ -106,6 +106,7 @@ async def while_client_waits(work: Coroutine[Any, Any, Value]) -> Value:
     finally:
         task.cancel()
         disconnected.cancel()
+        del work, task, disconnected  # an error leads back to this frame: the cycle would keep the upload for long
 
 
 def is_small(cost: Cost) -> bool:

@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 from PIL import Image
@@ -9,12 +11,13 @@ from starlette.requests import ClientDisconnect
 from export.format.artifact import ImageInput
 from imaging.decoding import examine_image
 from imaging.limits.limits import Limits
-from service.errors import DeadlineExceededError
+from service.errors import DeadlineExceededError, UnsupportedMediaTypeError
 from service.inference.decoding import Decoders, is_small, while_client_waits
 from service.inference.preprocessing import Upload
 from service.request_context import RequestContext, current
 from service.settings import load_settings
 from tests.imaging.limits.attacks import exif, png, progressive, save, with_segments
+from tests.service.loops import on_a_loop
 
 INPUT = ImageInput(name="image", height=4, width=4, channels=1, resize="bilinear", background=(0,))
 LARGE = save(Image.new("RGB", (400, 300)), "PNG")
@@ -125,3 +128,19 @@ def test_a_client_that_leaves_frees_the_process_that_decodes() -> None:
         await decoders.close()
 
     asyncio.run(wait())
+
+
+@on_a_loop
+async def test_a_refused_picture_leaves_nothing_for_the_garbage_collector() -> None:
+    decoders = Decoders(load_settings([], {}))
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(UnsupportedMediaTypeError) as refused:
+            await decoders.read(Upload(bytes(200_000) + b"x", None), INPUT, time.perf_counter() + 60)
+        error = weakref.ref(refused.value)
+        del refused
+        assert error() is None
+    finally:
+        gc.enable()
+        await decoders.close()
