@@ -46,7 +46,6 @@ class RequestContext:
         "id",
         "key",
         "model",
-        "model_in_body",
         "pending",
         "queued_s",
         "route",
@@ -72,8 +71,6 @@ class RequestContext:
         """The documented path, if it was recorded; see `route_of`."""
         self.model: str | None = None
         self.version: int | None = None
-        self.model_in_body = False
-        """Whether the body names the model instead of the path."""
         self.error: str | None = None
         """The code of the error in the response."""
         self.answered: list[AnsweredPicture] = []
@@ -138,11 +135,6 @@ def record_model(name: str, version: int) -> None:
     """Record the model of the request."""
     context = present()
     context.model, context.version = name, version
-
-
-def record_model_in_body() -> None:
-    """Record that the body of the request names its model."""
-    present().model_in_body = True
 
 
 def record_error(code: str) -> None:

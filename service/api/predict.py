@@ -25,7 +25,7 @@ from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import queued_s, record_model_in_body, record_route
+from service.request_context import queued_s, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
 from service.state import ServiceState
@@ -105,7 +105,6 @@ class Predict:
         options = check_options([*read_pairs(query), *fields])
         if {"model", "version"}.isdisjoint(name for name, _ in fields):
             return options, model
-        record_model_in_body()
         model = self._state.engine.find(options.model, options.version)
         permit.move_to(model.limiter)
         return options, model
