@@ -3,29 +3,58 @@
 import torch
 from torch import Tensor
 
+from training.networks.geometry import compose
+
 SMALLEST_AREA = 1e-6
+
+
+def undistorted(distortion: Tensor, theta: Tensor) -> Tensor:
+    """Return the maps ``(N, 2, 3)`` from the rectified image to the undistorted picture: theta, then the distortion.
+
+    If the distortion mirrors a picture, its rectified image is mirrored too. A transformer that does not mirror
+    pictures therefore never appears as a mirror image here, and one that does always appears as one.
+
+    Args:
+        distortion: ``(N, 2, 3)`` from the distorted to the undistorted picture.
+        theta: ``(N, 2, 3)`` from the rectified image to the distorted picture.
+    """
+    side = torch.where(torch.linalg.det(distortion[:, :, :2]) < 0, -1.0, 1.0)[:, None]  # (N, 1)
+    maps = compose(distortion, theta)
+    return torch.cat([maps[:, :, :1] * side[:, None], maps[:, :, 1:]], dim=-1)
 
 
 def upright_loss(first: Tensor, second: Tensor) -> Tensor:
     """Return how differently two distortions of the same pictures are rectified: a scalar, 0 if equally.
 
-    It is the squared distance of two affine maps divided by their squared size, so that shrinking does not lower it.
+    It is the squared distance of two affine maps divided by the squared size of their linear parts, so that shrinking
+    does not lower it. The size leaves out the translation, so the same distance costs the same everywhere in the
+    picture.
 
     Args:
-        first: ``(N, 2, 3)`` from the rectified image to the undistorted picture: theta, then the distortion's map.
+        first: ``(N, 2, 3)`` from the rectified image to the undistorted picture, see `undistorted`.
         second: the same for another distortion of the same pictures.
     """
     distance = (first - second).square().sum(dim=(1, 2))
-    size = (first.square() + second.square()).sum(dim=(1, 2)) / 2
+    size = (first.square() + second.square())[:, :, :2].sum(dim=(1, 2)) / 2
     return (distance / size.clamp(min=SMALLEST_AREA)).mean()
 
 
-def area_loss(maps: Tensor, wanted: Tensor | float = 1.0) -> Tensor:
-    """Return how far the area of the sampled region is from the wanted area: a scalar, 0 if equal.
+def area_loss(maps: Tensor, wanted: Tensor | float = 1.0, aspect: float = 1.0) -> Tensor:
+    """Return how far size and shape of the sampled region are from the wanted ones: a scalar, 0 if equal.
+
+    It is ``log(size / wanted)^2 + 2 (1 - det / size)`` with half the squared norm of the linear part as the size. For
+    a map that only turns and scales, the size is the determinant, and the first term is all of the loss. The second
+    term uses the determinant with its sign: it is 0 for such a map, about the squared logarithm of the ratio of a
+    slightly stretched region's sides, 2 for a region without width, and 4 for a mirror image.
 
     Args:
-        maps: ``(N, 2, 3)`` from the rectified image to the undistorted picture.
+        maps: ``(N, 2, 3)`` from the rectified image to the undistorted picture, see `undistorted`.
         wanted: shares of the undistorted picture's area, above 0: a number, or ``(N,)``.
+        aspect: the picture's width divided by its height; the region should have this shape, in any direction.
     """
-    area: Tensor = torch.linalg.det(maps[:, :, :2]).abs() / wanted
-    return area.clamp(min=SMALLEST_AREA).log().square().mean()
+    in_pixels = torch.tensor([[1.0, aspect], [1 / aspect, 1.0]], device=maps.device)
+    linear = maps[:, :, :2] * in_pixels
+    size = linear.square().sum(dim=(1, 2)).clamp(min=2 * SMALLEST_AREA) / 2
+    distorted = 1 - torch.linalg.det(linear) / size
+    loss: Tensor = ((size / wanted).log().square() + 2 * distorted).mean()
+    return loss

@@ -28,11 +28,10 @@ from training.evaluation.metrics import Spread
 from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.fence import fenced
-from training.fitting.losses import area_loss, upright_loss
+from training.fitting.losses import area_loss, undistorted, upright_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.networks.dropout import Dropout
-from training.networks.geometry import compose
 from training.networks.network import Output, SpatialTransformerClassifier
 from training.networks.samplers import outside_share
 from training.networks.spatial import Warp
@@ -121,12 +120,16 @@ class Training(lightning.LightningModule):
             loss = loss + recipe.identity_penalty * sum(warp.delta.square().mean() for warp in warps)
         if recipe.upright:
             first, second = (
-                compose(m.to(theta), theta) for m, theta in zip(maps, last.theta.chunk(2), strict=True) if m is not None
+                undistorted(m.to(theta), theta)
+                for m, theta in zip(maps, last.theta.chunk(2), strict=True)
+                if m is not None
             )
             gap = upright_loss(first, second)
             self.record("upright_loss", gap, len(last.grid))
             wanted = ink_areas(originals).repeat(2) if recipe.area_of == "ink" else 1.0
-            loss = loss + recipe.upright * gap + recipe.area * area_loss(torch.cat([first, second]), wanted)
+            aspect = originals.shape[-1] / originals.shape[-2]
+            area = area_loss(torch.cat([first, second]), wanted, aspect)
+            loss = loss + recipe.upright * gap + recipe.area * area
         return loss
 
     def record(self, name: str, value: Tensor | Metric, count: int) -> None:

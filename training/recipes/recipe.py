@@ -104,7 +104,7 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the other classes")
     identity_penalty: float = Field(0.0, ge=0, description="weight of delta's mean square in the loss")
     upright: float = Field(0.0, ge=0, description="loss weight: two distortions of a picture are rectified alike")
-    area: float = Field(0.0, ge=0, description="loss weight: the area of the sampled region stays the same")
+    area: float = Field(0.0, ge=0, description="loss weight: the sampled region keeps its size and shape")
     area_of: Literal["picture", "ink"] = Field(
         "picture", description="target of area: the undistorted picture, or the bounding box of its ink"
     )
