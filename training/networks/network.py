@@ -26,7 +26,7 @@ from training.networks.transformers import (
     ThinPlateTransformer,
     Transformer,
 )
-from training.recipes.recipe import Recipe
+from training.recipes.recipe import Recipe, Size
 
 
 class Output(NamedTuple):
@@ -118,9 +118,9 @@ class SpatialTransformerClassifier(nn.Module):
         return Warp(affine_fit(grid, sampler.base), warp.parameters, warp.delta, grid, view, to_picture)
 
 
-def transformer(recipe: Recipe) -> Transformer:
-    """Build the recipe's kind of transformer."""
-    aspect = recipe.canvas[1] / recipe.canvas[0]
+def transformer(recipe: Recipe, size: Size) -> Transformer:
+    """Build the recipe's kind of transformer for pictures or features of ``size`` = (height, width)."""
+    aspect = size[1] / size[0]
     made: dict[str, Callable[[], Transformer]] = {
         "affine": AffineTransformer,
         "similarity": lambda: SimilarityTransformer(aspect),
@@ -145,7 +145,7 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
 
 def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> SpatialTransformer:
     """Build a transformer of the picture with all steps; ``channels`` are those of the localisation networks' input."""
-    kind = transformer(recipe)
+    kind = transformer(recipe, recipe.canvas)
 
     def network() -> nn.Module:
         return localisation_network(
@@ -168,7 +168,7 @@ def feature_transformer(recipe: Recipe, classifier: Classifier) -> SpatialTransf
     """Build the transformer of the features after stage ``recipe.feature_stage``."""
     channels = classifier.widths[recipe.feature_stage - 1]
     height, width = (side >> (recipe.feature_stage - 1) for side in recipe.rectified)
-    kind = transformer(recipe)
+    kind = transformer(recipe, (height, width))
     network = localisation_network(
         recipe.localisation,
         channels,

@@ -20,7 +20,11 @@ class Warp(NamedTuple):
     """The result of one transformer step for a batch."""
 
     theta: Tensor
-    """``(N, 2, 3)``: the affine map from the rectified image to the picture, or its best affine fit."""
+    """``(N, 2, 3)``: the affine map from the rectified image to the picture, or the affine fit of another map.
+
+    There is one rule for all kinds, steps, branches and features: the least-squares fit at the pixel centres of the
+    rectified image (`training.networks.geometry.affine_fit`), which is the map itself if that is affine.
+    """
     parameters: Tensor
     """``(N, rows, columns)``: all parameters of the transformer."""
     delta: Tensor

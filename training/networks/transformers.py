@@ -73,7 +73,7 @@ class Transformer(nn.Module, ABC):
     """Number of values that the localisation network predicts."""
 
     def __init__(self, aspect: float = 1.0) -> None:
-        """``aspect`` is the picture's width divided by its height."""
+        """``aspect`` is the width divided by the height of what the transformer reads: a picture, or features."""
         super().__init__()
         self.aspect = aspect
 
@@ -86,7 +86,10 @@ class Transformer(nn.Module, ABC):
         return affine_points(parameters, points)
 
     def theta(self, parameters: Tensor, grid: Tensor) -> Tensor:
-        """Return the affine map ``(N, 2, 3)``, or the best affine fit over ``grid`` ``(1, H, W, 2)``."""
+        """Return the affine map ``(N, 2, 3)``; of another map, its affine fit over ``grid`` ``(1, H, W, 2)``.
+
+        ``grid`` is the `base_grid` of the rectified image (see `Warp.theta`).
+        """
         return parameters
 
     def corners(self, parameters: Tensor) -> Tensor:
@@ -154,7 +157,7 @@ class ThinPlateTransformer(Transformer):
     """A thin-plate spline through K x K control points (Jaderberg et al. 2015, section 3.2; Bookstein 1989).
 
     Delta has an affine part (6 values) and an offset of each control point. The affine component of the offsets is
-    removed, so that theta is exactly the affine part and each part can be regularised separately. The parameters are
+    removed, so that each part can be regularised separately. The parameters are
     the picture positions of the control points, ``(N, K * K, 2)``.
     """
 
@@ -180,10 +183,4 @@ class ThinPlateTransformer(Transformer):
         return thin_plate_points(self.solver @ parameters, self.control, points)
 
     def theta(self, parameters: Tensor, grid: Tensor) -> Tensor:
-        x, y = self.control[:, :, None].unbind(dim=1)  # (K * K, 1) each; symmetric and uncorrelated, as in affine_fit
-        columns = [
-            (parameters * x).mean(dim=1) / x.square().mean(),
-            (parameters * y).mean(dim=1) / y.square().mean(),
-            parameters.mean(dim=1),
-        ]
-        return torch.stack(columns, dim=-1)
+        return affine_fit(self.points(parameters, grid), grid)

@@ -143,11 +143,24 @@ def test_the_warp_of_features_on_the_picture_is_both_maps_one_after_the_other(ki
     network = randomised(build(small(transformer=kind, feature_stage=stage, samples=2)))
     images = pictures()
     first, last = network(images).warps
-    theta = compose(first.theta, network.transforms[0].transformer.solve(last.delta))
+    assert network.feature_transform is not None
+    theta = compose(first.theta, network.feature_transform.transformer.solve(last.delta))
     torch.testing.assert_close(last.theta, theta, atol=1e-5, rtol=0)
     sampler = Sampler(RECTIFIED, samples=2)
     torch.testing.assert_close(last.rectified, sampler(images, affine_points(theta, sampler.fine)), atol=1e-4, rtol=0)
     assert (last.theta - first.theta).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("kind", ["similarity", "rotation"])
+@pytest.mark.parametrize("rectified", [(16, 16), (12, 16)])
+def test_features_are_turned_in_their_own_aspect_and_not_in_the_pictures(kind: str, rectified: tuple[int, int]) -> None:
+    network = randomised(build(small(transformer=kind, feature_stage=2, rectified=rectified)))
+    assert network.feature_transform is not None
+    theta = network.feature_transform.transformer.solve(network(pictures()).warps[-1].delta)
+    in_pixels = torch.diag(torch.tensor([rectified[1] / rectified[0], 1.0]))
+    turn = in_pixels @ theta[:, :, :2] @ in_pixels.inverse()
+    torch.testing.assert_close(turn[:, 0, 1], -turn[:, 1, 0])
+    assert turn[:, 0, 1].abs().min() > 1e-3
 
 
 def test_features_are_read_where_their_transformer_looks() -> None:
@@ -250,7 +263,7 @@ def test_localisation_sees_the_classifiers_first_stage_where_they_share_it() -> 
 
 @pytest.mark.parametrize("kind", ["similarity", "rotation"])
 def test_rotations_are_true_in_the_pixels_of_the_recipes_picture(kind: str) -> None:
-    made_by_recipe = transformer(small(transformer=kind))
+    made_by_recipe = transformer(small(transformer=kind), CANVAS)
     delta = torch.zeros(1, made_by_recipe.parameter_count)
     delta[0, :2] = torch.tensor([-0.4, 0.8])  # (0.6, 0.8) has length 1
     unit = torch.diag(torch.tensor([CANVAS[1] / 2, CANVAS[0] / 2]))
@@ -260,7 +273,7 @@ def test_rotations_are_true_in_the_pixels_of_the_recipes_picture(kind: str) -> N
 
 @pytest.mark.parametrize("kind", ["affine", "similarity", "attention", "rotation", "projective", "tps"])
 def test_the_recipe_names_its_transformer(kind: str) -> None:
-    found = transformer(small(transformer=kind, **({"control_points": 3} if kind == "tps" else {})))
+    found = transformer(small(transformer=kind, **({"control_points": 3} if kind == "tps" else {})), CANVAS)
     assert found.kind == kind
     assert kind != "tps" or found.parameter_count == 6 + 2 * 9
 
