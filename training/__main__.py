@@ -163,7 +163,7 @@ def summary(
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = None
 ) -> None:
-    """Evaluate RUN's best checkpoint on the test set, and write its report again."""
+    """Evaluate RUN's kept checkpoint on the test set, and write its report again."""
     from training.reports.evaluation import evaluate as evaluate_run
     from training.reports.report import write_report
 

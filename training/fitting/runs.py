@@ -4,7 +4,7 @@ RUN/
   run.json            recipe, seed, classes, size of the network, versions of the libraries, location of the data set
   split.csv           for a folder of pictures: the split of each picture
   metrics.csv         one row per epoch
-  checkpoints/        best.ckpt (by validation accuracy), last.ckpt (to resume from)
+  checkpoints/        best.ckpt (the epoch that the run keeps), last.ckpt (to resume from)
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
   tensorboard/        the same metrics for TensorBoard
   evaluation.json     the best checkpoint's results on the test set
@@ -96,6 +96,7 @@ class Evaluation(BaseModel):
     theta_spread: float | None
     """Standard deviation of theta over the pictures, averaged over its entries."""
     best_epoch: int
+    """The epoch that the run keeps (`training.fitting.trainer.selection`)."""
     validation_accuracy: float
     uprightness: Uprightness | None = None
     """Measured on the first test digits if the distortion is an affine map."""
@@ -206,7 +207,7 @@ class Run:
             RunError: the checkpoint is missing or does not fit the recipe.
         """
         network = self.info().network()
-        state = read_checkpoint(self.best_checkpoint, "state_dict", f"continue the run with --resume {self.folder}")
+        state = read_checkpoint(self.best_checkpoint, "state_dict", self._resume)
         try:
             network.load_state_dict({name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()})
         except RuntimeError as error:
@@ -214,6 +215,15 @@ class Run:
                 f"{self.best_checkpoint} does not fit the recipe in {self.info_file}: {' '.join(str(error).split())}"
             ) from error
         return network.eval()
+
+    def kept_epoch(self) -> int:
+        """Return the epoch of the best checkpoint.
+
+        Raises:
+            RunError: the checkpoint is missing or damaged.
+        """
+        epoch: int = read_checkpoint(self.best_checkpoint, "epoch", self._resume)
+        return epoch
 
     def checkpoint_to_resume(self) -> Path | None:
         """Return the last checkpoint, or None if there is none yet.
@@ -291,6 +301,10 @@ class Run:
             RunError: the run kept none.
         """
         return read_arrays(self.snapshots_file, ("images", "theta", "rectified"), "train the run again")
+
+    @property
+    def _resume(self) -> str:
+        return f"continue the run with --resume {self.folder}"
 
     @property
     def _evaluate_again(self) -> str:

@@ -197,6 +197,16 @@ def shared(distorted: Distorted) -> Distorted:
     return Distorted(*(None if part is None else share_of(part) for part in distorted))  # type: ignore[arg-type]
 
 
+def selection(recipe: Recipe) -> tuple[str, str]:
+    """Return the quantity by which the epoch is selected that a run keeps, and whether its ``min`` or ``max`` counts.
+
+    If the learning rate falls to zero, it is the last epoch. Earlier ones were trained at higher rates, and the highest
+    accuracy on a few thousand pictures mostly picks one of them by chance. If the rate is constant, no epoch is more
+    settled than another, and the one with the lowest validation loss is kept.
+    """
+    return ("epoch", "max") if recipe.schedule == "cosine" else ("validation_loss", "min")
+
+
 def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> list[Callback]:
     """Return the callbacks of a run; ``watched`` ``(N, C, H, W)`` uint8 are the pictures of its snapshots."""
     recipe = info.recipe
@@ -207,11 +217,12 @@ def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> li
         found.append(RunningAverage(decay=recipe.average))
     if progress:
         found.append(TQDMProgressBar())
+    monitor, mode = selection(recipe)
     best = Checkpoints(
         run.checkpoints,
         filename=run.best_checkpoint.stem,
-        monitor="validation_accuracy",
-        mode="max",
+        monitor=monitor,
+        mode=mode,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
@@ -291,5 +302,5 @@ def fit_splits(
 def kept(run: Run) -> str:
     """Say which checkpoint a failed run has."""
     if run.best_checkpoint.exists():
-        return f"the best epoch before it is kept: python -m training evaluate {run.folder}"
+        return f"an epoch before it is kept: python -m training evaluate {run.folder}"
     return "no epoch was completed"

@@ -48,7 +48,7 @@ class Recipe(BaseModel):
     summary: str = Field(description="purpose, in one line")
 
     dataset: Literal["mnist", "cifar10", "gtsrb", "folder"] = Field(description="the data set; folder: own pictures")
-    validation_size: int = Field(5000, gt=0, description="training pictures held out to select the best epoch")
+    validation_size: int = Field(5000, gt=0, description="training pictures held out for validation")
     holdout: float = Field(
         0.15, gt=0, lt=0.5, description="folder: share of each class for validation, and the same for the test"
     )

@@ -28,7 +28,7 @@ SAMPLES = 64
 UPRIGHT_DIGITS = 1000
 CERTAINTY = 0.95
 HOPELESS_LOSS = 100
-"""Loss of the best epoch, in multiples of the loss of guessing, above which training has diverged."""
+"""Loss of the kept epoch, in multiples of the loss of guessing, above which training has diverged."""
 HOPELESS_SPREAD = 1000
 """Spread of theta, in half pictures, above which training has diverged."""
 ONE_CLASS_CURE = "train for more epochs, with a lower learning_rate, or with about as many pictures of each class"
@@ -49,7 +49,7 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
         CollapseError: training diverged.
     """
     network = run.trained_network()
-    best = best_epoch(run)
+    best = kept_epoch(run)
     if problem := divergence(best, len(run.info().classes)):
         raise CollapseError(f"training diverged: {problem}; {advice(run.info().recipe)}")
     try:
@@ -67,12 +67,12 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
 
 
 def divergence(best: dict[str, float], classes: int) -> str | None:
-    """Say in words what shows that the best epoch of a run is worth nothing; None where nothing does."""
+    """Describe the sign that the kept epoch of a run is worth nothing; return None if there is none."""
     loss, spread, guessing = best["validation_loss"], best.get("theta_spread", 0), math.log(classes)
     if not loss <= HOPELESS_LOSS * guessing:
-        return f"its best epoch has a validation loss of {loss:.3g}, guessing gives {guessing:.3g}"
+        return f"the epoch that it keeps has a validation loss of {loss:.3g}, guessing gives {guessing:.3g}"
     if not spread <= HOPELESS_SPREAD:
-        return f"theta of its best epoch has a spread of {spread:.3g} and looks far beyond the picture"
+        return f"theta of the epoch that it keeps has a spread of {spread:.3g} and looks far beyond the picture"
     return None
 
 
@@ -88,7 +88,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     source = run.source(data_root)
     training, held_out = source.training()
     validation = distorted(recipe, held_out, Stream.VALIDATION)
-    temperature = judge_validation(run, network, validation)
+    temperature, validation_accuracy = judge_validation(run, network, validation)
     whole = source.test()
     test = distorted(recipe, whole, Stream.TEST)
     given = answers(network, test)
@@ -109,7 +109,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         confusions=tuple(cells),
         theta_spread=None if theta is None else round(spread(theta), 6),
         best_epoch=int(best["epoch"]),
-        validation_accuracy=best["validation_accuracy"],
+        validation_accuracy=round(validation_accuracy, 6),
         uprightness=(
             measure_uprightness(network, recipe, whole.at(torch.arange(count)[:UPRIGHT_DIGITS]))
             if recipe.can_stand_upright
@@ -127,12 +127,13 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     return evaluation
 
 
-def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> float:
-    """Run ``network`` on the validation pictures, save its answers for export, and return the fitted temperature."""
+def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> tuple[float, float]:
+    """Run ``network`` on the validation pictures, save its answers for export, and return temperature and accuracy."""
     usual = answers(network, validation)
     if usual.thetas is not None:
         write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
-    return fit_temperature(usual.logits, validation.labels)
+    right = usual.logits.argmax(dim=1) == validation.labels
+    return fit_temperature(usual.logits, validation.labels), float(right.double().mean())
 
 
 class Answers(NamedTuple):
@@ -171,13 +172,17 @@ def spread(theta: Tensor) -> float:
     return float(measure.compute())
 
 
-def best_epoch(run: Run) -> dict[str, float]:
-    """Return the row of ``metrics.csv`` with the highest validation accuracy; of equal ones, the first.
+def kept_epoch(run: Run) -> dict[str, float]:
+    """Return the row of ``metrics.csv`` of the epoch that the run keeps.
 
     Raises:
-        RunError: the table is missing or damaged.
+        RunError: the table or the checkpoint is missing or damaged.
     """
-    return max(read_epochs(run.metrics_file), key=lambda row: row["validation_accuracy"])
+    rows = {int(row["epoch"]): row for row in read_epochs(run.metrics_file)}
+    epoch = run.kept_epoch()
+    if epoch not in rows:
+        raise RunError(f"{run.metrics_file} has no epoch {epoch}; continue the run with --resume {run.folder}")
+    return rows[epoch]
 
 
 def read_epochs(metrics_file: Path) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ from training.fitting.runs import Run
 from training.fitting.trainer import Training, fit, parameter_groups, rate_factor
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe, change_recipe
-from training.reports.evaluation import best_epoch, evaluate
+from training.reports.evaluation import evaluate, kept_epoch
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def test_training_learns_and_moves_the_transformer(small_recipe: Recipe, data_ro
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(table)]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.2
     assert rows[-1]["theta_spread"] > 0.01
-    assert best_epoch(run)["validation_accuracy"] == max(row["validation_accuracy"] for row in rows)
+    assert kept_epoch(run) == rows[-1]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
@@ -179,31 +179,18 @@ def test_bf16_leaves_the_geometry_in_float32(small_recipe: Recipe) -> None:
 def test_a_run_is_resumed_from_its_last_epoch_even_when_that_is_not_its_best(
     small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 3}))
-    monkeypatch.setattr(
-        "training.fitting.trainer.Training.on_train_epoch_start", forget_in_the_third_epoch, raising=False
-    )
+    monkeypatch.setattr(Training, "validation_step", worse_and_worse)
+    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 3, "schedule": "constant"}))
     fit(run, data_root, progress=False)
     steps = [torch.load(file, weights_only=True)["global_step"] for file in (run.best_checkpoint, run.last_checkpoint)]
     assert steps[0] < steps[1] == 3 * (640 // small_recipe.batch_size)
 
 
-def forget_in_the_third_epoch(training: torch.nn.Module) -> None:
-    if training.current_epoch == 2:
-        with torch.no_grad():
-            for parameter in training.network.classifier.parameters():  # type: ignore[union-attr]
-                parameter.zero_()
-
-
 def test_a_run_that_was_moved_keeps_its_best_checkpoint_when_it_is_resumed(
     small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def worse_and_worse(training: Training, batch: Split, batch_index: int) -> None:
-        for name in ("validation_accuracy", "validation_loss", "theta_spread"):
-            training.log(name, 1 - training.current_epoch / 10, batch_size=1)
-
     monkeypatch.setattr(Training, "validation_step", worse_and_worse)
-    run = begin(tmp_path / "here", change_recipe(small_recipe, {"epochs": 3}))
+    run = begin(tmp_path / "here", change_recipe(small_recipe, {"epochs": 3, "schedule": "constant"}))
     with monkeypatch.context() as patch:
         patch.setattr(Training, "on_train_epoch_start", stop_in_the_second_epoch, raising=False)
         with pytest.raises(PowerCutError):
@@ -211,8 +198,37 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint_when_it_is_resumed(
     best = run.best_checkpoint.read_bytes()
     moved = Run(run.folder.rename(tmp_path / "there"))
     fit(moved, data_root, progress=False)
-    assert best_epoch(moved)["epoch"] == 0
+    assert kept_epoch(moved)["epoch"] == 0
     assert moved.best_checkpoint.read_bytes() == best
+
+
+def worse_and_worse(training: Training, batch: Split, batch_index: int) -> None:
+    """A validation whose loss rises with every epoch, while the accuracy is highest in the second one."""
+    epoch = training.current_epoch
+    values = {"validation_accuracy": (0.8, 0.9, 0.7)[epoch], "validation_loss": 1 + epoch / 10, "theta_spread": 1.0}
+    for name, value in values.items():
+        training.log(name, value, batch_size=1)
+
+
+@pytest.mark.parametrize(("schedule", "kept"), [("cosine", 2), ("constant", 0)])
+def test_a_run_keeps_its_last_epoch_under_a_falling_rate_and_that_of_least_loss_under_a_constant_one(
+    schedule: str, kept: int, small_recipe: Recipe, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Training, "validation_step", worse_and_worse)
+    run = begin(tmp_path / "run", change_recipe(small_recipe, {"epochs": 3, "schedule": schedule, "average": 0.9}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_train_epoch_start", stop_in_the_second_epoch, raising=False)
+        with pytest.raises(PowerCutError):
+            fit(run, data_root, progress=False)
+    fit(run, data_root, progress=False)
+    assert kept_epoch(run)["epoch"] == kept
+    evaluation = evaluate(run, data_root)
+    assert evaluation.best_epoch == kept
+    if kept == 2:
+        last = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
+        assert all(
+            torch.equal(value, last[f"network.{name}"]) for name, value in run.trained_network().state_dict().items()
+        )
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(small_recipe: Recipe, data_root: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from training.fitting.runs import Evaluation, Run
 from training.fitting.trainer import fit
 from training.recipes.recipe import Recipe, change_recipe
 from training.reports.confusions import confusion_matrix
-from training.reports.evaluation import best_epoch, divergence, evaluate
+from training.reports.evaluation import divergence, evaluate, kept_epoch
 
 
 def test_the_evaluation_counts_every_test_picture_once(trained_run: Run) -> None:
@@ -51,7 +51,7 @@ def test_a_damaged_table_of_metrics_is_named(table: str, small_recipe: Recipe, t
     run = begin(tmp_path / "run", small_recipe)
     run.metrics_file.write_text(table)
     with pytest.raises(RunError, match=r"metrics\.csv has no metrics"):
-        best_epoch(run)
+        kept_epoch(run)
 
 
 def test_the_interval_holds_the_accuracy_and_narrows_with_more_pictures(trained_run: Run) -> None:
@@ -113,7 +113,7 @@ def test_a_run_that_diverged_says_so_and_what_to_change(
         (2.0, float("nan"), "spread of nan"),
     ],
 )
-def test_divergence_shows_in_the_best_epoch(loss: float, spread: float, told: str | None) -> None:
+def test_divergence_shows_in_the_kept_epoch(loss: float, spread: float, told: str | None) -> None:
     found = divergence({"validation_loss": loss, "theta_spread": spread}, classes=10)
     assert (found is None) == (told is None)
     assert told is None or re.search(told, str(found))
