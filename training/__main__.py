@@ -1,4 +1,4 @@
-"""The command line: ``python -m training run | recipes | summary | evaluate | report | study``."""
+"""The command line: ``python -m training run | recipes | summary | evaluate | report | compare | study``."""
 
 import json
 import subprocess
@@ -200,6 +200,25 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an evaluated run.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="That of another run on the same test pictures.")],
+) -> None:
+    """Compare two runs picture by picture: difference in accuracy, its interval, and McNemar's test.
+
+    Example:
+
+      python -m training compare runs/gtsrb runs/gtsrb-cnn
+    """
+    from training.reports.pairing import comparison_facts
+
+    table = Table("compared", "value", title=f"{escape(str(first))} against {escape(str(second))}")
+    for fact in comparison_facts(Run(first), Run(second)).items():
+        table.add_row(*map(escape, fact))
+    Console().print(table)
+
+
+@app.command()
 def study(
     name: Annotated[
         str, typer.Argument(help="distorted-mnist (the paper's table), convolutions, normalisation or moved-digits.")
@@ -292,12 +311,14 @@ def export(run: Run, model: str) -> None:
 
 def show(evaluation: Evaluation, run: Run) -> None:
     """Print an evaluation as a table."""
-    from training.reports.facts import evaluation_facts
+    from training.reports.facts import describe_worth, evaluation_facts
 
     table = Table("measured", "value", title=escape(str(run.folder)))
     for fact in evaluation_facts(run, evaluation).items():
-        table.add_row(*fact)
+        table.add_row(*map(escape, fact))
     Console().print(table)
+    if sentence := describe_worth(evaluation):
+        typer.echo(sentence)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -49,12 +49,15 @@ class Entry(NamedTuple):
 class Folder:
     """The pictures of a split table, resized to one size."""
 
-    def __init__(self, root: Path, entries: Sequence[Entry], size: Size, channels: int) -> None:
-        """``size`` is (height, width); ``channels`` is 1 (grey) or 3 (RGB)."""
+    def __init__(
+        self, root: Path, entries: Sequence[Entry], size: Size, channels: int, scene_pattern: str | None = None
+    ) -> None:
+        """``size`` is (height, width); ``channels`` is 1 (grey) or 3 (RGB); pictures of one `scene` are a group."""
         self.root = root
         self.entries = entries
         self.size = size
         self.channels = channels
+        self.scene_pattern = scene_pattern
         self.classes = tuple(sorted({entry.label for entry in entries}))
 
     def training(self) -> tuple[Split, Split]:
@@ -67,7 +70,12 @@ class Folder:
         chosen = [entry for entry in self.entries if entry.part == part]
         images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
-        return Split(images, torch.tensor([numbers[entry.label] for entry in chosen]))
+        labels = torch.tensor([numbers[entry.label] for entry in chosen])
+        if self.scene_pattern is None:
+            return Split(images, labels)
+        scenes = [(entry.label, scene(entry.path, self.scene_pattern)) for entry in chosen]
+        positions = {name: position for position, name in enumerate(dict.fromkeys(scenes))}
+        return Split(images, labels, torch.tensor([positions[name] for name in scenes]))
 
 
 def split_folder(root: Path, recipe: Recipe) -> list[Entry]:

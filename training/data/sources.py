@@ -88,7 +88,7 @@ def open_source(recipe: Recipe, root: Path, split_file: Path | None = None) -> S
     if recipe.dataset == "folder":
         if split_file is None:
             raise DataError("a folder of pictures must be split before it can be read; create a run of it")
-        return Folder(root, read_split(split_file), recipe.canvas, len(recipe.mean))
+        return Folder(root, read_split(split_file), recipe.canvas, len(recipe.mean), recipe.scene)
     if recipe.dataset == "cifar10":
         return Objects(root, recipe.validation_size)
     if recipe.dataset == "gtsrb":

@@ -75,7 +75,11 @@ class Sign(NamedTuple):
 
 
 class Signs:
-    """The benchmark's pictures, resized to one size."""
+    """The benchmark's pictures, resized to one size.
+
+    The tracks of the training pictures are their groups. The test pictures come in tracks too, but their order is
+    random and their table does not name the tracks.
+    """
 
     classes: tuple[str, ...] = CLASSES
 

@@ -3,24 +3,7 @@
 import torch
 from torch import Tensor
 
-from training.networks.geometry import compose
-
 SMALLEST_AREA = 1e-6
-
-
-def undistorted(distortion: Tensor, theta: Tensor) -> Tensor:
-    """Return the maps ``(N, 2, 3)`` from the rectified image to the undistorted picture: theta, then the distortion.
-
-    If the distortion mirrors a picture, its rectified image is mirrored too. A transformer that does not mirror
-    pictures therefore never appears as a mirror image here, and one that does always appears as one.
-
-    Args:
-        distortion: ``(N, 2, 3)`` from the distorted to the undistorted picture.
-        theta: ``(N, 2, 3)`` from the rectified image to the distorted picture.
-    """
-    side = torch.where(torch.linalg.det(distortion[:, :, :2]) < 0, -1.0, 1.0)[:, None]  # (N, 1)
-    maps = compose(distortion, theta)
-    return torch.cat([maps[:, :, :1] * side[:, None], maps[:, :, 1:]], dim=-1)
 
 
 def upright_loss(first: Tensor, second: Tensor) -> Tensor:
@@ -31,7 +14,8 @@ def upright_loss(first: Tensor, second: Tensor) -> Tensor:
     picture.
 
     Args:
-        first: ``(N, 2, 3)`` from the rectified image to the undistorted picture, see `undistorted`.
+        first: ``(N, 2, 3)`` from the rectified image to the undistorted picture, see
+            `training.networks.geometry.undistorted`.
         second: the same for another distortion of the same pictures.
     """
     distance = (first - second).square().sum(dim=(1, 2))
@@ -48,7 +32,7 @@ def area_loss(maps: Tensor, wanted: Tensor | float = 1.0, aspect: float = 1.0) -
     slightly stretched region's sides, 2 for a region without width, and 4 for a mirror image.
 
     Args:
-        maps: ``(N, 2, 3)`` from the rectified image to the undistorted picture, see `undistorted`.
+        maps: ``(N, 2, 3)`` from the rectified image to the undistorted picture, as in `upright_loss`.
         wanted: shares of the undistorted picture's area, above 0: a number, or ``(N,)``.
         aspect: the picture's width divided by its height; the region should have this shape, in any direction.
     """

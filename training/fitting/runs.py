@@ -8,7 +8,7 @@ RUN/
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
   tensorboard/        the same metrics for TensorBoard
   evaluation.json     the best checkpoint's results on the test set
-  answers.npz         logits and labels of all test pictures
+  answers.npz         logits, labels and groups (if known) of all test pictures
   validation.npz      logits and thetas of all validation pictures
   samples.npz         the first test pictures, as clients send them to the service, and their labels
   pictures/           figures and animations of the results
@@ -35,7 +35,10 @@ from training.data.splits import Source
 from training.errors import RunError
 from training.evaluation.calibration import Calibration
 from training.evaluation.metrics import Cell
-from training.evaluation.rectification import BoxScores, Uprightness
+from training.evaluation.overlaps import BoxScores
+from training.evaluation.poses import Pose
+from training.evaluation.rectification import Uprightness
+from training.evaluation.worth import Worth
 from training.files import read_arrays, write_text
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
@@ -84,7 +87,11 @@ class Evaluation(BaseModel):
     pictures: int
     accuracy: float
     accuracy_interval: tuple[float, float]
-    """95 % confidence interval of the accuracy (Wilson 1927)."""
+    """95 % confidence interval of the accuracy (`training.evaluation.intervals.accuracy_interval`)."""
+    groups: int | None = None
+    """Number of groups of test pictures (tracks, scenes) that the interval is taken over; None: single pictures."""
+    unknown_groups: bool = False
+    """Whether the test pictures form groups that the data set does not tell, so that the interval is too narrow."""
     calibration: Calibration
     temperature: float
     """Divisor of the logits that calibrates the probabilities; fitted on the validation pictures."""
@@ -98,6 +105,12 @@ class Evaluation(BaseModel):
     best_epoch: int
     """The epoch that the run keeps (`training.fitting.trainer.selection`)."""
     validation_accuracy: float
+    validation_interval: tuple[float, float] | None = None
+    """Its interval, also by groups if they are known; None in evaluations of older versions."""
+    worth: Worth | None = None
+    """Measured if there is a transformer."""
+    pose: Pose | None = None
+    """Measured on some of the test pictures if there is a transformer."""
     uprightness: Uprightness | None = None
     """Measured on the first test digits if the distortion is an affine map."""
     boxes: BoxScores | None = None
@@ -263,6 +276,16 @@ class Run:
             DataError: its split table cannot be read.
         """
         return open_source(self.info().recipe, data_root, self.split_file)
+
+    def groups(self) -> torch.Tensor | None:
+        """Read the number of each test picture's group (track, scene), ``(N,)``; None if the data set tells none.
+
+        Raises:
+            RunError: the run has not been evaluated.
+        """
+        if self.evaluation().groups is None:
+            return None
+        return torch.from_numpy(read_arrays(self.answers_file, ("groups",), self._evaluate_again)[0])
 
     def answers(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Read the network's logits ``(N, K)`` for all test pictures, and the labels ``(N,)``.

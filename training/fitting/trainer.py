@@ -28,10 +28,11 @@ from training.evaluation.metrics import Spread
 from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.fence import fenced
-from training.fitting.losses import area_loss, undistorted, upright_loss
+from training.fitting.losses import area_loss, upright_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.networks.dropout import Dropout
+from training.networks.geometry import undistorted
 from training.networks.network import Output, SpatialTransformerClassifier
 from training.networks.samplers import outside_share
 from training.networks.spatial import Warp

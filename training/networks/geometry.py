@@ -87,6 +87,21 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return torch.cat([linear, shift], dim=-1)
 
 
+def undistorted(distortion: Tensor, theta: Tensor) -> Tensor:
+    """Return the maps ``(N, 2, 3)`` from the rectified image to the undistorted picture: theta, then the distortion.
+
+    If the distortion mirrors a picture, its rectified image is mirrored too. A transformer that does not mirror
+    pictures therefore never appears as a mirror image here, and one that does always appears as one.
+
+    Args:
+        distortion: ``(N, 2, 3)`` from the distorted to the undistorted picture.
+        theta: ``(N, 2, 3)`` from the rectified image to the distorted picture.
+    """
+    side = torch.where(torch.linalg.det(distortion[:, :, :2]) < 0, -1.0, 1.0)[:, None]  # (N, 1)
+    maps = compose(distortion, theta)
+    return torch.cat([maps[:, :, :1] * side[:, None], maps[:, :, 1:]], dim=-1)
+
+
 def regular_grid(side: int) -> Tensor:
     """Return ``side`` x ``side`` points, spaced evenly from edge to edge: ``(side * side, 2)``, row by row."""
     places = torch.linspace(-1, 1, side)

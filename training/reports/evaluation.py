@@ -9,7 +9,6 @@ from typing import NamedTuple
 import structlog
 import torch
 from pydantic import ValidationError
-from scipy.stats import binomtest
 from torch import Tensor
 
 from training.data.batches import distorted, loader
@@ -17,8 +16,12 @@ from training.data.random_streams import Stream
 from training.data.splits import Split
 from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
+from training.evaluation.intervals import accuracy_interval
 from training.evaluation.metrics import Cell, Spread, confusion_cells
-from training.evaluation.rectification import measure_boxes, measure_uprightness
+from training.evaluation.overlaps import measure_boxes
+from training.evaluation.poses import measure_pose
+from training.evaluation.rectification import measure_uprightness
+from training.evaluation.worth import measure_worth
 from training.files import write_arrays, write_text
 from training.fitting.runs import Evaluation, Run, advice
 from training.networks.network import SpatialTransformerClassifier
@@ -26,7 +29,8 @@ from training.networks.network import SpatialTransformerClassifier
 BATCH = 100
 SAMPLES = 64
 UPRIGHT_DIGITS = 1000
-CERTAINTY = 0.95
+POSES = 1000
+"""Largest number of pictures whose poses are measured."""
 HOPELESS_LOSS = 100
 """Loss of the kept epoch, in multiples of the loss of guessing, above which training has diverged."""
 HOPELESS_SPREAD = 1000
@@ -88,20 +92,23 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     source = run.source(data_root)
     training, held_out = source.training()
     validation = distorted(recipe, held_out, Stream.VALIDATION)
-    temperature, validation_accuracy = judge_validation(run, network, validation)
+    temperature, valid = judge_validation(run, network, validation)
     whole = source.test()
     test = distorted(recipe, whole, Stream.TEST)
     given = answers(network, test)
     theta = given.thetas[:, -1] if given.thetas is not None else None
-    cells = confusion_cells(given.logits.argmax(dim=1), test.labels, len(info.classes))
-    right, count = sum(cell[2] for cell in cells if cell[0] == cell[1]), len(test.labels)
-    interval = binomtest(right, count).proportion_ci(CERTAINTY, method="wilson")
+    predicted, count = given.logits.argmax(dim=1), len(test.labels)
+    right = predicted == test.labels
+    cells = confusion_cells(predicted, test.labels, len(info.classes))
+    some = torch.arange(count)[:: -(-count // POSES)]
     evaluation = Evaluation(
         dataset=recipe.dataset,
         distortion=recipe.distortion,
         pictures=count,
-        accuracy=right / count,
-        accuracy_interval=(round(interval.low, 6), round(interval.high, 6)),
+        accuracy=int(right.sum()) / count,
+        accuracy_interval=accuracy_interval(right, whole.groups),
+        groups=None if whole.groups is None else len(set(whole.groups.tolist())),
+        unknown_groups=whole.groups is None and training.groups is not None,
         calibration=calibration(given.logits, test.labels),
         temperature=temperature,
         calibration_at_temperature=calibration(given.logits / temperature, test.labels),
@@ -109,7 +116,10 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         confusions=tuple(cells),
         theta_spread=None if theta is None else round(spread(theta), 6),
         best_epoch=int(best["epoch"]),
-        validation_accuracy=round(validation_accuracy, 6),
+        validation_accuracy=round(float(valid.double().mean()), 6),
+        validation_interval=accuracy_interval(valid, held_out.groups),
+        worth=None if theta is None else measure_worth(network, test.images, test.labels),
+        pose=None if theta is None else measure_pose(network, recipe, whole.at(some), info.classes),
         uprightness=(
             measure_uprightness(network, recipe, whole.at(torch.arange(count)[:UPRIGHT_DIGITS]))
             if recipe.can_stand_upright
@@ -121,19 +131,24 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
             else None
         ),
     )
-    write_arrays(run.answers_file, {"logits": given.logits, "labels": test.labels})
+    groups = {} if whole.groups is None else {"groups": whole.groups}
+    write_arrays(run.answers_file, {"logits": given.logits, "labels": test.labels} | groups)
     samples = test.images[:SAMPLES].permute(0, 2, 3, 1)  # (N, H, W, C)
     write_arrays(run.samples_file, {"images": samples, "labels": test.labels[:SAMPLES]})
     return evaluation
 
 
-def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> tuple[float, float]:
-    """Run ``network`` on the validation pictures, save its answers for export, and return temperature and accuracy."""
+def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> tuple[float, Tensor]:
+    """Run ``network`` on the validation pictures, and save its answers for export.
+
+    Returns:
+        The fitted temperature, and whether each picture is right: ``(N,)``.
+    """
     usual = answers(network, validation)
     if usual.thetas is not None:
         write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
     right = usual.logits.argmax(dim=1) == validation.labels
-    return fit_temperature(usual.logits, validation.labels), float(right.double().mean())
+    return fit_temperature(usual.logits, validation.labels), right
 
 
 class Answers(NamedTuple):

@@ -6,12 +6,13 @@ from pathlib import Path
 from training.files import write_text
 from training.fitting.runs import Run
 from training.reports.animate import animate_run
-from training.reports.facts import evaluation_facts
+from training.reports.facts import describe_worth, evaluation_facts
 from training.reports.visualise import draw_run
 
 REPORT = "report.md"
 CAPTIONS = {
     "rectified.png": "Test pictures with the sampled regions (upper edge in blue), their rectified images, and answers",
+    "means.png": "Mean picture of each class before and after rectification; the pictures were changed at random",
     "moving.gif": "One test picture, moved as in training, and its (last) rectified image",
     "epochs.gif": "The same validation pictures after each epoch, with the last transformer",
     "theta.png": "Theta (of the last transformer) on test pictures, by class",
@@ -30,12 +31,15 @@ def write_report(run: Run, data_root: Path) -> Path:
     """
     made = {file.name for file in (*draw_run(run, data_root), *animate_run(run, data_root))}
     info = run.info()
-    facts = evaluation_facts(run, run.evaluation()) | {
+    evaluation = run.evaluation()
+    facts = evaluation_facts(run, evaluation) | {
         "seed": str(info.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in info.versions.items()),
     }
     lines = [f"# {info.recipe.name}", "", f"{info.recipe.summary}.", "", "| | |", "|---|---|"]
     lines += table_rows(facts)
+    if sentence := describe_worth(evaluation):
+        lines += ["", sentence]
     for name, caption in CAPTIONS.items():
         if name in made:
             lines += ["", f"![{caption}]({run.pictures.name}/{name})", "", f"*{caption}.*"]

@@ -1,30 +1,37 @@
 """Figures of a trained network, drawn into the run folder."""
 
 import io
+import textwrap
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from training.data.batches import test_split
+from training.data.batches import distorted
+from training.data.random_streams import Stream
 from training.data.splits import Split
+from training.evaluation.poses import known_changes, views
 from training.files import write_bytes
 from training.fitting.runs import Run
+from training.networks.network import SpatialTransformerClassifier
+from training.recipes.recipe import Recipe
 from training.reports.confusions import confused_figure, confusion_figure, most_confused
 from training.reports.evaluation import answers, read_epochs
-from training.reports.outlines import rectified_figure
+from training.reports.outlines import LINE, rectified_figure, show
 
 EXAMPLES = 10
+"""Number of pictures, and of classes in a figure of their means."""
 SCATTERED = 1000
 """Number of pictures in the scatter plot of theta."""
 
 
 def draw_run(run: Run, data_root: Path) -> list[Path]:
-    """Draw ``rectified``, ``curves``, ``confusion``, ``confused`` and ``theta.png`` of an evaluated run.
+    """Draw ``rectified``, ``means``, ``curves``, ``confusion``, ``confused`` and ``theta.png`` of an evaluated run.
 
     Returns:
-        The files. Without a transformer there is no ``theta.png``, and without a mistake no ``confused.png``.
+        The files. Without a transformer there are no ``means.png`` and ``theta.png``, and without a mistake no
+        ``confused.png``.
 
     Raises:
         RunError: the run is not trained or not evaluated.
@@ -33,7 +40,8 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     info = run.info()
     network = run.trained_network()
     evaluation = run.evaluation()
-    test = test_split(info.recipe, run.source(data_root))
+    whole = run.source(data_root).test()
+    test = distorted(info.recipe, whole, Stream.TEST)
     images = test.images[:SCATTERED]
     thetas = answers(network, Split(images, test.labels[:SCATTERED])).thetas
     figures = {
@@ -44,6 +52,7 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     if mistakes := most_confused(*run.answers()):
         figures["confused.png"] = confused_figure(mistakes, test.images, network, info.classes)
     if thetas is not None:
+        figures["means.png"] = means_figure(network, info.recipe, whole.at(every(len(whole.labels))), info.classes)
         figures["theta.png"] = theta_figure(thetas[:, -1], test.labels[:SCATTERED])
     run.pictures.mkdir(exist_ok=True)
     return [save(figure, run.pictures / name) for name, figure in figures.items()]
@@ -89,6 +98,33 @@ def theta_figure(theta: Tensor, labels: Tensor) -> Figure:
     place.set(title="centre", xlabel="x", ylabel="y", xlim=(-1, 1), ylim=(1, -1), aspect="equal")
     shape.scatter(angle, scale, c=labels, cmap="tab10", s=6)
     shape.set(title="shape, coloured by class", xlabel="rotation, degrees", ylabel="side, relative to the picture's")
+    return figure
+
+
+def every(count: int) -> Tensor:
+    """Return the positions of at most `SCATTERED` of ``count`` pictures, spread evenly."""
+    return torch.arange(count)[:: -(-count // SCATTERED)]
+
+
+def means_figure(
+    network: SpatialTransformerClassifier, recipe: Recipe, whole: Split, classes: tuple[str, ...]
+) -> Figure:
+    """Draw the mean picture of each class under a known change, and below it the mean of the rectified images.
+
+    Of more than `EXAMPLES` classes, those with the most pictures are drawn. ``whole`` is undistorted.
+    """
+    how, pictures = known_changes(recipe, whole)
+    view = next(views(network, how, pictures))
+    rectified = network.as_picture(view.rectified).clamp(0, 1)
+    counts = pictures.labels.bincount(minlength=len(classes))
+    drawn = sorted(counts.argsort(descending=True, stable=True)[: min(EXAMPLES, int((counts > 0).sum()))].tolist())
+    figure = Figure(figsize=(1.2 * len(drawn), 2.7), layout="constrained")
+    axes = figure.subplots(2, len(drawn), squeeze=False)
+    for column, label in enumerate(drawn):
+        for row, images in enumerate((view.images, rectified)):
+            show(axes[row, column], images[pictures.labels == label].mean(dim=0).clamp(0, 1))
+        name = "\n".join(textwrap.wrap(classes[label], LINE))
+        axes[1, column].set_xlabel(name, fontsize=9 if len(name) <= LINE else 6, parse_math=False)
     return figure
 
 

@@ -54,6 +54,18 @@ def test_pictures_of_one_scene_stay_together(root: Path) -> None:
     assert counts(entries)["red"] == {"train": 12, "validation": 4, "test": 4}
 
 
+def test_pictures_of_one_scene_are_a_group_and_without_scenes_there_are_none(root: Path) -> None:
+    recipe = changed(scene=r"\w+/(\d)_")
+    entries = split_folder(root, recipe)
+    train, _ = Folder(root, entries, (8, 8), 3, recipe.scene).training()
+    assert train.groups is not None
+    scenes = [entry.path.partition("_")[0] for entry in entries if entry.part == "train"]
+    assert (
+        len(set(zip(scenes, train.groups.tolist(), strict=True))) == len(set(scenes)) == len(set(train.groups.tolist()))
+    )
+    assert Folder(root, entries, (8, 8), 3).test().groups is None
+
+
 @pytest.mark.parametrize("pattern", ["frame", "(frame)?", "x*", ""])
 def test_a_pattern_that_does_not_fit_is_refused(root: Path, pattern: str) -> None:
     with pytest.raises(DataError, match=r"does not match amber/0_00.png; correct it"):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.fitting.losses import area_loss, undistorted, upright_loss
+from training.fitting.losses import area_loss, upright_loss
+from training.networks.geometry import undistorted
 
 
 def linear(*entries: float) -> Tensor:

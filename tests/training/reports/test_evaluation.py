@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,13 +7,17 @@ import pytest
 import torch
 
 from tests.small_runs import begin
+from training.data.sources import Digits
+from training.data.splits import Split
 from training.errors import CollapseError, RunError
-from training.evaluation.rectification import measure_boxes
+from training.evaluation.intervals import accuracy_interval
+from training.evaluation.overlaps import measure_boxes
 from training.fitting.runs import Evaluation, Run
 from training.fitting.trainer import fit
 from training.recipes.recipe import Recipe, change_recipe
 from training.reports.confusions import confusion_matrix
 from training.reports.evaluation import divergence, evaluate, kept_epoch
+from training.reports.facts import evaluation_facts
 
 
 def test_the_evaluation_counts_every_test_picture_once(trained_run: Run) -> None:
@@ -60,6 +65,46 @@ def test_the_interval_holds_the_accuracy_and_narrows_with_more_pictures(trained_
     assert low < evaluation.accuracy < high
     share, count = evaluation.accuracy, evaluation.pictures
     assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / count) ** 0.5, rel=0.1)
+
+
+def test_the_worth_of_theta_is_measured_on_all_test_pictures_and_poses_on_some(trained_run: Run) -> None:
+    evaluation = trained_run.evaluation()
+    worth, pose = evaluation.worth, evaluation.pose
+    assert worth is not None
+    assert pose is not None
+    assert (worth.pictures, worth.accuracy) == (200, evaluation.accuracy)
+    assert worth.lost == pytest.approx(worth.accuracy - max(worth.mean_theta, worth.identity), abs=1e-6)
+    assert (pose.pictures, pose.class_lean_deg.keys()) == (200, evaluation.class_accuracy.keys())
+    assert pose.turn_deg.given == pytest.approx(45 / 3**0.5, rel=0.15)
+
+
+def test_the_accuracy_on_validation_pictures_has_an_interval_too(trained_run: Run) -> None:
+    evaluation = trained_run.evaluation()
+    assert evaluation.validation_interval is not None
+    low, high = evaluation.validation_interval
+    assert low < evaluation.validation_accuracy < high
+
+
+class Tracks(Digits):
+    """Digits in tracks of ten pictures."""
+
+    def _read(self, *, train: bool) -> Split:
+        split = super()._read(train=train)
+        return split._replace(groups=torch.arange(len(split.labels)) // 10)
+
+
+def test_the_interval_is_over_groups_if_the_test_pictures_have_any(
+    trained_run: Run, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(Path(shutil.copytree(trained_run.folder, tmp_path / "run")))
+    monkeypatch.setattr("training.data.sources.Digits", Tracks)
+    evaluation = evaluate(run, data_root)
+    assert evaluation.groups == 20
+    groups = run.groups()
+    assert groups is not None
+    logits, labels = run.answers()
+    assert evaluation.accuracy_interval == accuracy_interval(logits.argmax(dim=1) == labels, groups)
+    assert "over 20 groups of pictures" in evaluation_facts(run, evaluation)["test accuracy"]
 
 
 def test_probabilities_are_measured_before_and_after_the_temperature(trained_run: Run) -> None:

@@ -57,6 +57,7 @@ def test_a_run_gets_its_pictures(trained_run: Run, data_root: Path) -> None:
         "confusion.png",
         "confused.png",
         "theta.png",
+        "means.png",
     }
     for file in files:
         with Image.open(file) as picture:
@@ -113,13 +114,16 @@ def test_a_moving_picture_moves_smoothly_and_ends_where_it_began(name: str, canv
 
 def test_a_report_shows_every_picture_and_the_figures(trained_run: Run, data_root: Path) -> None:
     text = write_report(trained_run, data_root).read_text()
-    for name in ("rectified.png", "moving.gif", "epochs.gif", "theta.png", "curves.png", "confusion.png"):
+    for name in ("rectified.png", "moving.gif", "epochs.gif", "theta.png", "curves.png", "confusion.png", "means.png"):
         assert f"(pictures/{name})" in text
         assert (trained_run.folder / "pictures" / name).is_file()
     evaluation = trained_run.evaluation()
     assert f"{evaluation.accuracy:.2%} of 200 pictures" in text
     assert evaluation.uprightness is not None
     assert f"{evaluation.uprightness.rotation_deg:.1f} degrees" in text
+    assert evaluation.worth is not None
+    assert f"{evaluation.worth.mean_theta:.2%} with its mean" in text
+    assert f"without it {abs(100 * evaluation.worth.lost):.2f} points are" in text
 
 
 def test_a_network_without_a_transformer_gets_the_pictures_that_it_has(
@@ -133,6 +137,8 @@ def test_a_network_without_a_transformer_gets_the_pictures_that_it_has(
     assert r"| scene | (left\|right) |" in text
     assert "rectified.png" in text
     assert "theta.png" not in text
+    assert "means.png" not in text
+    assert "the transformer is" not in text
     assert "gif" not in text
 
 

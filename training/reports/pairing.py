@@ -1,0 +1,40 @@
+"""The comparison of two runs on the same test pictures."""
+
+from training.errors import RunError
+from training.evaluation.intervals import mcnemar
+from training.fitting.runs import Run
+
+
+def comparison_facts(first: Run, second: Run) -> dict[str, str]:
+    """Compare which test pictures two runs get right; return each measure's name and value as text.
+
+    Raises:
+        RunError: a run is not evaluated, or the runs were evaluated on different pictures.
+    """
+    for name in ("dataset", "distortion", "pictures"):
+        of_first, of_second = (getattr(run.evaluation(), name) for run in (first, second))
+        if of_first != of_second:
+            raise RunError(
+                f"{first.folder} and {second.folder} were evaluated on different pictures ({name}: {of_first} and "
+                f"{of_second}); compare runs of one data set and one distortion"
+            )
+    (logits, labels), (other_logits, other_labels) = (run.answers() for run in (first, second))
+    if first.info().classes != second.info().classes or not labels.equal(other_labels):
+        raise RunError(
+            f"{first.folder} and {second.folder} were evaluated on different pictures (their classes differ); "
+            "compare runs with the same split.csv"
+        )
+    groups = first.groups()
+    found = mcnemar(logits.argmax(dim=1) == labels, other_logits.argmax(dim=1) == labels, groups)
+    low, high = (100 * side for side in found.interval)
+    facts = {
+        f"accuracy of the {which} run": f"{run.evaluation().accuracy:.2%} of {len(labels):,} pictures"
+        for which, run in (("first", first), ("second", second))
+    }
+    basis = "" if groups is None else f" over {first.evaluation().groups:,} groups of pictures"
+    return facts | {
+        "difference": f"{100 * found.difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}{basis})",
+        "right in the first run alone": f"{found.only_first:,} pictures",
+        "right in the second run alone": f"{found.only_second:,} pictures",
+        "McNemar's exact test": f"p = {found.chance:.3g}",
+    }
