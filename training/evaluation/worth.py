@@ -18,6 +18,11 @@ SMALLEST_LOSS = 0.001
 """Loss of accuracy without theta below which a transformer is decoration."""
 CERTAIN = 0.05
 """p-value above which the loss of accuracy may be chance."""
+DECORATION_CURE = (
+    "let finding pay: raise augmentation.rotation, augmentation.zoom and augmentation.shift, set upright, and lower "
+    "area; or leave the transformer out with transformer=none"
+)
+"""Advice for a transformer that is decoration."""
 
 Hook = Callable[[SpatialTransformer, tuple[Tensor, ...], tuple[Warp, ...]], tuple[Warp, ...] | None]
 

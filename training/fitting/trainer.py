@@ -31,6 +31,7 @@ from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
+from training.fitting.worth_check import WorthCheck
 from training.networks.dropout import Dropout
 from training.networks.geometry import undistorted
 from training.networks.network import Output, SpatialTransformerClassifier
@@ -208,12 +209,17 @@ def selection(recipe: Recipe) -> tuple[str, str]:
     return ("epoch", "max") if recipe.schedule == "cosine" else ("validation_loss", "min")
 
 
-def callbacks(run: Run, info: RunInfo, watched: Tensor, *, progress: bool) -> list[Callback]:
-    """Return the callbacks of a run; ``watched`` ``(N, C, H, W)`` uint8 are the pictures of its snapshots."""
+def callbacks(run: Run, info: RunInfo, validation: Split, *, progress: bool) -> list[Callback]:
+    """Return the callbacks of a run; its first ``validation`` pictures are those of the snapshots."""
     recipe = info.recipe
     found: list[Callback] = [MetricsTable(run.metrics_file)]
     if recipe.branches:
-        found = [CollapseGuard(recipe.on_collapse, len(info.classes)), Snapshots(run.snapshots_file, watched), *found]
+        found = [
+            CollapseGuard(recipe.on_collapse, len(info.classes)),
+            WorthCheck(validation.images, validation.labels, recipe.epochs),
+            Snapshots(run.snapshots_file, validation.images[:SNAPSHOTS]),
+            *found,
+        ]
     if recipe.average:
         found.append(RunningAverage(decay=recipe.average))
     if progress:
@@ -274,7 +280,7 @@ def fit_splits(
             gradient_clip_val=recipe.clip,
             plugins=[CheckpointFiles(), LightningEnvironment()],  # or a cluster's variables would decide
             logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-            callbacks=callbacks(run, info, validation.images[:SNAPSHOTS], progress=progress),
+            callbacks=callbacks(run, info, validation, progress=progress),
             enable_progress_bar=progress,
             enable_model_summary=False,
             default_root_dir=run.folder,

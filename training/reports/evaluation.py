@@ -21,7 +21,7 @@ from training.evaluation.metrics import Cell, Spread, confusion_cells
 from training.evaluation.overlaps import measure_boxes
 from training.evaluation.poses import measure_pose
 from training.evaluation.rectification import measure_uprightness
-from training.evaluation.worth import measure_worth
+from training.evaluation.worth import DECORATION_CURE, measure_worth
 from training.files import write_arrays, write_text
 from training.fitting.runs import Evaluation, Run, advice
 from training.networks.network import SpatialTransformerClassifier
@@ -64,6 +64,8 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
             f"training diverged: {place} is not a finite number; {advice(run.info().recipe)}"
         ) from error
     write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
+    if (worth := evaluation.worth) is not None and worth.decoration:
+        log.warning("transformer_is_decoration", lost=worth.lost, cure=DECORATION_CURE)
     answered = {cell[1] for cell in evaluation.confusions}
     if len(answered) == 1:
         log.warning("one_class_answered", label=run.info().classes[answered.pop()], cure=ONE_CLASS_CURE)
