@@ -38,6 +38,12 @@ def measures(manifest: Manifest) -> Table:
         "accuracy",
         f"{manifest.accuracy.accuracy:.2%} of {manifest.accuracy.pictures:,} pictures: {manifest.accuracy.dataset}",
     )
+    if (worth := manifest.worth) is not None:
+        note = "; the transformer is decoration" if worth.decoration else ""
+        table.add_row(
+            "accuracy without theta",
+            f"{worth.mean_theta:.2%} with its mean, {worth.identity:.2%} with the identity{note}",
+        )
     parity = manifest.parity
     table.add_row("probabilities differ from the trained model by", f"{parity.probabilities:.1e} at most")
     table.add_row("theta and parameters", f"{parity.parameters:.1e} at most")

@@ -14,14 +14,14 @@ from export.format.artifact import GOLDEN, Artifact, claim_version, seal, write_
 from export.format.drift import Values, make_reference, values
 from export.format.errors import ArtifactError, ParityError, PriceError
 from export.format.golden import Outputs, pack_golden
-from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName
+from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName, Worth
 from export.format.triton import write_repository
 from export.graph import INPUT, PROBABILITIES, ServedNetwork, signature
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from training.data.batches import test_split, training_splits
 from training.data.splits import Split
-from training.fitting.runs import Run
+from training.fitting.runs import Evaluation, Run
 
 BATCH = 256
 GOLDEN_PICTURES = 4
@@ -123,6 +123,7 @@ def export_run(
         transforms=interface.transforms,
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
         accuracy=accuracy,
+        worth=worth_of(evaluation),
         temperature=evaluation.temperature,
         parity=parity,
         tolerance=TOLERANCES[precision],
@@ -141,6 +142,16 @@ def export_run(
         write_repository(folder, finished, force=destination.force)
     write_artifact(folder, finished, files)
     return Artifact(folder, finished, folder / finished.model_file, files[finished.model_file], files[GOLDEN])
+
+
+def worth_of(evaluation: Evaluation) -> Worth | None:
+    """Return what the transformers are worth, as the manifest states it; None if it was not measured."""
+    if evaluation.worth is None:
+        return None
+    names = ("pictures", "accuracy", "mean_theta", "identity", "decoration")
+    fields = evaluation.worth.model_dump(include=set(names))
+    poses = {} if evaluation.pose is None else evaluation.pose.model_dump(include={"turn_deg", "shift", "size"})
+    return Worth.model_validate(fields | poses)
 
 
 def reference_of(run: Run, manifest: Manifest) -> Reference | None:

@@ -173,6 +173,26 @@ class AccuracyInfo(BaseModel):
     accuracy: float
 
 
+class ChangeInfo(BaseModel):
+    """A known change of the same pictures, as deviations within a picture."""
+
+    given: float
+    left: float = Field(description="what is left of it in the rectified images")
+
+
+class WorthInfo(BaseModel):
+    """What the transformers of a model are worth on its test pictures."""
+
+    pictures: int
+    accuracy: float
+    mean_theta: float = Field(description="accuracy with theta replaced by its mean over the pictures")
+    identity: float = Field(description="accuracy with theta replaced by the identity")
+    decoration: bool = Field(description="whether the classifier is as accurate without the transformers")
+    turn_deg: ChangeInfo | None = Field(description="deviation of the angle in degrees")
+    shift: ChangeInfo | None = Field(description="deviation of the position as a share of the picture's sides")
+    size: ChangeInfo | None = Field(description="deviation of the size as a factor; 1 is none")
+
+
 class ModelInfo(BaseModel):
     """A version of a model."""
 
@@ -186,6 +206,7 @@ class ModelInfo(BaseModel):
     transforms: list[TransformInfo]
     temperature: float = Field(description="divisor of the logits, for calibration; 1 without calibration")
     accuracy: AccuracyInfo
+    worth: WorthInfo | None = Field(None, description="null if it was not measured when the model was exported")
 
 
 class ModelState(BaseModel):

@@ -82,6 +82,33 @@ class Accuracy(Document):
     accuracy: Annotated[float, Field(ge=0, le=1)]
 
 
+class Change(Document):
+    """A known change of the same test pictures, as deviations within a picture."""
+
+    given: Annotated[float, Field(ge=0)]
+    left: Annotated[float, Field(ge=0)]
+    """What is left of it in the rectified images; equal to ``given`` if theta is the same for all pictures."""
+
+
+class Worth(Document):
+    """What the transformers are worth, measured on the test pictures with the trained network in float32."""
+
+    pictures: Positive
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    mean_theta: Annotated[float, Field(ge=0, le=1)]
+    """Accuracy with theta replaced by its mean over the pictures."""
+    identity: Annotated[float, Field(ge=0, le=1)]
+    """Accuracy with theta replaced by the identity."""
+    decoration: bool
+    """Whether the classifier is as accurate without the transformers."""
+    turn_deg: Change | None = None
+    """Deviation of the angle in degrees."""
+    shift: Change | None = None
+    """Deviation of the position as a share of the picture's sides."""
+    size: Change | None = None
+    """Deviation of the size as a factor; 1 is none."""
+
+
 class Parity(Document):
     """Largest differences from the PyTorch model in float32, measured at export."""
 
@@ -189,6 +216,8 @@ class Manifest(Document):
     accuracy: Accuracy
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Divisor of the logits that calibrates the probabilities; fitted on validation pictures."""
+    worth: Worth | None = None
+    """None if it was not measured."""
     parity: Parity
     tolerance: Tolerance
     price: Price | None = None

@@ -34,6 +34,7 @@ from service.schemas import (
     PredictOptions,
     Status,
     TransformInfo,
+    WorthInfo,
 )
 from service.state import ServiceState
 
@@ -198,4 +199,5 @@ def describe(model: Model, *, default: bool) -> ModelInfo:
         ],
         temperature=manifest.temperature,
         accuracy=AccuracyInfo(**manifest.accuracy.model_dump()),
+        worth=None if manifest.worth is None else WorthInfo(**manifest.worth.model_dump()),
     )

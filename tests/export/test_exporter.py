@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from export.exporter import Destination, Runtime, export_run, name_pictures
+from export.exporter import Destination, Runtime, export_run, name_pictures, worth_of
 from export.format.artifact import read_artifact
 from export.format.errors import ArtifactError, ParityError
 from export.format.golden import Outputs
@@ -98,6 +98,25 @@ def test_probabilities_are_those_at_the_temperature_that_was_fitted(exported: Pa
     with torch.inference_mode():
         logits = trained_run.trained_network()(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).logits
     np.testing.assert_allclose(answers["probabilities"], (logits / temperature).softmax(dim=1), atol=1e-6)
+
+
+def test_the_manifest_states_what_the_transformer_is_worth(exported: Path, trained_run: Run) -> None:
+    stated, evaluation = read_artifact(exported).manifest.worth, trained_run.evaluation()
+    assert stated is not None
+    assert evaluation.worth is not None
+    assert evaluation.pose is not None
+    for name in ("pictures", "accuracy", "mean_theta", "identity", "decoration"):
+        assert getattr(stated, name) == getattr(evaluation.worth, name)
+    for name in ("turn_deg", "shift", "size"):
+        assert getattr(stated, name).model_dump() == getattr(evaluation.pose, name).model_dump()
+
+
+def test_a_run_whose_theta_was_not_measured_is_exported_without_its_worth(trained_run: Run) -> None:
+    measured = trained_run.evaluation()
+    assert worth_of(measured.model_copy(update={"worth": None})) is None
+    alone = worth_of(measured.model_copy(update={"pose": None}))
+    assert alone is not None
+    assert alone.turn_deg is None
 
 
 def test_no_path_of_this_machine_is_in_the_artifact(exported: Path) -> None:

@@ -22,10 +22,10 @@ def write(folder: Path, manifest: Manifest = ARTIFACT.manifest, base: Artifact =
     return folder
 
 
-def write_labelled(folder: Path, prefix: str) -> Path:
-    """The bundled model with ``prefix`` before the names of its classes, to know it by."""
+def write_labelled(folder: Path, prefix: str, **stated: object) -> Path:
+    """The bundled model with ``prefix`` before the names of its classes, to know it by, and ``stated`` otherwise."""
     classes = tuple(prefix + label for label in ARTIFACT.manifest.classes)
-    return write(folder, ARTIFACT.manifest.model_copy(update={"classes": classes}))
+    return write(folder, ARTIFACT.manifest.model_copy(update={"classes": classes} | stated))
 
 
 def write_twin(folder: Path, **place: int) -> Path:

@@ -64,11 +64,11 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
             f"training diverged: {place} is not a finite number; {advice(run.info().recipe)}"
         ) from error
     write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
-    if (worth := evaluation.worth) is not None and worth.decoration:
-        log.warning("transformer_is_decoration", lost=worth.lost, cure=DECORATION_CURE)
     answered = {cell[1] for cell in evaluation.confusions}
     if len(answered) == 1:
         log.warning("one_class_answered", label=run.info().classes[answered.pop()], cure=ONE_CLASS_CURE)
+    elif (worth := evaluation.worth) is not None and worth.decoration:
+        log.warning("transformer_is_decoration", lost=worth.lost, cure=DECORATION_CURE)
     return evaluation
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from export.exporter import Destination, export_run
 from export.format.artifact import read_artifact
+from export.format.manifest import Change, Worth
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
 from service.schemas import ModelList
@@ -17,13 +18,17 @@ from tests.service.answers import PICTURE, as_schema, predict, refused, well, wi
 from tests.service.pictures import ARTIFACT, HEIGHT, MANIFEST, TRANSFORM, WIDTH, difference, encode, read
 from training.fitting.runs import Run
 
+WORTH = Worth(
+    pictures=200, accuracy=0.9, mean_theta=0.5, identity=0.4, decoration=False, turn_deg=Change(given=8, left=2)
+)
+
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of several models and versions, and of things beside them that are no models."""
     models = tmp_path_factory.mktemp("zoo")
-    for name, version in (("digits", 9), ("digits", 10), ("alpha", 2)):
-        artifacts.write_labelled(models / name / str(version), f"{name}-{version}-")
+    for name, version, worth in (("digits", 9, None), ("digits", 10, None), ("alpha", 2, WORTH)):
+        artifacts.write_labelled(models / name / str(version), f"{name}-{version}-", worth=worth)
     artifacts.write_twin(models / "twin" / "1", branch=2)
     artifacts.write_twin(models / "twin" / "2", step=2)
     for stray in ("digits/latest", "digits/011", "digits/.12.345.new", "digits/0", ".hidden/1", "a b/1"):
@@ -80,6 +85,8 @@ def test_all_models_are_listed_with_what_they_are(zoo: Service) -> None:
     assert all((m["input"]["width"], m["input"]["height"]) == (WIDTH, HEIGHT) for m in listed)
     assert listed[0]["classes"] == [f"alpha-2-{label}" for label in MANIFEST.classes]
     assert listed[0]["accuracy"] == MANIFEST.accuracy.model_dump()
+    assert listed[0]["worth"] == WORTH.model_dump()
+    assert listed[1]["worth"] is None
     assert [transform["name"] for transform in listed[-1]["transforms"]] == [TRANSFORM.name, "second"]
 
 
