@@ -84,7 +84,7 @@ class PairedTest(NamedTuple):
     """Accuracy of the first network minus that of the second."""
     interval: Interval
     """Interval of the difference (Agresti and Min 2005); with groups, by bootstrap over them."""
-    chance: float
+    p_value: float
     """p-value of McNemar's exact test (1947), which takes the pictures as independent."""
 
 
@@ -106,7 +106,7 @@ def mcnemar(first: Tensor, second: Tensor, groups: Tensor | None = None) -> Pair
         only_second,
         difference=(only_first - only_second) / len(first),
         interval=interval,
-        chance=float(binomtest(only_first, differing).pvalue) if differing else 1.0,
+        p_value=float(binomtest(only_first, differing).pvalue) if differing else 1.0,
     )
 
 

@@ -40,7 +40,7 @@ class Worth(BaseModel):
     """Accuracy with theta replaced by the identity, which is the whole picture."""
     lost: float
     """Accuracy lost without theta: with its mean or with the identity, whichever is better."""
-    chance: float
+    p_value: float
     """p-value of McNemar's exact test of this loss."""
     decoration: bool
     """Whether the loss is too small to matter, or may be chance."""
@@ -76,8 +76,8 @@ def measure_worth(network: SpatialTransformerClassifier, images: Tensor, labels:
         mean_theta=share(mean),
         identity=share(identity),
         lost=round(test.difference, 6),
-        chance=round(test.chance, 6),
-        decoration=test.difference < SMALLEST_LOSS or test.chance > CERTAIN,
+        p_value=round(test.p_value, 6),
+        decoration=test.difference < SMALLEST_LOSS or test.p_value > CERTAIN,
     )
 
 

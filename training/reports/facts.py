@@ -28,7 +28,7 @@ def evaluation_facts(run: Run, evaluation: Evaluation) -> dict[str, str]:
         facts["spread of theta"] = f"{evaluation.theta_spread:.3f}"
     if (worth := evaluation.worth) is not None:
         facts["accuracy without theta"] = (
-            f"{worth.mean_theta:.2%} with its mean, {worth.identity:.2%} with the identity (p = {worth.chance:.3g})"
+            f"{worth.mean_theta:.2%} with its mean, {worth.identity:.2%} with the identity (p = {worth.p_value:.3g})"
         )
     if (pose := evaluation.pose) is not None:
         facts |= pose_facts(pose)

@@ -55,18 +55,18 @@ def test_mcnemars_test_counts_the_pictures_on_which_one_network_alone_is_right()
     found = mcnemar(first, second)
     assert (found.only_first, found.only_second) == (20, 5)
     assert found.difference == pytest.approx(15 / 1200)
-    assert found.chance == pytest.approx(binomtest(5, 25).pvalue)
+    assert found.p_value == pytest.approx(binomtest(5, 25).pvalue)
     assert 0 < found.interval.low < 15 / 1200 < found.interval.high
 
 
 def test_networks_that_are_right_on_the_same_pictures_do_not_differ() -> None:
     found = mcnemar(wrong_at(range(10)), wrong_at(range(10)), TRACKS)
-    assert (found.difference, found.chance) == (0, 1)
+    assert (found.difference, found.p_value) == (0, 1)
     assert found.interval.low < 0 < found.interval.high
 
 
 def test_a_difference_in_one_track_is_no_certain_one() -> None:
     right, worse = wrong_at(), wrong_at(range(30))
-    assert mcnemar(right, worse).chance < 1e-6
+    assert mcnemar(right, worse).p_value < 1e-6
     assert mcnemar(right, worse).interval.low > 0
     assert mcnemar(right, worse, TRACKS).interval.low <= 0

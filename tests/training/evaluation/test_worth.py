@@ -64,7 +64,7 @@ def test_a_transformer_that_must_find_the_thing_is_worth_nearly_all() -> None:
     assert found.accuracy == 1
     assert max(found.mean_theta, found.identity) <= 0.75
     assert found.lost == pytest.approx(1 - max(found.mean_theta, found.identity))
-    assert found.chance < 0.001
+    assert found.p_value < 0.001
     assert not found.decoration
 
 
