@@ -76,7 +76,7 @@ def measure_worth(network: SpatialTransformerClassifier, images: Tensor, labels:
         mean_theta=share(mean),
         identity=share(identity),
         lost=round(test.difference, 6),
-        p_value=round(test.p_value, 6),
+        p_value=test.p_value,
         decoration=test.difference < SMALLEST_LOSS or test.p_value > CERTAIN,
     )
 

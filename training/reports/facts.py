@@ -6,6 +6,9 @@ from training.evaluation.overlaps import BoxScores
 from training.evaluation.poses import Pose
 from training.fitting.runs import Evaluation, Run
 
+SMALLEST_P = 1e-4
+"""Smallest p-value that is written out."""
+
 
 def evaluation_facts(run: Run, evaluation: Evaluation) -> dict[str, str]:
     """Return each measure's name and value as text, in the order in which they are shown."""
@@ -28,7 +31,7 @@ def evaluation_facts(run: Run, evaluation: Evaluation) -> dict[str, str]:
         facts["spread of theta"] = f"{evaluation.theta_spread:.3f}"
     if (worth := evaluation.worth) is not None:
         facts["accuracy without theta"] = (
-            f"{worth.mean_theta:.2%} with its mean, {worth.identity:.2%} with the identity (p = {worth.p_value:.3g})"
+            f"{worth.mean_theta:.2%} with its mean, {worth.identity:.2%} with the identity ({p_text(worth.p_value)})"
         )
     if (pose := evaluation.pose) is not None:
         facts |= pose_facts(pose)
@@ -68,6 +71,11 @@ def describe_worth(evaluation: Evaluation) -> str | None:
     what = "decoration" if worth.decoration else "needed"
     change = "lost" if worth.lost >= 0 else "gained"
     return f"Here the transformer is {what}: without it {abs(100 * worth.lost):.2f} points are {change}."
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value as text; a very small one as a bound."""
+    return f"p = {p_value:.3g}" if p_value >= SMALLEST_P else f"p < {SMALLEST_P:g}"
 
 
 def pose_facts(pose: Pose) -> dict[str, str]:

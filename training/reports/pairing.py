@@ -3,6 +3,7 @@
 from training.errors import RunError
 from training.evaluation.intervals import mcnemar
 from training.fitting.runs import Run
+from training.reports.facts import p_text
 
 
 def comparison_facts(first: Run, second: Run) -> dict[str, str]:
@@ -36,5 +37,5 @@ def comparison_facts(first: Run, second: Run) -> dict[str, str]:
         "difference": f"{100 * found.difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}{basis})",
         "right in the first run alone": f"{found.only_first:,} pictures",
         "right in the second run alone": f"{found.only_second:,} pictures",
-        "McNemar's exact test": f"p = {found.p_value:.3g}",
+        "McNemar's exact test": p_text(found.p_value),
     }

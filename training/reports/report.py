@@ -12,7 +12,7 @@ from training.reports.visualise import draw_run
 REPORT = "report.md"
 CAPTIONS = {
     "rectified.png": "Test pictures with the sampled regions (upper edge in blue), their rectified images, and answers",
-    "means.png": "Mean picture of each class before and after rectification; the pictures were changed at random",
+    "means.png": "Mean picture of each class before and after rectification, under known changes",
     "moving.gif": "One test picture, moved as in training, and its (last) rectified image",
     "epochs.gif": "The same validation pictures after each epoch, with the last transformer",
     "theta.png": "Theta (of the last transformer) on test pictures, by class",

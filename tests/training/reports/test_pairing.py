@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from training.__main__ import main
 from training.errors import RunError
@@ -30,7 +29,7 @@ def test_two_runs_are_compared_picture_by_picture(
     assert found["difference"].startswith("+10.00 points (95% interval +")
     assert found["right in the first run alone"] == "20 pictures"
     assert found["right in the second run alone"] == "0 pictures"
-    assert found["McNemar's exact test"] == f"p = {binomtest(20, 20).pvalue:.3g}"
+    assert found["McNemar's exact test"] == "p < 0.0001"
     assert main(["compare", str(worse.folder), str(trained_run.folder)]) == 0
     assert "-10.00 points" in capsys.readouterr().out
 
