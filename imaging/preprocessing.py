@@ -51,11 +51,11 @@ def preprocess(opened: OpenedImage, spec: InputSpec) -> Picture:
         ImageTooLargeError: they need more memory than this process may take.
     """
     shape = spec.height, spec.width, spec.channels
+    if isinstance(opened, PlainImage) and (opened.height, opened.width, opened.channels) == shape:
+        levels = decode_plain(opened)
+        if levels is not None:
+            return Picture(levels.reshape(shape), opened.width, opened.height)
     with reporting_damage(opened.format):
-        if isinstance(opened, PlainImage) and (opened.height, opened.width, opened.channels) == shape:
-            levels = decode_plain(opened)
-            if levels is not None:
-                return Picture(levels.reshape(shape), opened.width, opened.height)
         image = decode(opened)
         return Picture(np.asarray(fit(image, spec)).reshape(shape), image.width, image.height)
 

@@ -115,9 +115,13 @@ class Predict:
         rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
         answer = await self._state.engine.predict(model, upload, rectified, timeout_ms)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
-        if options.points:
-            add_points(description, answer, options.points)
-        return to_bytes(description)
+        if not options.points:
+            return to_bytes(description)
+        began = perf_counter()
+        add_points(description, answer, options.points)
+        content = to_bytes(description)
+        self._state.engine.turns.record(perf_counter() - began)
+        return content
 
 
 def check_points(side: int, model: Model, pictures: int) -> None:

@@ -55,19 +55,26 @@ class Turns:
     """Spreads the work on many pictures over turns of the event loop, so that other requests have theirs."""
 
     def __init__(self) -> None:
-        self._began: float | None = None
-        """When the first work of this turn began."""
+        self._worked_s = 0.0
+        """Work since the last turn that was over."""
+        self.is_over = False
+        """Whether further work has to wait for the next turn."""
 
-    async def share(self) -> None:
-        """Wait for a later turn if the work of this one has taken `TURN_S`."""
-        while self._began is not None and time.perf_counter() - self._began > TURN_S:  # noqa: ASYNC110 - a turn is short
+    def record(self, seconds: float) -> None:
+        """Count work, which was done in this turn or elsewhere; a turn is over after `TURN_S` of it."""
+        self._worked_s += seconds
+        if self._worked_s > TURN_S and not self.is_over:
+            self.is_over = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    async def wait(self) -> None:
+        """Wait for a turn that is not over."""
+        while self.is_over:  # noqa: ASYNC110 - a turn is short
             await asyncio.sleep(0)
-        if self._began is None:
-            self._began = time.perf_counter()
-            asyncio.get_running_loop().call_soon(self._end)
 
-    def _end(self) -> None:
-        self._began = None
+    def _begin(self) -> None:
+        self._worked_s = 0.0
+        self.is_over = False
 
 
 class Engine:
@@ -77,7 +84,7 @@ class Engine:
         self.models = models
         self._timeout_ms = settings.timeout_ms
         self._decoders = Decoders(settings)
-        self._turns = Turns()
+        self.turns = Turns()
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -129,15 +136,19 @@ class Engine:
         queued = queued_s()
         deadline = started - queued + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
-        await self._turns.share()
+        if self.turns.is_over:
+            await self.turns.wait()
         opened = await self._decoders.read(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
+        self.turns.record(decoded - started)
         inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued))
         inferred = time.perf_counter()
-        await self._turns.share()
+        if self.turns.is_over:
+            await self.turns.wait()
         output = finite_output(inference.value)
         files = await self._encode(output, rectified) if rectified else None
         ended = time.perf_counter()
+        self.turns.record(ended - inferred)
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
         record_prediction(started, timings, inference.batch_size, ended)
@@ -183,11 +194,14 @@ class Engine:
 
     async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
         async def read(number: int, upload: Upload) -> Picture:
-            await self._turns.share()
+            await self.turns.wait()
+            began = time.perf_counter()
             try:
                 return await self._decoders.read(upload, model_input, deadline)
             except RequestError as error:
                 raise type(error)(f"picture {number}: {error}") from error
+            finally:
+                self.turns.record(time.perf_counter() - began)
 
         pictures: list[Picture] = []
         numbered = list(enumerate(uploads, start=1))

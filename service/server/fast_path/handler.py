@@ -17,7 +17,6 @@ from service.errors import STOPPED, RequestError
 from service.inference.admission import CapacityLimiter
 from service.inference.registry import Model, Models
 from service.middleware.access_log import AccessLog, Client, record_end
-from service.middleware.auth import Principal
 from service.middleware.request_id import request_id
 from service.redaction import Redactor
 from service.request_context import RequestContext, current
@@ -28,8 +27,8 @@ from service.server.protocol import HTTPProtocol
 
 Answerer = Callable[[bytes, Body], Awaitable[RawResponse]]
 """Answers the query and the body of a request."""
-Authorize = Callable[[str, Headers, Client], Principal]
-"""Says whose request for a path with these headers is; raises RequestError if it may not be answered."""
+Authorize = Callable[[RequestContext, str, Headers, Client], None]
+"""Records whose request for a path with these headers is; raises RequestError if it may not be answered."""
 
 MODEL_FIELD = re.compile(rb'name="?(?:model|version)\b', re.IGNORECASE)
 """A part of a form that says which model is to answer."""
@@ -82,15 +81,12 @@ class FastPathHandler:
         """Answer ``request`` now, or refuse it, or let it wait for its turn."""
         path, _ = self._answerers[request.path]
         request.context = context = RequestContext(request_id(request.headers, self._redactor))
-        token = current.set(context)
         try:
-            context.key = self._authorize(path, request.headers, request.client).key
+            self._authorize(context, path, request.headers, request.client)
         except RequestError as error:
             respond(connection, request, context, error_response(error, path))
             self._end(request, context)
             return
-        finally:
-            current.reset(token)
         context.route = path
         if (
             request.is_complete
@@ -138,7 +134,9 @@ class FastPathHandler:
         path, answerer = self._answerers[request.path]
         try:
             try:
-                response = await outcome(answerer(request.query, Body(request.headers, request.receive)), path)
+                content = request.take() if request.is_complete and not request.is_disconnected else None
+                body = Body(request.headers, request.receive, content)
+                response = await outcome(answerer(request.query, body), path)
             except asyncio.CancelledError:  # by uvicorn, when `timeout_graceful_shutdown` is over
                 response = error_response(STOPPED, path)
             if response is not None:

@@ -17,9 +17,8 @@ from service.inference.admission import CapacityLimiter, Permit
 from service.inference.registry import Models
 from service.middleware.access_log import AccessLog, Client
 from service.middleware.api_keys import make_key
-from service.middleware.auth import EVERYBODY, Principal
 from service.redaction import Redactor
-from service.request_context import queued_s, track_future
+from service.request_context import RequestContext, queued_s, track_future
 from service.responses import RawResponse
 from service.server.fast_path.admission_queue import TICK_S, AdmissionQueue
 from service.server.fast_path.handler import Answerer, FastPathHandler
@@ -204,10 +203,9 @@ class FastLine(Line):
         )
         super().__init__(no_content, fast_path=handler, **options)
 
-    def authorize(self, path: str, headers: Headers, client: Client) -> Principal:
+    def authorize(self, context: RequestContext, path: str, headers: Headers, client: Client) -> None:
         if (b"x-api-key", b"wrong") in headers:
             raise UnauthorizedError("no")
-        return EVERYBODY
 
     async def ask(self, data: bytes = PLAIN) -> list[bytes]:
         return await super().ask(data)
