@@ -25,7 +25,7 @@ from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import queued_s, record_route
+from service.request_context import is_alone, queued_s, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import PredictOptions
 from service.state import ServiceState
@@ -67,7 +67,7 @@ class Predict:
             if fields:
                 options, model = self._apply(fields, query, permit, model)
             permit.take(pictures=1)
-            return RawResponse(await self._answer(model, upload, options, timeout_ms))
+            return RawResponse(await self._answer(model, upload, options, timeout_ms, is_alone=is_alone()))
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
         """Answer a request for several pictures; see `answer_one`."""
@@ -109,11 +109,13 @@ class Predict:
         permit.move_to(model.limiter)
         return options, model
 
-    async def _answer(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> bytes:
+    async def _answer(
+        self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int, *, is_alone: bool = False
+    ) -> bytes:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
         started = perf_counter() - queued_s()
         rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
-        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms)
+        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
         description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
         if not options.points:
             return to_bytes(description)

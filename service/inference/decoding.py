@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Never, TypeVar
+from typing import Any, NamedTuple, Never, TypeVar
 
 from export.format.artifact import ImageInput
 from imaging.decoding import ExaminedImage
@@ -20,10 +20,21 @@ from service.memory import return_free_memory
 from service.request_context import track_future
 from service.settings import Settings
 
-IN_PLACE_BYTES = 64 * 2**10
 IN_PLACE_PIXELS = 128 * 128
-IN_PLACE_S = 0.003
-"""Pictures within all three limits are decoded on the event loop: under load, a thread would cost more."""
+"""Largest picture that is encoded, or decoded beside a spare core, on the event loop."""
+
+
+class InPlace(NamedTuple):
+    """The largest pictures that are decoded on the event loop: under load, a thread would cost more."""
+
+    bytes: int
+    pixels: int
+    seconds: float
+
+
+WITH_SPARE_CORE = InPlace(64 * 2**10, IN_PLACE_PIXELS, 0.003)
+WITHOUT_SPARE_CORE = InPlace(512 * 2**10, 512 * 512, 0.008)
+"""A thread would not work beside the event loop, but take turns with it."""
 IN_THREAD_S = 0.25
 """Longest predicted work of a thread, which cannot be stopped at the deadline."""
 LARGE_BYTES = 32 * 2**20
@@ -35,31 +46,46 @@ Value = TypeVar("Value")
 class Decoders:
     """The threads and processes that decode pictures."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, spare_core: bool = True) -> None:
+        """``spare_core`` says whether a thread and the event loop can run at the same time."""
+        self._in_place = WITH_SPARE_CORE if spare_core else WITHOUT_SPARE_CORE
         self._limits = Limits(settings.max_pixels, settings.max_side)
         threads = settings.decode_threads or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
         processes = settings.decode_processes
         self._processes = ProcessPool(processes, self._limits.max_bytes) if processes else None
 
+    def read_at_once(self, upload: Upload, model_input: ImageInput) -> Picture | None:
+        """Decode ``upload`` into an input of the model; None if that would hold the event loop for too long.
+
+        Raises:
+            RequestError: the picture cannot be used.
+        """
+        if len(upload.data) <= self._in_place.bytes:
+            examined = examine_picture(upload, self._limits)
+            if fits(examined.cost, self._in_place):
+                return preprocess(examined, model_input)
+        return None
+
     async def read(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
-        """Decode ``upload`` into an input of the model.
+        """Decode ``upload`` into an input of the model, in a thread or in a process if it takes long.
 
         Raises:
             RequestError: the picture cannot be used, or was not decoded by the ``deadline``.
         """
-        if len(upload.data) <= IN_PLACE_BYTES:
-            examined = examine_picture(upload, self._limits)
-            if is_small(examined.cost):
-                return preprocess(examined, model_input)
+        picture = self.read_at_once(upload, model_input)
+        return await self.read_elsewhere(upload, model_input, deadline) if picture is None else picture
+
+    async def read_elsewhere(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
+        """Decode ``upload`` in a thread or in a process; see `read`."""
         try:
             async with asyncio.timeout(deadline - time.perf_counter()):  # drops work that still waits for a thread
-                return await while_client_waits(self._read_elsewhere(upload, model_input, deadline))
+                return await while_client_waits(self._read_in_thread(upload, model_input, deadline))
         except TimeoutError:
             raise DeadlineExceededError("the picture was not decoded before the deadline; try again later") from None
 
-    async def _read_elsewhere(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
-        """The picture, decoded in a thread or in a process."""
+    async def _read_in_thread(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
+        """Decode ``upload`` in a thread, or in a process if it takes long."""
         found = await self.in_thread(partial(self._read_unless_long, upload, model_input, deadline))
         if isinstance(found, Picture):
             return found
@@ -109,6 +135,6 @@ async def while_client_waits(work: Coroutine[Any, Any, Value]) -> Value:
         del work, task, disconnected  # an error leads back to this frame: the cycle would keep the upload for long
 
 
-def is_small(cost: Cost) -> bool:
+def fits(cost: Cost, in_place: InPlace) -> bool:
     """Whether a picture may be decoded on the event loop."""
-    return cost.bounded and cost.pixels <= IN_PLACE_PIXELS and cost.seconds <= IN_PLACE_S
+    return cost.bounded and cost.pixels <= in_place.pixels and cost.seconds <= in_place.seconds

@@ -15,6 +15,7 @@ from imaging.fast_codecs import FileFormat, encode
 from imaging.preprocessing import Picture
 from service.errors import InferenceFailedError, RequestError
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
+from service.inference.loading import has_spare_core
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload
 from service.inference.registry import Model, Models
@@ -83,7 +84,7 @@ class Engine:
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
         self._timeout_ms = settings.timeout_ms
-        self._decoders = Decoders(settings)
+        self._decoders = Decoders(settings, spare_core=has_spare_core(settings))
         self.turns = Turns()
         self._closing = False
 
@@ -123,11 +124,18 @@ class Engine:
         return not self._closing and not model.batcher.hangs
 
     async def predict(
-        self, model: Model, picture: Upload | bytes, rectified: FileFormat | None = None, timeout_ms: int | None = None
+        self,
+        model: Model,
+        picture: Upload | bytes,
+        rectified: FileFormat | None = None,
+        timeout_ms: int | None = None,
+        *,
+        is_alone: bool = False,
     ) -> Answer:
         """Predict one picture file within ``timeout_ms`` (default: the setting), time in the admission queue included.
 
-        ``rectified`` is the format of the rectified images, which are left out by default.
+        ``rectified`` is the format of the rectified images, which are left out by default. ``is_alone`` says that the
+        caller has no other picture now, with which this one could share an inference.
 
         Raises:
             RequestError: the picture cannot be used, the deadline has passed, or the model failed.
@@ -138,10 +146,12 @@ class Engine:
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
         if self.turns.is_over:
             await self.turns.wait()
-        opened = await self._decoders.read(upload, model.manifest.input, deadline)
+        opened = self._decoders.read_at_once(upload, model.manifest.input)
+        if opened is None:
+            opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
         decoded = time.perf_counter()
         self.turns.record(decoded - started)
-        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued))
+        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued, is_alone=is_alone))
         inferred = time.perf_counter()
         if self.turns.is_over:
             await self.turns.wait()

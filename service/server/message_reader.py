@@ -11,7 +11,7 @@ from typing import Any
 import httptools
 
 from service.errors import BadRequestError, HeadTooLargeError
-from service.server.http_request import BodySource, HTTPRequest
+from service.server.http_request import BodySource, Headers, HTTPRequest
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a head, or of the lines behind a body's last chunk."""
@@ -35,6 +35,8 @@ class MessageReader:
         self._buffer = b""
         """What has arrived; used up to `_position`."""
         self._position = 0
+        self._headers: Headers = []
+        """The headers of the request that is arriving."""
         self._line_bytes = 0
         """Bytes of a head, or of the lines of a chunked body since its last piece."""
 
@@ -93,6 +95,7 @@ class MessageReader:
                 return None
             self.request = HTTPRequest(self._source)
             self._parser = httptools.HttpRequestParser(self)
+            self._headers = self.request.headers
             self._line_bytes = 0
         request = self.request
         is_end = self._parse_lines()
@@ -151,8 +154,7 @@ class MessageReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        if self.request is not None:
-            self.request.headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Take what only the parser knows of a head."""

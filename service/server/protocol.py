@@ -5,7 +5,7 @@ is answered, and reading stops when there are many of them.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sized
 from typing import Any, cast
 
 import structlog
@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.server import ServerState
 
 from service.errors import RequestError, RequestTimeoutError
-from service.middleware.access_log import record_end
 from service.middleware.request_id import new_id, request_id
 from service.request_context import RequestContext
 from service.responses import Header, RawResponse, error_response, to_http
@@ -204,9 +203,9 @@ class HTTPProtocol(asyncio.Protocol):
         task.add_done_callback(self._task_ended)
 
     @property
-    def requests_in_progress(self) -> int:
-        """Requests of all connections that are being answered."""
-        return len(self._state.tasks)
+    def in_progress(self) -> Sized:
+        """The requests of all connections that are being answered."""
+        return self._state.tasks
 
     # The rest is what happens in between.
 
@@ -319,7 +318,7 @@ class HTTPProtocol(asyncio.Protocol):
         if request is not None and request.has_head:
             method, client = request.method.decode("ascii"), request.client or self._peer
             context.route = path if request.is_fast else None
-        record_end(context, self.options.access_log, method, path, client)
+        self.options.access_log.end(method, path, client, context)
         common = self.options.headers.lines(self._state.default_headers)
         response = error_response(error, path)
         self.write(to_http(response, context.id, common, last=CLOSE_HEADER not in response.headers))

@@ -16,7 +16,7 @@ from service.api.request_body import Body
 from service.errors import STOPPED, RequestError
 from service.inference.admission import CapacityLimiter
 from service.inference.registry import Model, Models
-from service.middleware.access_log import AccessLog, Client, record_end
+from service.middleware.access_log import AccessLog, Client
 from service.middleware.request_id import request_id
 from service.redaction import Redactor
 from service.request_context import RequestContext, current
@@ -88,11 +88,7 @@ class FastPathHandler:
             self._end(request, context)
             return
         context.route = path
-        if (
-            request.is_complete
-            and not self._queue.is_open(connection.requests_in_progress)
-            and not names_model(request)
-        ):
+        if request.is_complete and not self._queue.is_open(len(connection.in_progress)) and not names_model(request):
             try:
                 options = read_options(request.query)
                 model = self._models.find(options.model, options.version)
@@ -127,6 +123,7 @@ class FastPathHandler:
 
     def _start(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, queued_s: float) -> None:
         context.queued_s = queued_s
+        context.in_progress = connection.in_progress
         connection.start(request, self._answer(connection, request, context))
 
     async def _answer(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext) -> None:
@@ -155,7 +152,7 @@ class FastPathHandler:
 
     def _end(self, request: HTTPRequest, context: RequestContext) -> None:
         path = request.logged_path or self._answerers[request.path][0]
-        record_end(context, self._access_log, "POST", path, request.client)
+        self._access_log.end("POST", path, request.client, context)
 
 
 def names_model(request: HTTPRequest) -> bool:
