@@ -36,6 +36,7 @@ from benchmarks.serving import (
     PORT,
     STN_SERVE,
     Case,
+    ask,
     make_peers,
     running,
     usage,
@@ -200,14 +201,14 @@ def overload_once(
         body, content_type = folder / f"{case.body}.bin", write_body(case.body, PICTURE)[1]
         url = f"{ADDRESS}{case.path}?model={options.model}"
         with running(case.command) as process:
-            time.sleep(case.settle_s)
+            ask(case, PICTURE, options.model)  # when it is ready to answer
             highest = wrk(case, process, script, CLOSED_LOOP, options.model, options.seconds).pictures_per_s
         ours = ours or highest
         for load, rate in (("its own", 2 * highest), ("ours", 2 * ours)):
             if load == "ours" and ours == highest:
                 continue
             with running(case.command):
-                time.sleep(case.settle_s)
+                ask(case, PICTURE, options.model)
                 result = offer_body(url, body, content_type, rate, options.seconds, options.deadline)
             refused = sum(count for status, count in result.statuses.items() if status != "200") / result.seconds
             found[name, load] = (highest, rate, result.in_time_per_s, refused, result.p50_ms)
