@@ -197,6 +197,7 @@ def overload_once(
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     ours = 0.0
     for name, case in cases.items():
+        print(f"{name} ...", file=sys.stderr)
         script = write_script(folder, case.body, PICTURE)
         body, content_type = folder / f"{case.body}.bin", write_body(case.body, PICTURE)[1]
         url = f"{ADDRESS}{case.path}?model={options.model}"

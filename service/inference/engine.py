@@ -57,16 +57,18 @@ class Turns:
 
     def __init__(self) -> None:
         self._worked_s = 0.0
-        """Work since the last turn that was over."""
+        """Work since `_begin`, which is called after turns with much of it."""
+        self._is_ending = False
         self.is_over = False
         """Whether further work has to wait for the next turn."""
 
     def record(self, seconds: float) -> None:
         """Count work, which was done in this turn or elsewhere; a turn is over after `TURN_S` of it."""
         self._worked_s += seconds
-        if self._worked_s > TURN_S and not self.is_over:
-            self.is_over = True
+        if self._worked_s > TURN_S / 4 and not self._is_ending:
+            self._is_ending = True
             asyncio.get_running_loop().call_soon(self._begin)
+        self.is_over = self._worked_s > TURN_S
 
     async def wait(self) -> None:
         """Wait for a turn that is not over."""
@@ -75,7 +77,7 @@ class Turns:
 
     def _begin(self) -> None:
         self._worked_s = 0.0
-        self.is_over = False
+        self._is_ending = self.is_over = False
 
 
 class Engine:

@@ -222,7 +222,8 @@ class HTTPRequest:
     def _end(self) -> None:
         self._chunks.clear()
         self.buffered = 0
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
