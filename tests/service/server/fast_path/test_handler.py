@@ -172,6 +172,7 @@ async def test_a_request_that_waits_is_answered_in_its_turn_and_knows_how_long_i
         assert line.models.limiter.queued == 1
         line.models.limiter.give_back(1, 4)
         await asyncio.sleep(2 * TICK_S)
+        await turns()
     assert line.received.endswith(b"\r\n\r\n1")
 
 
