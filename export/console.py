@@ -34,10 +34,11 @@ def measures(manifest: Manifest) -> Table:
     table = Table("measured", "value")
     opset = f", opset {manifest.opset}" if manifest.opset else ""
     table.add_row("format", f"{manifest.runtime}{opset}, {manifest.precision}")
-    table.add_row(
-        "accuracy",
-        f"{manifest.accuracy.accuracy:.2%} of {manifest.accuracy.pictures:,} pictures: {manifest.accuracy.dataset}",
-    )
+    found = manifest.accuracy
+    accuracy = "not measured"
+    if found is not None:
+        accuracy = f"{found.accuracy:.2%} of {found.pictures:,} pictures: {found.dataset}"
+    table.add_row("accuracy", accuracy)
     if (worth := manifest.worth) is not None:
         note = "; the transformer is decoration" if worth.decoration else ""
         table.add_row(

@@ -56,7 +56,7 @@ def explain(artifact: Artifact, golden: int) -> None:
     console.print(tensors(manifest))
     console.print(f"{manifest.convention}. Pictures are resized to the input's size ({manifest.input.resize}).")
     console.print(measures(manifest))
-    if manifest.price is not None:
+    if manifest.price is not None and manifest.accuracy is not None:
         model = manifest.files[manifest.model_file]
         console.print(price_table(manifest.price, manifest.accuracy.accuracy, model.bytes))
     console.print(f"made with {', '.join(f'{library} {number}' for library, number in manifest.versions.items())}")

@@ -201,11 +201,14 @@ class ModelInfo(BaseModel):
     default: bool = Field(description="whether it is the default version of its name")
     runtime: str = Field(examples=["onnx"])
     device: str = Field(examples=["cpu"])
-    classes: list[str]
+    task: Literal["classification", "features"] = Field(
+        description="features: not a classifier; POST /v2/models/NAME/infer returns its raw outputs"
+    )
+    classes: list[str] = Field(description="empty if the model is not a classifier")
     input: InputInfo
     transforms: list[TransformInfo]
     temperature: float = Field(description="divisor of the logits, for calibration; 1 without calibration")
-    accuracy: AccuracyInfo
+    accuracy: AccuracyInfo | None = Field(description="null if it was not measured, as for adopted networks")
     worth: WorthInfo | None = Field(None, description="null if it was not measured when the model was exported")
 
 

@@ -51,11 +51,11 @@ PROBES: Final = 8
 
 def values(outputs: Outputs, manifest: Manifest) -> Values:
     """Return all quantities of the model's ``outputs`` for N pictures; non-finite outputs give NaN."""
-    probabilities = outputs[manifest.probabilities]
-    found: Values = {
-        ("", "confidence"): probabilities.max(axis=1).astype(np.float64),
-        ("", "classes"): probabilities.argmax(axis=1).astype(np.float64),
-    }
+    found: Values = {}
+    if manifest.probabilities:
+        probabilities = outputs[manifest.probabilities]
+        found["", "confidence"] = probabilities.max(axis=1).astype(np.float64)
+        found["", "classes"] = probabilities.argmax(axis=1).astype(np.float64)
     height, width = manifest.input.height, manifest.input.width
     for transform in manifest.transforms:
         theta = outputs[transform.theta].astype(np.float32)

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from export.format.errors import ArtifactError
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MODEL_FILES: Final = {"onnx": "model.onnx", "torchscript": "model.pt", "program": "model.pt2"}
 Convention = Literal["theta maps output to input coordinates; normalised to [-1, 1], (x, y), align_corners=False"]
 CONVENTION: Final[Convention] = get_args(Convention)[0]
 RuntimeName = Literal["onnx", "torchscript", "program"]
 Precision = Literal["float32", "float16", "int8"]
+Task = Literal["classification", "features"]
 Quantity = Literal["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"]
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=4096)]
@@ -50,6 +51,19 @@ class ImageInput(Document):
     """Background colour behind transparent pixels, one number per channel."""
 
 
+class Sampling(Document):
+    """How an adopted network builds its grid and samples; theta is converted from there to the convention."""
+
+    grid: Literal["affine_grid", "by hand"]
+    """How the network builds its grid. Theta is fitted to a grid built by hand, which it explains exactly."""
+    grid_align_corners: bool
+    """Whether the network's own theta refers to the centres of the border pixels; false for a grid built by hand."""
+    align_corners: bool
+    """Whether the network's own grid does."""
+    mode: Literal["bilinear", "nearest", "bicubic"]
+    padding: Literal["zeros", "border", "reflection"]
+
+
 class Transform(Document):
     """One spatial transformer of the model, and the names of its outputs."""
 
@@ -72,6 +86,15 @@ class Transform(Document):
     height: Side
     """Height of the rectified image in pixels."""
     width: Side
+    sampling: Sampling | None = None
+    """None for networks that were trained by this project."""
+
+
+class Feature(Document):
+    """A raw output of a network that is not a classifier: float32 (N, *shape)."""
+
+    name: Text
+    shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(max_length=8)]
 
 
 class Accuracy(Document):
@@ -197,7 +220,7 @@ class Tensor(NamedTuple):
 class Manifest(Document):
     """The content of ``manifest.json``, which the model file contains too."""
 
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[3] = FORMAT_VERSION
     convention: Convention = CONVENTION
     created: datetime
     runtime: RuntimeName
@@ -205,15 +228,21 @@ class Manifest(Document):
     """ONNX opset; None for other runtimes."""
     precision: Precision
     """Precision of localisation and classifier; sampler and grid always compute in float32."""
-    classes: Annotated[tuple[Text, ...], Field(min_length=2, max_length=100_000)]
+    task: Task = "classification"
+    """Whether the model returns class probabilities, or raw outputs (`features`) instead."""
+    classes: Annotated[tuple[Text, ...], Field(max_length=100_000)]
+    """At least two, or none if the task is not classification."""
     input: ImageInput
     outputs: tuple[Text, ...]
     """Names in the order in which the model returns them."""
     probabilities: Text
-    """Name of the output with the class probabilities, float32 (N, classes)."""
+    """Name of the output with the class probabilities, float32 (N, classes); empty without classes."""
+    features: Annotated[tuple[Feature, ...], Field(max_length=100)] = ()
+    """The raw outputs of a network that is not a classifier."""
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1, max_length=100)]
     recipe: dict[str, Any]
-    accuracy: Accuracy
+    accuracy: Accuracy | None
+    """None if it was not measured, as for adopted networks."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Divisor of the logits that calibrates the probabilities; fitted on validation pictures."""
     worth: Worth | None = None
@@ -250,7 +279,9 @@ class Manifest(Document):
 
     def answers(self) -> dict[str, Tensor]:
         """The model's outputs by name, in order."""
-        described = [Tensor(self.probabilities, "float32", (len(self.classes),))]
+        described = [Tensor(feature.name, "float32", feature.shape) for feature in self.features]
+        if self.probabilities:
+            described.append(Tensor(self.probabilities, "float32", (len(self.classes),)))
         for t in self.transforms:
             described.append(Tensor(t.theta, "float32", (2, 3)))
             described.append(Tensor(t.parameters, "float32", t.parameters_shape))
@@ -260,7 +291,13 @@ class Manifest(Document):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        named = {self.probabilities}.union(*({t.theta, t.parameters, t.rectified} for t in self.transforms))
+        classifies = self.task == "classification"
+        if classifies != bool(self.probabilities) or classifies == bool(self.features):
+            raise ValueError("a classifier has probabilities, and any other model has features instead")
+        if len(self.classes) < 2 if classifies else self.classes:
+            raise ValueError("a classifier has at least two classes, and any other model has none")
+        named = {feature.name for feature in self.features} or {self.probabilities}
+        named = named.union(*({t.theta, t.parameters, t.rectified} for t in self.transforms))
         if named != set(self.outputs):
             raise ValueError(f"outputs {sorted(self.outputs)} differ from the described ones: {sorted(named)}")
         if len(self.input.background) != self.input.channels:
@@ -321,7 +358,12 @@ def from_1(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-UPGRADES: Final[Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {1: from_1}
+def from_2(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert format 2, which has only classifiers that were trained by this project, to format 3."""
+    return dict(fields) | {"format_version": 3}
+
+
+UPGRADES: Final[Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {1: from_1, 2: from_2}
 """Conversion of each older format to the next one."""
 
 

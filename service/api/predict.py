@@ -60,7 +60,7 @@ class Predict:
             ClientDisconnect: the client has disconnected.
         """
         options = read_options(query)
-        model = self._state.engine.find(options.model, options.version)
+        model = self._find(options)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
         with Permit(model.limiter) as permit:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
@@ -72,7 +72,7 @@ class Predict:
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
         """Answer a request for several pictures; see `answer_one`."""
         options = read_options(query)
-        model = self._state.engine.find(options.model, options.version)
+        model = self._find(options)
         settings = self._settings
         timeout_ms = read_timeout(body, settings.timeout_ms)
 
@@ -105,9 +105,19 @@ class Predict:
         options = check_options([*read_pairs(query), *fields])
         if {"model", "version"}.isdisjoint(name for name, _ in fields):
             return options, model
-        model = self._state.engine.find(options.model, options.version)
+        model = self._find(options)
         permit.move_to(model.limiter)
         return options, model
+
+    def _find(self, options: PredictOptions) -> Model:
+        """Return the requested model, which must be a classifier."""
+        model = self._state.engine.find(options.model, options.version)
+        if model.manifest.task != "classification":
+            raise InvalidParameterError(
+                f"{model.name} is not a classifier; POST /v2/models/{model.name}/infer returns its outputs, or name "
+                "another model"
+            )
+        return model
 
     async def _answer(
         self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int, *, is_alone: bool = False

@@ -192,12 +192,13 @@ def describe(model: Model, *, default: bool) -> ModelInfo:
         default=default,
         runtime=manifest.runtime,
         device=model.device,
+        task=manifest.task,
         classes=list(manifest.classes),
         input=InputInfo(**manifest.input.model_dump(include=set(InputInfo.model_fields))),
         transforms=[
             TransformInfo(**t.model_dump(include=set(TransformInfo.model_fields))) for t in manifest.transforms
         ],
         temperature=manifest.temperature,
-        accuracy=AccuracyInfo(**manifest.accuracy.model_dump()),
+        accuracy=None if manifest.accuracy is None else AccuracyInfo(**manifest.accuracy.model_dump()),
         worth=None if manifest.worth is None else WorthInfo(**manifest.worth.model_dump()),
     )

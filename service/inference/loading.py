@@ -122,10 +122,11 @@ def warm_up(backend: Backend, artifact: Artifact) -> float:
     except Exception as error:
         raise ModelLoadError(f"{artifact.folder} does not run: {error}") from error
     manifest = artifact.manifest
-    rectified = {transform.rectified for transform in manifest.transforms}
     tolerance = manifest.tolerance
-    allowed = dict.fromkeys(manifest.outputs, tolerance.parameters) | dict.fromkeys(rectified, tolerance.rectified)
-    allowed[manifest.probabilities] = tolerance.probabilities
+    allowed = dict.fromkeys(manifest.outputs, tolerance.probabilities)
+    for transform in manifest.transforms:
+        allowed |= dict.fromkeys((transform.theta, transform.parameters), tolerance.parameters)
+        allowed[transform.rectified] = tolerance.rectified
     wrong = [name for name, answer in expected.items() if not same(answer, found.get(name), allowed[name])]
     if wrong:
         raise ModelLoadError(

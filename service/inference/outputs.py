@@ -35,7 +35,7 @@ class ModelOutput(NamedTuple):
     is_finite: bool
     """Whether all numbers are finite."""
     ranking: NDArray[np.intp]
-    """``(K,)``: classes by falling probability; equal ones by index."""
+    """``(K,)``: classes by falling probability; equal ones by index. Empty if the model is not a classifier."""
     probabilities: NDArray[np.float32]
     """``(K,)`` in that order."""
     transforms: tuple[TransformOutput, ...]
@@ -48,7 +48,7 @@ class ModelOutput(NamedTuple):
 
 def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
     """Split the outputs of a batch into one `ModelOutput` for each picture."""
-    probabilities: NDArray[np.float32] = outputs[manifest.probabilities]
+    probabilities = class_probabilities(outputs, manifest)
     ranking = (-probabilities).argsort(axis=1, kind="stable")
     ranked = probabilities[np.arange(len(ranking))[:, None], ranking]
     transforms = []
@@ -60,6 +60,14 @@ def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
     batch = len(ranking)
     shares = (ranking, ranked, zip(*transforms, strict=True), repeat(outputs, batch), range(batch))
     return [ModelOutput(*share) for share in zip(is_finite(outputs).tolist(), *shares, strict=True)]
+
+
+def class_probabilities(outputs: Outputs, manifest: Manifest) -> NDArray[np.float32]:
+    """Return the probabilities ``(N, K)`` in ``outputs``, of no classes if the model is not a classifier."""
+    if not manifest.probabilities:
+        return np.empty((len(outputs[manifest.outputs[0]]), 0), np.float32)
+    found: NDArray[np.float32] = outputs[manifest.probabilities]
+    return found
 
 
 def is_finite(outputs: Outputs) -> NDArray[np.bool_]:

@@ -34,7 +34,8 @@ class Window:
         """Number of pictures of the reference."""
         self._manifest = manifest
         self._size = size
-        self._names = [manifest.probabilities, *(transform.theta for transform in manifest.transforms)]
+        told = [manifest.probabilities] if manifest.probabilities else []
+        self._names = [*told, *(transform.theta for transform in manifest.transforms)]
         self._batches: deque[list[NDArray[Any]]] = deque()
         self._recorded = 0
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@
  * @typedef {{name: string, kind: string, width: number, height: number}} TransformInfo
  * @typedef {{name: string, version: number, default: boolean, runtime: string, device: string, classes: string[],
  *   input: {width: number, height: number, channels: number}, transforms: TransformInfo[], temperature: number,
- *   accuracy: {dataset: string, pictures: number, accuracy: number}}} ModelInfo
+ *   accuracy: {dataset: string, pictures: number, accuracy: number} | null}} ModelInfo
  * @typedef {{label: string, index: number, probability: number}} ClassPrediction
  * @typedef {{theta: number[][], corners: Point[], points?: Point[], rectified: {data: string, format: string}}} Look
  * @typedef {{name: string, kind: string} & Look} TransformResult

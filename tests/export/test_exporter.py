@@ -50,6 +50,7 @@ def test_the_artifact_says_what_was_trained(exported: Path, trained_run: Run) ->
     assert exported.name == "1"
     assert manifest.classes == info.classes
     assert manifest.recipe == info.recipe.model_dump(mode="json") | {"seed": 0}
+    assert manifest.accuracy is not None
     assert manifest.accuracy.accuracy == trained_run.evaluation().accuracy
     assert (manifest.input.height, manifest.input.width, manifest.input.channels) == (42, 42, 1)
     assert [(t.kind, t.height, t.width) for t in manifest.transforms] == [("affine", 28, 28)]

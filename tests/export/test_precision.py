@@ -46,6 +46,7 @@ def test_its_price_was_shown_and_is_in_the_manifest(exported: tuple[Artifact, Sh
     artifact, ((price, accuracy, size),) = exported
     manifest = artifact.manifest
     assert manifest.price == price
+    assert manifest.accuracy is not None
     assert manifest.accuracy.accuracy == accuracy
     assert manifest.accuracy.pictures == trained_run.evaluation().pictures
     assert price.accuracy_before == pytest.approx(trained_run.evaluation().accuracy, abs=0.005)

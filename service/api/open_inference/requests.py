@@ -300,5 +300,6 @@ def read_output(output: RequestOutput, index: int, binary: bool, manifest: Manif
     parameters = read_parameters(output.parameters, f"outputs.{index}.parameters")
     classes = number(parameters, "classification") or 0
     if classes and output.name != manifest.probabilities:
-        raise InvalidBodyError(f"'classification' is for {manifest.probabilities!r} only, not for {output.name!r}")
+        only = repr(manifest.probabilities) if manifest.probabilities else "classifiers"
+        raise InvalidBodyError(f"'classification' is for {only} only, not for {output.name!r}")
     return RequestedOutput(output.name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))

@@ -87,7 +87,7 @@ export class CompareView {
         ["outside the picture", percent(outsideOf(main, size))],
         ["inference", `${answer.timings_ms.inference.toFixed(2)} ms`],
         ["round trip", `${roundTrip.toFixed(1)} ms`],
-        ["test accuracy", percent(model.accuracy.accuracy)],
+        ["test accuracy", model.accuracy === null ? "not measured" : percent(model.accuracy.accuracy)],
       ]);
       seen.push(main);
     }

@@ -91,7 +91,9 @@ function row(model, before, now) {
     model.runtime,
     model.device,
     `${width}×${height} ${channels === 1 ? "grey" : "RGB"}`,
-    `${percent(model.accuracy.accuracy)} of ${model.accuracy.pictures.toLocaleString("en")}`,
+    model.accuracy === null
+      ? "not measured"
+      : `${percent(model.accuracy.accuracy)} of ${model.accuracy.pictures.toLocaleString("en")}`,
   ];
   if (now !== null && before !== null) {
     const labels = labelsOf(model);

@@ -103,7 +103,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 
 
 def test_a_newer_format_is_refused_with_the_cure(folder: Path) -> None:
-    edit(folder, format_version=3, something_new=True)
+    edit(folder, format_version=4, something_new=True)
     with pytest.raises(ArtifactError, match="upgrade stn-serve"):
         read_artifact(folder)
 

@@ -14,7 +14,7 @@ from tests.export.manifests import manifest
 ROOT = Path(__file__).parents[3]
 SCHEMAS = {
     version: json.loads((ROOT / "docs" / "extend" / f"manifest-{version}.schema.json").read_text())
-    for version in (1, 2)
+    for version in (1, 2, 3)
 }
 FIRST = json.loads((ROOT / "tests" / "data" / "manifest-1.json").read_text())
 BUNDLED = sorted((ROOT / "models").glob("*/*/manifest.json"))
@@ -46,7 +46,6 @@ def test_bundled_manifests_satisfy_the_schema_of_their_format(file: Path) -> Non
 @pytest.mark.parametrize(
     "change",
     [
-        {"classes": ["one"]},
         {"classes": [1, 2]},
         {"unknown": 1},
         {"opset": "18"},
@@ -67,12 +66,12 @@ def test_bundled_manifests_satisfy_the_schema_of_their_format(file: Path) -> Non
 def test_what_the_schema_refuses_is_refused_when_it_is_read(change: dict[str, Any]) -> None:
     content = fields() | change
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(content, SCHEMAS[2])
+        jsonschema.validate(content, SCHEMAS[FORMAT_VERSION])
     with pytest.raises(ArtifactError, match="the manifest"):
         read_manifest(json.dumps(content).encode(), "the manifest")
 
 
-OPTIONAL = {"format_version", "convention", "price", "reference", "temperature", "worth"}
+OPTIONAL = {"format_version", "convention", "price", "reference", "temperature", "task", "features", "worth"}
 
 
 @pytest.mark.parametrize("name", sorted(fields().keys() - OPTIONAL))
@@ -120,7 +119,7 @@ def test_a_damaged_manifest_of_the_first_format_is_a_clear_error(change: dict[st
         read_manifest(json.dumps(FIRST | change).encode(), "the manifest")
 
 
-@pytest.mark.parametrize("version", [3, 10**9])
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**9])
 def test_a_newer_format_is_refused_with_the_cure(version: int) -> None:
     with pytest.raises(ArtifactError, match="upgrade stn-serve"):
         read_manifest(json.dumps({"format_version": version}).encode(), "the manifest")
@@ -130,6 +129,49 @@ def test_a_newer_format_is_refused_with_the_cure(version: int) -> None:
 def test_a_format_that_never_was_is_refused(version: object) -> None:
     with pytest.raises(ArtifactError, match="format_version"):
         read_manifest(json.dumps(fields() | {"format_version": version}).encode(), "the manifest")
+
+
+FEATURES: dict[str, Any] = {
+    "task": "features",
+    "classes": [],
+    "probabilities": "",
+    "features": [{"name": "output", "shape": [18, 68]}],
+    "outputs": ["output", "theta", "rectified"],
+}
+
+
+def test_the_second_format_is_read() -> None:
+    second = {key: value for key, value in fields().items() if key not in ("task", "features")}
+    second["transforms"] = [{key: value for key, value in second["transforms"][0].items() if key != "sampling"}]
+    second |= {"format_version": 2}
+    jsonschema.validate(second, SCHEMAS[2])
+    assert read_manifest(json.dumps(second).encode(), "it") == manifest()
+
+
+def test_a_network_that_is_no_classifier_has_raw_outputs_instead_of_classes() -> None:
+    content = fields() | FEATURES
+    jsonschema.validate(content, SCHEMAS[FORMAT_VERSION])
+    found = read_manifest(json.dumps(content).encode(), "it").answers()
+    assert {name: tensor.shape for name, tensor in found.items()}["output"] == (18, 68)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["one"]},
+        {"probabilities": ""},
+        {"task": "features"},
+        {"features": FEATURES["features"]},
+        FEATURES | {"classes": ["cat", "dog"]},
+        FEATURES | {"features": []},
+        FEATURES | {"probabilities": "probabilities"},
+        FEATURES | {"task": "classification"},
+    ],
+    ids=str,
+)
+def test_a_task_that_its_outputs_do_not_fit_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match="the manifest"):
+        read_manifest(json.dumps(fields() | change).encode(), "the manifest")
 
 
 def test_deep_nesting_is_no_crash() -> None:

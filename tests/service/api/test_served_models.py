@@ -84,6 +84,7 @@ def test_all_models_are_listed_with_what_they_are(zoo: Service) -> None:
     assert f"serves {', '.join('{name}/{version} on {device}'.format(**model) for model in listed)} at" in zoo.line
     assert all((m["input"]["width"], m["input"]["height"]) == (WIDTH, HEIGHT) for m in listed)
     assert listed[0]["classes"] == [f"alpha-2-{label}" for label in MANIFEST.classes]
+    assert MANIFEST.accuracy is not None
     assert listed[0]["accuracy"] == MANIFEST.accuracy.model_dump()
     assert listed[0]["worth"] == WORTH.model_dump()
     assert listed[1]["worth"] is None

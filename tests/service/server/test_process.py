@@ -135,7 +135,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing model": (lambda folder: (folder / artifacts.MODEL).unlink(), "copy the whole folder again"),
     "a missing manifest and model": (without(MANIFEST, artifacts.MODEL), "cannot read"),
     "a manifest that is no JSON": (write_bytes(MANIFEST, b"{"), "export the model again"),
-    "a newer format": (change(format_version=3), "upgrade stn-serve"),
+    "a newer format": (change(format_version=4), "upgrade stn-serve"),
     "an unknown runtime": (change(runtime="crystal ball"), "runtime"),
     "a manifest without classes": (change(classes=None), "classes"),
     "outputs that the model does not have": (misname_probabilities, "differs from the manifest"),
