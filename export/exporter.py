@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import nn
 
 from export.format.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
 from export.format.drift import Values, make_reference, values
@@ -16,7 +17,7 @@ from export.format.errors import ArtifactError, ParityError, PriceError
 from export.format.golden import Outputs, pack_golden
 from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName, Worth
 from export.format.triton import write_repository
-from export.graph import INPUT, PROBABILITIES, ServedNetwork, signature
+from export.graph import PROBABILITIES, ServedNetwork, Signature, signature
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from training.data.batches import test_split, training_splits
@@ -43,7 +44,7 @@ class Runtime(Protocol):
     folder: str
     """Default folder of its models."""
 
-    def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
+    def serialise(self, network: nn.Module, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
         """Return the content of the model file; ``example`` is ``(N, H, W, C)`` uint8, with any N in the model."""
 
     def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
@@ -132,11 +133,7 @@ def export_run(
         files={},
     )
     manifest = manifest.model_copy(update={"reference": reference_of(run, manifest)})
-    answers = golden_model(golden)
-    finished, files = seal(manifest, content, pack_golden(INPUT, golden, answers))
-    sealed = runtime.load(files[finished.model_file], outputs)(golden)
-    if gap := exceeds(difference(answers, sealed, interface), finished.tolerance):
-        raise ParityError(f"the model file answers otherwise once the manifest is in it ({gap}); nothing was written")
+    finished, files = finish(manifest, content, golden, golden_model(golden), runtime)
     say(f"writing {folder}")
     if destination.triton:
         write_repository(folder, finished, force=destination.force)
@@ -152,6 +149,25 @@ def worth_of(evaluation: Evaluation) -> Worth | None:
     fields = evaluation.worth.model_dump(include=set(names))
     poses = {} if evaluation.pose is None else evaluation.pose.model_dump(include={"turn_deg", "shift", "size"})
     return Worth.model_validate(fields | poses)
+
+
+def finish(
+    manifest: Manifest, content: bytes, golden: NDArray[np.uint8], answers: Outputs, runtime: Runtime
+) -> tuple[Manifest, dict[str, bytes]]:
+    """Seal a model with its golden pictures and the ``answers`` to them, and run it once more.
+
+    Returns:
+        The finished manifest and the artifact's files.
+
+    Raises:
+        ParityError: the sealed model answers otherwise.
+    """
+    finished, files = seal(manifest, content, pack_golden(manifest.input.name, golden, answers))
+    sealed = runtime.load(files[finished.model_file], finished.outputs)(golden)
+    interface = Signature(manifest.input, manifest.transforms, manifest.outputs)
+    if gap := exceeds(difference(answers, sealed, interface), finished.tolerance):
+        raise ParityError(f"the model file answers otherwise once the manifest is in it ({gap}); nothing was written")
+    return finished, files
 
 
 def reference_of(run: Run, manifest: Manifest) -> Reference | None:

@@ -13,12 +13,13 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from export.command import main
 from export.format.errors import ArtifactError
 from export.format.golden import Outputs
 from export.format.manifest import RuntimeName
-from export.graph import INPUT, ServedNetwork
+from export.graph import INPUT
 from export.parity import Model
 
 OPSET = 18
@@ -35,7 +36,7 @@ class OnnxRuntime:
         {"onnx": onnx.__version__, "onnxscript": version("onnxscript"), "onnxruntime": onnxruntime.__version__}
     )
 
-    def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
+    def serialise(self, network: nn.Module, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
         """Return the content of ``model.onnx``."""
         program = torch.onnx.export(
             network,

@@ -11,11 +11,12 @@ from copy import deepcopy
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from export.format.errors import ParityError
 from export.format.golden import Outputs
 from export.format.manifest import Parity, Tolerance
-from export.graph import Exact, ServedNetwork, Signature
+from export.graph import Exact, Signature
 
 BATCH_SIZES = (1, 2, 33, 256)
 EXACT_BATCH = 16
@@ -31,7 +32,7 @@ Model = Callable[[NDArray[np.uint8]], Outputs]
 """Pictures ``(N, H, W, C)`` -> outputs by name."""
 
 
-def trained(network: ServedNetwork, outputs: tuple[str, ...]) -> Model:
+def trained(network: nn.Module, outputs: tuple[str, ...]) -> Model:
     """Return the network as a model."""
 
     def run(images: NDArray[np.uint8]) -> Outputs:
@@ -42,7 +43,7 @@ def trained(network: ServedNetwork, outputs: tuple[str, ...]) -> Model:
     return run
 
 
-def exact(network: ServedNetwork, outputs: tuple[str, ...]) -> Model:
+def exact(network: nn.Module, outputs: tuple[str, ...]) -> Model:
     """Return the network in float64 as a model. It runs in small batches, because float64 convolutions need memory."""
     run = trained(deepcopy(network).double(), outputs)
 

@@ -12,11 +12,11 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from export.command import main
 from export.format.golden import Outputs
 from export.format.manifest import RuntimeName
-from export.graph import ServedNetwork
 from export.parity import Model
 
 
@@ -29,7 +29,7 @@ class ProgramRuntime:
     folder = "programs"
     versions: Mapping[str, str] = MappingProxyType({"torch": torch.__version__})
 
-    def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
+    def serialise(self, network: nn.Module, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
         """Return the content of ``model.pt2``."""
         content = io.BytesIO()
         with warnings.catch_warnings():

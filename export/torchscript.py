@@ -9,11 +9,11 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from export.command import main
 from export.format.golden import Outputs
 from export.format.manifest import RuntimeName
-from export.graph import ServedNetwork
 from export.parity import Model
 
 
@@ -26,7 +26,7 @@ class TorchScriptRuntime:
     folder = "models"
     versions: Mapping[str, str] = MappingProxyType({"torch": torch.__version__})
 
-    def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
+    def serialise(self, network: nn.Module, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
         """Return the content of ``model.pt``."""
         content = io.BytesIO()
         with warnings.catch_warnings(), torch.inference_mode():

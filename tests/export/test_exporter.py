@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
+from torch import nn
 
 from export.exporter import Destination, Runtime, export_run, name_pictures, worth_of
 from export.format.artifact import read_artifact
@@ -158,7 +159,7 @@ class Forgetful:
     folder = "models"
     versions: Mapping[str, str] = MappingProxyType({"wrong": "1"})
 
-    def serialise(self, network: ServedNetwork, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
+    def serialise(self, network: nn.Module, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
         return OnnxRuntime().serialise(network, example, outputs)
 
     def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
