@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -98,6 +99,7 @@ def command(
     """
     if channels not in (1, 3):
         raise typer.BadParameter(f"{channels} is neither 1 (grey) nor 3 (RGB)", param_hint="--channels")
+    warnings.simplefilter("ignore")  # of the network's own code, under each of many runs
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a path of imports is text
     request = Request(
         factory=factory,

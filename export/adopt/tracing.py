@@ -69,12 +69,24 @@ def trace(network: Chosen, example: Tensor) -> Traced:
 
 
 def export(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """Export ``network`` with a symbolic batch size; see `trace`."""
-    try:
+    """Export ``network`` with a symbolic batch size; see `trace`.
+
+    The strict way reads the code of ``forward``. It understands ``len(x)``, which fixes the batch size in the other
+    way, but fewer programs on the whole.
+    """
+
+    def attempt(*, strict: bool) -> torch.export.ExportedProgram:
+        sizes = ({0: torch.export.Dim("batch")},)
         with quietly(), torch.no_grad():
-            return torch.export.export(
-                deepcopy(network), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-            )
+            return torch.export.export(deepcopy(network), (example,), dynamic_shapes=sizes, strict=strict)
+
+    try:
+        try:
+            return attempt(strict=False)
+        except Exception as error:
+            if not fixes_batch(error):
+                raise
+            return attempt(strict=True)
     except Exception as error:
         said = str(error)
         if "data-dependent" in said or "DataDependent" in type(error).__name__ or "Tensor-likes" in said:
@@ -82,13 +94,19 @@ def export(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
                 "forward decides by the values of the picture, which a graph cannot: an if, a loop, .item() or a "
                 f"selection ({quote(error)}); compute both ways and choose with torch.where"
             ) from error
-        if "batch" in said and ("onstrain" in said or "pecializ" in said):
+        if fixes_batch(error):
             raise ArtifactError(
-                "forward fixes the batch size; use x.size(0) or -1 instead of a number in views, and no len(x) == ..."
+                "forward fixes the batch size; use x.size(0) or -1 instead of a number in views"
             ) from error
         raise ArtifactError(
             f"torch.export cannot trace forward: {quote(error)}; keep to operations on tensors in forward"
         ) from error
+
+
+def fixes_batch(error: Exception) -> bool:
+    """Whether an export failed because the batch size is a constant somewhere."""
+    said = str(error)
+    return "batch" in said and ("onstrain" in said or "pecializ" in said)
 
 
 @contextmanager
