@@ -66,7 +66,10 @@ def try_out(network: nn.Module, pixels: Tensor) -> list[Answer]:
     with torch.no_grad():
         with refusing("forward", f"is --size {height}x{width} --channels {channels} what it was trained with?"):
             found = flatten(network(pixels.clone()))
-        with refusing("forward", "it fails for a single picture; use x.size(0) or -1 for the batch size in views"):
+        with refusing(
+            "forward",
+            "it fails for some numbers of pictures; views need x.size(0) or -1, and batch normalisation must not train",
+        ):
             alone = flatten(network(pixels[:1].clone()))
             fewer = flatten(network(pixels[1:].clone()))
         again = flatten(network(pixels.clone()))
