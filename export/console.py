@@ -3,6 +3,7 @@
 Exit codes: 0 success, 1 failure, 2 wrong command, 3 the result was rejected after measuring it.
 """
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from training.errors import TrainingError
 from training.terminal import escape_unprintable
 
 FAILED, REJECTED = 1, 3
+LARGEST_SIDE = 4096
 
 
 def run_command(command: Callable[..., None], program: str) -> None:
@@ -27,6 +29,31 @@ def run_command(command: Callable[..., None], program: str) -> None:
     except (ArtifactError, TrainingError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(REJECTED if isinstance(error, VerdictError) else FAILED)
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Convert ``HxW`` to height and width.
+
+    Raises:
+        typer.BadParameter: it is written in another way.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text.strip().lower())
+    sides = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not found or max(sides) > LARGEST_SIDE:
+        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, as in 28x28, with sides up to {LARGEST_SIDE}")
+    return sides
+
+
+def read_numbers(text: str) -> tuple[float, ...]:
+    """Convert numbers between commas.
+
+    Raises:
+        typer.BadParameter: one is not a number.
+    """
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number for each channel, as in 0.485,0.456,0.406") from None
 
 
 def measures(manifest: Manifest) -> Table:

@@ -1,7 +1,6 @@
 """Serve a network from somebody's notebook: ``python -m export.adopt module:factory --weights FILE ...``."""
 
 import os
-import re
 import sys
 import warnings
 from enum import StrEnum
@@ -17,11 +16,9 @@ from export.adopt.adoption import Request, adopt
 from export.adopt.network import Normalisation
 from export.adopt.scores import Scores
 from export.command import show
-from export.console import run_command
+from export.console import read_numbers, read_size, run_command
 from export.exporter import Destination
 from export.format.artifact import Artifact
-
-LARGEST_SIDE = 4096
 
 
 class TaskName(StrEnum):
@@ -29,31 +26,6 @@ class TaskName(StrEnum):
 
     classification = "classification"
     features = "features"
-
-
-def read_size(text: str) -> tuple[int, int]:
-    """Convert ``HxW`` to height and width.
-
-    Raises:
-        typer.BadParameter: it is written in another way.
-    """
-    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text.strip().lower())
-    sides = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not found or max(sides) > LARGEST_SIDE:
-        raise typer.BadParameter(f"{text!r} is not HEIGHTxWIDTH, as in 28x28, with sides up to {LARGEST_SIDE}")
-    return sides
-
-
-def read_numbers(text: str) -> tuple[float, ...]:
-    """Convert numbers between commas.
-
-    Raises:
-        typer.BadParameter: one is not a number.
-    """
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number for each channel, as in 0.485,0.456,0.406") from None
 
 
 def command(

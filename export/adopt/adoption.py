@@ -73,7 +73,7 @@ def adopt(request: Request, destination: Destination, say: Callable[[str], None]
     """
     folder = claim_version(destination.models, destination.name, destination.version, force=destination.force)
     classes = named_classes(request)
-    check_normalisation(request)
+    check_normalisation(request.normalisation, request.channels)
     say(f"importing {request.factory}")
     network = load_network(request.factory, request.weights)
     samples = sample_pictures(request.samples, *request.size, request.channels)
@@ -126,13 +126,12 @@ def named_classes(request: Request) -> tuple[str, ...]:
     return read_classes(request.classes)
 
 
-def check_normalisation(request: Request) -> None:
+def check_normalisation(normalisation: Normalisation, channels: int) -> None:
     """Raise `ArtifactError` unless mean and std are one number for each channel."""
-    for name, numbers in request.normalisation._asdict().items():
-        if len(numbers) != request.channels:
+    for name, numbers in normalisation._asdict().items():
+        if len(numbers) != channels:
             raise ArtifactError(
-                f"--{name} has {len(numbers)} numbers for {request.channels} channels; give one for each, as in "
-                "0.5,0.5,0.5"
+                f"--{name} has {len(numbers)} numbers for {channels} channels; give one for each, as in 0.5,0.5,0.5"
             )
         if not np.isfinite(numbers).all() or (name == "std" and min(numbers) <= 0):
             raise ArtifactError(f"--{name} {','.join(map(str, numbers))} is out of range; std must be above 0")

@@ -1,0 +1,1 @@
+"""Put a straightener of this project in front of any ONNX classifier, in one model file."""
