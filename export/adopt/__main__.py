@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from contextlib import redirect_stdout
 from enum import StrEnum
 from json import dumps
 from pathlib import Path
@@ -86,7 +87,7 @@ def command(
         samples=samples,
     )
     notes = Console(stderr=True)
-    with notes.status("starting") as status:
+    with notes.status("starting") as status, redirect_stdout(sys.stderr):  # the network's code may print
         artifact = adopt(request, Destination(out, name, version, force), say=status.update)
     if json:
         typer.echo(dumps({"folder": str(artifact.folder), "manifest": artifact.manifest.model_dump(mode="json")}))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import nn
 
 from export.adopt.checks import Answer, Chosen, try_out
@@ -71,6 +72,16 @@ def adopt(request: Request, destination: Destination, say: Callable[[str], None]
         DataError: a sample is damaged.
         ParityError: the exported model differs from the network; nothing is written.
     """
+    try:
+        return adopt_network(request, destination, say)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"artifacts cannot describe this network: {where}: {first['msg']}") from error
+
+
+def adopt_network(request: Request, destination: Destination, say: Callable[[str], None]) -> Artifact:
+    """See `adopt`."""
     folder = claim_version(destination.models, destination.name, destination.version, force=destination.force)
     classes = named_classes(request)
     check_normalisation(request.normalisation, request.channels)
@@ -150,6 +161,8 @@ def prepare(network: nn.Module, request: Request, classes: tuple[str, ...], samp
     traced = trace(chosen, tried[:3])
     served = AdoptedNetwork(traced, request.normalisation, softmax=softmax).eval()
     shapes = {raw_name(answer.name): tuple(answer.values.shape[1:]) for answer in answers}
+    if len(shapes) < len(answers):
+        raise ArtifactError("two outputs have the same name once signs are replaced by _; rename one")
     features = () if classes else tuple(Feature(name=name, shape=shape) for name, shape in shapes.items())
     interface = describe(
         image_input(*request.size, request.channels), traced.places, [feature.name for feature in features]

@@ -40,7 +40,11 @@ def load_network(factory: str, weights: Path) -> nn.Module:
     Raises:
         ArtifactError: the import failed, there is no such network, or the weights are not its own.
     """
-    network = make_network(factory)
+    dtype = torch.get_default_dtype()
+    try:
+        network = unwrapped(make_network(factory))
+    finally:
+        torch.set_default_dtype(dtype)  # which some modules change when they are imported
     load_weights(network, read_weights(weights), weights)
     return network.float().eval()
 
@@ -66,6 +70,14 @@ def make_network(factory: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ArtifactError(f"{factory}() returns {type(network).__name__}; it must return the network, an nn.Module")
     return network
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the network inside `nn.DataParallel` and `torch.compile`, whose weights have no prefix."""
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(network.module)
+    inside = getattr(network, "_orig_mod", None)
+    return unwrapped(inside) if isinstance(inside, nn.Module) else network
 
 
 def import_module(name: str) -> ModuleType:

@@ -132,6 +132,16 @@ def find_places(graph: GraphModule) -> tuple[Place, ...]:
     found = [node for node in nodes.values() if node.target in SAMPLERS]
     if any("grid_sampler_3d" in str(node.target) for node in nodes.values()) or None in map(sides, found):
         raise ArtifactError("grid_sample reads volumes (N, C, D, H, W); only transformers of pictures can be served")
+    if not found and any(
+        node.target in SAMPLERS
+        for module in graph.modules()
+        if isinstance(module, GraphModule)
+        for node in module.graph.nodes
+    ):
+        raise ArtifactError(
+            "grid_sample is called inside autocast or another context, which a graph keeps apart; leave that context "
+            "out in evaluation"
+        )
     if not found:
         raise ArtifactError(
             "forward calls no grid_sample, so there is no spatial transformer to serve; name the whole network, or put "

@@ -20,7 +20,10 @@ class Other(NamedTuple):
 
     file: Path
     content: bytes
+    session: onnxruntime.InferenceSession
+    """Runs its file as it is."""
     model: onnx.ModelProto
+    """Its graph, for any number of pictures."""
     input: str
     output: str
     channels: int
@@ -31,11 +34,10 @@ class Other(NamedTuple):
 
     def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the scores ``(N, K)`` for ``pixels`` ``(N, C, H, W)``, by the file as it is."""
-        session = open_session(self.content, self.file)
         given = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if self.last else pixels
         parts = np.split(given, len(given)) if self.alone else [given]
         try:
-            found = [session.run([self.output], {self.input: part})[0] for part in parts]
+            found = [self.session.run([self.output], {self.input: part})[0] for part in parts]
         except Exception as error:
             raise ArtifactError(f"{self.file} fails on a picture of this size: {quote(error)}; check --size") from error
         return np.concatenate(found)
@@ -87,7 +89,7 @@ def read_other(file: Path, name: str | None, output: str | None, size: tuple[int
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del model.graph.value_info[:]  # they may repeat a fixed batch size
     channels = shape[3] if last else shape[1]
-    return Other(file, content, model, given.name, scores.name, channels or 3, last, alone)
+    return Other(file, content, open_session(content, file), model, given.name, scores.name, channels or 3, last, alone)
 
 
 def load_whole(file: Path) -> onnx.ModelProto:

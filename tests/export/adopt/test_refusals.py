@@ -141,6 +141,12 @@ class Linear(Small):
         return torch.linalg.eigvalsh(torch.eye(10) + super().forward(x)[:, :, None])
 
 
+class Autocast(Small):
+    def straighten(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().straighten(x)
+
+
 REFUSED: dict[type[nn.Module], str] = {
     AlwaysDrops: "dropout or noise is active.*training=self.training",
     NormalisesBatches: "fails for some numbers of pictures.*batch normalisation must not train",
@@ -159,6 +165,7 @@ REFUSED: dict[type[nn.Module], str] = {
     Infinite: "not finite.*--mean and --std",
     Nothing: "returns no tensor",
     Linear: "torch.onnx cannot export",
+    Autocast: "inside autocast",
 }
 
 
@@ -306,6 +313,21 @@ def test_a_checkpoint_with_an_optimiser_and_wrapped_names_is_read(prefix: str, t
     torch.save({"epoch": 3, "model_state_dict": weights, "optimizer": {"state": {}}}, tmp_path / "net.pt")
     network = load_network("tests.export.adopt.networks:Tutorial", tmp_path / "net.pt")
     assert torch.equal(network.state_dict()["fc2.bias"], weights[f"{prefix}fc2.bias"])
+
+
+def in_float64_and_parallel() -> nn.Module:
+    torch.set_default_dtype(torch.float64)
+    return nn.DataParallel(Tutorial())
+
+
+def test_a_factory_that_changes_the_default_type_or_wraps_its_network_is_unwrapped(tmp_path: Path) -> None:
+    from export.adopt.source import load_network
+
+    torch.save(nn.DataParallel(Tutorial()).state_dict(), tmp_path / "net.pt")
+    network = load_network(f"{HERE}:in_float64_and_parallel", tmp_path / "net.pt")
+    assert isinstance(network, Tutorial)
+    assert torch.get_default_dtype() is torch.float32
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
 
 
 def changed(tmp_path: Path, **changes: object) -> Request:

@@ -25,7 +25,7 @@ from tests.export.adopt.adopting import write_classes
 from tests.networks import CANVAS, RECTIFIED, build, randomised, small
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits" / "2"
-SHAPE = ["batch", 1, 20, 24]
+SHAPE: list[str | int] = ["batch", 1, 20, 24]
 
 
 def classifier(
