@@ -50,9 +50,10 @@ def explain(artifact: Artifact, golden: int) -> None:
     manifest, console = artifact.manifest, Console()
     name = str(manifest.recipe.get("name", "an unnamed recipe"))
     console.print(f"[bold]{escape(str(artifact.model_file))}[/bold]")
-    console.print(f"trained as {escape(name)}, exported {manifest.created:%Y-%m-%d}")
+    made = "adopted from" if manifest.recipe.get("adopted") else "trained as"
+    console.print(f"{made} {escape(name)}, exported {manifest.created:%Y-%m-%d}")
     more = f" and {len(manifest.classes) - SHOWN:,} more (--json has all)" if len(manifest.classes) > SHOWN else ""
-    console.print(f"classes: {escape(', '.join(manifest.classes[:SHOWN]))}{more}")
+    console.print(f"classes: {escape(', '.join(manifest.classes[:SHOWN])) or 'none'}{more}")
     console.print(tensors(manifest))
     console.print(f"{manifest.convention}. Pictures are resized to the input's size ({manifest.input.resize}).")
     console.print(measures(manifest))
@@ -67,7 +68,8 @@ def explain(artifact: Artifact, golden: int) -> None:
 
 def tensors(manifest: Manifest) -> Table:
     """Return inputs and outputs with their meaning as a table."""
-    meaning = {manifest.probabilities: "class probabilities; each row sums to 1"}
+    meaning = dict.fromkeys((feature.name for feature in manifest.features), "raw output")
+    meaning[manifest.probabilities] = "class probabilities; each row sums to 1"
     for t in manifest.transforms:
         alone = len(manifest.transforms) == 1
         where = f"{t.kind} transformer on the {t.reads}" + ("" if alone else f", {t.name}")

@@ -12,7 +12,7 @@ from export.format.artifact import read_artifact
 from training.fitting.runs import Run
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["onnx", "inspect", "check"]
+COMMANDS = ["onnx", "inspect", "check", "adopt", "compose"]
 
 
 def export(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -19,6 +19,7 @@ from export.adopt.source import load_network
 from export.exporter import Destination
 from export.format.artifact import Artifact, read_artifact
 from export.format.errors import ArtifactError
+from export.inspect import explain
 from tests.export.adopt.adopting import (
     EXAMPLES,
     adopt_class,
@@ -112,6 +113,14 @@ def test_an_adopted_artifact_is_an_ordinary_one(adopted: Adopted) -> None:
     assert manifest.accuracy is None
     assert manifest.recipe["name"] == "tests.export.adopt.networks:Tutorial"
     assert json.loads(manifest.model_dump_json())["transforms"][0]["sampling"]["mode"] == "bilinear"
+
+
+def test_an_adopted_artifact_is_explained(adopted: Adopted, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, said in (("Plates", "raw output"), ("Tutorial", "class probabilities")):
+        explain(adopted(name), 4)
+        assert f"adopted from tests.export.adopt.networks:{name}" in (shown := capsys.readouterr().out)
+        assert said in shown
+        assert "not measured" in shown
 
 
 def test_the_golden_pictures_are_samples_if_there_are_some(tmp_path: Path, adopted: Adopted) -> None:
