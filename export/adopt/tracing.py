@@ -96,10 +96,12 @@ def export(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
             ) from error
         if fixes_batch(error):
             raise ArtifactError(
-                "forward fixes the batch size; use x.size(0) or -1 instead of a number in views"
+                "forward fixes the batch size; use x.size(0) or -1 instead of a number in views, and no loop "
+                "over the pictures"
             ) from error
         raise ArtifactError(
-            f"torch.export cannot trace forward: {quote(error)}; keep to operations on tensors in forward"
+            f"torch.export cannot trace forward: {quote(error)}; keep to operations on tensors in forward, "
+            "without torch.jit.script"
         ) from error
 
 
