@@ -66,6 +66,8 @@ def warp(pixels: Pixels, sampling: SamplingMap, width: int, height: int, padding
     weighted by alpha, which is the last channel.
     """
     warper = Warper(pixels, sampling, width, height, padding)
+    if warper.needs_no_blocks:
+        return warper.sample_rows(0, height)
     result = np.empty((height, width, pixels.shape[2]), np.uint8)
     rows = max(1, BLOCK // width)
     for start in range(0, height, rows):
@@ -96,6 +98,11 @@ class Warper:
         level = 255 if padding == "white" else 0
         self._mode = cv2.BORDER_REPLICATE if padding == "edge" else cv2.BORDER_CONSTANT
         self._value = (level, level, level, 0 if padding == "transparent" else 255)
+
+    @property
+    def needs_no_blocks(self) -> bool:
+        """Whether all rows can be sampled at once, because there are neither positions nor sums to keep."""
+        return self._matrix is not None and len(self._density.right) * len(self._density.down) == 1
 
     def sample_rows(self, start: int, end: int) -> Pixels:
         """The rows of the result from ``start`` to before ``end``."""

@@ -87,7 +87,7 @@ SIZES = {"enlarged": (500, 380), "alike": (300, 220), "reduced": (120, 100), "re
 def test_a_picture_is_sampled_where_the_map_says_and_over_the_area_of_each_pixel(name: str, size: str) -> None:
     width, height = SIZES[size]
     found = warp(WAVES, MAPS[name], width, height, "black")
-    assert worst(found, WAVES, MAPS[name], 1 if size == "enlarged" else 5) <= TOLERANCE
+    assert worst(found, WAVES, MAPS[name], 1 if size == "enlarged" else 3) <= TOLERANCE
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 400), (500, 9), (1, 1)])

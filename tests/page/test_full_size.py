@@ -5,21 +5,14 @@ import re
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.service.pictures import DIGITS, save
 
 
-def test_a_file_is_shown_rectified_in_its_own_resolution_and_can_be_saved(page: Page, tmp_path: Path) -> None:
-    page.locator("#file").set_input_files(
-        [
-            {
-                "name": "seven.png",
-                "mimeType": "image/png",
-                "buffer": save(Image.fromarray(DIGITS[0]).resize((420, 420)), "PNG"),
-            }
-        ]
-    )
+def test_a_file_is_shown_rectified_in_its_own_resolution_and_can_be_saved(page: Page) -> None:
+    picture = save(Image.fromarray(DIGITS[0]).resize((420, 420)), "PNG")
+    page.locator("#file").set_input_files(FilePayload(name="seven.png", mimeType="image/png", buffer=picture))
     expect(page.locator("#full")).to_be_visible()
     width, height = page.locator("#full-image").evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert min(width, height) > 150, "and not 28"
