@@ -1,15 +1,21 @@
 """stn-serve under every load: few and many connections, constant rates, overload, for long, with more workers.
 
     python -m benchmarks.load [--seconds 5] [--requests 1000000] [--models models --model digits] [--echo]
+    python -m benchmarks.load --peers [--rounds 3] [--seconds 5] [--models models --model digits]
 
 Needs Linux, two cores, wrk and taskset (apt install wrk util-linux), and the `dev` packages. The server has the first
 core, the load the second. The model is the untrained one of `benchmarks.serving`, if no other is named. Only ratios
 within one run mean anything.
+
+With ``--peers``, several servers are asked for twice as much as they can answer, and for the same as stn-serve is. Only
+answers within a deadline count. The times count from when requests were due.
 """
 
 import argparse
 import json
+import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,11 +28,29 @@ import httpx
 from benchmarks import artifacts
 from benchmarks.open_loop import Result
 from benchmarks.pauses import Pauses
-from benchmarks.serving import ADDRESS, ECHO, MODELS, PORT, STN_SERVE, Case, running, usage, write_script, wrk
+from benchmarks.serving import (
+    ADDRESS,
+    CASES,
+    ECHO,
+    MODELS,
+    PORT,
+    STN_SERVE,
+    Case,
+    ask,
+    make_peers,
+    running,
+    usage,
+    write_body,
+    write_script,
+    wrk,
+)
 
 CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PICTURE = Path("docs/pictures/digit.png")
 LONG_S = 20
+PEERS = ("stn-serve", "mosec", "LitServe", "FastAPI, ORT call in an async route")
+CLOSED_LOOP = 32
+"""Connections by which the highest throughput of a server is measured."""
 
 
 class Target(NamedTuple):
@@ -51,9 +75,15 @@ def main() -> None:
     parser.add_argument(
         "--echo", action="store_true", help="a bare FastAPI echo instead: what machine and libraries do"
     )
+    parser.add_argument("--peers", action="store_true", help="twice the load for several servers, and nothing else")
+    parser.add_argument("--rounds", type=int, default=3, help="of --peers")
+    parser.add_argument("--deadline", type=float, default=1.0, help="seconds within which an answer counts, of --peers")
     options = parser.parse_args()
     if options.models == MODELS:
         artifacts.main(MODELS)
+    if options.peers:
+        overload(options)
+        return
     server = ECHO if options.echo else [*STN_SERVE, "--models", str(options.models)]
     target = Target(options.model, [*server, "--port", str(PORT)])
     with tempfile.TemporaryDirectory() as folder:
@@ -126,9 +156,64 @@ def open_loop(target: Target, saturated: float, seconds: int) -> None:
 
 def offer(url: str, rate: float, seconds: int) -> Result:
     """See `benchmarks.open_loop`, which runs on the second core."""
-    command = ["taskset", "-c", "1", sys.executable, "-m", "benchmarks.open_loop", url, str(PICTURE)]
-    output = subprocess.run([*command, f"--rate={rate}", f"--seconds={seconds}"], capture_output=True, check=True)
-    return Result(**json.loads(output.stdout))
+    return offer_body(url, PICTURE, "image/png", rate, seconds)
+
+
+def offer_body(url: str, body: Path, content_type: str, rate: float, seconds: int, deadline_s: float = 1.0) -> Result:
+    """See `offer`; the file ``body`` is of ``content_type``."""
+    command = ["taskset", "-c", "1", sys.executable, "-m", "benchmarks.open_loop", url, str(body)]
+    command += [f"--content-type={content_type}", f"--rate={rate}", f"--seconds={seconds}", f"--deadline={deadline_s}"]
+    return Result(**json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+
+
+def overload(options: argparse.Namespace) -> None:
+    """Answers within a deadline while more is asked for than a server can answer."""
+    make_peers(list(PEERS))
+    versions = (options.models / options.model).iterdir()
+    artifact = max((folder for folder in versions if folder.name.isdigit()), key=lambda folder: int(folder.name))
+    os.environ |= {"ARTIFACT": str(artifact.resolve()), "OPENBLAS_NUM_THREADS": "1"}
+    cases = {name: CASES[name] for name in PEERS}
+    ours = [*STN_SERVE, "--models", str(options.models), "--port", str(PORT)]
+    cases["stn-serve"] = cases["stn-serve"]._replace(command=ours)
+    with tempfile.TemporaryDirectory() as folder:
+        rounds = [overload_once(cases, options, Path(folder)) for _ in range(options.rounds)]
+    print(f"median of {options.rounds} rounds of {options.seconds} s; in time is within {options.deadline:g} s\n")
+    print("| server | highest/s | offered/s | in time/s | to the highest | refused/s | p50 ms |")
+    print("|---|---|---|---|---|---|---|")
+    for name, share in rounds[0]:
+        highest, rate, in_time, refused, p50_ms = map(
+            statistics.median, zip(*(found[name, share] for found in rounds), strict=True)
+        )
+        print(
+            f"| {name} | {highest:.0f} | {rate:.0f} | {in_time:.0f} | {in_time / highest:.2f} | {refused:.0f} "
+            f"| {p50_ms:.0f} |"
+        )
+
+
+def overload_once(
+    cases: dict[str, Case], options: argparse.Namespace, folder: Path
+) -> dict[tuple[str, str], tuple[float, ...]]:
+    """One round: for each server what it is asked for, and how it fares."""
+    found: dict[tuple[str, str], tuple[float, ...]] = {}
+    ours = 0.0
+    for name, case in cases.items():
+        print(f"{name} ...", file=sys.stderr)
+        script = write_script(folder, case.body, PICTURE)
+        body, content_type = folder / f"{case.body}.bin", write_body(case.body, PICTURE)[1]
+        url = f"{ADDRESS}{case.path}?model={options.model}"
+        with running(case.command) as process:
+            ask(case, PICTURE, options.model)  # when it is ready to answer
+            highest = wrk(case, process, script, CLOSED_LOOP, options.model, options.seconds).pictures_per_s
+        ours = ours or highest
+        for load, rate in (("its own", 2 * highest), ("ours", 2 * ours)):
+            if load == "ours" and ours == highest:
+                continue
+            with running(case.command):
+                ask(case, PICTURE, options.model)
+                result = offer_body(url, body, content_type, rate, options.seconds, options.deadline)
+            refused = sum(count for status, count in result.statuses.items() if status != "200") / result.seconds
+            found[name, load] = (highest, rate, result.in_time_per_s, refused, result.p50_ms)
+    return found
 
 
 def memory(target: Target, script: Path, requests: int) -> None:

@@ -37,6 +37,8 @@ class Result(NamedTuple):
     """Of the answers with status 200: the median of those of each second, so that a pause of the machine spoils one."""
     worst_p99_ms: float
     """Of the second with the highest."""
+    in_time_per_s: float
+    """Answers with status 200 within the deadline, divided by the seconds until the last of them."""
     health_ms: float
     """The slowest answer of ``/health/live``, asked ten times a second on a connection of its own."""
 
@@ -101,14 +103,16 @@ class Answered:
             await self._complete.wait()
 
 
-async def offer(url: str, body: bytes, rate: float, seconds: float, connections: int) -> Result:
+async def offer(
+    url: str, body: bytes, content_type: str, rate: float, seconds: float, connections: int, deadline_s: float
+) -> Result:
     """POST ``body`` to ``url``, ``rate`` times a second for so long."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     address = parts.hostname, parts.port or 80
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: image/png\r\nContent-Length: {len(body)}"
-    request = f"{head}\r\n\r\n".encode() + body
+    head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     loop = asyncio.get_running_loop()
     idle: deque[Connection] = deque()
     answered, healthy = Answered(), Answered()
@@ -130,6 +134,7 @@ async def offer(url: str, body: bytes, rate: float, seconds: float, connections:
     took = perf_counter() - started
     watch.cancel()
     p50, p99 = percentiles(answered.times, started)
+    in_time = [due + seconds for due, seconds in answered.times if seconds <= deadline_s]
     slowest = max((seconds for _, seconds in healthy.times), default=float("nan"))
     return Result(
         sent,
@@ -138,6 +143,7 @@ async def offer(url: str, body: bytes, rate: float, seconds: float, connections:
         float(np.median(p50)) * 1000,
         float(np.median(p99)) * 1000,
         float(np.max(p99)) * 1000,
+        len(in_time) / max(seconds, max(in_time, default=started) - started),
         slowest * 1000,
     )
 
@@ -166,13 +172,16 @@ def main() -> None:
     """Offer the load that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("body", type=Path)
     parser.add_argument("--rate", type=float, required=True, help="requests a second")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--connections", type=int, default=1200)
+    parser.add_argument("--content-type", default="image/png")
+    parser.add_argument("--deadline", type=float, default=1.0, help="seconds within which an answer counts as in time")
     options = parser.parse_args()
-    work = offer(options.url, options.picture.read_bytes(), options.rate, options.seconds, options.connections)
-    print(json.dumps(uvloop.run(work)._asdict()))
+    body, content_type = options.body.read_bytes(), options.content_type
+    load = options.rate, options.seconds, options.connections, options.deadline
+    print(json.dumps(uvloop.run(offer(options.url, body, content_type, *load))._asdict()))
 
 
 if __name__ == "__main__":

@@ -185,17 +185,23 @@ def make_peers(names: list[str]) -> None:
 
 def write_script(folder: Path, body: str, picture: Path, *, proxied: bool = False) -> Path:
     """A wrk script that posts ``picture``, with its body beside it; ``proxied`` as if it came through a proxy."""
-    content, content_type = picture.read_bytes(), media_type(picture)
-    if body != "raw":
-        file = (picture.name, content, content_type)
-        files = [("image", file)] if body == "multipart" else [("images", file)] * BATCH
-        request = httpx.Request("POST", ADDRESS, files=files)
-        content, content_type = request.read(), request.headers["content-type"]
+    content, content_type = write_body(body, picture)
     (folder / f"{body}.bin").write_bytes(content)
     script = folder / f"{body}.lua"
     head = LUA.format(content_type=content_type, body=folder / f"{body}.bin")
     script.write_text(head + (PROXIED_LUA if proxied else ""))
     return script
+
+
+def write_body(body: str, picture: Path) -> tuple[bytes, str]:
+    """A body with ``picture``, and its type."""
+    content, content_type = picture.read_bytes(), media_type(picture)
+    if body == "raw":
+        return content, content_type
+    file = (picture.name, content, content_type)
+    files = [("image", file)] if body == "multipart" else [("images", file)] * BATCH
+    request = httpx.Request("POST", ADDRESS, files=files)
+    return request.read(), request.headers["content-type"]
 
 
 def media_type(picture: Path) -> str:

@@ -90,7 +90,7 @@ def decode(opened: OpenedImage) -> Image.Image:
     """
     with reporting_damage(opened.format):
         if isinstance(opened, PlainImage):
-            pixels = decode_plain(opened)
+            pixels = decode_plain(opened) if opened.format == "PNG" else None  # of a JPEG, Pillow copies fewer pixels
             if pixels is not None:
                 return Image.fromarray(pixels)
             opened = open_stored(opened.data, opened.format)  # which may know a way, and tells what is wrong

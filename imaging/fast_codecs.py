@@ -128,7 +128,7 @@ def decode_plain(opened: PlainImage) -> NDArray[np.uint8] | None:
         pixels: NDArray[np.uint8] = (
             imagecodecs.spng_decode(opened.data) if opened.format == "PNG" else imagecodecs.jpeg8_decode(opened.data)
         )
-    except RuntimeError:  # the errors of all decoders are derived from it
+    except (RuntimeError, ValueError, MemoryError):  # the errors of all decoders are derived from the first
         return None
     shape = (opened.height, opened.width) if opened.channels == 1 else (opened.height, opened.width, opened.channels)
     if pixels.shape == (*shape, 1):

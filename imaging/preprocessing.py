@@ -55,12 +55,12 @@ def preprocess(opened: OpenedImage, spec: InputSpec, keep: bool = False) -> Pict
         ImageTooLargeError: they need more memory than this process may take.
     """
     shape = spec.height, spec.width, spec.channels
-    with reporting_damage(opened.format):
-        levels = None
-        if isinstance(opened, PlainImage) and (keep or (opened.height, opened.width, opened.channels) == shape):
-            levels = decode_plain(opened)
-        if levels is not None and not keep:
+    if not keep and isinstance(opened, PlainImage) and (opened.height, opened.width, opened.channels) == shape:
+        levels = decode_plain(opened)
+        if levels is not None:
             return Picture(levels.reshape(shape), opened.width, opened.height)
+    with reporting_damage(opened.format):
+        levels = decode_plain(opened) if keep and isinstance(opened, PlainImage) else None
         image = decode(opened) if levels is None else Image.fromarray(levels)
         pixels = np.asarray(fit(image, spec)).reshape(shape)
         return Picture(pixels, image.width, image.height, whole(image, levels) if keep else None)

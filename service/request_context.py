@@ -4,7 +4,7 @@ Every protocol records facts about the current request here. Outside of a reques
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -44,6 +44,7 @@ class RequestContext:
         "ended",
         "error",
         "id",
+        "in_progress",
         "key",
         "model",
         "pending",
@@ -77,6 +78,8 @@ class RequestContext:
         self.pending: list[asyncio.Future[Any]] = []
         """The futures that the request waits for; empty after its end."""
         self.trace: str | None = None
+        self.in_progress: Sized = ()
+        """The requests that the server is answering, this one among them; empty where they are not known."""
 
     def end(self) -> None:
         """Record that the response was sent, or that the client has disconnected."""
@@ -119,6 +122,11 @@ def present() -> RequestContext:
 def queued_s() -> float:
     """Return the time that the request has waited in the admission queue."""
     return present().queued_s
+
+
+def is_alone() -> bool:
+    """Return whether the server is answering no other request."""
+    return len(present().in_progress) == 1
 
 
 def record_key(name: str) -> None:

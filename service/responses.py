@@ -14,6 +14,7 @@ from service.schemas import ErrorBody, ErrorDetail
 OPEN_INFERENCE = "/v2"
 
 JSON = (b"content-type", b"application/json")
+JSON_ALONE = (JSON,)
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 CLOSE = b"connection: close\r\n"
 
@@ -25,7 +26,7 @@ class RawResponse(NamedTuple):
     """A complete response."""
 
     content: bytes
-    headers: tuple[Header, ...] = (JSON,)
+    headers: tuple[Header, ...] = JSON_ALONE
     """The headers besides Content-Length and the headers of all responses."""
     status: int = 200
     error: str | None = None
@@ -64,17 +65,25 @@ async def send_response(send: Send, response: RawResponse) -> None:
     await send({"type": "http.response.body", "body": response.content})
 
 
-def to_http(reply: RawResponse, request_id: str, common: Iterable[Header], *, last: bool = False) -> bytes:
+def to_lines(headers: Iterable[Header]) -> bytes:
+    """``headers`` as lines of HTTP/1.1."""
+    return b"".join([b"%s: %s\r\n" % header for header in headers])
+
+
+JSON_LINE = to_lines(JSON_ALONE)
+
+
+def to_http(reply: RawResponse, request_id: str, common: bytes, *, last: bool = False) -> bytes:
     """``reply`` as the bytes of HTTP/1.1, for responses that do not come from the application.
 
-    ``common`` headers are the server's; ``last`` says that the connection ends with this response.
+    ``common`` are the lines of the server's headers; ``last`` says that the connection ends with this response.
     """
-    headers = b"".join([b"%s: %s\r\n" % header for header in (*common, *reply.headers)])
-    return b"%scontent-length: %d\r\nx-request-id: %s\r\nx-content-type-options: nosniff\r\n%s%s\r\n%s" % (
+    return b"%scontent-length: %d\r\nx-request-id: %s\r\nx-content-type-options: nosniff\r\n%s%s%s\r\n%s" % (
         STATUS_LINES[reply.status],
         len(reply.content),
         request_id.encode(),
-        headers,
+        common,
+        JSON_LINE if reply.headers is JSON_ALONE else to_lines(reply.headers),
         CLOSE if last else b"",
         reply.content,
     )

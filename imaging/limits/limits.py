@@ -86,7 +86,7 @@ def check(cost: Cost, picture_format: str, limits: Limits) -> None:
     Raises:
         ImageTooLargeError: it is beyond the ``limits``.
     """
-    if max(cost.width, cost.height) > limits.max_side:
+    if cost.width > limits.max_side or cost.height > limits.max_side:
         raise ImageTooLargeError(
             f"the picture has {cost.size}, at most {limits.max_side} are taken on each side (max_side)", "scale it down"
         )

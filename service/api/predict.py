@@ -28,7 +28,7 @@ from service.inference.preprocessing import Upload
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
-from service.request_context import queued_s, record_route
+from service.request_context import is_alone, queued_s, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import AnswerOptions, PredictOptions
 from service.settings import Settings
@@ -132,7 +132,7 @@ class Predict:
     async def _answer_json(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> RawResponse:
         images = len(model.manifest.transforms)
         rectified = rectified_options(options, options.rectified, images, self._settings)
-        return RawResponse(await self.describe(model, upload, options, rectified, timeout_ms))
+        return RawResponse(await self.describe(model, upload, options, rectified, timeout_ms, is_alone=is_alone()))
 
     async def describe(
         self,
@@ -141,10 +141,12 @@ class Predict:
         options: AnswerOptions,
         rectified: RectifiedOptions | None,
         timeout_ms: int,
+        *,
+        is_alone: bool = False,
     ) -> bytes:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
         started = perf_counter() - queued_s()
-        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms)
+        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
 
         def describe() -> bytes:
             description = describe_answer(answer, options.top_k, (perf_counter() - started) * 1000)
@@ -153,7 +155,14 @@ class Predict:
             return to_bytes(description)
 
         size = sum(len(file.content) for file in answer.rectified or ())
-        return describe() if size <= COPIED_IN_PLACE else await asyncio.to_thread(describe)
+        if size > COPIED_IN_PLACE:
+            return await asyncio.to_thread(describe)
+        if not options.points:
+            return describe()
+        began = perf_counter()
+        content = describe()
+        self._state.engine.turns.record(perf_counter() - began)
+        return content
 
 
 def rectified_options(

@@ -61,11 +61,13 @@ check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 class Body:
     """The body of a request and the headers that describe it."""
 
-    __slots__ = ("_length", "_receive", "headers", "type")
+    __slots__ = ("_content", "_length", "_receive", "headers", "type")
 
-    def __init__(self, headers: Sequence[tuple[bytes, bytes]], receive: Receive) -> None:
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]], receive: Receive, content: bytes | None = None) -> None:
+        """``content`` is the complete body, if it has arrived."""
         self.headers = headers
         self._receive = receive
+        self._content = content
         self.type: bytes | None = None
         self._length = b""
         for name, value in headers:
@@ -85,13 +87,19 @@ class Body:
         """
         if self._length.isdigit() and int(self._length) > max_bytes:
             raise too_large(max_bytes)
-        message = await self._receive()
-        first = read_chunk(message)
-        if not message.get("more_body", False):
-            if len(first) > max_bytes:
-                raise too_large(max_bytes)
-            permit.take(size=len(first))
-            return first
+        whole = self._content
+        if whole is None:
+            message = await self._receive()
+            whole = read_chunk(message)
+            if message.get("more_body", False):
+                return await self._read_pieces(message, max_bytes, permit)
+        if len(whole) > max_bytes:
+            raise too_large(max_bytes)
+        permit.take(size=len(whole))
+        return whole
+
+    async def _read_pieces(self, message: Message, max_bytes: int, permit: Permit) -> bytearray:
+        """Read a body that arrives in several pieces, of which ``message`` is the first."""
         content = bytearray()
         async with permit.arrival() as arrival:
             while True:

@@ -211,7 +211,10 @@ class Permit:
         Raises:
             TooLargeError: there will never be capacity for all that the request takes.
         """
-        self._check(pictures, size)
+        if not self._limiter.could_fit(self._pictures + pictures, self._bytes + size):
+            raise TooLargeError(
+                "the request exceeds the capacity of the model; send fewer or smaller pictures in one request"
+            )
         self._limiter.take(pictures, size)
         self._pictures += pictures
         self._bytes += size
@@ -233,12 +236,6 @@ class Permit:
         """Return bytes that were taken."""
         self._limiter.give_back(0, size)
         self._bytes -= size
-
-    def _check(self, pictures: int, size: int) -> None:
-        if not self._limiter.could_fit(self._pictures + pictures, self._bytes + size):
-            raise TooLargeError(
-                "the request exceeds the capacity of the model; send fewer or smaller pictures in one request"
-            )
 
     def __enter__(self) -> Self:
         return self

@@ -120,11 +120,18 @@ class Batcher(Generic[Value]):
         """Whether the running inference has been given up. Nothing is accepted until it ends."""
 
     def submit(
-        self, pixels: NDArray[np.uint8], deadline: float = float("inf"), queued_s: float = 0.0
+        self,
+        pixels: NDArray[np.uint8],
+        deadline: float = float("inf"),
+        queued_s: float = 0.0,
+        *,
+        is_alone: bool = False,
     ) -> asyncio.Future[Inference[Value]]:
         """Queue ``pixels`` ``(H, W, C)`` until ``deadline``, a time of `time.perf_counter`.
 
-        The request has already waited for ``queued_s``. To cancel, set an exception on the returned future.
+        The request has already waited for ``queued_s``. With ``is_alone`` no other picture can come in this iteration
+        of the event loop, and an idle batcher does not wait for one. To cancel, set an exception on the returned
+        future.
 
         Raises:
             NotReadyError: the batcher is closed, or its model hangs.
@@ -139,8 +146,11 @@ class Batcher(Generic[Value]):
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now
-            loop.call_soon(self._gather, 0 if self._together else 1, context=self._context)
-        if not self._ticking:
+            if is_alone:
+                self._context.run(self._next, is_alone=True)
+            else:
+                loop.call_soon(self._gather, 0 if self._together else 1, context=self._context)
+        if not self._ticking and self._busy_since is not None:
             self._ticking = True
             loop.call_later(TICK_S, self._tick, context=self._context)
         return item.answer
@@ -168,8 +178,8 @@ class Batcher(Generic[Value]):
         else:
             self._next()
 
-    def _next(self) -> None:
-        """Start the inference of the queued pictures, or go idle."""
+    def _next(self, *, is_alone: bool = False) -> None:
+        """Start the inference of the queued pictures, or go idle; after a picture ``is_alone``, do so at once."""
         batch: list[Item[Value]] = []
         now = time.perf_counter()
         most = self._most()
@@ -197,7 +207,10 @@ class Batcher(Generic[Value]):
             self._resolve(batch, *self._timed(images))
         except Exception as error:  # noqa: BLE001 - whatever is raised fails this batch, and the next one is started
             self._fail(batch, error)
-        loop.call_soon(self._gather, 0)
+        if is_alone:
+            self._running, self._busy_since = [], None
+        else:
+            loop.call_soon(self._gather, 0)
 
     def _most(self) -> int:
         """Largest size of the next batch."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Never, TypeVar
+from typing import Any, NamedTuple, Never, TypeVar
 
 from export.format.artifact import ImageInput
 from imaging.decoding import ExaminedImage
@@ -22,10 +22,21 @@ from service.memory import return_free_memory
 from service.request_context import track_future
 from service.settings import Settings
 
-IN_PLACE_BYTES = 64 * 2**10
 IN_PLACE_PIXELS = 128 * 128
-IN_PLACE_S = 0.003
-"""Pictures within all three limits are decoded on the event loop: under load, a thread would cost more."""
+"""Largest picture that is encoded, or decoded beside a spare core, on the event loop."""
+
+
+class InPlace(NamedTuple):
+    """The largest pictures that are decoded on the event loop: under load, a thread would cost more."""
+
+    bytes: int
+    pixels: int
+    seconds: float
+
+
+WITH_SPARE_CORE = InPlace(64 * 2**10, IN_PLACE_PIXELS, 0.003)
+WITHOUT_SPARE_CORE = InPlace(512 * 2**10, 512 * 512, 0.008)
+"""A thread would not work beside the event loop, but take turns with it."""
 IN_THREAD_S = 0.25
 """Longest predicted work of a thread, which cannot be stopped at the deadline."""
 KEPT_IN_THREAD_S = 1.0
@@ -41,7 +52,9 @@ Value = TypeVar("Value")
 class Decoders:
     """The threads and processes that decode pictures."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, spare_core: bool = True) -> None:
+        """``spare_core`` says whether a thread and the event loop can run at the same time."""
+        self._in_place = WITH_SPARE_CORE if spare_core else WITHOUT_SPARE_CORE
         self._limits = Limits(settings.max_pixels, settings.max_side)
         threads = settings.decode_threads or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
@@ -49,17 +62,30 @@ class Decoders:
         self._processes = ProcessPool(processes, self._limits.max_bytes) if processes else None
         self._memory = MemoryBudget(settings.max_source_bytes)
 
+    def read_at_once(self, upload: Upload, model_input: ImageInput) -> Picture | None:
+        """Decode ``upload`` into an input of the model; None if that would hold the event loop for too long.
+
+        Raises:
+            RequestError: the picture cannot be used.
+        """
+        if len(upload.data) <= self._in_place.bytes:
+            examined = examine_picture(upload, self._limits)
+            if fits(examined.cost, self._in_place):
+                return preprocess(examined, model_input)
+        return None
+
     async def read(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
-        """Decode ``upload`` into an input of the model.
+        """Decode ``upload`` into an input of the model, in a thread or in a process if it takes long.
 
         Raises:
             RequestError: the picture cannot be used, or was not decoded by the ``deadline``.
         """
-        if len(upload.data) <= IN_PLACE_BYTES:
-            examined = examine_picture(upload, self._limits)
-            if is_small(examined.cost):
-                return preprocess(examined, model_input)
-        return await self.before_deadline(self._read_elsewhere(upload, model_input, deadline), deadline)
+        picture = self.read_at_once(upload, model_input)
+        return await self.read_elsewhere(upload, model_input, deadline) if picture is None else picture
+
+    async def read_elsewhere(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
+        """Decode ``upload`` in a thread or in a process; see `read`."""
+        return await self.before_deadline(self._read_in_thread(upload, model_input, deadline), deadline)
 
     @asynccontextmanager
     async def keep(
@@ -72,7 +98,7 @@ class Decoders:
         Raises:
             RequestError: see `read`.
         """
-        if len(upload.data) <= IN_PLACE_BYTES:
+        if len(upload.data) <= self._in_place.bytes:
             examined = examine_picture(upload, self._limits)
         else:
             examining = self.in_thread(partial(examine_picture, upload, self._limits))
@@ -81,7 +107,7 @@ class Decoders:
         hold = Hold(cost.bytes + rectified_pixels * BYTES_PER_PIXEL)
         try:
             await self.before_deadline(self._memory.take(hold), deadline)
-            if is_small(cost):
+            if fits(cost, self._in_place):
                 yield preprocess(examined, model_input, keep=True)
             else:
                 yield await self.before_deadline(self._keep_elsewhere(examined, model_input, deadline), deadline)
@@ -105,8 +131,8 @@ class Decoders:
         except TimeoutError:
             raise DeadlineExceededError("the picture was not processed before the deadline; try again later") from None
 
-    async def _read_elsewhere(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
-        """The picture, decoded in a thread or in a process."""
+    async def _read_in_thread(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
+        """Decode ``upload`` in a thread, or in a process if it takes long."""
         found = await self.in_thread(partial(self._read_unless_long, upload, model_input, deadline))
         return found if isinstance(found, Picture) else await self._in_process(found, model_input, False, deadline)
 
@@ -167,6 +193,6 @@ async def while_client_waits(work: Coroutine[Any, Any, Value]) -> Value:
         del work, task, disconnected  # an error leads back to this frame: the cycle would keep the upload for long
 
 
-def is_small(cost: Cost) -> bool:
+def fits(cost: Cost, in_place: InPlace) -> bool:
     """Whether a picture may be decoded on the event loop."""
-    return cost.bounded and cost.pixels <= IN_PLACE_PIXELS and cost.seconds <= IN_PLACE_S
+    return cost.bounded and cost.pixels <= in_place.pixels and cost.seconds <= in_place.seconds

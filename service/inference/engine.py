@@ -16,6 +16,7 @@ from imaging.fast_codecs import FileFormat
 from imaging.preprocessing import Picture
 from service.errors import InferenceFailedError, RequestError
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
+from service.inference.loading import has_spare_core
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload
 from service.inference.rectified.image import RectifiedFile, encode_image, image_size, rectify
@@ -60,19 +61,28 @@ class Turns:
     """Spreads the work on many pictures over turns of the event loop, so that other requests have theirs."""
 
     def __init__(self) -> None:
-        self._began: float | None = None
-        """When the first work of this turn began."""
+        self._worked_s = 0.0
+        """Work since `_begin`, which is called after turns with much of it."""
+        self._is_ending = False
+        self.is_over = False
+        """Whether further work has to wait for the next turn."""
 
-    async def share(self) -> None:
-        """Wait for a later turn if the work of this one has taken `TURN_S`."""
-        while self._began is not None and time.perf_counter() - self._began > TURN_S:  # noqa: ASYNC110 - a turn is short
+    def record(self, seconds: float) -> None:
+        """Count work, which was done in this turn or elsewhere; a turn is over after `TURN_S` of it."""
+        self._worked_s += seconds
+        if self._worked_s > TURN_S / 4 and not self._is_ending:
+            self._is_ending = True
+            asyncio.get_running_loop().call_soon(self._begin)
+        self.is_over = self._worked_s > TURN_S
+
+    async def wait(self) -> None:
+        """Wait for a turn that is not over."""
+        while self.is_over:  # noqa: ASYNC110 - a turn is short
             await asyncio.sleep(0)
-        if self._began is None:
-            self._began = time.perf_counter()
-            asyncio.get_running_loop().call_soon(self._end)
 
-    def _end(self) -> None:
-        self._began = None
+    def _begin(self) -> None:
+        self._worked_s = 0.0
+        self._is_ending = self.is_over = False
 
 
 class Engine:
@@ -81,8 +91,8 @@ class Engine:
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
         self._timeout_ms = settings.timeout_ms
-        self._decoders = Decoders(settings)
-        self._turns = Turns()
+        self._decoders = Decoders(settings, spare_core=has_spare_core(settings))
+        self.turns = Turns()
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -126,44 +136,66 @@ class Engine:
         picture: Upload | bytes,
         rectified: RectifiedOptions | FileFormat | None = None,
         timeout_ms: int | None = None,
+        *,
+        is_alone: bool = False,
     ) -> Answer:
         """Predict one picture file within ``timeout_ms`` (default: the setting), time in the admission queue included.
 
-        ``rectified`` is the form of the rectified images, or only their format. By default there are none.
+        ``rectified`` is the form of the rectified images, or only their format. By default there are none. ``is_alone``
+        says that the caller has no other picture now, with which this one could share an inference.
 
         Raises:
             RequestError: the picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
-        queued = queued_s()
-        deadline = started - queued + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
+        deadline = started - queued_s() + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
         options = RectifiedOptions(rectified) if isinstance(rectified, str) else rectified
-        await self._turns.share()
+        if self.turns.is_over:
+            await self.turns.wait()
         if options is not None and options.needs_source:
-            return await self._predict_source(model, upload, options, started, deadline)
-        opened = await self._decoders.read(upload, model.manifest.input, deadline)
-        return await self._infer_one(model, opened, options, started, deadline)
+            return await self._predict_source(model, upload, options, started, deadline, is_alone=is_alone)
+        opened = self._decoders.read_at_once(upload, model.manifest.input)
+        if opened is None:
+            opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
+        return await self._infer_one(model, opened, options, started, deadline, is_alone=is_alone)
 
     async def _predict_source(
-        self, model: Model, upload: Upload, options: RectifiedOptions, started: float, deadline: float
+        self,
+        model: Model,
+        upload: Upload,
+        options: RectifiedOptions,
+        started: float,
+        deadline: float,
+        *,
+        is_alone: bool = False,
     ) -> Answer:
         """The prediction for a picture whose rectified images are sampled from the whole of it."""
         pixels = options.max_pixels * (1 if options.only_main else len(model.manifest.transforms))
         async with self._decoders.keep(upload, model.manifest.input, pixels, deadline) as opened:
-            return await self._infer_one(model, opened, options, started, deadline)
+            return await self._infer_one(model, opened, options, started, deadline, is_alone=is_alone)
 
     async def _infer_one(
-        self, model: Model, opened: Picture, options: RectifiedOptions | None, started: float, deadline: float
+        self,
+        model: Model,
+        opened: Picture,
+        options: RectifiedOptions | None,
+        started: float,
+        deadline: float,
+        *,
+        is_alone: bool = False,
     ) -> Answer:
         """The prediction for a decoded picture, whose decoding began at ``started``."""
         decoded = time.perf_counter()
-        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s()))
+        self.turns.record(decoded - started)
+        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
         inferred = time.perf_counter()
-        await self._turns.share()
+        if self.turns.is_over:
+            await self.turns.wait()
         output = finite_output(inference.value)
         files = None if options is None else await self._rectify(model, output, opened, options, deadline)
         ended = time.perf_counter()
+        self.turns.record(ended - inferred)
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
         record_prediction(started, timings, inference.batch_size, ended)
@@ -208,7 +240,7 @@ class Engine:
         started = time.perf_counter()
 
         async def answer(number: int, picture: Upload | NDArray[np.uint8]) -> tuple[ModelOutput, RectifiedFile]:
-            await self._turns.share()
+            await self.turns.wait()
             try:
                 if isinstance(picture, np.ndarray):
                     opened = Picture(picture, picture.shape[1], picture.shape[0], picture)
@@ -234,11 +266,14 @@ class Engine:
 
     async def _read_all(self, uploads: Sequence[Upload], model_input: ImageInput, deadline: float) -> list[Picture]:
         async def read(number: int, upload: Upload) -> Picture:
-            await self._turns.share()
+            await self.turns.wait()
+            began = time.perf_counter()
             try:
                 return await self._decoders.read(upload, model_input, deadline)
             except RequestError as error:
                 raise type(error)(f"picture {number}: {error}") from error
+            finally:
+                self.turns.record(time.perf_counter() - began)
 
         pictures: list[Picture] = []
         numbered = list(enumerate(uploads, start=1))

@@ -63,7 +63,7 @@ def load_model(
     window = None
     if manifest.reference is not None and settings.drift_window:
         window = Window(manifest, manifest.reference, settings.drift_window)
-    spare_core = cores() > settings.workers
+    spare_core = has_spare_core(settings)
     batcher = Batcher(
         backend.run,
         partial(read_and_record, manifest=manifest, window=window),
@@ -85,9 +85,10 @@ def default_opener(settings: Settings) -> Opener:
     return partial(open_backend, cuda_graphs=settings.cuda_graphs)
 
 
-def cores() -> int:
-    """Number of processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def has_spare_core(settings: Settings) -> bool:
+    """Whether a thread and the event loop of a worker can run at the same time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores > settings.workers
 
 
 def digest(artifact: Artifact) -> str:

@@ -123,11 +123,6 @@ class AccessLogMiddleware:
             self._access_log.end(scope["method"], scope["path"], scope.get("client"), context, scope, scope["headers"])
 
 
-def record_end(context: RequestContext, access_log: AccessLog, method: str, path: str, client: Client) -> None:
-    """Record the end of a request that did not reach the application."""
-    access_log.end(method, path, client, context)
-
-
 def describe(method: str, path: str, client: Client, context: RequestContext) -> str:
     """Format the line of a request as JSON, in a third of the time that a dictionary would take."""
     since_ns = int((time.perf_counter() - context.ended) * 1e9)

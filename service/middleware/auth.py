@@ -106,19 +106,19 @@ class AccessPolicy:
         return Access.USER
 
     def check(self, path: str, headers: list[tuple[bytes, bytes]]) -> Principal:
-        """Authorise a request to ``path``, and record the name of its key.
+        """Authorise a request to ``path``; see `authorize`."""
+        return self.authorize(self.access(path), headers)
+
+    def authorize(self, access: Access, headers: list[tuple[bytes, bytes]]) -> Principal:
+        """Authorise a request for ``access``, and record the name of its key.
 
         Raises:
             HeadTooLargeError: the request has too many headers.
-            UnauthorizedError: the path requires a key.
-            ForbiddenError: the path requires another key.
+            UnauthorizedError: a key is required.
+            ForbiddenError: another key is required.
         """
         if len(headers) > MAX_HEADERS:
             raise HeadTooLargeError(f"the request has more than {MAX_HEADERS} headers; send fewer")
-        return self.authorize(self.access(path), headers)
-
-    def authorize(self, access: Access, headers: Headers) -> Principal:
-        """Authorise a request for ``access``; see `check`."""
         if access is Access.OPEN:
             return OPEN_TO_ALL
         if access is Access.USER and self.all_open:

@@ -1,15 +1,14 @@
 """The time-outs of a connection, with one timer however many requests come."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import Enum
 
 
 class Phase(Enum):
     """What a connection waits for."""
 
-    CONNECTED = "its first request"
-    IDLE = "another request"
+    REQUEST = "a request"
     HEAD = "the rest of a head"
     BODY = "the rest of a body"
     ANSWER = "an answer of ours"
@@ -23,35 +22,33 @@ class Deadline:
     that is kept busy never touches it.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, limits: Mapping[Phase, float], expired: Callable[[Phase], None]
-    ) -> None:
-        """``limits`` in seconds; a phase without one may last for ever. ``expired`` is called once for a phase."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[Phase], None]) -> None:
+        """``expired`` is called once for a phase."""
         self._loop = loop
-        self._limits = limits
         self._expired: Callable[[Phase], None] | None = expired
         self._phase: Phase | None = None
         self._of: object = None
+        self._limit_s = 0.0
         self._at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
-    def enter(self, phase: Phase, of: object = None) -> None:
-        """Begin ``phase``, unless it is already that of the same thing."""
-        if phase is self._phase and of is self._of:
+    def enter(self, phase: Phase, limit_s: float | None, of: object = None) -> None:
+        """Begin ``phase``, unless it is already that of the same thing; without a limit it may last for ever."""
+        if phase is self._phase and of == self._of:
             return
         self._phase, self._of = phase, of
-        self.renew()
+        if limit_s is None:
+            self._at = None
+        else:
+            self._limit_s = limit_s
+            self.renew()
 
     def renew(self) -> None:
         """Give the phase its time once more."""
-        limit = None if self._phase is None else self._limits.get(self._phase)
-        if limit is None:
-            self._at = None
-            return
-        self._at = self._loop.time() + limit
-        if self._timer is None or self._at < self._timer_at:
-            self._set(self._at)
+        self._at = at = self._loop.time() + self._limit_s
+        if self._timer is None or at < self._timer_at:
+            self._set(at)
 
     def stop(self) -> None:
         """Forget everything, also whom to tell: the connection refers to here."""

@@ -14,10 +14,12 @@ from service.request_context import RequestContext
 if TYPE_CHECKING:
     from service.middleware.access_log import Client
 
-HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::[0-9]*)?", re.ASCII)
-"""``uri-host [":" port]`` of RFC 9110, section 7.2; it is empty for a target without an authority."""
 OWS = b" \t"
-"""What may stand around a value."""
+"""White space that may stand around a value."""
+HOST = re.compile(rb"[ \t]*(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::[0-9]*)?[ \t]*", re.ASCII)
+"""``uri-host [":" port]`` of RFC 9110, section 7.2; it is empty for a target without an authority."""
+CHECKED = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+"""Headers that decide how a request is read."""
 VERSIONS = ("1.0", "1.1")
 HIGH_WATER = 64 * 2**10
 """Bytes of a body that may wait for their reader before the connection stops reading."""
@@ -59,11 +61,10 @@ class HTTPRequest:
         "method",
         "path",
         "query",
-        "remaining",
+        "received",
         "scheme",
         "scope",
         "target",
-        "wants_upgrade",
     )
 
     def __init__(self, source: BodySource) -> None:
@@ -78,11 +79,10 @@ class HTTPRequest:
         self.client: Client = None
         self.scheme = "http"
         self.content_length: int | None = None
-        self.remaining = 0
-        """Bytes of a body of known length that are still to arrive."""
+        self.received = 0
+        """Bytes of the body that have arrived."""
         self.is_chunked = False
         self.keep_alive = False
-        self.wants_upgrade = False
         self.awaits_continue = False
         """Whether the client waits for ``100 Continue`` before it sends the body."""
         self.has_head = False
@@ -118,28 +118,32 @@ class HTTPRequest:
             raise BadRequestError(f"HTTP/{self.http_version} is not supported; send HTTP/1.1")
         hosts = 0
         for name, value in self.headers:
+            if name not in CHECKED:
+                continue
             if name == b"host":
                 hosts += 1
-                if HOST.fullmatch(value.strip(OWS)) is None:
+                if HOST.fullmatch(value) is None:
                     raise BadRequestError("the Host header is malformed; send host or host:port")
             elif name == b"content-length":
-                self.content_length = self.remaining = int(value)
+                self.content_length = int(value)
             elif name == b"transfer-encoding":
                 if value.strip(OWS).lower() != b"chunked" or self.http_version == "1.0":
                     raise BadRequestError("only the transfer coding chunked is supported, in HTTP/1.1")
                 self.is_chunked = True
-            elif name == b"expect" and value.strip(OWS).lower() == b"100-continue":
+            elif value.strip(OWS).lower() == b"100-continue":
                 self.awaits_continue = self.http_version == "1.1"
-        if hosts > 1 or (hosts == 0 and self.http_version == "1.1"):
+        if hosts != 1 and (hosts or self.http_version == "1.1"):
             raise BadRequestError(f"the request has {hosts} Host headers; send exactly one")
         if self.method == b"CONNECT":
             raise BadRequestError("this server is not a proxy; CONNECT is not supported")
         self._split_target()
+        if not (self.is_chunked or self.content_length):
+            self.complete()
 
     @property
-    def has_body(self) -> bool:
-        """Whether a body follows the head."""
-        return self.is_chunked or bool(self.content_length)
+    def remaining(self) -> int:
+        """Bytes of a body of known length that are still to arrive."""
+        return (self.content_length or 0) - self.received
 
     @property
     def decoded_path(self) -> str:
@@ -149,16 +153,21 @@ class HTTPRequest:
 
     def feed(self, piece: bytes) -> None:
         """Add a piece of the body, unless nobody wants it any more."""
+        self.received += len(piece)
         if not (self.is_answered or self.is_disconnected):
             self._chunks.append(piece)
             self.buffered += len(piece)
+        if self.received == self.content_length:
+            self.complete()
+        elif self._waiter is not None:
             self._wake()
 
     def complete(self) -> None:
         """Note that the whole body has arrived."""
         self.is_complete = True
         self.awaits_continue = False
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def fail(self, error: RequestError) -> None:
         """Raise ``error`` in whoever reads the body, since the rest of it will never arrive."""
@@ -200,16 +209,21 @@ class HTTPRequest:
             await self._waiter
         if self.is_disconnected or self.is_answered:
             return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": self.take(), "more_body": not self.is_complete}
+
+    def take(self) -> bytes:
+        """Take the pieces of the body that wait to be received."""
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self.buffered = 0
         self._is_delivered = self.is_complete
-        return {"type": "http.request", "body": body, "more_body": not self.is_complete}
+        return body
 
     def _end(self) -> None:
         self._chunks.clear()
         self.buffered = 0
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -1,22 +1,25 @@
-"""Cuts the bytes of a connection into HTTP messages, and reads them with the parser httptools.
+"""Cuts the bytes of a connection into HTTP messages, whose heads and chunked bodies the parser httptools reads.
 
-The parser is given exactly one message at a time, so that nothing behind it is parsed before it is answered: a head
-ends at its first empty line, a body of known length is counted, and a chunked body can end only at an empty line. Bytes
-are never changed.
+A parser is given one head or one chunked body and nothing behind it, so that no request is parsed before the one before
+it is answered: a head ends at its first empty line, a body of known length is counted, and a chunked body can end only
+at an empty line. Bytes are never changed.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import httptools
 
 from service.errors import BadRequestError, HeadTooLargeError
-from service.server.http_request import BodySource, HTTPRequest
+from service.server.http_request import BodySource, Headers, HTTPRequest
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a head, or of the lines behind a body's last chunk."""
-HEAD_END = b"\r\n\r\n"
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-"""Headers that say where a body ends."""
+LINE_ENDS = b"\r\n"
+EMPTY_LINE = b"\r\n\r\n"
+CUT_EMPTY_LINES = (b"\r\n\r", b"\r\n", b"\r")
+"""What may become `EMPTY_LINE` when more arrives."""
+CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class MessageReader:
@@ -27,16 +30,15 @@ class MessageReader:
         self.request: HTTPRequest | None = None
         """The request that is arriving."""
         self._source: BodySource | None = source
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser: Any = None
+        """The parser of the head or the chunked body that is arriving."""
         self._buffer = b""
         """What has arrived; used up to `_position`."""
         self._position = 0
-        self._tail = b""
-        """The last bytes of a line that was cut off, in which the end of the head may have begun."""
+        self._headers: Headers = []
+        """The headers of the request that is arriving."""
         self._line_bytes = 0
-        """Bytes of lines since the last head, piece of a body or message was complete."""
-        self._has_progress = False
-        """Whether one of them was completed by the last piece."""
+        """Bytes of a head, or of the lines of a chunked body since its last piece."""
 
     def add(self, data: bytes) -> None:
         """Take what has arrived."""
@@ -48,40 +50,33 @@ class MessageReader:
         """Bytes that are not used yet."""
         return len(self._buffer) - self._position
 
-    def read(self) -> bool:
-        """Read the next piece, which ends where a message does or sooner; whether a head was complete with it.
+    def read(self) -> HTTPRequest | None:
+        """Read on, to the end of a message at most; None if more has to arrive before there is something to do.
+
+        Returns the request that the bytes belong to, of which the head is complete.
 
         Raises:
             BadRequestError: it is not HTTP/1.1.
             HeadTooLargeError: a head does not end.
         """
-        start, request = self._position, self.request
-        had_head = request is not None and request.has_head
-        is_counted = request is not None and request.remaining > 0
-        if request is not None and is_counted:
-            end = min(len(self._buffer), start + request.remaining)
-            request.remaining -= end - start
+        request, start = self.request, self._position
+        if request is None or not request.has_head:
+            request = self._read_head()
+            if request is None or request.is_complete or request.is_chunked:
+                return request
+        elif start == len(self._buffer):
+            return None
+        if request.is_chunked:
+            self._read_chunks(request)
         else:
-            end = self._end_of_lines(start)
-        self._position = end
-        self._feed(start, end)
-        if not is_counted:
-            self._line_bytes += end - start
-            if self._line_bytes > MAX_HEAD and not (self._has_progress and had_head):
-                raise HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less")
-            if self._has_progress:
-                self._line_bytes = 0
-        request = self.request
-        if request is None or not request.has_head or had_head:
-            return False
-        request.check_head()
-        if request.wants_upgrade:
-            self._ignore_upgrade(request)
-        return True
+            piece = self._buffer[self._position : self._position + request.remaining]
+            self._position += len(piece)
+            request.feed(piece)
+        return request if self._position > start else None
 
     def finish(self) -> None:
         """Go on to the next request."""
-        self.request = None
+        self.request = self._parser = None
         if self._position == len(self._buffer):
             self._buffer, self._position = b"", 0
 
@@ -91,51 +86,66 @@ class MessageReader:
         self._buffer = b""
         self._position = 0
 
-    def _feed(self, start: int, end: int) -> None:
-        is_all = start == 0 and end == len(self._buffer)
-        self._has_progress = False
+    def _read_head(self) -> HTTPRequest | None:
+        """Read the next head as far as it has arrived, and return its request if it is complete."""
+        if self.request is None:
+            while self._position < len(self._buffer) and self._buffer[self._position] in LINE_ENDS:  # RFC 9112, 2.2
+                self._position += 1
+            if self._position == len(self._buffer) or self._source is None:
+                return None
+            self.request = HTTPRequest(self._source)
+            self._parser = httptools.HttpRequestParser(self)
+            self._headers = self.request.headers
+            self._line_bytes = 0
+        request = self.request
+        is_end = self._parse_lines()
+        if self._line_bytes > MAX_HEAD:
+            raise HeadTooLargeError(f"the head of the request has more than {MAX_HEAD} bytes; send less")
+        if not request.has_head:
+            if is_end:
+                raise BadRequestError("this is no head of a request; send HTTP/1.1 as RFC 9112 has it")
+            return None
+        request.check_head()
+        if request.is_chunked:
+            self._parser = httptools.HttpRequestParser(
+                SimpleNamespace(on_body=request.feed, on_message_complete=request.complete)
+            )
+            self._parser.feed_data(CHUNKED_HEAD)
+            self._line_bytes = 0
+        return request
+
+    def _read_chunks(self, request: HTTPRequest) -> None:
+        """Read a chunked body as far as it has arrived."""
+        before = request.received
+        self._parse_lines()
+        if request.received > before or request.is_complete:
+            self._line_bytes = 0
+        elif self._line_bytes > MAX_HEAD:
+            raise HeadTooLargeError(f"the lines of the body have more than {MAX_HEAD} bytes; send less")
+
+    def _parse_lines(self) -> bool:
+        """Have the next lines parsed, up to an empty one at most; whether that has come.
+
+        The last bytes stay unused if they may be the beginning of an empty line.
+        """
+        buffer, start = self._buffer, self._position
+        end = buffer.find(EMPTY_LINE, start)
+        is_end = end >= 0
+        if is_end:
+            end += len(EMPTY_LINE)
+        else:
+            end = len(buffer) - next((len(cut) for cut in CUT_EMPTY_LINES if buffer.endswith(cut, start)), 0)
+        self._position = end
+        self._line_bytes += end - start
         try:
-            self._parser.feed_data(self._buffer if is_all else memoryview(self._buffer)[start:end])
+            self._parser.feed_data(buffer[start:end])
         except httptools.HttpParserUpgrade:
-            pass  # `read` goes on with another parser
+            pass  # a server may ignore the wish for another protocol (RFC 9110, 7.8)
         except httptools.HttpParserError as error:
             raise BadRequestError(f"{str(error).rstrip('.')}; send HTTP/1.1 as RFC 9112 has it") from None
+        return is_end
 
-    def _end_of_lines(self, start: int) -> int:
-        """Where the next empty line ends, or where the buffer does."""
-        buffer = self._buffer
-        if self._tail:
-            straddling = (self._tail + buffer[start : start + 3]).find(HEAD_END)
-            if straddling >= 0:
-                end = start + straddling + len(HEAD_END) - len(self._tail)
-                self._tail = b""
-                return end
-        end = buffer.find(HEAD_END, start)
-        if end >= 0:
-            self._tail = b""
-            return end + len(HEAD_END)
-        self._tail = (self._tail + buffer[max(start, len(buffer) - 3) :])[-3:]
-        return len(buffer)
-
-    def _ignore_upgrade(self, request: HTTPRequest) -> None:
-        """Read on as if ``request`` had not asked for another protocol, which a server may ignore (RFC 9110, 7.8).
-
-        The parser has ended the message at its head. Another one, which is told only how long the body is, reads that.
-        """
-        request.wants_upgrade = False
-        self._parser = httptools.HttpRequestParser(self)
-        framing = b"".join([b"%s: %s\r\n" % header for header in request.headers if header[0] in FRAMING])
-        self._parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % framing)
-        self.request = request
-        if not request.has_body:
-            request.complete()
-
-    # The parser calls these.
-
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        if self._source is not None:
-            self.request = HTTPRequest(self._source)
+    # The parser of a head calls these.
 
     def on_url(self, piece: bytes) -> None:
         """Take a piece of the request target."""
@@ -143,29 +153,14 @@ class MessageReader:
             self.request.target += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; those behind a body are ignored."""
-        if self.request is not None and not self.request.has_head:
-            self.request.headers.append((name.lower(), value))
+        """Take a header."""
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Take what only the parser knows of a head."""
-        self._has_progress = True
         request, parser = self.request, self._parser
         if request is not None:
             request.method = parser.get_method()
             request.http_version = parser.get_http_version()
             request.keep_alive = request.http_version != "1.0" and parser.should_keep_alive()
-            request.wants_upgrade = parser.should_upgrade()
             request.has_head = True
-
-    def on_body(self, piece: bytes) -> None:
-        """Take a piece of a body."""
-        self._has_progress = True
-        if self.request is not None:
-            self.request.feed(piece)
-
-    def on_message_complete(self) -> None:
-        """Note the end of a message; a parser that wants to upgrade sees one at the end of the head already."""
-        self._has_progress = True
-        if self.request is not None and not self.request.wants_upgrade:
-            self.request.complete()

@@ -1,11 +1,12 @@
 """What the connections of a server have in common."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from service.middleware.access_log import AccessLog
 from service.redaction import Redactor
-from service.responses import Header
+from service.responses import Header, to_lines
 from service.server.fast_path.busy_poll import BusyPoll
 from service.server.fast_path.write_buffer import WriteBuffer
 from service.server.http_request import HTTPRequest
@@ -31,6 +32,23 @@ class FastPath(Protocol):
         """Note that a request has ended, on this path or through the application."""
 
 
+class CommonHeaders:
+    """The headers of all answers that do not come from the application, as lines of HTTP/1.1."""
+
+    def __init__(self, headers: tuple[Header, ...] = ()) -> None:
+        """``headers`` are added to those of uvicorn."""
+        self._headers = headers
+        self._of: Sequence[Header] | None = None
+        self._lines = b""
+
+    def lines(self, default_headers: Sequence[Header]) -> bytes:
+        """Return the lines of uvicorn's ``default_headers``, a new sequence for each date, and of the others."""
+        if default_headers is not self._of:
+            self._of = default_headers
+            self._lines = to_lines((*default_headers, *self._headers))
+        return self._lines
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProtocolOptions:
     """Settings and shared objects of all connections."""
@@ -44,8 +62,7 @@ class ProtocolOptions:
     """Time for a body to arrive, and for a client to go on reading."""
     keep_alive_s: float = 75.0
     """Time that a connection may be idle between two requests."""
-    headers: tuple[Header, ...] = ()
-    """Headers of all answers that do not come from the application."""
+    headers: CommonHeaders = field(default_factory=CommonHeaders)
     fast_path: FastPath | None = None
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(""))
     write_buffer: WriteBuffer = field(default_factory=WriteBuffer)

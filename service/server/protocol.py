@@ -5,7 +5,7 @@ is answered, and reading stops when there are many of them.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sized
 from typing import Any, cast
 
 import structlog
@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.server import ServerState
 
 from service.errors import RequestError, RequestTimeoutError
-from service.middleware.access_log import record_end
 from service.middleware.request_id import new_id, request_id
 from service.request_context import RequestContext
 from service.responses import Header, RawResponse, error_response, to_http
@@ -58,17 +57,12 @@ class HTTPProtocol(asyncio.Protocol):
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._reader = MessageReader(self)
-        limits = {
-            Phase.CONNECTED: self.options.header_timeout_s,
-            Phase.IDLE: self.options.keep_alive_s,
-            Phase.HEAD: self.options.header_timeout_s,
-            Phase.BODY: self.options.request_timeout_s,
-            Phase.READER: self.options.request_timeout_s,
-        }
-        self._deadline = Deadline(self._loop, limits, self._expired)
+        self._deadline = Deadline(self._loop, self._expired)
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
         self._transport: CorkedTransport = None  # type: ignore[assignment]
         self._peer: Address | None = None
+        self._trusts_peer = False
+        """Whether the peer may say whom it speaks for."""
         self._server: Address | None = None
         self._scheme = "http"
         self._active: HTTPRequest | None = None
@@ -78,7 +72,7 @@ class HTTPProtocol(asyncio.Protocol):
         """Whether something came that cannot be read: nothing behind it counts."""
         self._is_last = False
         """Whether the server stops: the connection closes with the next answer."""
-        self._has_answered = False
+        self._answers = 0
         self._is_reading = True
         self._drained: asyncio.Future[None] | None = None
         """Done when the client has read enough; None while there is no need to wait."""
@@ -92,6 +86,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._raw = cast(asyncio.Transport, transport)
         self._transport = CorkedTransport(self._raw, self.options.write_buffer, self._state.tasks)
         self._peer = address_of(transport, "peername")
+        self._trusts_peer = self._peer is not None and self.options.proxies.trusts(self._peer[0])
         self._server = address_of(transport, "sockname")
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn only calls `shutdown`
@@ -178,8 +173,8 @@ class HTTPProtocol(asyncio.Protocol):
             return
         closes = response.error is not None and CLOSE_HEADER in response.headers
         request.keep_alive = self.keeps_alive(request) and not closes
-        headers = (*self._state.default_headers, *self.options.headers)
-        self.write(to_http(response, request_id, headers, last=not (request.keep_alive or closes)))
+        common = self.options.headers.lines(self._state.default_headers)
+        self.write(to_http(response, request_id, common, last=not (request.keep_alive or closes)))
         self.answered(request)
 
     def answered(self, request: HTTPRequest) -> None:
@@ -188,11 +183,13 @@ class HTTPProtocol(asyncio.Protocol):
         self.options.busy_poll.answered(self._state.tasks)
         request.finish()
         self._active = None
-        self._has_answered = True
-        if request.keep_alive and not self._ignores_input:
-            self._advance()
-        else:
+        self._answers += 1
+        if not request.keep_alive or self._ignores_input:
             self._close()
+        elif self._reader.unread or not self._is_reading:
+            self._advance()
+        elif not self._is_advancing:
+            self._set_deadline()
 
     def abort(self) -> None:
         """Break the connection."""
@@ -206,9 +203,9 @@ class HTTPProtocol(asyncio.Protocol):
         task.add_done_callback(self._task_ended)
 
     @property
-    def requests_in_progress(self) -> int:
-        """Requests of all connections that are being answered."""
-        return len(self._state.tasks)
+    def in_progress(self) -> Sized:
+        """The requests of all connections that are being answered."""
+        return self._state.tasks
 
     # The rest is what happens in between.
 
@@ -223,32 +220,31 @@ class HTTPProtocol(asyncio.Protocol):
             self.abort()
 
     def _advance(self) -> None:
-        """Parse what has arrived, as far as it can be used now."""
+        """Read what has arrived, as far as it can be used now."""
         if self._is_advancing or self._raw.is_closing():
             return
         self._is_advancing = True
         reader, messages = self._reader, 0
-        while reader.unread and not self._must_wait():
+        while not self._must_wait():
             if messages == MESSAGES_A_TURN:
                 self._loop.call_soon(self._advance)
                 break
             try:
-                has_head = reader.read()
+                request = reader.read()
             except RequestError as error:
                 self._refuse(error)
                 break
-            request = reader.request
             if request is None:
-                continue
-            if has_head:
+                break
+            if request is not self._active and not request.is_answered:
                 self._take_head(request)
-            if request.buffered > HIGH_WATER:
-                self._pause_reading()
             if request.is_complete:
                 messages += 1
                 reader.finish()
                 if not (request.is_started or request.is_answered):
                     self._begin(request)
+            elif request.buffered > HIGH_WATER:
+                self._pause_reading()
         self._is_advancing = False
         if reader.unread > MAX_KEPT:
             self._pause_reading()
@@ -258,18 +254,22 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _must_wait(self) -> bool:
         """Whether what has arrived has to wait for an answer, or for the client to read one."""
-        if self._ignores_input:
-            return True
-        return self._reader.request is None and (self._active is not None or self._drained is not None)
+        if self._reader.request is None:
+            return self._active is not None or self._drained is not None or self._ignores_input
+        return self._ignores_input
 
     def _take_head(self, request: HTTPRequest) -> None:
         """Decide who answers ``request``, of which the head has arrived."""
-        request.client, request.scheme = self.options.proxies.resolve(self._peer, self._scheme, request.headers)
+        request.client, request.scheme = self._peer, self._scheme
+        if self._trusts_peer:
+            request.client, request.scheme = self.options.proxies.resolve(self._peer, self._scheme, request.headers)
         self._active = request
         fast_path = self.options.fast_path
         request.is_fast = fast_path is not None and fast_path.takes(request)
+        if request.is_complete:
+            return  # it is begun as the next thing
         is_small = request.content_length is not None and request.content_length <= SMALL_BODY
-        if not (request.is_fast and is_small) or (request.awaits_continue and not request.is_complete):
+        if not (request.is_fast and is_small) or request.awaits_continue:
             self._begin(request)
 
     def _begin(self, request: HTTPRequest) -> None:
@@ -318,10 +318,10 @@ class HTTPProtocol(asyncio.Protocol):
         if request is not None and request.has_head:
             method, client = request.method.decode("ascii"), request.client or self._peer
             context.route = path if request.is_fast else None
-        record_end(context, self.options.access_log, method, path, client)
-        headers = (*self._state.default_headers, *self.options.headers)
+        self.options.access_log.end(method, path, client, context)
+        common = self.options.headers.lines(self._state.default_headers)
         response = error_response(error, path)
-        self.write(to_http(response, context.id, headers, last=CLOSE_HEADER not in response.headers))
+        self.write(to_http(response, context.id, common, last=CLOSE_HEADER not in response.headers))
         self._close()
 
     def _close(self) -> None:
@@ -343,15 +343,18 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _set_deadline(self) -> None:
         """Give what the connection waits for its time."""
-        request = self._reader.request
+        request, options = self._reader.request, self.options
         if self._drained is not None or self._raw.is_closing():
-            self._deadline.enter(Phase.READER)
+            self._deadline.enter(Phase.READER, options.request_timeout_s)
+        elif request is not None and not request.has_head:
+            self._deadline.enter(Phase.HEAD, options.header_timeout_s, request)
         elif request is not None:
-            self._deadline.enter(Phase.BODY if request.has_head else Phase.HEAD, request)
+            self._deadline.enter(Phase.BODY, options.request_timeout_s, request)
         elif self._active is not None:
-            self._deadline.enter(Phase.ANSWER)
+            self._deadline.enter(Phase.ANSWER, None)
         else:
-            self._deadline.enter(Phase.IDLE if self._has_answered else Phase.CONNECTED)
+            limit_s = options.keep_alive_s if self._answers else options.header_timeout_s
+            self._deadline.enter(Phase.REQUEST, limit_s, self._answers)
 
     def _expired(self, phase: Phase) -> None:
         """End what has taken too long."""

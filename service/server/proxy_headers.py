@@ -31,7 +31,6 @@ class TrustedProxies:
                 raise SettingsError(
                     f"--forwarded-allow-ips: {item!r} is not an address, a network like 10.0.0.0/8, or * for all"
                 ) from error
-        self.is_empty = not (self._trusts_all or self._networks)
         self.trusts = lru_cache(maxsize=1024)(self._trusts)
         """Whether a host may say whom it speaks for."""
 
@@ -49,7 +48,7 @@ class TrustedProxies:
         Each proxy appends the address that it was called from, so the client is the last entry that no trusted proxy
         stands for; entries before it may be invented.
         """
-        if self.is_empty or peer is None or not self.trusts(peer[0]):
+        if peer is None or not self.trusts(peer[0]):
             return peer, scheme
         hops: list[str] = []
         for name, value in headers:

@@ -17,13 +17,13 @@ from fastapi import FastAPI
 from service.api.predict import ONE, SEVERAL, Predict
 from service.app import get_state, is_unmodified
 from service.middleware.access_log import Client
-from service.middleware.auth import Principal
+from service.request_context import RequestContext
 from service.server.fast_path.admission_queue import AdmissionQueue
 from service.server.fast_path.busy_poll import BusyPoll
 from service.server.fast_path.handler import FastPathHandler
 from service.server.http_request import Headers
 from service.server.listening import copies
-from service.server.options import ProtocolOptions
+from service.server.options import CommonHeaders, ProtocolOptions
 from service.server.protocol import protocol_class
 from service.server.proxy_headers import TrustedProxies
 from service.server.watchdog import HANGS, Watchdog
@@ -62,7 +62,7 @@ class Server(uvicorn.Server):
             header_timeout_s=settings.header_timeout_s,
             request_timeout_s=settings.request_timeout_s,
             keep_alive_s=settings.keep_alive_s,
-            headers=((b"vary", b"Origin"),) if settings.cors_origins else (),  # as the application says
+            headers=CommonHeaders(((b"vary", b"Origin"),) if settings.cors_origins else ()),  # as the application says
             fast_path=create_fast_path(state) if is_unmodified(app) else None,
             proxies=TrustedProxies(settings.forwarded_allow_ips),
             busy_poll=BusyPoll(settings.busy_poll_us / 1e6),
@@ -139,15 +139,16 @@ class Server(uvicorn.Server):
 
 def create_fast_path(state: ServiceState) -> FastPathHandler | None:
     """The fast path of an application that nobody has changed, if it is to have one; traces need the application."""
-    settings = state.settings
+    settings, policy = state.settings, state.policy
     if not settings.fast_path or settings.traces:
         return None
+    access = {path: policy.access(path) for path in (ONE, SEVERAL)}
 
-    def authorize(path: str, headers: Headers, client: Client) -> Principal:
-        principal = state.policy.check(path, headers)
+    def authorize(context: RequestContext, path: str, headers: Headers, client: Client) -> None:
+        principal = policy.authorize(access[path], headers)
+        context.key = principal.key
         if state.rate_limiter is not None:
             state.rate_limiter.admit(principal, client[0] if client is not None else "")
-        return principal
 
     predict = Predict(state)
     return FastPathHandler(

@@ -16,8 +16,7 @@ from service.api.request_body import Body
 from service.errors import STOPPED, RequestError
 from service.inference.admission import CapacityLimiter
 from service.inference.registry import Model, Models
-from service.middleware.access_log import AccessLog, Client, record_end
-from service.middleware.auth import Principal
+from service.middleware.access_log import AccessLog, Client
 from service.middleware.request_id import request_id
 from service.redaction import Redactor
 from service.request_context import RequestContext, current
@@ -29,8 +28,8 @@ from service.server.protocol import HTTPProtocol
 
 Answerer = Callable[[bytes, Body], Awaitable[RawResponse]]
 """Answers the query and the body of a request."""
-Authorize = Callable[[str, Headers, Client], Principal]
-"""Says whose request for a path with these headers is; raises RequestError if it may not be answered."""
+Authorize = Callable[[RequestContext, str, Headers, Client], None]
+"""Records whose request for a path with these headers is; raises RequestError if it may not be answered."""
 
 MODEL_FIELD = re.compile(rb'name="?(?:model|version)\b', re.IGNORECASE)
 """A part of a form that says which model is to answer."""
@@ -83,21 +82,14 @@ class FastPathHandler:
         """Answer ``request`` now, or refuse it, or let it wait for its turn."""
         path, _ = self._answerers[request.path]
         request.context = context = RequestContext(request_id(request.headers, self._redactor))
-        token = current.set(context)
         try:
-            context.key = self._authorize(path, request.headers, request.client).key
+            self._authorize(context, path, request.headers, request.client)
         except RequestError as error:
             respond(connection, request, context, error_response(error, path))
             self._end(request, context)
             return
-        finally:
-            current.reset(token)
         context.route = path
-        if (
-            request.is_complete
-            and not self._queue.is_open(connection.requests_in_progress)
-            and not names_model(request)
-        ):
+        if request.is_complete and not self._queue.is_open(len(connection.in_progress)) and not names_model(request):
             try:
                 options = read_options(request.query, PredictOptions)
                 model = self._models.find(options.model, options.version)
@@ -132,6 +124,7 @@ class FastPathHandler:
 
     def _start(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext, queued_s: float) -> None:
         context.queued_s = queued_s
+        context.in_progress = connection.in_progress
         connection.start(request, self._answer(connection, request, context))
 
     async def _answer(self, connection: HTTPProtocol, request: HTTPRequest, context: RequestContext) -> None:
@@ -139,7 +132,9 @@ class FastPathHandler:
         path, answerer = self._answerers[request.path]
         try:
             try:
-                response = await outcome(answerer(request.query, Body(request.headers, request.receive)), path)
+                content = request.take() if request.is_complete and not request.is_disconnected else None
+                body = Body(request.headers, request.receive, content)
+                response = await outcome(answerer(request.query, body), path)
             except asyncio.CancelledError:  # by uvicorn, when `timeout_graceful_shutdown` is over
                 response = error_response(STOPPED, path)
             if response is not None:
@@ -158,7 +153,7 @@ class FastPathHandler:
 
     def _end(self, request: HTTPRequest, context: RequestContext) -> None:
         path = request.logged_path or self._answerers[request.path][0]
-        record_end(context, self._access_log, "POST", path, request.client)
+        self._access_log.end("POST", path, request.client, context)
 
 
 def names_model(request: HTTPRequest) -> bool:

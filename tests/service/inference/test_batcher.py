@@ -115,6 +115,22 @@ def test_where_pictures_come_together_a_batch_begins_when_no_more_come() -> None
     assert alone == 1, "one alone waits for nobody"
 
 
+def test_a_picture_that_is_alone_is_answered_in_the_same_turn_and_only_by_an_idle_batcher() -> None:
+    model = Recorder()
+
+    async def run() -> None:
+        batches = batcher(model)
+        assert batches.submit(picture(1), is_alone=True).done()
+        first = batches.submit(picture(2))
+        second = batches.submit(picture(3), is_alone=True)
+        assert not second.done(), "another one waits"
+        await asyncio.gather(first, second)
+        await batches.close()
+
+    asyncio.run(run())
+    assert model.sizes == [1, 2]
+
+
 @pytest.mark.parametrize(("spare_core", "one_ms"), [(False, 4), (False, 20), (True, 4)])
 def test_without_a_spare_core_batches_are_cut_to_what_may_hold_the_loop(spare_core: bool, one_ms: int) -> None:
     sizes: list[int] = []

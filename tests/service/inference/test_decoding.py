@@ -12,7 +12,7 @@ from export.format.artifact import ImageInput
 from imaging.decoding import examine_image
 from imaging.limits.limits import Limits
 from service.errors import DeadlineExceededError, UnsupportedMediaTypeError
-from service.inference.decoding import Decoders, is_small, while_client_waits
+from service.inference.decoding import WITH_SPARE_CORE, WITHOUT_SPARE_CORE, Decoders, fits, while_client_waits
 from service.inference.preprocessing import Upload
 from service.request_context import RequestContext, current
 from service.settings import load_settings
@@ -48,7 +48,7 @@ SEEN: list[str] = []
     ids=["PNG", "JPEG", "progressive JPEG", "WebP", "GIF", "TIFF"],
 )
 def test_small_pictures_are_decoded_on_the_event_loop(data: bytes) -> None:
-    assert is_small(examine_image(data, Limits()).cost)
+    assert fits(examine_image(data, Limits()).cost, WITH_SPARE_CORE)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,13 @@ def test_small_pictures_are_decoded_on_the_event_loop(data: bytes) -> None:
 )
 def test_small_files_of_much_work_are_not_decoded_on_the_event_loop(data: bytes) -> None:
     assert len(data) < 2**16
-    assert not is_small(examine_image(data, Limits()).cost)
+    assert not fits(examine_image(data, Limits()).cost, WITH_SPARE_CORE)
+
+
+def test_a_photograph_is_decoded_on_the_event_loop_if_a_thread_could_only_take_turns_with_it() -> None:
+    cost = examine_image(save(Image.new("RGB", (480, 360)), "JPEG"), Limits()).cost
+    assert not fits(cost, WITH_SPARE_CORE)
+    assert fits(cost, WITHOUT_SPARE_CORE)
 
 
 def test_a_picture_that_waits_for_a_thread_past_its_deadline_is_not_decoded() -> None:

@@ -260,20 +260,49 @@ async def test_thousands_of_requests_in_one_go_stay_bytes_until_it_is_their_turn
     assert contents(line.received) == [b"GET /a? "] * count
 
 
+class Refusing:
+    """A fast path that answers at once."""
+
+    def takes(self, request: HTTPRequest) -> bool:
+        return True
+
+    def begin(self, connection: HTTPProtocol, request: HTTPRequest) -> None:
+        connection.write(b"no")
+        connection.answered(request)
+
+    def leave(self, request: HTTPRequest) -> None: ...
+
+    def task_ended(self) -> None: ...
+
+
+@on_a_loop
+async def test_answers_that_are_given_at_once_keep_a_connection_too() -> None:
+    line = Line(echo, fast_path=Refusing(), keep_alive_s=0.5)
+    for _ in range(3):
+        await line.ask(GET)
+        await asyncio.sleep(0.3)
+    assert not line.transport.closed
+    await asyncio.sleep(0.4)
+    assert line.transport.closed
+
+
+@on_a_loop
+async def test_a_chunk_is_handed_on_before_the_next_one_comes() -> None:
+    received = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            received.append((await receive())["body"])
+
+    line = Line(app)
+    await line.ask(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+    await line.ask(b"3\r\nabc\r\n")
+    await line.ask(b"3\r\nd\r\n\r\n")
+    assert received == [b"abc", b"d\r\n"]
+
+
 @on_a_loop
 async def test_requests_that_are_answered_at_once_leave_the_event_loop_to_others() -> None:
-    class Refusing:
-        def takes(self, request: HTTPRequest) -> bool:
-            return True
-
-        def begin(self, connection: HTTPProtocol, request: HTTPRequest) -> None:
-            connection.write(b"no")
-            connection.answered(request)
-
-        def leave(self, request: HTTPRequest) -> None: ...
-
-        def task_ended(self) -> None: ...
-
     line = Line(echo, fast_path=Refusing())
     line.protocol.data_received(GET * 10 * MESSAGES_A_TURN)
     assert len(line.sent) == MESSAGES_A_TURN

@@ -1,13 +1,11 @@
-"""Answers without ASGI: the same as with it, on the same connections, in the same log and metrics."""
+"""Answers without ASGI, on connections without a network; test_parity.py compares them with those through it."""
 
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, cast
 
-import httpx
-import pytest
 from starlette.types import Receive, Scope, Send
 
 from service.api.predict import read_options
@@ -16,10 +14,8 @@ from service.errors import InvalidParameterError, ModelNotFoundError, Unauthoriz
 from service.inference.admission import CapacityLimiter, Permit
 from service.inference.registry import Models
 from service.middleware.access_log import AccessLog, Client
-from service.middleware.api_keys import make_key
-from service.middleware.auth import EVERYBODY, Principal
 from service.redaction import Redactor
-from service.request_context import queued_s, track_future
+from service.request_context import RequestContext, is_alone, queued_s, track_future
 from service.responses import RawResponse
 from service.schemas import PredictOptions
 from service.server.fast_path.admission_queue import TICK_S, AdmissionQueue
@@ -27,144 +23,8 @@ from service.server.fast_path.handler import Answerer, FastPathHandler
 from service.server.http_request import Headers
 from service.server.protocol import SMALL_BODY
 from service.settings import Settings
-from tests.conftest import Service, start_service, wait_until
-from tests.service.answers import PICTURE, without_time
-from tests.service.broken import DAMAGED
-from tests.service.exposed import scrape
 from tests.service.loops import on_a_loop
 from tests.service.server.connections import Line, turns
-
-KEY, ENTRY = make_key("me")
-PROXY = {
-    "X-Request-Id": "from-the-proxy",
-    "X-Forwarded-For": "198.51.100.7",
-    "X-Forwarded-Proto": "https",
-    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-}
-REQUESTS: dict[str, dict[str, Any]] = {
-    "a picture": {"content": PICTURE, "headers": {"Content-Type": "image/png"}},
-    "a picture of unknown type": {"content": PICTURE},
-    "a form": {"files": {"image": PICTURE}},
-    "JSON": {"content": b'{"image": "no base64!"}', "headers": {"Content-Type": "application/json"}},
-    "options": {"content": PICTURE, "params": {"top_k": 2, "rectified": "jpeg", "points": 3, "model": "digits"}},
-    "a rectified picture": {"content": PICTURE, "params": {"rectified_size": "source", "padding": "edge"}},
-    "several": {"url": "/predict/batch", "files": [("images", PICTURE), ("images", DAMAGED["PNG without pixels"])]},
-    "nothing": {"content": b""},
-    "text": {"content": b"text", "headers": {"Content-Type": "text/plain"}},
-    "a damaged picture": {"content": DAMAGED["PNG without pixels"]},
-    "too much": {"content": bytes(2000)},
-    "no such model": {"content": PICTURE, "params": {"model": "nobody"}},
-    "no such option": {"content": PICTURE, "params": {"top": 1}},
-    "another part": {"files": {"picture": PICTURE}},
-    "a form without its type": {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
-    "a form cut short": {"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
-    "several in the wrong way": {"url": "/predict/batch", "content": PICTURE},
-}
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        (),
-        ("--api-keys", ENTRY),
-        ("--cors-origins", "https://a.example"),
-        ("--cors-origins", "*"),
-        ("--forwarded-allow-ips", "127.0.0.1", "--rate-limit", "1000/second"),
-    ],
-    ids=["open", "with keys", "for one origin", "for all origins", "behind a proxy"],
-)
-@pytest.mark.parametrize(
-    "headers",
-    [{}, PROXY, {"X-Timeout-Ms": "9000"}, {"Origin": "https://a.example"}, {"X-API-Key": "wrong"}],
-    ids=["plain", "of a proxy", "with a deadline", "from a page", "with a wrong key"],
-)
-def test_each_request_is_answered_logged_and_counted_as_by_the_application(
-    flags: tuple[str, ...], headers: dict[str, str], services: "Services"
-) -> None:
-    counts, answers, lines = [], [], []
-    for service in services.both(flags):
-        before, done = counted(service), len(ends(service))
-        answers.append([ask(service, request, {"X-API-Key": KEY} | headers) for request in REQUESTS.values()])
-        after = counted(service)
-        counts.append({labels: value - before.get(labels, 0) for labels, value in after.items()})
-        wait_until(lambda service=service, done=done: len(ends(service)) == done + len(REQUESTS))  # type: ignore[misc]
-        lines.append(ends(service)[done:])
-    for name, fast, other in zip(REQUESTS, *answers, strict=True):
-        assert fast.status_code == other.status_code, name
-        assert content(fast) == content(other), name
-        assert shape(fast) == shape(other), name
-    assert counts[0] == counts[1]
-    assert sum(counts[0].values()) > len(REQUESTS)
-    for name, fast_end, other_end in zip(REQUESTS, *lines, strict=True):
-        assert lasting(fast_end) == lasting(other_end), name
-        assert fast_end.keys() == other_end.keys(), name
-        with_key = "--api-keys" in flags and headers.get("X-API-Key") != "wrong"
-        assert fast_end.get("key") == ("me" if with_key else None), name
-        assert fast_end["client"] == ("198.51.100.7" if "127.0.0.1" in flags and headers is PROXY else "127.0.0.1")
-        assert fast_end["request_id"] == "from-the-proxy" or headers is not PROXY
-
-
-class Services:
-    """Services with the same flags, one with the fast path and one without."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._started: dict[tuple[str, ...], list[Service]] = {}
-
-    def both(self, flags: tuple[str, ...]) -> list[Service]:
-        """Those with ``flags``."""
-        if flags not in self._started:
-            self._started[flags] = [
-                self._stack.enter_context(start_service("--max-bytes", 1500, "--fast-path", fast_path, *flags))
-                for fast_path in ("true", "false")
-            ]
-        return self._started[flags]
-
-
-@pytest.fixture(scope="module")
-def services() -> Iterator[Services]:
-    with ExitStack() as stack:
-        yield Services(stack)
-
-
-def ask(service: Service, request: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
-    rest = {name: value for name, value in request.items() if name not in {"url", "headers"}}
-    return service.client.post(request.get("url", "/predict"), headers=request.get("headers", {}) | headers, **rest)
-
-
-def content(answer: httpx.Response) -> Any:
-    found = answer.json()
-    return [without_time(one) for one in found["results"]] if "results" in found else without_time(found)
-
-
-def shape(answer: httpx.Response) -> dict[str, str]:
-    """All headers, but for values that differ from answer to answer."""
-    varying = {"x-request-id", "content-length", "date"}
-    return {name: "some" if name in varying else value for name, value in answer.headers.items()}
-
-
-def ends(service: Service) -> list[dict[str, Any]]:
-    """What its log says of POST requests."""
-    assert all(line.startswith("{") for line in service.log().splitlines()), service.log()
-    lines = [json.loads(line) for line in service.log().splitlines()]
-    return [line for line in lines if line["event"] == "request" and line["method"] == "POST"]
-
-
-def lasting(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of the log, but for what differs from request to request."""
-    varying = {"timestamp", "request_id", "trace_id"}
-    return {name: value for name, value in line.items() if name not in varying and not name.endswith("_ms")}
-
-
-def counted(service: Service) -> dict[tuple[str, Any], float]:
-    """How many requests, predictions and refusals there were, of each kind."""
-    samples = scrape(service).samples.items()
-    return {
-        (name, labels): value
-        for (name, labels), value in samples
-        if name.endswith(("_total", "_count")) and "cpu" not in name and ("route", "/metrics") not in labels
-    }
-
 
 PATH = "/predict"
 PLAIN = b"POST /predict?model=digits HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd"
@@ -206,10 +66,9 @@ class FastLine(Line):
         )
         super().__init__(no_content, fast_path=handler, **options)
 
-    def authorize(self, path: str, headers: Headers, client: Client) -> Principal:
+    def authorize(self, context: RequestContext, path: str, headers: Headers, client: Client) -> None:
         if (b"x-api-key", b"wrong") in headers:
             raise UnauthorizedError("no")
-        return EVERYBODY
 
     async def ask(self, data: bytes = PLAIN) -> list[bytes]:
         return await super().ask(data)
@@ -314,7 +173,22 @@ async def test_a_request_that_waits_is_answered_in_its_turn_and_knows_how_long_i
         assert line.models.limiter.queued == 1
         line.models.limiter.give_back(1, 4)
         await asyncio.sleep(2 * TICK_S)
+        await turns()
     assert line.received.endswith(b"\r\n\r\n1")
+
+
+@on_a_loop
+async def test_a_request_knows_whether_it_is_alone() -> None:
+    async def answer(query: bytes, body: Body) -> RawResponse:
+        return RawResponse(b"%d" % is_alone())
+
+    line = FastLine(answer)
+    await line.ask()
+    other = {asyncio.ensure_future(asyncio.Event().wait())}
+    line.state.tasks |= cast(Any, other)
+    await line.ask()
+    other.pop().cancel()
+    assert [sent[-1:] for sent in line.sent] == [b"1", b"0"]
 
 
 @on_a_loop
