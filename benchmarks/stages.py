@@ -28,7 +28,6 @@ from uvicorn.server import ServerState
 from benchmarks import artifacts
 from benchmarks.serving import MODELS, media_type
 from export.format.artifact import read_artifact
-from imaging.fast_codecs import encode
 from imaging.limits.limits import Limits
 from service.api.prediction_json import describe_answer
 from service.app import create_app
@@ -37,6 +36,7 @@ from service.inference.backends import open_backend
 from service.inference.engine import Answer
 from service.inference.outputs import read
 from service.inference.preprocessing import Upload, examine_picture, preprocess
+from service.inference.rectified.image import encode_image
 from service.inference.registry import Model
 from service.repository.startup import load_models
 from service.request_context import Timings
@@ -104,17 +104,17 @@ def stages(model: Model, models: Path, upload: Upload) -> None:
     one, many = picture.pixels[np.newaxis], np.stack([picture.pixels] * BATCH)
     outputs, all_outputs = backend.run(one), backend.run(many)
     reading = read(outputs, manifest)[0]
-    files = [encode(look.rectified, "png") for look in reading.transforms]
+    files = [encode_image(look.rectified, "png") for look in reading.transforms]
     answer = Answer(model, reading, picture.width, picture.height, files, 1, Timings(0.1, 0.2, 0.3, 0.4))
-    description = describe_answer(answer, 5, "png", 1.0)
+    description = describe_answer(answer, 5, 1.0)
     show("the header of the picture", lambda: examine_picture(upload, Limits()))
     show("its pixels, as the model takes them", lambda: preprocess(opened, manifest.input))
     show("inference of one", lambda: backend.run(one))
     show(f"inference of {BATCH}, each", lambda: backend.run(many), BATCH)
     show("reading the outputs of one", lambda: read(outputs, manifest))
     show(f"reading the outputs of {BATCH}, each", lambda: read(all_outputs, manifest), BATCH)
-    show("the rectified image as PNG", lambda: [encode(look.rectified, "png") for look in reading.transforms])
-    show("the description of the answer", lambda: describe_answer(answer, 5, "png", 1.0))
+    show("the rectified image as PNG", lambda: [encode_image(look.rectified, "png") for look in reading.transforms])
+    show("the description of the answer", lambda: describe_answer(answer, 5, 1.0))
     show("its JSON", lambda: to_bytes(description))
 
 

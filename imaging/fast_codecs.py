@@ -46,7 +46,11 @@ TABLES = {0xC4, 0xDB, 0xDD, 0xE0, 0xFE}
 JPEG_CHANNELS = {1, 3}
 JPEG_QUALITY = 90
 
-FileFormat = Literal["png", "jpeg"]
+WEBP_QUALITY = 90
+WEBP_METHOD = 1
+"""Effort of the encoder: higher ones take four times as long for files that are a tenth smaller."""
+
+FileFormat = Literal["png", "jpeg", "webp"]
 """Formats that pictures are encoded in."""
 
 
@@ -133,17 +137,20 @@ def decode_plain(opened: PlainImage) -> NDArray[np.uint8] | None:
 
 
 def encode(pixels: NDArray[np.uint8], file_format: FileFormat) -> bytes:
-    """``(h, w, C)`` of one or three channels as a PNG (exact) or JPEG file."""
+    """``(h, w, C)`` as a PNG (exact), JPEG or WebP file: grey, RGB, or for PNG and WebP also RGBA."""
     if file_format == "png":
         return encode_png(pixels)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=JPEG_QUALITY)
+    if file_format == "jpeg":
+        image.save(content, "JPEG", quality=JPEG_QUALITY)
+    else:
+        image.save(content, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
     return content.getvalue()
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """``(h, w, C)`` of one or three channels as a PNG file."""
+    """``(h, w, C)`` of one, three or four channels (RGBA) as a PNG file."""
     height, width, channels = pixels.shape
     levels = pixels.reshape(height, width * channels)
     rows = np.empty((height, 1 + width * channels), np.uint8)
@@ -162,7 +169,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 @lru_cache(maxsize=256)
 def png_beginning(width: int, height: int, channels: int) -> bytes:
     """Signature and header."""
-    colour = {1: 0, 3: 2}[channels]
+    colour = {1: 0, 3: 2, 4: 6}[channels]
     return SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
 
 

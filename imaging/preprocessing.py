@@ -40,10 +40,14 @@ class Picture(NamedTuple):
     width: int
     height: int
     """Width and height of the whole picture as seen, in its own pixels."""
+    source: NDArray[np.uint8] | None = None
+    """The whole picture, if it was kept: ``(H, W, C)`` of grey, RGB, or RGB weighted by alpha with alpha."""
 
 
-def preprocess(opened: OpenedImage, spec: InputSpec) -> Picture:
+def preprocess(opened: OpenedImage, spec: InputSpec, keep: bool = False) -> Picture:
     """Decode an opened picture and stretch it to what a network takes, on its background where it is transparent.
+
+    ``keep`` keeps the whole picture too.
 
     Raises:
         DamagedImageError: the pixels are damaged or cut short.
@@ -51,13 +55,21 @@ def preprocess(opened: OpenedImage, spec: InputSpec) -> Picture:
         ImageTooLargeError: they need more memory than this process may take.
     """
     shape = spec.height, spec.width, spec.channels
-    if isinstance(opened, PlainImage) and (opened.height, opened.width, opened.channels) == shape:
+    if not keep and isinstance(opened, PlainImage) and (opened.height, opened.width, opened.channels) == shape:
         levels = decode_plain(opened)
         if levels is not None:
             return Picture(levels.reshape(shape), opened.width, opened.height)
     with reporting_damage(opened.format):
-        image = decode(opened)
-        return Picture(np.asarray(fit(image, spec)).reshape(shape), image.width, image.height)
+        levels = decode_plain(opened) if keep and isinstance(opened, PlainImage) else None
+        image = decode(opened) if levels is None else Image.fromarray(levels)
+        pixels = np.asarray(fit(image, spec)).reshape(shape)
+        return Picture(pixels, image.width, image.height, whole(image, levels) if keep else None)
+
+
+def whole(image: Image.Image, levels: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """A decoded picture as `Picture.source`; ``levels`` are its pixels, if they are at hand."""
+    found = np.asarray(as_mode(image, "RGBa") if image.mode == "RGBA" else image) if levels is None else levels
+    return found.reshape(image.height, image.width, -1)
 
 
 def fit(image: Image.Image, spec: InputSpec) -> Image.Image:

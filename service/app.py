@@ -20,6 +20,7 @@ from service.api.open_inference.infer import create_infer_routes
 from service.api.open_inference.model_repository import create_model_repository_routes
 from service.api.open_inference.routes import create_open_inference_routes
 from service.api.predict import create_predict_routes
+from service.api.rectify import create_rectify_route
 from service.api.routes import create_routes
 from service.api.ui import create_ui
 from service.errors import SettingsError
@@ -38,6 +39,8 @@ from service.state import Parts, ServiceState, Worker
 if TYPE_CHECKING:
     from service.middleware.tracing import Tracer
 
+DESCRIBED_IN = ("X-Model", "X-Class", "X-Class-Index", "X-Probability", "X-Angle", "X-Corners")
+"""Headers of POST /rectify that describe the picture."""
 SWAGGER = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 """The files of Swagger's page, and their types."""
 
@@ -78,7 +81,7 @@ def create_app(
         version=__version__,
         summary="Image classifiers with spatial transformers",
         lifespan=lifespan,
-        routes=[*create_predict_routes(state), *create_infer_routes(state)],
+        routes=[*create_predict_routes(state), create_rectify_route(state), *create_infer_routes(state)],
         middleware=create_middleware(state),
         docs_url=None,
         redoc_url=None,
@@ -156,7 +159,7 @@ def cors_options(origins: str) -> dict[str, Any]:
         "allow_origins": [origin.strip().rstrip("/") for origin in origins.split(",")],
         "allow_methods": ["GET", "HEAD", "POST"],
         "allow_headers": ["*"],
-        "expose_headers": ["X-Request-ID", "Retry-After", "Inference-Header-Content-Length"],
+        "expose_headers": ["X-Request-ID", "Retry-After", "Inference-Header-Content-Length", *DESCRIBED_IN],
     }
 
 

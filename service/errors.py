@@ -14,6 +14,7 @@ ServiceError                          base class
     ├── UnauthorizedError         401 no key, or an unknown one
     ├── ForbiddenError            403 the key does not allow it
     ├── ModelNotFoundError        404 no such model or version
+    ├── NotAcceptableError        406 the response cannot have any of the requested types
     ├── RequestTimeoutError       408 the request did not arrive in time
     ├── TooLargeError             413 too many bytes, pixels or pictures
     ├── UnsupportedMediaTypeError 415 another type of content
@@ -127,6 +128,13 @@ class ModelNotFoundError(RequestError):
 
     status = 404
     code = "model_not_found"
+
+
+class NotAcceptableError(RequestError):
+    """The response cannot have any of the types that the header Accept lists."""
+
+    status = 406
+    code = "not_acceptable"
 
 
 class RequestTimeoutError(RequestError):

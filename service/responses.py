@@ -45,7 +45,7 @@ def describe_problem(code: str, message: str, path: str) -> Json:
     return ErrorBody(error=ErrorDetail(code=code, message=message)).model_dump()
 
 
-def to_bytes(description: Json) -> bytes:
+def to_bytes(description: Any) -> bytes:
     """Encode a description as JSON."""
     return orjson.dumps(description)
 

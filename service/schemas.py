@@ -1,9 +1,9 @@
 """Schemas of the responses, for the OpenAPI document and the client."""
 
 import base64
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Theta = Annotated[
     list[Annotated[list[float], Field(min_length=3, max_length=3)]],
@@ -36,13 +36,39 @@ SampledPoints = Annotated[
 ]
 
 
-class PredictOptions(BaseModel):
-    """Options of a prediction, as query parameters."""
+Padding = Literal["black", "white", "edge", "transparent"]
+MODEL_SIZE = "model"
+SIZE = r"^(model|source|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
+SIZE_TEXT = (
+    "size of the rectified image: model (as the classifier reads it), source (sampled from the uploaded picture, with"
+    " as many pixels as the region has there), or height x width like 600x800 (sampled from it too)"
+)
+
+
+class AnswerOptions(BaseModel):
+    """Options of every prediction, as query parameters."""
 
     model_config = ConfigDict(extra="forbid")
 
     top_k: int = Field(5, ge=1, le=1000, description="number of classes in the response; all if there are fewer")
-    rectified: Literal["png", "jpeg", "none"] = Field("png", description="encoding of the rectified image")
+    rectified_size: str = Field(
+        MODEL_SIZE,
+        pattern=SIZE,
+        description=SIZE_TEXT,
+    )
+    padding: Padding = Field(
+        "black",
+        description="what the rectified image shows outside of the picture, if it is sampled from it; edge repeats the"
+        " pixels at the border; transparent is for png and webp",
+    )
+    margin: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="surroundings of the region to show on each side, in shares of its width and height, if the image"
+        " is sampled from the picture",
+    )
     points: int = Field(
         0,
         ge=0,
@@ -51,6 +77,35 @@ class PredictOptions(BaseModel):
     )
     model: str | None = Field(None, description="name of the model; the default model if omitted")
     version: int | None = Field(None, ge=1, description="version of the model; its default version if omitted")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.rectified_size == MODEL_SIZE and (self.padding != "black" or self.margin):
+            raise ValueError("padding and margin need rectified_size=source or HEIGHTxWIDTH")
+        if getattr(self, "rectified", None) == "jpeg" and self.padding == "transparent":
+            raise ValueError("JPEG files cannot be transparent; choose rectified=png or webp")
+        return self
+
+
+class PredictOptions(AnswerOptions):
+    """Options of a prediction, as query parameters."""
+
+    rectified: Literal["png", "jpeg", "webp", "none"] = Field("png", description="encoding of the rectified image")
+
+
+class RectifyOptions(AnswerOptions):
+    """Options of a rectified picture, as query parameters."""
+
+    rectified: Literal["png", "jpeg", "webp"] | None = Field(
+        None,
+        description="encoding of the picture, if the header Accept allows several; that of the uploaded picture if"
+        " omitted, where it is one of these",
+    )
+    rectified_size: str = Field(
+        "source",
+        pattern=SIZE,
+        description=SIZE_TEXT,
+    )
 
 
 class ModelReference(BaseModel):
@@ -71,7 +126,7 @@ class ClassPrediction(BaseModel):
 class RectifiedImage(BaseModel):
     """The rectified image as a file."""
 
-    format: Literal["png", "jpeg"]
+    format: Literal["png", "jpeg", "webp"]
     width: int
     height: int
     data: str = Field(description="the file, as base64")
@@ -99,7 +154,7 @@ class Timings(BaseModel):
     decode: float = Field(description="decoding and preprocessing the picture")
     queue: float = Field(description="waiting for the inference")
     inference: float = Field(description="the inference, which this picture shared with batch_size - 1 others")
-    encode: float = Field(description="encoding the rectified images")
+    encode: float = Field(description="sampling and encoding the rectified images")
     total: float = Field(description="from the arrival of the complete body to the response")
 
 

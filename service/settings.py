@@ -85,6 +85,16 @@ class Settings(BaseSettings):
     )
     max_pixels: Count = Field(50_000_000, description="largest picture, width x height")
     max_side: Count = Field(16_384, description="longest side of a picture, in pixels")
+    max_rectified_pixels: Count = Field(
+        12_000_000,
+        description="most pixels of the rectified images of one response that are sampled from the uploaded picture;"
+        " rectified_size=source is scaled down, a larger rectified_size=HxW is rejected",
+    )
+    max_source_bytes: Count = Field(
+        512 * 2**20,
+        description="memory of uploaded pictures that are held until rectified images have been sampled from them;"
+        " further ones wait",
+    )
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
     header_timeout_s: Count = Field(

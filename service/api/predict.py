@@ -6,9 +6,11 @@ therefore plain Starlette routes, which `service.api.routes` describes in the Op
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from time import perf_counter
+from typing import Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import structlog
@@ -19,15 +21,17 @@ from starlette.types import Receive, Scope, Send
 
 from imaging.fast_codecs import FileFormat
 from service.api.prediction_json import add_points, describe_answer
-from service.api.request_body import MAX_NAME, Body, Fields, read_one, read_several
+from service.api.request_body import COPIED_IN_PLACE, MAX_NAME, Body, Fields, read_one, read_several
 from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError, shorten
 from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
+from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
 from service.request_context import is_alone, queued_s, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
-from service.schemas import PredictOptions
+from service.schemas import AnswerOptions, PredictOptions
+from service.settings import Settings
 from service.state import ServiceState
 
 ONE = "/predict"
@@ -41,6 +45,8 @@ MAX_PROBLEMS = 3
 """Maximum number of wrong options in an error."""
 MAX_POINTS = 64 * 2**10
 """Sampled points in the response to one request; each takes up to 40 bytes."""
+
+OptionsType = TypeVar("OptionsType", bound=AnswerOptions)
 
 log = structlog.get_logger(__name__)
 
@@ -59,19 +65,29 @@ class Predict:
             RequestError: there is no prediction.
             ClientDisconnect: the client has disconnected.
         """
-        options = read_options(query)
+        return await self.answer_with(self._answer_json, PredictOptions, query, body)
+
+    async def answer_with(
+        self,
+        answer: Callable[[Model, Upload, OptionsType, int], Awaitable[RawResponse]],
+        kind: type[OptionsType],
+        query: bytes,
+        body: Body,
+    ) -> RawResponse:
+        """Read one picture and options of a ``kind``, and return their ``answer``; see `answer_one`."""
+        options = read_options(query, kind)
         model = self._find(options)
         timeout_ms = read_timeout(body, self._settings.timeout_ms)
         with Permit(model.limiter) as permit:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
-                options, model = self._apply(fields, query, permit, model)
+                options, model = self._apply(fields, query, permit, model, kind)
             permit.take(pictures=1)
-            return RawResponse(await self._answer(model, upload, options, timeout_ms, is_alone=is_alone()))
+            return await answer(model, upload, options, timeout_ms)
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
         """Answer a request for several pictures; see `answer_one`."""
-        options = read_options(query)
+        options = read_options(query, PredictOptions)
         model = self._find(options)
         settings = self._settings
         timeout_ms = read_timeout(body, settings.timeout_ms)
@@ -81,7 +97,7 @@ class Predict:
                 if len(upload.data) > settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
                 permit.take(pictures=1)
-                return await self._answer(model, upload, options, timeout_ms)
+                return await self.describe(model, upload, options, rectified, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
                 return to_bytes(describe_error(error, SEVERAL))
@@ -89,8 +105,10 @@ class Predict:
         with Permit(model.limiter) as permit:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
-                options, model = self._apply(form.fields, query, permit, model)
+                options, model = self._apply(form.fields, query, permit, model, PredictOptions)
             check_points(options.points, model, len(form.uploads))
+            images = len(form.uploads) * len(model.manifest.transforms)
+            rectified = rectified_options(options, options.rectified, images, settings)
             try:
                 async with asyncio.TaskGroup() as group:
                     answers = [group.create_task(answer_or_error(upload)) for upload in form.uploads]
@@ -100,16 +118,18 @@ class Predict:
                 raise
             return RawResponse(b'{"results":[%b]}' % b",".join([answer.result() for answer in answers]))
 
-    def _apply(self, fields: Fields, query: bytes, permit: Permit, model: Model) -> tuple[PredictOptions, Model]:
+    def _apply(
+        self, fields: Fields, query: bytes, permit: Permit, model: Model, kind: type[OptionsType]
+    ) -> tuple[OptionsType, Model]:
         """Merge the options of query and form, and move the permit to the model that they name."""
-        options = check_options([*read_pairs(query), *fields])
+        options = check_options([*read_pairs(query), *fields], kind)
         if {"model", "version"}.isdisjoint(name for name, _ in fields):
             return options, model
         model = self._find(options)
         permit.move_to(model.limiter)
         return options, model
 
-    def _find(self, options: PredictOptions) -> Model:
+    def _find(self, options: AnswerOptions) -> Model:
         """Return the requested model, which must be a classifier."""
         model = self._state.engine.find(options.model, options.version)
         if model.manifest.task != "classification":
@@ -119,21 +139,63 @@ class Predict:
             )
         return model
 
-    async def _answer(
-        self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int, *, is_alone: bool = False
+    async def _answer_json(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> RawResponse:
+        images = len(model.manifest.transforms)
+        rectified = rectified_options(options, options.rectified, images, self._settings)
+        return RawResponse(await self.describe(model, upload, options, rectified, timeout_ms, is_alone=is_alone()))
+
+    async def describe(
+        self,
+        model: Model,
+        upload: Upload,
+        options: AnswerOptions,
+        rectified: RectifiedOptions | None,
+        timeout_ms: int,
+        *,
+        is_alone: bool = False,
     ) -> bytes:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
         started = perf_counter() - queued_s()
-        rectified: FileFormat | None = None if options.rectified == "none" else options.rectified
         answer = await self._state.engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
-        description = describe_answer(answer, options.top_k, rectified, (perf_counter() - started) * 1000)
-        if not options.points:
+
+        def describe() -> bytes:
+            description = describe_answer(answer, options.top_k, (perf_counter() - started) * 1000)
+            if options.points:
+                add_points(description, answer, options.points)
             return to_bytes(description)
+
+        size = sum(len(file.content) for file in answer.rectified or ())
+        if size > COPIED_IN_PLACE:
+            return await asyncio.to_thread(describe)
+        if not options.points:
+            return describe()
         began = perf_counter()
-        add_points(description, answer, options.points)
-        content = to_bytes(description)
+        content = describe()
         self._state.engine.turns.record(perf_counter() - began)
         return content
+
+
+def rectified_options(
+    options: AnswerOptions, picture_format: FileFormat | Literal["none"], images: int, settings: Settings
+) -> RectifiedOptions | None:
+    """Return the form of each of the ``images`` of a request; None if there are to be none.
+
+    Raises:
+        TooLargeError: together they would have too many pixels.
+    """
+    if picture_format == "none":
+        return None
+    size = read_size(options.rectified_size)
+    if size == "model":
+        return RectifiedOptions(picture_format)
+    share = settings.max_rectified_pixels // images
+    pixels = math.prod(size) if not isinstance(size, str) else 1
+    if pixels > share or (not isinstance(size, str) and max(size) > MAX_SIDE):
+        raise TooLargeError(
+            f"rectified_size={options.rectified_size} is too large: {images} rectified images of one response may have"
+            f" {share} pixels each (max_rectified_pixels), and at most {MAX_SIDE} on each side; ask for smaller ones"
+        )
+    return RectifiedOptions(picture_format, size, options.padding, options.margin, share)
 
 
 def check_points(side: int, model: Model, pictures: int) -> None:
@@ -211,21 +273,23 @@ async def outcome(work: Awaitable[RawResponse], path: str) -> RawResponse | None
         return error_response(InternalError(), path)
 
 
-def read_options(query: bytes) -> PredictOptions:
+def read_options(query: bytes, kind: type[OptionsType]) -> OptionsType:
     """Parse the options in a query.
 
     Raises:
         InvalidParameterError: an option is unknown or wrong.
     """
-    return read_query(query) if len(query) > LONGEST_QUERY else cached_options(query)
+    if len(query) > LONGEST_QUERY:
+        return check_options(read_pairs(query), kind)
+    options = cached_options(query, kind)
+    assert isinstance(options, kind)  # noqa: S101 - the cache forgets the type
+    return options
 
 
-def read_query(query: bytes) -> PredictOptions:
+@lru_cache(maxsize=256)
+def cached_options(query: bytes, kind: type[AnswerOptions]) -> AnswerOptions:
     """See `read_options`."""
-    return check_options(read_pairs(query))
-
-
-cached_options = lru_cache(maxsize=256)(read_query)
+    return check_options(read_pairs(query), kind)
 
 
 def read_pairs(query: bytes) -> list[tuple[str, str]]:
@@ -236,18 +300,19 @@ def read_pairs(query: bytes) -> list[tuple[str, str]]:
         raise InvalidParameterError(f"the query has more than {MAX_OPTIONS} options; /docs lists them") from None
 
 
-def check_options(pairs: Iterable[tuple[str, str]]) -> PredictOptions:
+def check_options(pairs: Iterable[tuple[str, str]], kind: type[OptionsType]) -> OptionsType:
     """Validate the names and values of options, from the query and a form."""
     given: dict[str, str] = {}
     for name, value in pairs:
         if given.setdefault(name, value) != value:
             raise InvalidParameterError(f"{shorten(name, MAX_NAME)}: it has two different values; send it once")
     try:
-        return PredictOptions.model_validate(given)
+        return kind.model_validate(given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         problems = [
-            f"{shorten(str(problem['loc'][-1]), MAX_NAME)}: {problem['msg']}" for problem in found[:MAX_PROBLEMS]
+            f"{shorten(str((problem['loc'] or ('options',))[-1]), MAX_NAME)}: {problem['msg']}"
+            for problem in found[:MAX_PROBLEMS]
         ]
         more = f"; and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
         raise InvalidParameterError(f"{'; '.join(problems)}{more}; /docs lists the options") from None

@@ -5,19 +5,18 @@ It is made of plain dictionaries, since validation would cost more than the cons
 
 import base64
 
-from imaging.fast_codecs import FileFormat
 from service.inference.engine import Answer
 from service.inference.outputs import corners
 from service.inference.sampling_grid import sample_points
 from service.responses import Json
 
 
-def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, total_ms: float) -> Json:
+def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
     """Describe a prediction as a `service.schemas.Prediction`."""
     model, output, times = answer.model, answer.output, answer.timings
     classes = model.manifest.classes
     ranking, probabilities = output.ranking[:top_k].tolist(), output.probabilities[:top_k].tolist()
-    transforms = [describe_transform(answer, index, rectified) for index in range(len(output.transforms))]
+    transforms = [describe_transform(answer, index) for index in range(len(output.transforms))]
     main = transforms[answer.model.manifest.main]
     return {
         "model": {"name": model.name, "version": model.version},
@@ -40,15 +39,15 @@ def describe_answer(answer: Answer, top_k: int, rectified: FileFormat | None, to
     }
 
 
-def describe_transform(answer: Answer, index: int, rectified: FileFormat | None) -> Json:
+def describe_transform(answer: Answer, index: int) -> Json:
     """Describe the result of a transformer as a `service.schemas.TransformResult`."""
     result = answer.output.transforms[index]
     transform = answer.model.manifest.transforms[index]
     file = None
     if answer.rectified:
-        height, width, _ = result.rectified.shape
-        data = base64.b64encode(answer.rectified[index]).decode()
-        file = {"format": rectified, "width": width, "height": height, "data": data}
+        found = answer.rectified[index]
+        data = base64.b64encode(found.content).decode()
+        file = {"format": found.format, "width": found.width, "height": found.height, "data": data}
     return {
         "name": transform.name,
         "kind": transform.kind,

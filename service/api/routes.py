@@ -13,6 +13,7 @@ from service.errors import (
     InvalidImageError,
     InvalidParameterError,
     ModelNotFoundError,
+    NotAcceptableError,
     NotReadyError,
     QueueFullError,
     RequestError,
@@ -32,6 +33,7 @@ from service.schemas import (
     ModelState,
     Prediction,
     PredictOptions,
+    RectifyOptions,
     Status,
     TransformInfo,
     WorthInfo,
@@ -77,6 +79,23 @@ PICTURES_BODY: dict[str, Any] = {
             }
         },
     }
+}
+
+
+RECTIFIED_PICTURE: dict[str, Any] = {
+    "description": "The picture; with Accept: application/json the answer of /predict.",
+    "content": {kind: {"schema": BINARY} for kind in ("image/png", "image/jpeg", "image/webp")},
+    "headers": {
+        name: {"description": text, "schema": {"type": kind}}
+        for name, kind, text in (
+            ("X-Model", "string", "name and version of the model: NAME/VERSION"),
+            ("X-Class", "string", "the most probable class; other than visible ASCII characters are percent-encoded"),
+            ("X-Class-Index", "integer", "its index"),
+            ("X-Probability", "number", "its probability"),
+            ("X-Angle", "number", "degrees by which the region is turned clockwise in the uploaded picture"),
+            ("X-Corners", "string", "the corners of the region in pixels of the uploaded picture, as JSON"),
+        )
+    },
 }
 
 
@@ -130,6 +149,20 @@ def create_routes(state: ServiceState) -> APIRouter:
     )
     def predict_batch(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
         """Returns a prediction or an error for each picture, in their order."""
+
+    @router.post(
+        "/rectify",
+        tags=["predict"],
+        summary="Rectify one picture, and answer with the picture itself",
+        response_model=Prediction,
+        responses={200: RECTIFIED_PICTURE, **errors(*PICTURE_ERRORS, NotAcceptableError)},
+        openapi_extra=PICTURE_BODY,
+    )
+    def rectify(options: Annotated[RectifyOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
+        """Returns the region that the classifier reads, sampled from the uploaded picture itself.
+
+        The header Accept chooses image/png, image/jpeg, image/webp, or application/json for the answer of /predict.
+        """
 
     @router.get("/models", tags=["models"], summary="The models that are served, and those that are not")
     async def models() -> ModelList:

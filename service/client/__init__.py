@@ -4,9 +4,10 @@ with Client("http://127.0.0.1:8000") as client:
     answer = client.predict("picture.png")
 """
 
-from service.client.calls import Options, Picture
+from service.client.calls import Options, Picture, RectifyOptions
 from service.client.clients import AsyncClient, Client
 from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
+from service.client.rectified import RectifiedPicture
 from service.schemas import ErrorBody, ModelInfo, Prediction
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "Options",
     "Picture",
     "Prediction",
+    "RectifiedPicture",
+    "RectifyOptions",
     "RefusedError",
     "UnreachableError",
 ]

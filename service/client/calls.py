@@ -1,41 +1,61 @@
 """Builds the requests and reads the responses of both clients."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from service.client.errors import AnswerError, BusyError, FileError, RefusedError
-from service.schemas import BatchPrediction, ErrorBody, ModelList, Prediction, Status
+from service.client.rectified import Format, RectifiedPicture, read_rectified
+from service.schemas import BatchPrediction, ErrorBody, ModelList, Padding, Prediction, Status
 
-AnswerType = TypeVar("AnswerType", bound=BaseModel)
+AnswerType = TypeVar("AnswerType")
+SchemaType = TypeVar("SchemaType", bound=BaseModel)
 Picture = bytes | str | os.PathLike[str]
 """The content of a picture file, or its path."""
 BUSY = (429, 503)
 
 
-class Options(TypedDict, total=False):
-    """Options of a prediction. The service has defaults for all."""
+class CommonOptions(TypedDict, total=False):
+    """Options of all requests with pictures."""
 
     model: str
     version: int
-    top_k: int
-    rectified: Literal["png", "jpeg", "none"]
+    rectified_size: str
+    """``model``, ``source``, or height x width like ``600x800``."""
+    padding: Padding
+    margin: float
     timeout_ms: int
     """Milliseconds after which the service answers with 504."""
 
 
+class RectifyOptions(CommonOptions, total=False):
+    """Options of a rectified picture. The service has defaults for all."""
+
+    rectified: Format
+    """By default the format of the uploaded picture, or PNG."""
+
+
+class Options(CommonOptions, total=False):
+    """Options of a prediction. The service has defaults for all."""
+
+    top_k: int
+    rectified: Literal["png", "jpeg", "webp", "none"]
+    points: int
+
+
 @dataclass(frozen=True)
 class Call(Generic[AnswerType]):
-    """A request and the type of its response."""
+    """A request, and how its response is read."""
 
     method: str
     path: str
-    answer: type[AnswerType]
+    read: Callable[[httpx.Response], AnswerType]
+    """Raises ValueError for what is no response of this service."""
     request: dict[str, Any] = field(default_factory=dict)
     """Further arguments for httpx."""
 
@@ -46,8 +66,18 @@ def predict(picture: Picture, options: Options) -> Call[Prediction]:
     Raises:
         FileError: the file cannot be read.
     """
-    request = {"content": read(picture), "headers": {"Content-Type": "application/octet-stream"}}
-    return Call("POST", "/predict", Prediction, with_options(request, options))
+    return Call("POST", "/predict", as_schema(Prediction), with_options(body_of(picture), options))
+
+
+def rectify(picture: Picture, options: RectifyOptions) -> Call[RectifiedPicture]:
+    """Send one picture as the body, to be answered with a picture.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    request = with_options(body_of(picture), options)
+    headers = request["headers"] | {"Accept": "image/*"}
+    return Call("POST", "/rectify", read_rectified, request | {"headers": headers})
 
 
 def predict_batch(pictures: Iterable[Picture], options: Options) -> Call[BatchPrediction]:
@@ -57,20 +87,30 @@ def predict_batch(pictures: Iterable[Picture], options: Options) -> Call[BatchPr
         FileError: a file cannot be read.
     """
     request = {"files": [("images", (f"{index}", read(picture))) for index, picture in enumerate(pictures)]}
-    return Call("POST", "/predict/batch", BatchPrediction, with_options(request, options))
+    return Call("POST", "/predict/batch", as_schema(BatchPrediction), with_options(request, options))
 
 
 def models() -> Call[ModelList]:
     """Request the list of models."""
-    return Call("GET", "/models", ModelList)
+    return Call("GET", "/models", as_schema(ModelList))
 
 
 def ready() -> Call[Status]:
     """Request whether the service is ready."""
-    return Call("GET", "/health/ready", Status)
+    return Call("GET", "/health/ready", as_schema(Status))
 
 
-def with_options(request: dict[str, Any], options: Options) -> dict[str, Any]:
+def as_schema(schema: type[SchemaType]) -> Callable[[httpx.Response], SchemaType]:
+    """Read JSON of a ``schema``."""
+    return lambda response: schema.model_validate_json(response.content)
+
+
+def body_of(picture: Picture) -> dict[str, Any]:
+    """The arguments of a request whose body is a picture file."""
+    return {"content": read(picture), "headers": {"Content-Type": "application/octet-stream"}}
+
+
+def with_options(request: dict[str, Any], options: CommonOptions) -> dict[str, Any]:
     """Add the options to ``request``, as query parameters and a header."""
     params = dict(options)
     timeout = params.pop("timeout_ms", None)
@@ -102,9 +142,9 @@ def read_answer(call: Call[AnswerType], response: httpx.Response) -> AnswerType:
     """
     try:
         if response.is_success:
-            return call.answer.model_validate_json(response.content)
+            return call.read(response)
         error = ErrorBody.model_validate_json(response.content).error
-    except ValidationError:
+    except ValueError:
         origin = f"{response.status_code} {response.reason_phrase} from {response.request.url}"
         raise AnswerError(f"{origin} is not a response of stn-serve; check the URL and the proxies") from None
     kind = BusyError if response.status_code in BUSY else RefusedError

@@ -11,8 +11,9 @@ from httpx_retries import Retry, RetryTransport
 
 from service import __version__
 from service.client import calls
-from service.client.calls import AnswerType, Call, Options, Picture
+from service.client.calls import AnswerType, Call, Options, Picture, RectifyOptions
 from service.client.errors import BusyError, ClientError, UnreachableError
+from service.client.rectified import RectifiedPicture
 from service.schemas import ErrorBody, ModelInfo, Prediction
 
 URL = "http://127.0.0.1:8000"
@@ -89,6 +90,10 @@ class Client:
         """Predict one picture."""
         return self._send(calls.predict(picture, options))
 
+    def rectify(self, picture: Picture, **options: Unpack[RectifyOptions]) -> RectifiedPicture:
+        """Return the rectified picture itself, by default in the resolution and format of ``picture``."""
+        return self._send(calls.rectify(picture, options))
+
     def predict_batch(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> list[Prediction | ErrorBody]:
         """Return a prediction or an error for each picture in order."""
         return self._send(calls.predict_batch(pictures, options)).results
@@ -140,6 +145,10 @@ class AsyncClient:
     async def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
         """Predict one picture."""
         return await self._send(await asyncio.to_thread(calls.predict, picture, options))
+
+    async def rectify(self, picture: Picture, **options: Unpack[RectifyOptions]) -> RectifiedPicture:
+        """Return the rectified picture itself, by default in the resolution and format of ``picture``."""
+        return await self._send(await asyncio.to_thread(calls.rectify, picture, options))
 
     async def predict_batch(
         self, pictures: Iterable[Picture], **options: Unpack[Options]

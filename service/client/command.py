@@ -5,14 +5,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from PIL import Image
 
-from service.client.calls import Options, read
+from service.client.calls import Options, RectifyOptions, read
 from service.client.clients import TIMEOUT_S, URL, Client
 from service.client.drawing import draw
 from service.client.errors import ClientError, FileError, RefusedError
-from service.schemas import Prediction
+from service.client.rectified import SUFFIXES
+from service.schemas import Padding, Prediction
 
 DRAWN = ".answer.png"
 BAR = 24
@@ -26,8 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("model", "version", "top_k"):
         if (value := getattr(parsed, name)) is not None:
             options[name] = value
+    rectify: RectifyOptions = {}
+    for option in ("model", "version", "rectified_size", "padding", "margin"):
+        if (value := getattr(parsed, option)) is not None:
+            rectify[option] = value
     answered = 0
     try:
+        check_rectified(parsed.rectified, parsed.pictures, rectify)
+        if parsed.rectified is not None:
+            rectify["rectified"] = SUFFIXES[parsed.rectified.suffix.lower()]
         drawings = destinations(parsed.pictures, parsed.out)
         key = read(parsed.key_file).decode("ascii", "replace").strip() if parsed.key_file else None
         with Client(parsed.url, key=key, timeout_s=parsed.timeout) as client:
@@ -36,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
                     content = read(picture)
                     answer = client.predict(content, **options)
                     write_drawing(content, answer, drawing)
+                    if parsed.rectified is not None:
+                        client.rectify(content, **rectify).save(parsed.rectified)
                 except (RefusedError, FileError) as error:  # the other pictures go on
                     print_error(f"{picture}: {error}")
                 else:
@@ -61,11 +72,34 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--out", metavar="FOLDER", type=Path, help="folder of the drawings (default: beside the pictures)"
     )
+    options.add_argument(
+        "--rectified", metavar="FILE", type=Path, help="write the rectified picture to this .png, .jpg or .webp file"
+    )
+    options.add_argument("--rectified-size", metavar="SIZE", help="its size: source (default), model or HEIGHTxWIDTH")
+    options.add_argument("--padding", choices=get_args(Padding), help="its surroundings (default: black)")
+    options.add_argument("--margin", metavar="SHARE", type=float, help="more of the surroundings, 0 to 1 (default: 0)")
     options.add_argument("--key-file", metavar="FILE", type=Path, help="file with the API key")
     options.add_argument(
         "--timeout", metavar="S", type=float, default=TIMEOUT_S, help="seconds to wait (default: %(default)g)"
     )
     return options
+
+
+def check_rectified(file: Path | None, pictures: Sequence[Path], options: RectifyOptions) -> None:
+    """Check where the rectified picture is to be written.
+
+    Raises:
+        FileError: there is no format for the file, several pictures would be written to it, or it is a picture itself.
+    """
+    if file is None:
+        if {"rectified_size", "padding", "margin"} & options.keys():
+            raise FileError("--rectified-size, --padding and --margin are for the file of --rectified")
+    elif file.suffix.lower() not in SUFFIXES:
+        raise FileError(f"{file} is no file for a picture; end its name with {', '.join(SUFFIXES)}")
+    elif len(pictures) > 1:
+        raise FileError(f"{len(pictures)} pictures would be written to {file}; run the command once for each")
+    elif file.resolve() == pictures[0].resolve():
+        raise FileError(f"{file} would be overwritten by its rectified picture; choose another --rectified")
 
 
 def destinations(pictures: Sequence[Path], folder: Path | None) -> list[Path]:

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple, Never, TypeVar
 
@@ -16,6 +17,7 @@ from imaging.preprocessing import Picture
 from service.errors import DeadlineExceededError
 from service.inference.preprocessing import Target, Upload, examine_picture, preprocess
 from service.inference.process_pool import ProcessPool
+from service.inference.rectified.memory import Hold, MemoryBudget
 from service.memory import return_free_memory
 from service.request_context import track_future
 from service.settings import Settings
@@ -37,6 +39,10 @@ WITHOUT_SPARE_CORE = InPlace(512 * 2**10, 512 * 512, 0.008)
 """A thread would not work beside the event loop, but take turns with it."""
 IN_THREAD_S = 0.25
 """Longest predicted work of a thread, which cannot be stopped at the deadline."""
+KEPT_IN_THREAD_S = 1.0
+"""The same for a picture that is kept: a process would take as long to send it."""
+BYTES_PER_PIXEL = 4 + 4
+"""Memory for each pixel of a rectified image that is sampled from the picture: its pixels, and those of the file."""
 LARGE_BYTES = 32 * 2**20
 """Memory of a picture after whose decoding free memory is returned to the system."""
 
@@ -54,6 +60,7 @@ class Decoders:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
         processes = settings.decode_processes
         self._processes = ProcessPool(processes, self._limits.max_bytes) if processes else None
+        self._memory = MemoryBudget(settings.max_source_bytes)
 
     def read_at_once(self, upload: Upload, model_input: ImageInput) -> Picture | None:
         """Decode ``upload`` into an input of the model; None if that would hold the event loop for too long.
@@ -78,34 +85,85 @@ class Decoders:
 
     async def read_elsewhere(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
         """Decode ``upload`` in a thread or in a process; see `read`."""
+        return await self.before_deadline(self._read_in_thread(upload, model_input, deadline), deadline)
+
+    @asynccontextmanager
+    async def keep(
+        self, upload: Upload, model_input: ImageInput, rectified_pixels: int, deadline: float
+    ) -> AsyncIterator[Picture]:
+        """Decode ``upload`` as `read` does, and keep the whole picture too while the context lasts.
+
+        Meanwhile it counts towards the memory of kept pictures, with ``rectified_pixels`` that are made of it.
+
+        Raises:
+            RequestError: see `read`.
+        """
+        if len(upload.data) <= self._in_place.bytes:
+            examined = examine_picture(upload, self._limits)
+        else:
+            examining = self.in_thread(partial(examine_picture, upload, self._limits))
+            examined = await self.before_deadline(examining, deadline)
+        cost = examined.cost
+        hold = Hold(cost.bytes + rectified_pixels * BYTES_PER_PIXEL)
+        try:
+            await self.before_deadline(self._memory.take(hold), deadline)
+            if fits(cost, self._in_place):
+                yield preprocess(examined, model_input, keep=True)
+            else:
+                yield await self.before_deadline(self._keep_elsewhere(examined, model_input, deadline), deadline)
+        finally:
+            self._memory.give_back(hold)
+            if hold.size > LARGE_BYTES:
+                return_free_memory()
+
+    async def before_deadline(self, work: Coroutine[Any, Any, Value], deadline: float) -> Value:
+        """The result of ``work`` on a picture, which is dropped when the client disconnects or the time is over.
+
+        Work that runs in a thread then goes on to its end.
+
+        Raises:
+            DeadlineExceededError: the ``deadline`` has passed.
+            ClientDisconnect: the client has disconnected.
+        """
         try:
             async with asyncio.timeout(deadline - time.perf_counter()):  # drops work that still waits for a thread
-                return await while_client_waits(self._read_in_thread(upload, model_input, deadline))
+                return await while_client_waits(work)
         except TimeoutError:
-            raise DeadlineExceededError("the picture was not decoded before the deadline; try again later") from None
+            raise DeadlineExceededError("the picture was not processed before the deadline; try again later") from None
 
     async def _read_in_thread(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
         """Decode ``upload`` in a thread, or in a process if it takes long."""
         found = await self.in_thread(partial(self._read_unless_long, upload, model_input, deadline))
-        if isinstance(found, Picture):
-            return found
-        assert self._processes is not None  # noqa: S101 - else it would have been decoded in the thread
-        target = Target(model_input.height, model_input.width, model_input.channels, tuple(model_input.background))
-        return await self._processes.run(preprocess, found, target, deadline=deadline)
+        return found if isinstance(found, Picture) else await self._in_process(found, model_input, False, deadline)
 
     def _read_unless_long(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture | ExaminedImage:
         """Decode the picture, or only examine it if a process has to decode it."""
         if time.perf_counter() > deadline:
             raise TimeoutError
         examined = examine_picture(upload, self._limits)
-        cost = examined.cost
-        if self._processes is not None and (cost.seconds > IN_THREAD_S or not cost.bounded):
+        if self._needs_process(examined.cost, IN_THREAD_S):
             return examined
         try:
             return preprocess(examined, model_input)
         finally:
-            if cost.bytes > LARGE_BYTES:
+            if examined.cost.bytes > LARGE_BYTES:
                 return_free_memory()
+
+    async def _keep_elsewhere(self, examined: ExaminedImage, model_input: ImageInput, deadline: float) -> Picture:
+        """The picture and the whole of it, decoded in a thread or in a process."""
+        if self._needs_process(examined.cost, KEPT_IN_THREAD_S):
+            return await self._in_process(examined, model_input, True, deadline)
+        return await self.in_thread(partial(preprocess, examined, model_input, keep=True))
+
+    def _needs_process(self, cost: Cost, longest_s: float) -> bool:
+        return self._processes is not None and (cost.seconds > longest_s or not cost.bounded)
+
+    async def _in_process(
+        self, examined: ExaminedImage, model_input: ImageInput, keep: bool, deadline: float
+    ) -> Picture:
+        assert self._processes is not None  # noqa: S101 - see `_needs_process`
+        target = Target(model_input.height, model_input.width, model_input.channels, tuple(model_input.background))
+        return await self._processes.run(preprocess, examined, target, keep, deadline=deadline)
 
     async def in_thread(self, work: Callable[[], Value]) -> Value:
         """Run ``work``, which takes less than a second, in a thread."""

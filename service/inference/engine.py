@@ -1,23 +1,26 @@
 """The engine: decodes uploads, infers in batches and encodes rectified images. Every protocol uses it."""
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import partial
 from itertools import starmap
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import ImageInput
-from imaging.fast_codecs import FileFormat, encode
+from imaging.fast_codecs import FileFormat
 from imaging.preprocessing import Picture
 from service.errors import InferenceFailedError, RequestError
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.loading import has_spare_core
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload
+from service.inference.rectified.image import RectifiedFile, encode_image, image_size, rectify
+from service.inference.rectified.options import RectifiedOptions
 from service.inference.registry import Model, Models
 from service.request_context import Timings, queued_s, record_model, record_prediction, track_future
 from service.settings import Settings
@@ -26,6 +29,8 @@ PICTURES_AT_ONCE = 16
 """Pictures of one request that are decoded together. After an error, no further ones are started."""
 TURN_S = 0.005
 """Longest time of pictures in one iteration of the event loop, besides the last picture."""
+
+Value = TypeVar("Value")
 
 
 class Answer(NamedTuple):
@@ -36,8 +41,8 @@ class Answer(NamedTuple):
     width: int
     height: int
     """Size of the uploaded picture in pixels, upright."""
-    rectified: list[bytes] | None
-    """A file for each transformer if rectified images were requested."""
+    rectified: list[RectifiedFile] | None
+    """A file for each transformer, or for the main one only, if rectified images were requested."""
     batch_size: int
     timings: Timings
 
@@ -129,36 +134,66 @@ class Engine:
         self,
         model: Model,
         picture: Upload | bytes,
-        rectified: FileFormat | None = None,
+        rectified: RectifiedOptions | FileFormat | None = None,
         timeout_ms: int | None = None,
         *,
         is_alone: bool = False,
     ) -> Answer:
         """Predict one picture file within ``timeout_ms`` (default: the setting), time in the admission queue included.
 
-        ``rectified`` is the format of the rectified images, which are left out by default. ``is_alone`` says that the
-        caller has no other picture now, with which this one could share an inference.
+        ``rectified`` is the form of the rectified images, or only their format. By default there are none. ``is_alone``
+        says that the caller has no other picture now, with which this one could share an inference.
 
         Raises:
             RequestError: the picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
-        queued = queued_s()
-        deadline = started - queued + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
+        deadline = started - queued_s() + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
+        options = RectifiedOptions(rectified) if isinstance(rectified, str) else rectified
         if self.turns.is_over:
             await self.turns.wait()
+        if options is not None and options.needs_source:
+            return await self._predict_source(model, upload, options, started, deadline, is_alone=is_alone)
         opened = self._decoders.read_at_once(upload, model.manifest.input)
         if opened is None:
             opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
+        return await self._infer_one(model, opened, options, started, deadline, is_alone=is_alone)
+
+    async def _predict_source(
+        self,
+        model: Model,
+        upload: Upload,
+        options: RectifiedOptions,
+        started: float,
+        deadline: float,
+        *,
+        is_alone: bool = False,
+    ) -> Answer:
+        """The prediction for a picture whose rectified images are sampled from the whole of it."""
+        pixels = options.max_pixels * (1 if options.only_main else len(model.manifest.transforms))
+        async with self._decoders.keep(upload, model.manifest.input, pixels, deadline) as opened:
+            return await self._infer_one(model, opened, options, started, deadline, is_alone=is_alone)
+
+    async def _infer_one(
+        self,
+        model: Model,
+        opened: Picture,
+        options: RectifiedOptions | None,
+        started: float,
+        deadline: float,
+        *,
+        is_alone: bool = False,
+    ) -> Answer:
+        """The prediction for a decoded picture, whose decoding began at ``started``."""
         decoded = time.perf_counter()
         self.turns.record(decoded - started)
-        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued, is_alone=is_alone))
+        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
         inferred = time.perf_counter()
         if self.turns.is_over:
             await self.turns.wait()
         output = finite_output(inference.value)
-        files = await self._encode(output, rectified) if rectified else None
+        files = None if options is None else await self._rectify(model, output, opened, options, deadline)
         ended = time.perf_counter()
         self.turns.record(ended - inferred)
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
@@ -198,6 +233,31 @@ class Engine:
             del answers, inferences, inference  # an error refers to this frame: the cycle would keep the pictures alive
         return outputs
 
+    async def infer_rectified(
+        self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float, options: RectifiedOptions
+    ) -> list[tuple[ModelOutput, RectifiedFile]]:
+        """Return the outputs as `infer` does, each with the rectified image that is sampled from its picture."""
+        started = time.perf_counter()
+
+        async def answer(number: int, picture: Upload | NDArray[np.uint8]) -> tuple[ModelOutput, RectifiedFile]:
+            await self.turns.wait()
+            try:
+                if isinstance(picture, np.ndarray):
+                    opened = Picture(picture, picture.shape[1], picture.shape[0], picture)
+                    found = await self._infer_one(model, opened, options, started, deadline)
+                else:
+                    found = await self._predict_source(model, picture, options, started, deadline)
+            except RequestError as error:
+                raise type(error)(f"picture {number}: {error}") from error
+            assert found.rectified is not None  # noqa: S101 - there are options
+            return found.output, found.rectified[0]
+
+        results: list[tuple[ModelOutput, RectifiedFile]] = []
+        numbered = list(enumerate(pictures, start=1))
+        for start in range(0, len(numbered), PICTURES_AT_ONCE):
+            results += await gather_all(starmap(answer, numbered[start : start + PICTURES_AT_ONCE]))
+        return results
+
     async def close(self) -> None:
         """Finish all accepted pictures. The threads end with their present work."""
         self._closing = True
@@ -221,15 +281,37 @@ class Engine:
             pictures += await asyncio.gather(*starmap(read, numbered[start : start + PICTURES_AT_ONCE]))
         return pictures
 
-    async def _encode(self, output: ModelOutput, picture_format: FileFormat) -> list[bytes]:
+    async def _rectify(
+        self, model: Model, output: ModelOutput, opened: Picture, options: RectifiedOptions, deadline: float
+    ) -> list[RectifiedFile]:
+        """The rectified images, made in a thread if they are large."""
+        manifest, source = model.manifest, opened.source
         files = []
-        for transform in output.transforms:
-            height, width, _ = transform.rectified.shape
-            if height * width <= IN_PLACE_PIXELS:
-                files.append(encode(transform.rectified, picture_format))
+        for index in (manifest.main,) if options.only_main else range(len(output.transforms)):
+            if source is None:
+                pixels = output.transforms[index].rectified
+                work, size = partial(encode_image, pixels, options.format), pixels.shape[0] * pixels.shape[1]
             else:
-                files.append(await self._decoders.in_thread(partial(encode, transform.rectified, picture_format)))
+                work = partial(rectify, source, output, manifest, index, options)
+                sides = image_size(output.transforms[index].theta, opened.width, opened.height, options)
+                size = math.prod(sides)
+                self.models.recorder.of_model((model.name, model.version)).rectified(size)
+            if size <= IN_PLACE_PIXELS and (source is None or source.size <= IN_PLACE_PIXELS):
+                files.append(work())
+            else:
+                files.append(await self._decoders.before_deadline(self._decoders.in_thread(work), deadline))
         return files
+
+
+async def gather_all(work: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:
+    """The results of all ``work``. If some of it fails, the rest is cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def finite_output(output: ModelOutput) -> ModelOutput:

@@ -3,6 +3,7 @@
 Numpy works on whole batches: a call costs more than the arithmetic in it. Coordinates follow `export.format.artifact`.
 """
 
+import math
 from itertools import repeat
 from typing import NamedTuple
 
@@ -95,3 +96,15 @@ def regions(theta: NDArray[np.float32]) -> NDArray[np.float64]:
 def corners(region: Points, width: int, height: int) -> Points:
     """Scale a region to pixels of a ``width`` x ``height`` picture. The centre of the first pixel is at (0.5, 0.5)."""
     return [[x * width, y * height] for x, y in region]
+
+
+def angle(theta: Points, width: int, height: int) -> float:
+    """Return by how many degrees the region is turned clockwise in a ``width`` x ``height`` picture.
+
+    It is the angle of the rotation that is nearest to theta in pixels, after a mirror from left to right if there is
+    one.
+    """
+    (a, b, _), (c, d, _) = theta
+    b, c = b * width / height, c * height / width
+    radians = math.atan2(-c - b, d - a) if a * d < b * c else math.atan2(c - b, a + d)
+    return math.degrees(radians)

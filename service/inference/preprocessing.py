@@ -42,15 +42,15 @@ def examine_picture(upload: Upload, limits: Limits) -> ExaminedImage:
         raise request_error(error, upload.content_type) from error
 
 
-def preprocess(examined: ExaminedImage, target: InputSpec) -> Picture:
-    """Decode an examined picture and convert it to the input of a model.
+def preprocess(examined: ExaminedImage, target: InputSpec, keep: bool = False) -> Picture:
+    """Decode an examined picture and convert it to the input of a model; ``keep`` keeps the whole picture too.
 
     Raises:
         InvalidImageError: the file is damaged or truncated.
         UnsupportedMediaTypeError: the pixel format is not supported.
     """
     try:
-        return preprocess_image(open_examined(examined), target)
+        return preprocess_image(open_examined(examined), target, keep)
     except ImageError as error:
         raise request_error(error) from error
 

@@ -1,19 +1,24 @@
-"""Maps a grid of points of a rectified image into the picture, for every kind of transformer.
+"""Maps points of a rectified image into the picture, for every kind of transformer.
 
 The four corners do not describe a thin-plate spline. The grid therefore goes through the map of the transformer, as in
 training. `export.format.artifact` defines the parameters of each kind.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest
-from service.inference.outputs import ModelOutput, TransformOutput
+from imaging.warping import SamplingMap
+from service.inference.outputs import CORNERS, ModelOutput, TransformOutput
 
 Floats = NDArray[np.float64]
+
+BENT = ("projective", "tps")
+"""Kinds of transformers that theta describes only in part."""
 
 HORIZON = 0.1
 """Smallest homogeneous coordinate of a visible point of a projective map."""
@@ -27,42 +32,88 @@ def sample_points(output: ModelOutput, manifest: Manifest, index: int, side: int
     Returns:
         ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as in `outputs.regions`.
     """
+    return (sampling_map(output, manifest, index).apply(regular_grid(side)) + 1) / 2
+
+
+def sampling_map(output: ModelOutput, manifest: Manifest, index: int, frame: float = 1.0) -> SamplingMap:
+    """The whole map of transformer ``index``: from its rectified image to the picture.
+
+    ``frame`` is the size of what is sampled relative to the rectified image, about the same centre.
+    """
     transform, theta = manifest.transforms[index], np.asarray(output.transforms[index].theta)
-    points = regular_grid(side)
-    if transform.kind in ("projective", "tps"):
-        points = compose_transforms(output, manifest, index, points)
-    else:
-        points = apply_affine(theta, points)
-    return (points + 1) / 2
+    if transform.kind not in BENT:
+        return SamplingMap(partial(apply_affine, theta * (frame, frame, 1)), to_square(theta) * (frame, frame, 1))
+    steps = steps_of(output, manifest, index)
+    around = surrounding_map(output, manifest, index, steps)
+
+    def compose(points: Floats) -> Floats:
+        return apply_affine(around, chain(transform.kind, steps, points * frame))
+
+    if transform.kind == "tps":
+        return SamplingMap(compose, None)
+    homographies = [np.asarray(step.parameters).reshape(3, 3) for step in steps]
+    if (horizon_distance(homographies, frame) <= HORIZON).any():
+        return SamplingMap(compose, None, is_smooth=False)
+    whole = to_square(around)
+    for homography in homographies:
+        whole = whole @ homography
+    return SamplingMap(compose, whole * (frame, frame, 1))
 
 
-def compose_transforms(output: ModelOutput, manifest: Manifest, index: int, points: Floats) -> Floats:
-    """Map ``points`` through transformer ``index`` and the earlier steps of its branch.
+def steps_of(output: ModelOutput, manifest: Manifest, index: int) -> list[TransformOutput]:
+    """The outputs of the earlier steps of the branch of transformer ``index``, and its own.
 
-    A transformer of features follows the steps of the last branch. Parallel branches do not start from the full image;
-    their common outer map is what remains of theta once the branch's own transforms are removed.
+    A transformer of features follows the steps of the last branch.
     """
     transforms = manifest.transforms
     on_features = transforms[index].reads == "features"
     branch = transforms[index - 1 if on_features else index].branch
-    steps = [
+    return [
         step
         for stated, step in zip(transforms[: index + 1], output.transforms, strict=False)
         if stated.branch == branch or stated.reads == "features"
     ]
 
-    def chain(points: Floats) -> Floats:
-        for step in reversed(steps):
-            points = apply(transforms[index].kind, step, points)
-        return points
 
-    found = chain(points)
-    if all(stated.branch == 1 for stated in transforms):
-        return found
-    size = transforms[index]
+def surrounding_map(output: ModelOutput, manifest: Manifest, index: int, steps: Sequence[TransformOutput]) -> Floats:
+    """The affine map ``(2, 3)`` that is applied after all ``steps``.
+
+    Parallel branches do not start from the full image; their common outer map is what remains of theta once the
+    branch's own transforms are removed.
+    """
+    if all(stated.branch == 1 for stated in manifest.transforms):
+        return np.eye(2, 3)
+    size = manifest.transforms[index]
     grid = np.stack(np.meshgrid(centres(size.width), centres(size.height)), axis=-1).reshape(-1, 2)
-    around = np.linalg.pinv(np.vstack([fit(chain(grid), grid), [0, 0, 1]]))
-    return apply_affine(np.asarray(output.transforms[index].theta) @ around, found)
+    own = to_square(fit(chain(size.kind, steps, grid), grid))
+    outer: Floats = np.asarray(output.transforms[index].theta) @ np.linalg.pinv(own)
+    return outer
+
+
+def chain(kind: str, steps: Sequence[TransformOutput], points: Floats) -> Floats:
+    """Map ``points`` through ``steps``, the last one first."""
+    for step in reversed(steps):
+        points = apply(kind, step, points)
+    return points
+
+
+def horizon_distance(homographies: Sequence[Floats], frame: float) -> Floats:
+    """The homogeneous coordinates of the corners of the rectified image, times ``frame``, in each step.
+
+    They are smallest there, unless one of them is not positive.
+    """
+    points = CORNERS * (frame, frame, 1)
+    depths = []
+    for homography in reversed(homographies):
+        mapped = points @ homography.T
+        depths.append(mapped[:, 2])
+        points = mapped / np.maximum(mapped[:, 2:], HORIZON)
+    return np.concatenate(depths)
+
+
+def to_square(matrix: Floats) -> Floats:
+    """An affine map ``(2, 3)`` as ``(3, 3)``."""
+    return np.vstack([matrix, [0, 0, 1]])
 
 
 def apply(kind: str, step: TransformOutput, points: Floats) -> Floats:
@@ -79,9 +130,10 @@ def apply_affine(theta: Floats, points: Floats) -> Floats:
 
 def project(homography: Floats, points: Floats) -> Floats:
     """Apply a homography ``(3, 3)`` to ``points`` ``(M, 2)``. Points at or beyond the horizon map to `BEYOND`."""
-    mapped = points @ homography[:, :2].T + homography[:, 2]
-    depth = mapped[:, 2:]
-    return np.where(depth > HORIZON, mapped[:, :2] / np.maximum(depth, HORIZON), BEYOND)
+    x, y = points.T
+    across, down, depth = ((a * x + b * y + c) for a, b, c in homography.tolist())  # without threads, unlike @
+    seen, depth = depth > HORIZON, np.maximum(depth, HORIZON)
+    return np.stack([np.where(seen, across / depth, BEYOND), np.where(seen, down / depth, BEYOND)], axis=1)
 
 
 def apply_tps(targets: Floats, points: Floats) -> Floats:

@@ -17,7 +17,7 @@ PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Upper bounds of the buckets of batch sizes."""
 MODEL: Final = ("model", "version")
 DRIFT: Final = (*MODEL, "transform", "quantity")
-PREDICTIONS: Final = ("/predict", "/predict/batch", "/infer")
+PREDICTIONS: Final = ("/predict", "/predict/batch", "/rectify", "/infer")
 """The last parts of the prediction routes."""
 REASONS: Final = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", CLIENT_LEFT: "CANCELED", 500: "BACKEND"}
 """Triton's names of the reasons for which a request failed, by status."""
@@ -36,6 +36,8 @@ GAUGES: Final = {
     "resident": ("stn_worker_resident_bytes", "Memory of a worker", ("worker",)),
 }
 COUNTERS: Final = {
+    "rectified": ("stn_rectified_images", "Rectified images that were sampled from the whole picture", MODEL),
+    "rectified_pixels": ("stn_rectified_pixels", "Pixels of these images", MODEL),
     "rejection": ("stn_rejections", "Rejected requests and pictures by error code", (*MODEL, "cause")),
     "cpu": ("stn_worker_cpu_seconds", "Processor time of a worker", ("worker",)),
     "log_lines_dropped": ("stn_log_lines_dropped", "Log lines that were dropped because stderr was not read", ()),

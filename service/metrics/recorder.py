@@ -74,6 +74,8 @@ class ModelMetrics:
         """The number of inferences and their seconds, by batch size."""
         self._queue_s = 0.0
         self._failures = 0
+        self._rectified = [0.0, 0.0]
+        """The number of images that were sampled from whole pictures, and their pixels."""
         self.last_s = 0.0
         """When the last inference ended, in seconds since the epoch; 0 before the first."""
 
@@ -91,6 +93,11 @@ class ModelMetrics:
         """Count the pictures of an inference that raised an error."""
         self._failures += pictures
 
+    def rectified(self, pixels: int) -> None:
+        """Count a rectified image that is sampled from the whole picture."""
+        self._rectified[0] += 1
+        self._rectified[1] += pixels
+
     def flush(self) -> None:
         """Count the pending values."""
         if self.pending:
@@ -105,6 +112,8 @@ class ModelMetrics:
         found: Counts = {("stage", *self.labels, stage): self._stages[stage].vector() for stage in STAGES}
         found["prediction", *self.labels] = self._stages["prediction"].vector()
         found["inferred", *self.labels] = [self._queue_s, self._failures]
+        for kind, number in zip(("rectified", "rectified_pixels"), self._rectified, strict=True):
+            found[kind, *self.labels] = [number]
         found |= {("batch", *self.labels, str(size)): list(batches) for size, batches in self._batches.items()}
         return found
 

@@ -6,7 +6,7 @@ import { open } from "./inputs/files.js";
 import { listSamples, openSample, showSample } from "./inputs/samples.js";
 import { listModels, predict } from "./lib/api.js";
 import { toBmp } from "./lib/bmp.js";
-import { contextOf } from "./lib/canvas.js";
+import { contextOf, sizeOf } from "./lib/canvas.js";
 import { element } from "./lib/dom.js";
 import { nameOf, percent } from "./lib/format.js";
 import { LatestOnly, Rate } from "./lib/latest.js";
@@ -15,6 +15,7 @@ import { path, START, within } from "./stage/placement.js";
 import { Stage } from "./stage/stage.js";
 import { CompareView, offer } from "./views/compare.js";
 import { ErrorBanner } from "./views/errors.js";
+import { FullSizeView } from "./views/full.js";
 import { MotionView } from "./views/motion.js";
 import { PredictionView, decode, looksOf } from "./views/prediction.js";
 
@@ -28,6 +29,8 @@ import { PredictionView, decode, looksOf } from "./views/prediction.js";
 const QUIET_MS = 900;
 /** How long an answer must stay the same before it is announced and the address is updated. */
 const FIRST_SAMPLE = 3;
+const LARGEST = 2048;
+/** Longest side of the stage that is sent for the rectified picture in full size. */
 
 export class Workbench {
   /** @param {(state: State) => void} onChange shows the state on the controls */
@@ -39,6 +42,7 @@ export class Workbench {
     this.samples = element("samples", HTMLDivElement);
     this.spoken = element("spoken", HTMLParagraphElement);
     this.answerView = new PredictionView();
+    this.fullView = new FullSizeView();
     this.motionView = new MotionView();
     this.recorder = new Recorder();
     this.rate = new Rate();
@@ -70,6 +74,7 @@ export class Workbench {
     Object.assign(state, patch);
     if (state.picture !== null) this.stage.draw(state.picture, state.placement, state.disturbance);
     this.onChange(state);
+    this.fullView.clear();
     this.loop.ask();
   }
 
@@ -109,6 +114,9 @@ export class Workbench {
       const [best] = answer.predictions;
       this.spoken.textContent = `${best.label}, ${percent(best.probability)}. ${this.answerView.words.textContent}`;
       history.replaceState(null, "", `#${this.address(null)}`);
+      const { model, picture, placement, disturbance } = this.state;
+      if (model === null || picture === null) return;
+      void this.fullView.show(model, enlarged(model.input, picture, placement, disturbance).png());
     }, QUIET_MS);
   }
 
@@ -220,6 +228,23 @@ export class Workbench {
       this.problems.show(error, () => void this.begin());
     }
   }
+}
+
+/**
+ * The content of the stage in the resolution of the picture, without noise.
+ * @param {ModelInfo["input"]} input
+ * @param {Picture} picture
+ * @param {Placement} placement
+ * @param {import("./types.js").Disturbance} disturbance
+ */
+function enlarged(input, picture, placement, disturbance) {
+  const stage = new Stage(document.createElement("canvas"));
+  const { width, height } = sizeOf(picture.source);
+  const most = LARGEST / Math.max(input.width, input.height);
+  const scale = Math.min(most, Math.max(1, width / input.width, height / input.height));
+  stage.fit({ ...input, width: Math.round(input.width * scale), height: Math.round(input.height * scale) });
+  stage.draw(picture, placement, { ...disturbance, noise: 0 });
+  return stage;
 }
 
 /** @param {HTMLCanvasElement} canvas */

@@ -60,8 +60,12 @@ class Infer:
             permit.take(pictures=len(request.pictures))
             if request.timeout_ms:
                 deadline = min(deadline, arrived + request.timeout_ms / 1000)
-            results = await engine.infer(model, request.pictures, deadline)
-            return write_response(model, request, results)
+            options = next((each.rectified for each in request.outputs if each.rectified is not None), None)
+            if options is None:
+                return write_response(model, request, await engine.infer(model, request.pictures, deadline))
+            rectified = await engine.infer_rectified(model, request.pictures, deadline, options)
+            results, files = [output for output, _ in rectified], [file.content for _, file in rectified]
+            return await asyncio.to_thread(write_response, model, request, results, files)
 
 
 def create_infer_routes(state: ServiceState) -> list[Route]:

@@ -23,14 +23,20 @@ from service.api.open_inference.decoding import (
     decode_request,
     decode_shape,
 )
+from service.api.predict import check_options, rectified_options
 from service.api.request_body import Content, from_text, too_large
-from service.errors import InvalidBodyError, TooLargeError, shorten
+from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, shorten
 from service.inference.preprocessing import Upload
+from service.inference.rectified.options import RectifiedOptions
+from service.schemas import RectifyOptions
 from service.settings import Settings
 
 TENSOR, PICTURES = "UINT8", "BYTES"
 RESERVED = "triton_"
 SHARED_MEMORY = "shared_memory_region"
+RECTIFIED_SOURCE = "rectified_source"
+"""An output of every model: the rectified images as files, sampled from the pictures themselves."""
+RECTIFIED_PARAMETERS = ("rectified", "rectified_size", "padding", "margin")
 LENGTH = struct.Struct("<I")
 """The length before each element of a BYTES tensor."""
 MICROSECONDS = 1000
@@ -54,6 +60,8 @@ class RequestedOutput(NamedTuple):
     binary: bool
     classes: int
     """Number of the best classes to name; 0 for the tensor itself."""
+    rectified: RectifiedOptions | None = None
+    """The form of the rectified images, if the output is `RECTIFIED_SOURCE`."""
 
 
 class DecodedRequest(NamedTuple):
@@ -86,7 +94,7 @@ def read_request(
     parameters = read_parameters(request.parameters, "parameters")
     tensor = read_input(request, manifest)
     pictures = read_pictures(tensor, view[length:], manifest, settings)
-    outputs = read_outputs(request.outputs, parameters, manifest)
+    outputs = read_outputs(request.outputs, parameters, manifest, len(pictures), settings)
     return DecodedRequest(request.id, pictures, outputs, (number(parameters, "timeout") or 0) / MICROSECONDS)
 
 
@@ -283,16 +291,43 @@ def files_in_json(name: str, count: int, text: bytes) -> list[Upload]:
     return files
 
 
-def read_outputs(raw: Raw | UnsetType, parameters: Parameters, manifest: Manifest) -> list[RequestedOutput]:
-    """Return the requested outputs: all, unless the request names some."""
+def read_outputs(
+    raw: Raw | UnsetType, parameters: Parameters, manifest: Manifest, pictures: int, settings: Settings
+) -> list[RequestedOutput]:
+    """Return the requested outputs: all of the model, unless the request names some."""
     binary = flag(parameters, "binary_data_output", False)
     outputs = decode_outputs(raw)
     if not outputs:
         return [RequestedOutput(name, binary, 0) for name in manifest.outputs]
     names = {output.name for output in outputs}
-    if not names.issubset(manifest.outputs) or len(names) < len(outputs):
-        raise InvalidBodyError(f"outputs must be some of {', '.join(manifest.outputs)}, each once")
-    return [read_output(output, index, binary, manifest) for index, output in enumerate(outputs)]
+    known = dict.fromkeys((*manifest.outputs, RECTIFIED_SOURCE))
+    if not names.issubset(known) or len(names) < len(outputs):
+        raise InvalidBodyError(f"outputs must be some of {', '.join(known)}, each once")
+    found = [read_output(output, index, binary, manifest) for index, output in enumerate(outputs)]
+    if RECTIFIED_SOURCE in manifest.outputs:
+        return found
+    return [
+        each._replace(rectified=read_rectified(output, index, parameters, pictures, settings))
+        if each.name == RECTIFIED_SOURCE
+        else each
+        for index, (each, output) in enumerate(zip(found, outputs, strict=True))
+    ]
+
+
+def read_rectified(
+    output: RequestOutput, index: int, parameters: Parameters, pictures: int, settings: Settings
+) -> RectifiedOptions:
+    """Return the form of rectified images that the parameters of the output, else of the request, ask for."""
+    path = f"outputs.{index}.parameters"
+    given = parameters | read_parameters(output.parameters, path)
+    chosen = {name: str(given[name]) for name in RECTIFIED_PARAMETERS if name in given}
+    try:
+        options = check_options(chosen.items(), RectifyOptions)
+    except InvalidParameterError as error:
+        raise InvalidBodyError(f"{path}: {error}") from None
+    wanted = rectified_options(options, options.rectified or "png", pictures, settings)
+    assert wanted is not None  # noqa: S101 - there is a format
+    return wanted._replace(only_main=True)
 
 
 def read_output(output: RequestOutput, index: int, binary: bool, manifest: Manifest) -> RequestedOutput:

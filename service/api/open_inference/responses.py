@@ -1,5 +1,6 @@
 """Writes inference responses: JSON, with binary outputs behind it."""
 
+import base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,9 +28,14 @@ class Output(NamedTuple):
     """The bytes behind the JSON, if it is a binary output."""
 
 
-def write_response(model: Model, request: DecodedRequest, results: Sequence[ModelOutput]) -> RawResponse:
-    """Write the response to ``request`` with the ``results`` of its pictures."""
-    outputs = [write_output(model, requested, results) for requested in request.outputs]
+def write_response(
+    model: Model, request: DecodedRequest, results: Sequence[ModelOutput], rectified: Sequence[bytes] = ()
+) -> RawResponse:
+    """Write the response to ``request`` with the ``results`` and ``rectified`` files of its pictures."""
+    outputs = [
+        write_output(model, requested, results) if requested.rectified is None else write_files(requested, rectified)
+        for requested in request.outputs
+    ]
     answer = {
         "model_name": model.name,
         "model_version": str(model.version),
@@ -58,6 +64,14 @@ def write_output(model: Model, requested: RequestedOutput, results: Sequence[Mod
     if not requested.binary:
         return Output(described | {"data": np.stack(rows).ravel()}, ())
     return with_bytes(described, [np.ascontiguousarray(row).data for row in rows])
+
+
+def write_files(requested: RequestedOutput, files: Sequence[bytes]) -> Output:
+    """Write files as a BYTES output, in JSON as base64."""
+    described = {"name": requested.name, "datatype": "BYTES", "shape": [len(files)]}
+    if not requested.binary:
+        return Output(described | {"data": [base64.b64encode(file).decode() for file in files]}, ())
+    return with_bytes(described, [part for file in files for part in (LENGTH.pack(len(file)), file)])
 
 
 def with_bytes(description: Json, buffers: Sequence[Buffer]) -> Output:

@@ -115,6 +115,19 @@ export function predictPath(model) {
 }
 
 /**
+ * Request the rectified picture itself.
+ * @param {ModelInfo} model
+ * @param {Blob} picture
+ * @returns {Promise<Blob>} a PNG file
+ * @throws {Problem}
+ */
+export async function rectify(model, picture) {
+  const query = new URLSearchParams({ model: model.name, version: String(model.version) });
+  const headers = { "Content-Type": picture.type, Accept: "image/png" };
+  return (await ask(`rectify?${query}`, { method: "POST", headers, body: picture })).blob();
+}
+
+/**
  * Request a prediction.
  * @param {ModelInfo} model
  * @param {Uint8Array} picture a BMP file

@@ -21,6 +21,7 @@ from service.middleware.request_id import request_id
 from service.redaction import Redactor
 from service.request_context import RequestContext, current
 from service.responses import RawResponse, error_response
+from service.schemas import PredictOptions
 from service.server.fast_path.admission_queue import AdmissionQueue
 from service.server.http_request import Headers, HTTPRequest
 from service.server.protocol import HTTPProtocol
@@ -90,7 +91,7 @@ class FastPathHandler:
         context.route = path
         if request.is_complete and not self._queue.is_open(len(connection.in_progress)) and not names_model(request):
             try:
-                options = read_options(request.query)
+                options = read_options(request.query, PredictOptions)
                 model = self._models.find(options.model, options.version)
             except RequestError:
                 pass  # the answer will say so

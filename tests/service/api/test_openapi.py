@@ -27,6 +27,7 @@ V2_MODELS = ["/v2/models/{name}", "/v2/models/{name}/versions/{version}"]
 SUCCESSES: dict[tuple[str, str], type[BaseModel]] = {
     ("/predict", "post"): Prediction,
     ("/predict/batch", "post"): BatchPrediction,
+    ("/rectify", "post"): Prediction,
     ("/models", "get"): ModelList,
     ("/health/live", "get"): Status,
     ("/health/ready", "get"): Status,
@@ -45,6 +46,7 @@ ADMIN_PATHS = [f"{REPOSITORY}/{path}" for path in ("index", "models/{name}/load"
 ERRORS: dict[tuple[str, str], set[str]] = {
     ("/predict", "post"): {"400", "404", "408", "413", "415", "422", "429", "500", "503", "504"},
     ("/predict/batch", "post"): {"400", "404", "408", "413", "415", "422", "429", "503"},
+    ("/rectify", "post"): {"400", "404", "406", "408", "413", "415", "422", "429", "500", "503", "504"},
     ("/metrics", "get"): set(),
     ("/models", "get"): set(),
     ("/health/live", "get"): {"503"},
@@ -64,7 +66,10 @@ ERRORS: dict[tuple[str, str], set[str]] = {
         for path in V2_MODELS
     },
 }
-OPTIONS = {"top_k", "rectified", "points", "model", "version", "x-timeout-ms"}
+OPTIONS = {
+    *("top_k", "points", "model", "version", "x-timeout-ms"),
+    *("rectified", "rectified_size", "padding", "margin"),
+}
 PICTURES: Any = {"files": [("images", PICTURE), ("images", b"seven")]}
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
@@ -84,6 +89,10 @@ REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
     ("post", "/predict/batch", {"content": PICTURE}, 415),
     ("post", "/predict/batch", {"files": {"image": PICTURE}}, 422),
     ("post", "/predict/batch", PICTURES | {"params": {"unknown": 1}}, 422),
+    ("post", "/predict", {"content": PICTURE, "params": {"rectified_size": "9x7", "rectified": "webp"}}, 200),
+    ("post", "/rectify", {"content": PICTURE, "headers": {"accept": "application/json"}}, 200),
+    ("post", "/rectify", {"content": PICTURE, "headers": {"accept": "text/html"}}, 406),
+    ("post", "/rectify", {"content": b"seven"}, 415),
     ("get", "/models", {}, 200),
     ("get", "/health/live", {}, 200),
     ("get", "/health/ready", {}, 200),
@@ -101,8 +110,9 @@ def document(server: Service) -> dict[str, Any]:
 def schema(document: dict[str, Any], path: str, method: str, status: str) -> dict[str, Any]:
     """What the document says of the JSON of an answer, wherever it says it."""
     content = document["paths"][path][method]["responses"][status]["content"]
-    as_bytes = {"application/octet-stream"} if path.endswith("/infer") and status == "200" else set()
-    assert content.keys() == {"application/json"} | as_bytes
+    as_bytes = {"/infer": {"application/octet-stream"}, "/rectify": {"image/png", "image/jpeg", "image/webp"}}
+    last = path[path.rindex("/") :]
+    assert content.keys() == {"application/json"} | (as_bytes.get(last, set()) if status == "200" else set())
     reference = content["application/json"]["schema"]["$ref"]
     found: dict[str, Any] = document["components"]["schemas"][reference.rpartition("/")[2]]
     return found
@@ -151,6 +161,7 @@ def test_every_answer_is_as_it_says(
 def test_it_explains_every_option_and_every_way_to_send_a_picture(document: dict[str, Any]) -> None:
     for path, types in {
         "/predict": {"multipart/form-data", "image/*", "application/json"},
+        "/rectify": {"multipart/form-data", "image/*", "application/json"},
         "/predict/batch": {"multipart/form-data"},
     }.items():
         operation = document["paths"][path]["post"]

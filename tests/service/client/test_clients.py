@@ -10,7 +10,9 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.client import (
     AnswerError,
@@ -21,6 +23,7 @@ from service.client import (
     ErrorBody,
     FileError,
     Prediction,
+    RectifiedPicture,
     RefusedError,
     UnreachableError,
 )
@@ -82,6 +85,32 @@ def test_a_batch_answers_for_each_picture(server: Service, ask: Ask) -> None:
     assert [good.predictions[0].label, other.predictions[0].label] == [
         ask(server.url, "predict", picture, top_k=1).predictions[0].label for picture in (PICTURE, encode(DIGITS[1]))
     ]
+
+
+def test_a_rectified_picture_comes_with_what_the_service_says_of_it(server: Service, ask: Ask, tmp_path: Path) -> None:
+    found = ask(server.url, "rectify", PICTURE, rectified="webp", rectified_size="30x40", padding="edge", margin=0.1)
+    answer = ask(server.url, "predict", PICTURE)
+    assert isinstance(found, RectifiedPicture)
+    assert (found.format, found.model) == ("webp", answer.model)
+    np.testing.assert_allclose(found.corners, answer.corners, atol=0.006)
+    assert (found.label, found.index) == (answer.predictions[0].label, answer.predictions[0].index)
+    assert found.probability == pytest.approx(answer.predictions[0].probability, abs=1e-6)
+    assert -180 <= found.angle <= 180
+    found.save(tmp_path / "straight.webp")
+    with Image.open(tmp_path / "straight.webp") as image:
+        assert (image.format, image.size) == ("WEBP", (40, 30))
+    with pytest.raises(FileError, match="nowhere"):
+        found.save(tmp_path / "nowhere" / "straight.webp")
+
+
+def test_without_options_a_rectified_picture_has_the_format_of_the_upload(server: Service, ask: Ask) -> None:
+    assert ask(server.url, "rectify", encode(DIGITS[0], "JPEG")).format == "jpeg"
+
+
+def test_a_picture_from_elsewhere_is_said_to_be_none_of_the_service(ask: Ask) -> None:
+    elsewhere = RawResponse(200, "no picture", {"Content-Type": "image/png"})
+    with scripted(elsewhere) as (url, _), pytest.raises(AnswerError, match="not a response of stn-serve"):
+        ask(url, "rectify", PICTURE)
 
 
 def test_models_and_readiness(server: Service, ask: Ask) -> None:

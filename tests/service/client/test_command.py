@@ -78,6 +78,35 @@ def test_a_bad_picture_does_not_keep_others_from_their_answers(server: Service, 
     assert sorted(file.name for file in folder.glob("*.answer.png")) == ["two.answer.png"]
 
 
+def test_it_writes_the_rectified_picture(server: Service, folder: Path) -> None:
+    done = client(
+        *("seven.png", "--url", server.url, "--rectified", "straight.jpg", "--rectified-size", "50x60"),
+        *("--margin", "0.2", "--padding", "white"),
+        folder=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(folder / "straight.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (60, 50))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("seven.png", "--rectified", "straight.gif"), "end its name with .png, .jpg, .jpeg, .webp"),
+        (("seven.png", "two.png", "--rectified", "straight.png"), "run the command once for each"),
+        (("seven.png", "--rectified", "./seven.png"), "would be overwritten"),
+        (("seven.png", "--margin", "0.1"), "are for the file of --rectified"),
+    ],
+)
+def test_a_rectified_picture_that_cannot_be_written_is_not_asked_for(
+    arguments: tuple[str, ...], says: str, folder: Path
+) -> None:
+    before = (folder / "seven.png").read_bytes()
+    (complaint,) = complaints(client(*arguments, "--url", "http://127.0.0.1:9", folder=folder))
+    assert says in complaint
+    assert (folder / "seven.png").read_bytes() == before
+
+
 def test_two_pictures_are_not_drawn_to_one_file(folder: Path) -> None:
     (line,) = complaints(client("seven.png", folder / "seven.png", "--out", "here", folder=folder))
     assert "seven.answer.png" in line

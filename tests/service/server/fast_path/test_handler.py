@@ -17,6 +17,7 @@ from service.middleware.access_log import AccessLog, Client
 from service.redaction import Redactor
 from service.request_context import RequestContext, is_alone, queued_s, track_future
 from service.responses import RawResponse
+from service.schemas import PredictOptions
 from service.server.fast_path.admission_queue import TICK_S, AdmissionQueue
 from service.server.fast_path.handler import Answerer, FastPathHandler
 from service.server.http_request import Headers
@@ -213,7 +214,7 @@ async def test_what_is_wrong_with_a_request_is_said_although_there_is_no_room() 
     ):
 
         async def answer(query: bytes, body: Body) -> RawResponse:
-            model = read_options(query).model
+            model = read_options(query, PredictOptions).model
             raise ModelNotFoundError(f"there is no {model}")
 
         line = FastLine(answer)

@@ -27,6 +27,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "a form": {"files": {"image": PICTURE}},
     "JSON": {"content": b'{"image": "no base64!"}', "headers": {"Content-Type": "application/json"}},
     "options": {"content": PICTURE, "params": {"top_k": 2, "rectified": "jpeg", "points": 3, "model": "digits"}},
+    "a rectified picture": {"content": PICTURE, "params": {"rectified_size": "source", "padding": "edge"}},
     "several": {"url": "/predict/batch", "files": [("images", PICTURE), ("images", DAMAGED["PNG without pixels"])]},
     "nothing": {"content": b""},
     "text": {"content": b"text", "headers": {"Content-Type": "text/plain"}},

@@ -1,0 +1,1 @@
+"""Rectified images in any size, sampled from the uploaded picture itself."""
