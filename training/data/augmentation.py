@@ -30,13 +30,10 @@ class Jittered:
         angle, shear, zoom, stretch, right, down, contrast, brightness, side = drawn
         angle, shear = angle * math.radians(limits.rotation), torch.tan(shear * math.radians(limits.shear))
         zoom, stretch = limits.zoom**zoom, limits.stretch ** (stretch / 2)
-        cosine, sine = angle.cos(), angle.sin()
         wide, high = 1 / (zoom * stretch), stretch / zoom
         if limits.flip:
             wide = torch.where(side < 0, -wide, wide)
-        x_axis = torch.stack([wide * cosine, -wide * sine], dim=-1)
-        y_axis = torch.stack([high * (shear * cosine + sine), high * (cosine - shear * sine)], dim=-1)
-        linear = torch.stack([x_axis, y_axis], dim=-1)  # (N, 2, 2): canvas -> picture, in pixels
+        linear = linear_maps(angle, shear, wide, high)
         half_canvas = torch.tensor([self.canvas[1] / 2, self.canvas[0] / 2])
         half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])  # (2,): x, y
         farthest = (2 * limits.shift * half_picture).floor()
@@ -47,7 +44,26 @@ class Jittered:
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
         maps, light = (parameter.to(images) for parameter in parameters)
         moved = sample(images, affine_points(maps, base_grid(*self.canvas).to(images)), "border")
-        contrast, brightness = light[:, :, None, None, None].unbind(dim=1)
-        middle = moved.mean(dim=(1, 2, 3), keepdim=True)
-        lit = ((moved - middle) * contrast + middle) * brightness
-        return Distorted(lit.clamp(0, 255), labels, maps)
+        return Distorted(relit(moved, light), labels, maps)
+
+
+def linear_maps(angle: Tensor, shear: Tensor, wide: Tensor, high: Tensor) -> Tensor:
+    """Return linear maps in pixels: ``(N, 2, 2)``.
+
+    Args:
+        angle: ``(N,)`` radians.
+        shear: ``(N,)``, tangent of the angle of shear.
+        wide: ``(N,)``, factor along the first axis.
+        high: ``(N,)``, factor along the second axis.
+    """
+    cosine, sine = angle.cos(), angle.sin()
+    x_axis = torch.stack([wide * cosine, -wide * sine], dim=-1)
+    y_axis = torch.stack([high * (shear * cosine + sine), high * (cosine - shear * sine)], dim=-1)
+    return torch.stack([x_axis, y_axis], dim=-1)
+
+
+def relit(images: Tensor, light: Tensor) -> Tensor:
+    """Change contrast and brightness of ``images`` ``(N, C, H, W)`` by the factors ``light`` ``(N, 2)``."""
+    contrast, brightness = light[:, :, None, None, None].unbind(dim=1)
+    middle = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (((images - middle) * contrast + middle) * brightness).clamp(0, 255)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.data.augmentation import Jittered
 from training.data.distortions import Distorted, Distortion, make_distortion
+from training.data.placement import OnBackgrounds, read_backgrounds
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Source, Split
 from training.errors import DataError
@@ -33,9 +34,18 @@ class Pictures(Dataset[Split]):
 class Batches(Sampler[Tensor]):
     """A sampler of whole batches. Their order depends only on seed and epoch, so a resumed run sees the same one."""
 
-    def __init__(self, length: int, batch_size: int, shuffle_seed: int | None) -> None:
-        """Without ``shuffle_seed`` the order is kept, and a smaller last batch too; with it, that batch is dropped."""
+    def __init__(self, length: int, batch_size: int, shuffle_seed: int | None, shares: Tensor | None = None) -> None:
+        """Set the order.
+
+        Args:
+            length: number of pictures.
+            batch_size: pictures per batch.
+            shuffle_seed: without, the order is kept, and a smaller last batch too; with it, that batch is dropped.
+            shares: ``(length,)``: how often each picture is drawn, relative to the others; by default, each is shown
+                once.
+        """
         self.length = length
+        self.shares = shares
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.epoch = 0
@@ -53,14 +63,22 @@ class Batches(Sampler[Tensor]):
         # A generator, because a resuming trainer calls iter() before set_epoch(): the order is drawn on first use.
         if self.shuffle_seed is None:
             order = torch.arange(self.length)
+        elif self.shares is not None:
+            generator = seeded(Stream.ORDER, self.shuffle_seed, self.epoch)
+            order = torch.multinomial(self.shares, self.length, replacement=True, generator=generator)
         else:
             order = torch.randperm(self.length, generator=seeded(Stream.ORDER, self.shuffle_seed, self.epoch))
         yield from torch.split(order, self.batch_size)[: len(self)]
 
 
-def loader(split: Split, batch_size: int, shuffle_seed: int | None = None) -> DataLoader[Split]:
-    """Return a loader of batches of ``split``, shuffled if ``shuffle_seed`` is given."""
-    batches = Batches(len(split.labels), batch_size, shuffle_seed)
+def loader(split: Split, batch_size: int, shuffle_seed: int | None = None, balance: float = 0.0) -> DataLoader[Split]:
+    """Return a loader of batches of ``split``, shuffled if ``shuffle_seed`` is given.
+
+    With ``balance`` above 0, pictures are drawn with replacement, those of rare classes more often: a class of n
+    pictures is shown in proportion to n to the power of 1 - ``balance``.
+    """
+    shares = split.labels.bincount()[split.labels].double() ** -balance if balance else None
+    batches = Batches(len(split.labels), batch_size, shuffle_seed, shares)
     return DataLoader(Pictures(split), sampler=batches, batch_size=None)
 
 
@@ -94,7 +112,14 @@ def distortion(recipe: Recipe) -> Distortion:
 
 
 def training_distortion(recipe: Recipe) -> Distortion:
-    """Return the random change of training pictures: the augmentation if there is any, else the distortion."""
+    """Return the random change of training pictures: placement or augmentation if there is any, else the distortion.
+
+    Raises:
+        DataError: the recipe's backgrounds cannot be read.
+    """
+    if recipe.placement.chance:
+        others = Jittered(recipe.canvas, recipe.augmentation)
+        return OnBackgrounds(others, recipe.placement, recipe.crop, read_backgrounds(recipe))
     return Jittered(recipe.canvas, recipe.augmentation) if recipe.augmented else distortion(recipe)
 
 

@@ -27,6 +27,8 @@ class MetricsTable(Callback):
         "theta_distance",
         "localisation_gradient",
         "upright_loss",
+        "pose_loss",
+        "canonical_loss",
     )
     """The possible columns in order; a recipe without a transformer has fewer."""
 

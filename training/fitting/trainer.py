@@ -29,6 +29,7 @@ from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
+from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss, targets
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.fitting.worth_check import WorthCheck
@@ -61,6 +62,7 @@ class Training(lightning.LightningModule):
         self.versions = 2 if recipe.upright else 1
         """Number of distorted versions of each picture in a step."""
         self.distortion = training_distortion(recipe)
+        self.canonical_pose = CanonicalPose(classes, recipe.crop) if recipe.canonical else None
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.theta_spread = Spread(6)
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -72,7 +74,9 @@ class Training(lightning.LightningModule):
         for module in self.network.modules():
             if isinstance(module, Dropout):
                 module.versions = self.versions
-        self.network.classify_in_bf16 = self.recipe.precision == "bf16"
+        self.network.classify_in_bf16 = self.recipe.precision != "float32"
+        for transform in self.network.transforms:
+            transform.localise_in_bf16 = self.recipe.precision == "bf16-all"
 
     def forward(self, images: Tensor) -> Output:
         """``(N, C, H, W)`` uint8 or 0 to 255 -> the network's output."""
@@ -92,7 +96,13 @@ class Training(lightning.LightningModule):
         self.record("train_loss", loss, len(labels))
         self.record("train_accuracy", self.train_accuracy, len(labels))
         if output.warps:
-            loss = loss + self.geometry_loss(output.warps, [version.maps for version in distorted], originals)
+            maps = [version.maps for version in distorted]
+            loss = loss + self.geometry_loss(output.warps, maps, originals)
+            if self.recipe.pose or self.recipe.canonical:
+                boxes = None if batch.boxes is None else share_of(batch.boxes).repeat(self.versions, 1, 1)
+                loss = loss + self.frame_loss(
+                    output.warps, torch.cat([m for m in maps if m is not None]), boxes, labels
+                )
         self.check_finite(loss, output.warps)
         return loss
 
@@ -132,6 +142,30 @@ class Training(lightning.LightningModule):
             aspect = originals.shape[-1] / originals.shape[-2]
             area = area_loss(torch.cat([first, second]), wanted, aspect)
             loss = loss + recipe.upright * gap + recipe.area * area
+        return loss
+
+    def frame_loss(self, warps: tuple[Warp, ...], maps: Tensor, boxes: Tensor | None, labels: Tensor) -> Tensor:
+        """Return the recipe's losses on the frames of all warps.
+
+        ``maps`` ``(N, 2, 3)`` go from the distorted pictures to the originals, ``boxes`` ``(N, 2, 2)`` are those of the
+        originals' objects, and ``labels`` ``(N,)`` their classes.
+        """
+        recipe = self.recipe
+        maps = maps.to(warps[0].theta)
+        frames = [compose(maps, warp.theta) for warp in warps]
+        loss = torch.zeros((), device=maps.device)
+        if recipe.pose:
+            wanted = targets(boxes, recipe.crop, frames[0])
+            wider = wanted * torch.tensor([recipe.margin, recipe.margin, 1.0])
+            gaps = [pose_loss(frame, wider) for frame in frames[:-1]] + [pose_loss(frames[-1], wanted)]
+            self.record("pose_loss", gaps[-1], len(labels))
+            loss = loss + recipe.pose * torch.stack(gaps).sum()
+            if (scores := warps[0].scores) is not None:
+                loss = loss + recipe.pose * ATTENTION * attention_loss(scores, recipe.cells, maps, wanted)
+        if self.canonical_pose is not None:
+            gap = self.canonical_pose(frames[-1], labels)
+            self.record("canonical_loss", gap, len(labels))
+            loss = loss + recipe.canonical * gap
         return loss
 
     def record(self, name: str, value: Tensor | Metric, count: int) -> None:
@@ -290,7 +324,7 @@ def fit_splits(
     try:
         trainer.fit(
             training,
-            loader(train, recipe.batch_size, info.seed),
+            loader(train, recipe.batch_size, info.seed, recipe.balance),
             loader(validation, EVALUATION_BATCH),
             ckpt_path=resumed,
             weights_only=True,

@@ -127,12 +127,100 @@ def modern(channels: int, size: Size, parameters: int, activation: Activation, w
     )
 
 
+def fine(channels: int, size: Size, parameters: int, activation: Activation, width: int = 24) -> nn.Sequential:
+    """Build five 3x3 convolutions, three of them strided, and a regression on all positions of the last feature map.
+
+    It has the resolution and the width to correct what an earlier step has found.
+    """
+    layers: list[nn.Module] = []
+    inputs = channels
+    for outputs, stride in ((width, 2), (2 * width, 1), (3 * width, 2), (3 * width, 1), (4 * width, 2)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), activation()]
+        inputs = outputs
+    cells = -(-size[0] // 8) * -(-size[1] // 8)
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(inputs * cells, 64, bias=False),
+        nn.BatchNorm1d(64),
+        activation(),
+        zero_head(64, parameters),
+    )
+
+
+class AttentionHead(nn.Module):
+    """Predicts a score and a transform in each cell of a feature map, and returns the transforms' weighted mean.
+
+    The weights are the softmax of the scores over all cells (a spatial soft-argmax; Finn et al. 2016). The last two
+    parameters are the shift: in each cell, it is relative to the cell's centre, so a cell only tells where the object
+    lies as seen from there. All weights are 0 at first, so that the transform is the identity.
+    """
+
+    places: Tensor
+
+    def __init__(self, inputs: int, cells: Size, shift: tuple[int, int], parameters: int) -> None:
+        """Set the feature map's channels and size; ``shift`` are the positions of x and y among the ``parameters``."""
+        super().__init__()
+        self.cells = cells[0] * cells[1]
+        self.predict = nn.Conv2d(inputs, 1 + parameters, 1)
+        nn.init.zeros_(self.predict.weight)
+        nn.init.zeros_(self.predict.bias)
+        places = torch.zeros(1, parameters, self.cells)
+        places[0, list(shift)] = base_grid(*cells).view(-1, 2).T
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """``(N, inputs, *cells)`` -> ``(N, parameters)``, and the scores ``(N, cells)``, row by row."""
+        predicted = self.predict(features).flatten(2).float()  # (N, 1 + parameters, cells)
+        weights = predicted[:, :1].softmax(dim=2)
+        return ((predicted[:, 1:] + self.places) * weights).sum(dim=2), predicted[:, 0]
+
+
+class Attention(nn.Sequential):
+    """Convolutions followed by an `AttentionHead`: ``(N, C, H, W)`` -> ``(N, P)``."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the offsets only."""
+        return self.look(images)[0]
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the offsets ``(N, P)``, and the score of each cell ``(N, cells)``."""
+        offsets, scores = super().forward(images)
+        return offsets, scores
+
+
+def attention(channels: int, size: Size, parameters: int, activation: Activation, width: int = 16) -> Attention:
+    """Build seven convolutions to cells of 8x8 pixels, and an `AttentionHead`, to find small objects on large canvases.
+
+    The last layers are dilated, so that each cell sees about 90 pixels.
+    """
+    layers: list[nn.Module] = []
+    inputs = channels
+    plan = ((1, 5, 2, 1), (2, 3, 2, 1), (2, 3, 1, 1), (4, 3, 2, 1), (4, 3, 1, 1), (4, 3, 1, 2), (4, 3, 1, 1))
+    for factor, side, stride, dilation in plan:
+        outputs = factor * width
+        padding = dilation * (side // 2)
+        layers += [
+            nn.Conv2d(inputs, outputs, side, stride, padding, dilation, bias=False),
+            nn.BatchNorm2d(outputs),
+            activation(),
+        ]
+        inputs = outputs
+    cells = -(-size[0] // 8), -(-size[1] // 8)
+    return Attention(*layers, AttentionHead(inputs, cells, SHIFTS[parameters], parameters))
+
+
+SHIFTS = {6: (2, 5), 4: (2, 3), 3: (1, 2)}
+"""Positions of the shift (x, y) among the parameters of an affine map, a similarity and an attention transform."""
+
 NETWORKS: dict[str, Callable[[int, Size, int, Activation], nn.Sequential]] = {
     "fcn": fcn,
     "cnn": cnn,
     "tutorial": tutorial,
     "cifar": cifar,
     "modern": modern,
+    "fine": fine,
+    "attention": attention,
 }
 
 
@@ -155,4 +243,5 @@ def localisation_network(
 
     if not coordinates:
         return NETWORKS[kind](channels, size, parameters, activation)
-    return nn.Sequential(Coordinates(size), *NETWORKS[kind](channels + 2, size, parameters, activation))
+    network = NETWORKS[kind](channels + 2, size, parameters, activation)
+    return type(network)(Coordinates(size), *network)

@@ -16,7 +16,7 @@ from training.networks.classifiers import (
 from training.networks.geometry import affine_fit
 from training.networks.localisation import localisation_network
 from training.networks.samplers import Sampler
-from training.networks.spatial import Map, SpatialTransformer, Warp, chain, tiles
+from training.networks.spatial import Map, SpatialTransformer, Warp, centre, chain, tiles
 from training.networks.transformers import (
     AffineTransformer,
     AttentionTransformer,
@@ -27,6 +27,9 @@ from training.networks.transformers import (
     Transformer,
 )
 from training.recipes.recipe import Recipe, Size
+
+FAINT = 0.02
+"""Standard deviation of a picture, in [0, 1], below which its contrast is not raised to the full."""
 
 
 class Output(NamedTuple):
@@ -55,7 +58,7 @@ class SpatialTransformerClassifier(nn.Module):
         self.classify_in_bf16 = False
         self.classifier = classifier(recipe, classes, channels * max(1, recipe.branches))
         seen = self.classifier.widths[0] if recipe.shared_stage else channels
-        starts = tiles(recipe.branches, recipe.tile) if recipe.branches > 1 else [None] * recipe.branches
+        starts = tiles(recipe.branches, recipe.tile) if recipe.branches > 1 else [centre(recipe.crop)] * recipe.branches
         transforms = [picture_transformer(recipe, seen, start) for start in starts]
         self.transforms: Sequence[SpatialTransformer] = nn.ModuleList(transforms)  # type: ignore[assignment]
         self.feature_transform = feature_transformer(recipe, self.classifier) if recipe.feature_stage else None
@@ -89,6 +92,9 @@ class SpatialTransformerClassifier(nn.Module):
 
     def _normalise(self, images: Tensor) -> Tensor:
         """Normalise to zero mean and unit variance: ``(N, C, H, W)`` -> the same shape."""
+        if self.recipe.normalise == "each":
+            centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+            return centred / (centred.square().mean(dim=(1, 2, 3), keepdim=True) + FAINT**2).sqrt()
         return (images - self.mean) / self.std
 
     def _shown(self, view: Tensor) -> Tensor:
@@ -146,22 +152,19 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
 def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> SpatialTransformer:
     """Build a transformer of the picture with all steps; ``channels`` are those of the localisation networks' input."""
     kind = transformer(recipe, recipe.canvas)
+    view = recipe.view or recipe.canvas
 
-    def network() -> nn.Module:
+    def network(name: str, size: tuple[int, int]) -> nn.Module:
         return localisation_network(
-            recipe.localisation,
-            channels,
-            recipe.canvas,
-            kind.parameter_count,
-            coordinates=recipe.coordinates,
-            slope=recipe.slope,
+            name, channels, size, kind.parameter_count, coordinates=recipe.coordinates, slope=recipe.slope
         )
 
-    networks = [network()] * recipe.steps if recipe.shared_steps else [network() for _ in range(recipe.steps)]
-    between = [Sampler(recipe.canvas, recipe.padding) for _ in range(recipe.steps - 1)]
-    return SpatialTransformer(
-        kind, networks, [*between, Sampler(recipe.rectified, recipe.padding, recipe.samples)], start
-    )
+    first = network(recipe.localisation, recipe.canvas)
+    later = recipe.refinement or recipe.localisation
+    networks = [first if recipe.shared_steps else network(later, view) for _ in range(recipe.steps - 1)]
+    samplers = [Sampler(view, recipe.padding) for _ in range(recipe.steps - 1)]
+    samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.samples))
+    return SpatialTransformer(kind, [first, *networks], samplers, start, recipe.margin)
 
 
 def feature_transformer(recipe: Recipe, classifier: Classifier) -> SpatialTransformer:

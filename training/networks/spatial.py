@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.networks.geometry import affine_fit, affine_points
+from training.networks.localisation import Attention
 from training.networks.samplers import Sampler
 from training.networks.transformers import Transformer
 
@@ -35,6 +36,8 @@ class Warp(NamedTuple):
     """``(N, C, h, w)``: the rectified image."""
     map: Map
     """The map from points of the rectified image to points of the picture."""
+    scores: Tensor | None = None
+    """``(N, cells)``: the attention of the localisation network before the softmax, if it has any."""
 
 
 class SpatialTransformer(nn.Module):
@@ -50,6 +53,7 @@ class SpatialTransformer(nn.Module):
         localisations: Sequence[nn.Module],
         samplers: Sequence[Sampler],
         start: Tensor | None = None,
+        margin: float = 1.0,
     ) -> None:
         """Take one localisation network and one sampler per step; steps may share a network.
 
@@ -58,13 +62,19 @@ class SpatialTransformer(nn.Module):
             localisations: networks that predict each step's delta from its input.
             samplers: samplers of each step's output, which is the next step's input.
             start: theta ``(2, 3)`` of the region that is sampled before training; by default the whole picture.
+            margin: factor by which the views of all steps but the last are wider than their region, so that a later
+                step sees what surrounds it.
         """
         super().__init__()
         self.transformer = transformer
         self.localisations = nn.ModuleList(localisations)
         self.samplers: Sequence[Sampler] = nn.ModuleList(samplers)  # type: ignore[assignment]
-        self.register_buffer("start", torch.eye(2, 3) if start is None else start)
-        self.moved = start is not None
+        wider = torch.tensor([margin, margin, 1.0]) if len(localisations) > 1 else torch.ones(3)
+        self.register_buffer("start", (torch.eye(2, 3) if start is None else start) * wider)
+        self.moved = not torch.equal(self.start, torch.eye(2, 3))
+        self.narrow = 1 / margin
+        self.localise_in_bf16 = False
+        """Whether localisation networks compute in bfloat16, in training."""
 
     start: Tensor
 
@@ -72,16 +82,30 @@ class SpatialTransformer(nn.Module):
         """Transform ``images`` ``(N, C, H, W)``; ``normalise`` prepares the localisation networks' inputs."""
         warps: list[Warp] = []
         view, mapped = images, cast(Map, self._start)
-        for localisation, sampler in zip(self.localisations, self.samplers, strict=True):
-            delta = localisation(normalise(view)).float()
+        for number, (localisation, sampler) in enumerate(zip(self.localisations, self.samplers, strict=True), start=1):
+            seen = normalise(view)
+            if self.localise_in_bf16:
+                with torch.autocast(view.device.type, torch.bfloat16):
+                    delta, scores = self._localise(localisation, seen)
+            else:
+                delta, scores = self._localise(localisation, seen)
             parameters = self.transformer.solve(delta)
+            if 1 < number == len(self.samplers) and self.narrow != 1:
+                mapped = chain(mapped, lambda points: points * self.narrow)
             mapped = chain(mapped, partial(self.transformer.points, parameters))
             grid = mapped(sampler.base)
             view = sampler(images, grid if sampler.samples == 1 else mapped(sampler.fine))
             exact = not warps and not self.moved
             theta = self.transformer.theta(parameters, sampler.base) if exact else affine_fit(grid, sampler.base)
-            warps.append(Warp(theta, parameters, delta, grid, view, mapped))
+            warps.append(Warp(theta, parameters, delta, grid, view, mapped, scores))
         return tuple(warps)
+
+    def _localise(self, localisation: nn.Module, view: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predict delta ``(N, P)``, and the scores ``(N, cells)`` of a network with attention."""
+        if isinstance(localisation, Attention):
+            delta, scores = localisation.look(view)
+            return delta.float(), scores.float()
+        return localisation(view).float(), None
 
     def _start(self, points: Tensor) -> Tensor:
         return affine_points(self.start[None], points) if self.moved else points
@@ -90,6 +114,11 @@ class SpatialTransformer(nn.Module):
 def chain(outer: Map, inner: Map) -> Map:
     """Compose two maps: first ``inner``, then ``outer``."""
     return lambda points: outer(inner(points))
+
+
+def centre(side: float) -> Tensor:
+    """Return theta ``(2, 3)`` of the centre of a picture: a crop of ``side``, as a share of the picture's sides."""
+    return torch.tensor([[side, 0.0, 0.0], [0.0, side, 0.0]])
 
 
 def tiles(count: int, share: float = 0.5) -> list[Tensor]:

@@ -2,7 +2,17 @@
 
 from training.errors import RecipeError
 from training.recipes.digits import DISTORTED_MNIST, MNIST_RTS, MNIST_TC84
-from training.recipes.photographs import CIFAR10, CIFAR10_145K, CIFAR10_CNN, GTSRB, GTSRB_CNN, GTSRB_SMALL, MY_IMAGES
+from training.recipes.photographs import (
+    CIFAR10,
+    CIFAR10_145K,
+    CIFAR10_CNN,
+    GTSRB,
+    GTSRB_CNN,
+    GTSRB_SMALL,
+    MY_IMAGES,
+    SIGNS,
+    SIGNS_CNN,
+)
 from training.recipes.recipe import Recipe
 from training.recipes.studies import CONVOLUTIONS, MOVED_DIGITS, NORMALISATION, TRAP
 
@@ -17,6 +27,8 @@ RECIPES = {
         TRAP,
         *CONVOLUTIONS,
         *NORMALISATION,
+        SIGNS,
+        SIGNS_CNN,
         GTSRB_SMALL,
         GTSRB,
         GTSRB_CNN,

@@ -1,6 +1,6 @@
 """Recipes for photographs: traffic signs, CIFAR-10, and a folder of the user's own pictures."""
 
-from training.recipes.recipe import Augmentation, Recipe, change_recipe
+from training.recipes.recipe import Augmentation, Placement, Recipe, change_recipe
 
 GTSRB_SMALL = Recipe(
     name="gtsrb-small",
@@ -28,6 +28,59 @@ GTSRB_SMALL = Recipe(
     weight_decay=0.05,
 )
 """The German Traffic Sign Recognition Benchmark. Each step shows every picture twice, for `upright`."""
+
+SIGNS = Recipe(
+    name="signs",
+    summary="the bundled model signs/2: traffic signs, found anywhere in a photograph, straightened and read",
+    dataset="gtsrb",
+    validation_size=4000,
+    distortion="none",
+    augmentation=Augmentation(rotation=15, zoom=1.6, stretch=1.15, shear=6, shift=0.15, light=0.7),
+    placement=Placement(chance=0.6),
+    balance=0.5,
+    canvas=(96, 96),
+    mean=(0.3384, 0.3103, 0.3191),
+    std=(0.2729, 0.2621, 0.2682),
+    normalise="each",
+    transformer="affine",
+    padding="border",
+    crop=0.8,
+    steps=2,
+    view=(32, 32),
+    margin=1.3,
+    rectified=(32, 32),
+    samples=2,
+    localisation="attention",
+    refinement="fine",
+    localisation_rate=1.0,
+    pose=1.5,
+    classifier_width=28,
+    classifier_stages=4,
+    epochs=16,
+    label_smoothing=0.05,
+    average=0.998,
+    precision="bf16-all",
+    learning_rate=2e-3,
+    weight_decay=0.05,
+)
+"""Set backgrounds to a folder of photographs without signs."""
+SIGNS_CNN = change_recipe(
+    SIGNS,
+    {
+        "name": "signs-cnn",
+        "summary": "signs without a transformer, on the same pictures",
+        "canvas": (64, 64),
+        "transformer": "none",
+        "steps": 1,
+        "view": None,
+        "margin": 1.0,
+        "refinement": None,
+        "crop": 1.0,
+        "pose": 0.0,
+        "classifier_width": 18,
+        "classifier_stages": 5,
+    },
+)
 
 MY_IMAGES = Recipe(
     name="my-images",

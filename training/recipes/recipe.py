@@ -7,6 +7,7 @@ with ``--set field=value``, and the run folder records the result.
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,7 +20,12 @@ DistortionName = Literal["none", "r", "rts", "t", "p", "e", "tc", "tc84", "addit
 TransformerName = Literal["none", "affine", "similarity", "attention", "rotation", "projective", "tps"]
 AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
-SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8}
+CELL = 8
+"""Side of a cell of localisation=attention, in pixels."""
+SHIFTED = ("affine", "similarity", "attention")
+"""Transformers among whose parameters is a shift."""
+LocalisationName = Literal["fcn", "cnn", "tutorial", "cifar", "modern", "fine", "attention"]
+SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8, "fine": 8, "attention": 24}
 """The smallest side that each localisation network accepts, in pixels."""
 CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
 """Possible numbers of channels of each data set."""
@@ -37,6 +43,26 @@ class Augmentation(BaseModel):
     shift: float = Field(0.0, ge=0, le=1, description="largest shift, as a share of the sides, in whole pixels")
     flip: bool = Field(False, description="mirror half of the pictures horizontally")
     light: float = Field(0.0, ge=0, le=2, description="largest logarithm of the contrast and brightness factors")
+
+
+class Placement(BaseModel):
+    """How training pictures are put on other pictures; by default none is.
+
+    The map of each is known, so that the pose loss can tell the transformer where the object lies.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    chance: float = Field(0.0, ge=0, le=1, description="share of the training pictures that are placed")
+    smallest: float = Field(0.2, gt=0, le=2, description="smallest side of the object, as a share of the canvas")
+    largest: float = Field(1.1, gt=0, le=2, description="largest side of the object, as a share of the canvas")
+    rotation: float = Field(25.0, ge=0, le=180, description="largest rotation in degrees, in either direction")
+    stretch: float = Field(1.15, ge=1, le=4, description="largest factor by which the aspect ratio changes")
+    shear: float = Field(6.0, ge=0, le=45, description="largest shear in degrees, in either direction")
+    cut: float = Field(0.05, ge=0, lt=0.5, description="largest part of the object beyond the canvas")
+    clutter: float = Field(
+        0.25, ge=0, le=1, description="chance of each of: a second object, a pole, a shadow, blur, and lost resolution"
+    )
 
 
 class Recipe(BaseModel):
@@ -60,11 +86,22 @@ class Recipe(BaseModel):
     augmentation: Augmentation = Field(
         Augmentation(), description="random changes in training; see training/data/augmentation.py"
     )
+    placement: Placement = Field(
+        Placement(), description="put training pictures on other pictures; see training/data/placement.py"
+    )
+    backgrounds: Path | None = Field(
+        None, description="folder of pictures for placement; by default, the training pictures themselves"
+    )
+    balance: float = Field(
+        0.0, ge=0, le=1, description="0: classes are shown as often as they occur; 1: all equally often"
+    )
     canvas: Size = Field(description="height and width of the network's input")
     mean: tuple[float, ...] = Field(description="mean of each channel")
     std: tuple[float, ...] = Field(description="standard deviation of each channel")
-    normalise: Literal["after", "before"] = Field(
-        "after", description="normalise after the sampler, or before it, which turns zero padding grey"
+    normalise: Literal["after", "before", "each"] = Field(
+        "after",
+        description="normalise after the sampler; or before it, which turns zero padding grey; or each picture after "
+        "the sampler by its own mean and standard deviation",
     )
 
     transformer: TransformerName = Field(description="kind of spatial transformer; none: a plain classifier")
@@ -75,11 +112,19 @@ class Recipe(BaseModel):
     )
     samples: int = Field(1, ge=1, le=4, description="each rectified pixel is the mean of samples x samples points")
     steps: int = Field(1, ge=1, le=8, description="successive transforms, each applied to the previous result")
+    crop: float = Field(
+        1.0, gt=0, le=1, description="canonical crop: share of the sides at the centre, where the transformer starts"
+    )
+    view: Size | None = Field(None, description="height and width of later steps' input; by default that of canvas")
+    margin: float = Field(1.0, ge=1, le=4, description="factor by which the views of all steps but the last are wider")
     shared_steps: bool = Field(False, description="use one localisation network for all steps")
     parallel: int = Field(1, ge=1, le=9, description="parallel transformers, whose images are classified together")
     tile: float = Field(0.5, gt=0, le=1, description="share of the picture's sides where parallel transformers start")
     feature_stage: int = Field(0, ge=0, le=2, description="add a transformer after this stage of the classifier")
-    localisation: Literal["fcn", "cnn", "tutorial", "cifar", "modern"] = Field("cnn", description="network for theta")
+    localisation: LocalisationName = Field("cnn", description="network for theta")
+    refinement: LocalisationName | None = Field(
+        None, description="network for theta in later steps; by default that of the first step"
+    )
     shared_stage: bool = Field(False, description="feed localisation the features of the classifier's first stage")
     coordinates: bool = Field(False, description="add pixel coordinates to localisation's input (CoordConv)")
     slope: float = Field(0.0, ge=0, lt=1, description="negative slope of localisation's activation; 0 is ReLU")
@@ -104,13 +149,19 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the other classes")
     identity_penalty: float = Field(0.0, ge=0, description="weight of delta's mean square in the loss")
     upright: float = Field(0.0, ge=0, description="loss weight: two distortions of a picture are rectified alike")
+    pose: float = Field(
+        0.0, ge=0, description="loss weight: theta's frame lies on the object's box, or on the canonical crop"
+    )
+    canonical: float = Field(
+        0.0, ge=0, description="loss weight: the mean frame of each class lies on the canonical crop"
+    )
     area: float = Field(0.0, ge=0, description="loss weight: the sampled region keeps its size and shape")
     area_of: Literal["picture", "ink"] = Field(
         "picture", description="target of area: the undistorted picture, or the bounding box of its ink"
     )
     average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the weights (EMA); 0: none")
-    precision: Literal["float32", "bf16"] = Field(
-        "float32", description="precision of the classifier in training; localisation and geometry use float32"
+    precision: Literal["float32", "bf16", "bf16-all"] = Field(
+        "float32", description="precision in training: bf16 is for the classifier, bf16-all for localisation too"
     )
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm; larger gradients are clipped")
     on_collapse: Literal["warn", "restore", "stop"] = Field(
@@ -128,9 +179,19 @@ class Recipe(BaseModel):
         return self.canvas if self.transformer == "none" else self.rectified
 
     @property
+    def cells(self) -> Size:
+        """Rows and columns of the cells of localisation=attention."""
+        return -(-self.canvas[0] // CELL), -(-self.canvas[1] // CELL)
+
+    @property
     def augmented(self) -> bool:
         """Whether training pictures are augmented."""
         return self.augmentation != Augmentation()
+
+    @property
+    def frames_known(self) -> bool:
+        """Whether the map of each changed training picture is known: it is augmented, placed, or distorted affinely."""
+        return self.augmented or self.placement.chance > 0 or self.distortion in AFFINE_DISTORTIONS
 
     @property
     def can_stand_upright(self) -> bool:
@@ -149,11 +210,18 @@ NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "momentum": ("optimiser=sgd", lambda recipe: recipe.optimiser == "sgd"),
     "control_points": ("transformer=tps", lambda recipe: recipe.transformer == "tps"),
     "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
-    "shared_steps": ("steps=2 or more", lambda recipe: recipe.steps > 1),
+    "backgrounds": ("placement.chance", lambda recipe: recipe.placement.chance > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
-} | dict.fromkeys(
-    ("parallel", "steps", "feature_stage", "shared_stage", "upright", "identity_penalty", "coordinates", "slope"),
+}
+NEEDS |= dict.fromkeys(
+    ("shared_steps", "view", "margin", "refinement"), ("steps=2 or more", lambda recipe: recipe.steps > 1)
+)
+NEEDS |= dict.fromkeys(
+    (
+        *("parallel", "steps", "crop", "feature_stage", "shared_stage", "coordinates", "slope"),
+        *("identity_penalty", "upright", "pose", "canonical"),
+    ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
 )
 """Fields that have an effect only together with another: what each of them needs."""
@@ -174,8 +242,11 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"distortion={recipe.distortion} is for digits only; set distortion=none and use augmentation"
     if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
         yield "fragments of clutter are 6x6 pixels; raise canvas"
-    if recipe.augmented and recipe.distortion != "none":
-        yield f"distortion={recipe.distortion} is random already; leave augmentation out, or set distortion=none"
+    if (recipe.augmented or recipe.placement.chance) and recipe.distortion != "none":
+        yield (
+            f"distortion={recipe.distortion} is random already; leave augmentation and placement out, or set "
+            "distortion=none"
+        )
     if recipe.normalise == "before" and isinstance(recipe.padding, float):
         yield "padding can be a grey level only with normalise=after; set zeros, border or reflection"
     if recipe.scene is not None:
@@ -206,9 +277,17 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"there is no stage {recipe.feature_stage}; lower feature_stage or raise classifier_stages"
     if recipe.feature_stage and min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
         yield f"the features of stage {recipe.feature_stage} are too small for localisation={recipe.localisation}"
-    if recipe.upright and not recipe.augmented and recipe.distortion not in AFFINE_DISTORTIONS:
-        known = ", ".join(sorted(AFFINE_DISTORTIONS))
-        yield f"upright needs augmentation, or a distortion that is an affine map: {known}"
+    for name in ("upright", "pose", "canonical"):
+        if getattr(recipe, name) and not recipe.frames_known:
+            known = ", ".join(sorted(AFFINE_DISTORTIONS))
+            yield f"{name} needs augmentation, placement, or a distortion that is an affine map: {known}"
+    if recipe.shared_steps and (recipe.view or recipe.refinement):
+        yield "shared_steps uses one network for all steps; leave view and refinement out"
+    if "attention" in (recipe.localisation, recipe.refinement) and recipe.transformer not in SHIFTED:
+        yield f"localisation=attention needs a transformer that shifts: {', '.join(SHIFTED)}"
+    later = SMALLEST_PICTURE[recipe.refinement or recipe.localisation]
+    if recipe.view and min(recipe.view) < later:
+        yield f"the network of later steps needs a view of at least {later}x{later} pixels"
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, object]) -> Recipe:

@@ -4,11 +4,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.networks.geometry import base_grid
-from training.networks.localisation import NETWORKS, Coordinates, localisation_network
+from training.networks.localisation import NETWORKS, Attention, AttentionHead, Coordinates, localisation_network
 from training.recipes.recipe import SMALLEST_PICTURE
 
 OBLONG = (24, 37)
-PARAMETERS = 5
+PARAMETERS = 6
 every_network = pytest.mark.parametrize("kind", NETWORKS)
 
 
@@ -22,9 +22,9 @@ def pictures(size: tuple[int, int] = OBLONG, count: int = 4) -> Tensor:
     return torch.randn(count, 2, *size, generator=torch.Generator().manual_seed(1))
 
 
-def head(localisation: nn.Sequential) -> nn.Linear:
-    layer = localisation[-1]
-    assert isinstance(layer, nn.Linear)
+def head(localisation: nn.Sequential) -> nn.Linear | nn.Conv2d:
+    layer = localisation[-1].predict if isinstance(localisation[-1], AttentionHead) else localisation[-1]
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
     return layer
 
 
@@ -39,7 +39,7 @@ def test_a_new_network_predicts_zeros_of_the_stated_shape(kind: str, coordinates
     smallest = SMALLEST_PICTURE[kind]
     for size in ((smallest, smallest), (smallest, smallest + 9), (smallest + 5, smallest), OBLONG, (60, 60)):
         localisation = network(kind, size, coordinates=coordinates).train(training)
-        assert torch.equal(localisation(pictures(size)), torch.zeros(4, PARAMETERS))
+        torch.testing.assert_close(localisation(pictures(size)), torch.zeros(4, PARAMETERS), atol=1e-6, rtol=0)
 
 
 @every_network
@@ -122,3 +122,25 @@ def test_items_of_a_batch_do_not_touch_each_other_in_evaluation(kind: str, coord
     alone = torch.cat([localisation(image[None]) for image in images])
     torch.testing.assert_close(localisation(images), alone, atol=1e-5, rtol=1e-5)
     assert alone.std(dim=0).min() > 0
+
+
+def test_attention_tells_where_the_cell_with_the_highest_score_lies() -> None:
+    head = AttentionHead(1, (3, 4), (2, 5), PARAMETERS)
+    head.predict.weight.data[0] = 50.0
+    for row in range(3):
+        for column in range(4):
+            features = torch.zeros(1, 1, 3, 4)
+            features[0, 0, row, column] = 1
+            offsets, scores = head(features)
+            assert scores.argmax() == 4 * row + column
+            expected = torch.tensor([[0, 0, (2 * column + 1) / 4 - 1, 0, 0, (2 * row + 1) / 3 - 1]])
+            torch.testing.assert_close(offsets, expected, atol=1e-5, rtol=0)
+
+
+def test_attention_gives_the_same_offsets_with_and_without_its_scores() -> None:
+    localisation = network("attention").eval()
+    assert isinstance(localisation, Attention)
+    nn.init.normal_(head(localisation).weight)
+    offsets, scores = localisation.look(pictures())
+    assert torch.equal(offsets, localisation(pictures()))
+    assert scores.shape == (4, 3 * 5)

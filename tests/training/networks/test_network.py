@@ -10,7 +10,7 @@ from training.networks.geometry import affine_points, base_grid, compose
 from training.networks.localisation import Coordinates
 from training.networks.network import Output, SpatialTransformerClassifier, transformer
 from training.networks.samplers import Sampler, sample
-from training.networks.spatial import tiles
+from training.networks.spatial import centre, tiles
 from training.recipes.catalogue import RECIPES
 from training.recipes.recipe import Recipe
 from training.recipes.studies import TRAP
@@ -58,16 +58,19 @@ def localisation_size(**changes: object) -> int:
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("training", [True, False])
-def test_a_new_network_of_every_recipe_looks_at_the_whole_picture(recipe: Recipe, training: bool) -> None:
+def test_a_new_network_of_every_recipe_looks_at_its_canonical_crop(recipe: Recipe, training: bool) -> None:
     network, images = committed(recipe).train(training), pictures(2, recipe)
     warps = network(images).warps
     assert len(warps) == recipe.branches * recipe.steps
     for position, warp in enumerate(warps, start=1):
-        made = recipe.rectified if position % recipe.steps == 0 else recipe.canvas
-        whole = network.as_picture(Sampler(made)(images, base_grid(*made).expand(2, -1, -1, -1)))
-        assert warp.delta.abs().max() == 0
-        torch.testing.assert_close(warp.theta, torch.eye(2, 3).expand(2, 2, 3), atol=1e-5, rtol=0)
-        if recipe.normalise == "after":
+        is_last = position % recipe.steps == 0
+        side = recipe.crop if is_last else recipe.crop * recipe.margin
+        made = recipe.rectified if is_last else recipe.view or recipe.canvas
+        grid = base_grid(*made) * side
+        whole = network.as_picture(Sampler(made, recipe.padding)(images, grid.expand(2, -1, -1, -1)))
+        torch.testing.assert_close(warp.delta, torch.zeros_like(warp.delta), atol=1e-6, rtol=0)
+        torch.testing.assert_close(warp.theta, centre(side).expand(2, 2, 3), atol=1e-5, rtol=0)
+        if recipe.normalise != "before" and not (is_last and recipe.samples > 1):
             torch.testing.assert_close(warp.rectified, whole, atol=1e-4, rtol=0)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.networks.geometry import affine_fit, affine_points, base_grid, compose, corner_points
 from training.networks.samplers import Sampler, sample
-from training.networks.spatial import SpatialTransformer, Warp, chain, tiles
+from training.networks.spatial import SpatialTransformer, Warp, centre, chain, tiles
 from training.networks.transformers import (
     AffineTransformer,
     AttentionTransformer,
@@ -270,3 +270,22 @@ def test_items_of_a_batch_do_not_touch_each_other(kind: str) -> None:
         alone = spatial(images[item : item + 1], unchanged)[-1]
         torch.testing.assert_close(alone.theta[0], together.theta[item], atol=1e-5, rtol=0)
         torch.testing.assert_close(alone.rectified[0], together.rectified[item], atol=1e-4, rtol=0)
+
+
+def test_steps_before_the_last_see_a_margin_around_their_region() -> None:
+    transformer = AffineTransformer()
+    first, second = random_deltas(transformer, 2)
+    spatial = SpatialTransformer(
+        transformer, [Constant(first), Constant(second)], [Sampler((8, 8)), Sampler((6, 6))], centre(0.5), margin=1.5
+    )
+    wide, last = spatial(pictures(), unchanged)
+    step_one, step_two = (transformer.solve(delta[None]) for delta in (first, second))
+    torch.testing.assert_close(wide.theta, compose(centre(0.75)[None], step_one).expand(3, 2, 3), atol=1e-5, rtol=0)
+    narrowed = compose(centre(0.75)[None], compose(step_one, centre(1 / 1.5)[None]))
+    torch.testing.assert_close(last.theta, compose(narrowed, step_two).expand(3, 2, 3), atol=1e-5, rtol=0)
+
+
+def test_a_single_step_has_no_margin() -> None:
+    spatial = SpatialTransformer(AffineTransformer(), [Constant(torch.zeros(6))], [Sampler((6, 6))], margin=1.5)
+    (warp,) = spatial(pictures(), unchanged)
+    torch.testing.assert_close(warp.theta, torch.eye(2, 3).expand(3, 2, 3), atol=1e-6, rtol=0)

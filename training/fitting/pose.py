@@ -1,0 +1,82 @@
+"""Losses on frames: where theta's frame lies on the undistorted picture, told picture by picture or class by class.
+
+A frame is an affine map ``(N, 2, 3)`` from the rectified image to the undistorted picture: theta, followed by the known
+map of the distortion.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ATTENTION = 0.1
+"""Weight of the attention loss relative to the pose loss."""
+ROUNDING = 0.05
+"""Error, as a share of the target's side, below which the loss becomes quadratic."""
+
+
+def targets(boxes: Tensor | None, crop: float, like: Tensor) -> Tensor:
+    """Return the frames on the objects' ``boxes`` ``(N, 2, 2)``, or on the canonical crop: as ``like``, (N, 2, 3)."""
+    if boxes is None:
+        return torch.tensor([[crop, 0.0, 0.0], [0.0, crop, 0.0]]).to(like).expand_as(like)
+    centres, halves = boxes.to(like).mean(dim=1), (boxes[:, 1] - boxes[:, 0]).to(like) / 2
+    return torch.cat([torch.diag_embed(halves), centres[:, :, None]], dim=2)
+
+
+def pose_loss(frames: Tensor, wanted: Tensor) -> Tensor:
+    """Return how far ``frames`` are from the ``wanted`` ones, in shares of their side: a scalar, 0 if equal.
+
+    The distance of the centres and that of the linear parts are added. The distance counts, not its square, so that a
+    few small or hidden objects do not outweigh all others; near 0 it is rounded by `ROUNDING`. With a common root, a
+    large error of the place would hide an error of the rotation.
+    """
+    size = wanted[:, :, :2].square().sum(dim=(1, 2))
+    gap = (frames - wanted).square()
+    parts = torch.stack([gap[:, :, 2].sum(dim=1), gap[:, :, :2].sum(dim=(1, 2))]) / size
+    return ((parts + ROUNDING**2).sqrt() - ROUNDING).sum(dim=0).mean()
+
+
+def attention_loss(scores: Tensor, cells: tuple[int, int], maps: Tensor, wanted: Tensor) -> Tensor:
+    """Return the cross-entropy of attention and the cell in which the object's centre lies: a scalar.
+
+    Args:
+        scores: ``(N, cells)``, row by row.
+        cells: number of rows and columns.
+        maps: ``(N, 2, 3)`` from the canvas to the undistorted picture.
+        wanted: ``(N, 2, 3)``: the wanted frames on the undistorted picture.
+    """
+    centres: Tensor = torch.linalg.solve(maps[:, :, :2], wanted[:, :, 2] - maps[:, :, 2])  # (N, 2) on the canvas
+    columns, rows = (
+        ((centres[:, axis] + 1) / 2 * cells[1 - axis]).long().clamp(0, cells[1 - axis] - 1) for axis in (0, 1)
+    )
+    return functional.cross_entropy(scores, rows * cells[1] + columns)
+
+
+class CanonicalPose(nn.Module):
+    """Holds the mean frame of each class at the canonical crop.
+
+    Labels and known distortions alone thus say what is upright, and how large a frame is: single pictures may differ
+    from the mean of their class. The mean is an exponential one over batches; the gradient flows through the batch's
+    own part of it.
+    """
+
+    means: Tensor
+
+    def __init__(self, classes: int, crop: float, decay: float = 0.9) -> None:
+        """Start with the mean of all ``classes`` at the centre crop with side ``crop``; ``decay`` per batch."""
+        super().__init__()
+        self.decay = decay
+        self.crop = crop
+        start = torch.tensor([[crop, 0.0, 0.0], [0.0, crop, 0.0]])
+        self.register_buffer("means", start.repeat(classes, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
+        """Update the means with ``frames`` ``(N, 2, 3)`` and ``labels`` ``(N,)``; return the loss, a scalar."""
+        found, member = labels.unique(return_inverse=True)
+        counts = member.bincount()[:, None, None]
+        batch = torch.zeros(len(found), 2, 3, device=frames.device, dtype=frames.dtype).index_add(0, member, frames)
+        batch = batch / counts
+        with torch.no_grad():
+            self.means[found] = self.decay * self.means[found] + (1 - self.decay) * batch
+        mean = self.means[found] + (batch - batch.detach())
+        gap = mean - targets(None, self.crop, mean)
+        return gap.square().sum(dim=(1, 2)).mean() / (2 * self.crop**2)
