@@ -171,7 +171,7 @@ def trained(folder: Path) -> tuple[Answer, int]:
 def answers(answer: Answer, images: Tensor, side: int) -> tuple[Tensor, Tensor | None]:
     """Run a network on pictures of any size."""
     probabilities, thetas = [], []
-    for batch in images.split(100):
+    for batch in torch.split(images, 100):
         small = batch
         if batch.shape[-1] != side:
             small = functional.interpolate(batch.float(), (side, side), mode="bilinear", antialias=True)
@@ -254,7 +254,7 @@ def sign_rows(answer: Answer, side: int, data_root: Path, *, on_validation: bool
     for name, maps in (("as they are", still), ("moved", moves)):
         images = split.images
         if name == "moved":
-            parts = zip(images.split(1000), maps.split(1000), strict=True)
+            parts = zip(torch.split(images, 1000), torch.split(maps, 1000), strict=True)
             grid = base_grid(96, 96)
             images = torch.cat(
                 [sample(i.float(), affine_points(m, grid), "border").round().to(torch.uint8) for i, m in parts]

@@ -38,6 +38,8 @@ class Distorted(NamedTuple):
     """``(N,)``."""
     maps: Tensor | None = None
     """``(N, 2, 3)`` from the canvas to the originals; None if the distortion is not an affine map."""
+    placed: Tensor | None = None
+    """``(N,)``: whether the picture's object was put on another picture; None if none was."""
 
 
 class Distortion(Protocol):

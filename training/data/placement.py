@@ -99,7 +99,7 @@ class OnBackgrounds:
             if len(chosen):
                 canvas[chosen] = change(canvas[chosen], draws[chosen, 4 + 4 * number : 8 + 4 * number])
         casts = torch.exp(0.15 * (draws[:, -images.shape[1] :] - 0.5))[:, :, None, None]
-        return Distorted(relit(canvas * casts, light), labels, maps)
+        return Distorted(relit(canvas * casts, light), labels, maps, is_placed)
 
     def _sizes(self, uniform: Tensor) -> Tensor:
         """Return the object's side as a share of the canvas, log-uniform."""

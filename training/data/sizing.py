@@ -19,7 +19,7 @@ SQUARE = 4 / 3
 STEP = 8
 STEPS = 4000
 """Approximate number of training steps."""
-EPOCHS = (12, 60)
+EPOCHS = (12, 200)
 BATCHES = (8, 128)
 STEPS_IN_AN_EPOCH = 8
 """Smallest number of steps per epoch."""
@@ -50,7 +50,7 @@ def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen
     batch = recipe.batch_size if "batch_size" in chosen else fitting
     found: dict[str, object] = {
         "canvas": canvas,
-        "rectified": rectified_for(canvas),
+        "rectified": rectified_for(canvas, recipe.crop),
         "mean": mean,
         "std": std,
         "batch_size": min(batch, len(files)),
@@ -73,9 +73,9 @@ def canvas_for(sizes: Sequence[Size]) -> Size:
     return tall, wide
 
 
-def rectified_for(canvas: Size) -> Size:
-    """Choose the size of the rectified image: two thirds of the canvas, but at least the smallest input size."""
-    height, width = (max(min(side, SIDES[0]), STEP * round(side * 2 / 3 / STEP)) for side in canvas)
+def rectified_for(canvas: Size, crop: float) -> Size:
+    """Choose the size of the rectified image: five sixths of the ``crop``, but at least the smallest input size."""
+    height, width = (max(min(side, SIDES[0]), STEP * round(side * crop * 5 / 6 / STEP)) for side in canvas)
     return height, width
 
 

@@ -71,7 +71,7 @@ class CanonicalPose(nn.Module):
 
     def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
         """Update the means with ``frames`` ``(N, 2, 3)`` and ``labels`` ``(N,)``; return the loss, a scalar."""
-        found, member = labels.unique(return_inverse=True)
+        found, member = torch.unique(labels, return_inverse=True)
         counts = member.bincount()[:, None, None]
         batch = torch.zeros(len(found), 2, 3, device=frames.device, dtype=frames.dtype).index_add(0, member, frames)
         batch = batch / counts
@@ -79,4 +79,5 @@ class CanonicalPose(nn.Module):
             self.means[found] = self.decay * self.means[found] + (1 - self.decay) * batch
         mean = self.means[found] + (batch - batch.detach())
         gap = mean - targets(None, self.crop, mean)
-        return gap.square().sum(dim=(1, 2)).mean() / (2 * self.crop**2)
+        squared: Tensor = gap.square().sum(dim=(1, 2)).mean()
+        return squared / (2 * self.crop**2)

@@ -99,10 +99,8 @@ class Training(lightning.LightningModule):
             maps = [version.maps for version in distorted]
             loss = loss + self.geometry_loss(output.warps, maps, originals)
             if self.recipe.pose or self.recipe.canonical:
-                boxes = None if batch.boxes is None else share_of(batch.boxes).repeat(self.versions, 1, 1)
-                loss = loss + self.frame_loss(
-                    output.warps, torch.cat([m for m in maps if m is not None]), boxes, labels
-                )
+                boxes = None if batch.boxes is None else share_of(batch.boxes)
+                loss = loss + self.frame_loss(output.warps, distorted, labels, boxes)
         self.check_finite(loss, output.warps)
         return loss
 
@@ -144,27 +142,40 @@ class Training(lightning.LightningModule):
             loss = loss + recipe.upright * gap + recipe.area * area
         return loss
 
-    def frame_loss(self, warps: tuple[Warp, ...], maps: Tensor, boxes: Tensor | None, labels: Tensor) -> Tensor:
+    def frame_loss(
+        self, warps: tuple[Warp, ...], distorted: list[Distorted], labels: Tensor, boxes: Tensor | None
+    ) -> Tensor:
         """Return the recipe's losses on the frames of all warps.
 
-        ``maps`` ``(N, 2, 3)`` go from the distorted pictures to the originals, ``boxes`` ``(N, 2, 2)`` are those of the
-        originals' objects, and ``labels`` ``(N,)`` their classes.
+        A frame is told where the object lies: in a picture with a box, and in one that was placed. The other frames
+        are only held at the canonical crop in the mean of their class.
+
+        Args:
+            warps: of all versions of the pictures.
+            distorted: the versions.
+            labels: ``(N,)`` of all versions.
+            boxes: ``(M, 2, 2)`` of the originals, if they are known.
         """
         recipe = self.recipe
-        maps = maps.to(warps[0].theta)
-        frames = [compose(maps, warp.theta) for warp in warps]
+        maps = torch.cat([version.maps for version in distorted if version.maps is not None]).to(warps[0].theta)
+        frames = [undistorted(maps, warp.theta) for warp in warps]
+        told = torch.full_like(labels, boxes is not None, dtype=torch.bool)
+        if boxes is None and distorted[0].placed is not None:
+            told = torch.cat([version.placed for version in distorted if version.placed is not None])
         loss = torch.zeros((), device=maps.device)
-        if recipe.pose:
-            wanted = targets(boxes, recipe.crop, frames[0])
-            wider = wanted * torch.tensor([recipe.margin, recipe.margin, 1.0])
-            gaps = [pose_loss(frame, wider) for frame in frames[:-1]] + [pose_loss(frames[-1], wanted)]
-            self.record("pose_loss", gaps[-1], len(labels))
+        if recipe.pose and told.any():
+            wanted = targets(None if boxes is None else boxes.repeat(self.versions, 1, 1), recipe.crop, frames[0])
+            wider = wanted * torch.tensor([recipe.margin, recipe.margin, 1.0], device=maps.device)
+            gaps = [pose_loss(frame[told], wider[told]) for frame in frames[:-1]]
+            gaps.append(pose_loss(frames[-1][told], wanted[told]))
+            self.record("pose_loss", gaps[-1], int(told.sum()))
             loss = loss + recipe.pose * torch.stack(gaps).sum()
             if (scores := warps[0].scores) is not None:
-                loss = loss + recipe.pose * ATTENTION * attention_loss(scores, recipe.cells, maps, wanted)
-        if self.canonical_pose is not None:
-            gap = self.canonical_pose(frames[-1], labels)
-            self.record("canonical_loss", gap, len(labels))
+                gap = attention_loss(scores[told], recipe.cells, maps[told], wanted[told])
+                loss = loss + recipe.pose * ATTENTION * gap
+        if self.canonical_pose is not None and not told.all():
+            gap = self.canonical_pose(frames[-1][~told], labels[~told])
+            self.record("canonical_loss", gap, int((~told).sum()))
             loss = loss + recipe.canonical * gap
         return loss
 

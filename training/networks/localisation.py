@@ -163,8 +163,8 @@ class AttentionHead(nn.Module):
         super().__init__()
         self.cells = cells[0] * cells[1]
         self.predict = nn.Conv2d(inputs, 1 + parameters, 1)
-        nn.init.zeros_(self.predict.weight)
-        nn.init.zeros_(self.predict.bias)
+        for parameter in self.predict.parameters():
+            nn.init.zeros_(parameter)
         places = torch.zeros(1, parameters, self.cells)
         places[0, list(shift)] = base_grid(*cells).view(-1, 2).T
         self.register_buffer("places", places, persistent=False)
@@ -185,7 +185,10 @@ class Attention(nn.Sequential):
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the offsets ``(N, P)``, and the score of each cell ``(N, cells)``."""
-        offsets, scores = super().forward(images)
+        features = images
+        for layer in self[:-1]:
+            features = layer(features)
+        offsets, scores = self[-1](features)
         return offsets, scores
 
 

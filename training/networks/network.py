@@ -163,7 +163,7 @@ def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> 
     later = recipe.refinement or recipe.localisation
     networks = [first if recipe.shared_steps else network(later, view) for _ in range(recipe.steps - 1)]
     samplers = [Sampler(view, recipe.padding) for _ in range(recipe.steps - 1)]
-    samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.samples))
+    samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.points))
     return SpatialTransformer(kind, [first, *networks], samplers, start, recipe.margin)
 
 

@@ -47,6 +47,7 @@ def mnist(
         "std": (std,) * channels,
         "transformer": transformer,
         "rectified": (28, 28),
+        "samples": 1,
         "localisation": "modern",
         "localisation_rate": 1.0,
         "classifier_width": CNN_WIDTHS[distortion] if transformer == "none" else 24,

@@ -15,6 +15,7 @@ GTSRB_SMALL = Recipe(
     transformer="affine",
     padding="border",
     rectified=(32, 32),
+    samples=1,
     localisation="modern",
     localisation_rate=1.0,
     classifier_width=32,
@@ -49,7 +50,6 @@ SIGNS = Recipe(
     view=(32, 32),
     margin=1.3,
     rectified=(32, 32),
-    samples=2,
     localisation="attention",
     refinement="fine",
     localisation_rate=1.0,
@@ -87,24 +87,37 @@ MY_IMAGES = Recipe(
     summary="your own pictures: a folder with one directory for each class",
     dataset="folder",
     distortion="none",
-    augmentation=Augmentation(rotation=15, zoom=1.15, stretch=1.15, shear=8, shift=0.08, light=0.5),
+    augmentation=Augmentation(rotation=15, zoom=1.3, stretch=1.15, shear=6, shift=0.1, light=0.5),
+    placement=Placement(chance=0.4),
     canvas=(64, 64),
     mean=(0.5, 0.5, 0.5),
     std=(0.25, 0.25, 0.25),
+    normalise="each",
     transformer="affine",
     padding="border",
+    crop=0.8,
+    steps=2,
+    view=(32, 32),
+    margin=1.3,
     rectified=(40, 40),
-    localisation="modern",
+    localisation="attention",
+    refinement="fine",
+    localisation_rate=1.0,
+    pose=0.5,
+    canonical=1.0,
+    upright=0.5,
     classifier_width=32,
     classifier_stages=4,
-    upright=0.5,
-    area=0.05,
     epochs=30,
     label_smoothing=0.05,
+    average=0.99,
     learning_rate=2e-3,
     weight_decay=0.05,
 )
-"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/data/sizing.py)."""
+"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/data/sizing.py).
+
+Set crop to the share of the sides that the object usually fills, and backgrounds to a folder of pictures without it.
+"""
 
 GTSRB = change_recipe(
     GTSRB_SMALL,

@@ -5,6 +5,7 @@ with ``--set field=value``, and the run folder records the result.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,7 +111,13 @@ class Recipe(BaseModel):
     padding: Literal["zeros", "border", "reflection"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "zeros", description="outside of the picture: black, the border pixel, the mirrored picture, or a grey level"
     )
-    samples: int = Field(1, ge=1, le=4, description="each rectified pixel is the mean of samples x samples points")
+    samples: int | None = Field(
+        None,
+        ge=1,
+        le=4,
+        description="each rectified pixel is the mean of samples x samples points; by default as many as prevent "
+        "aliasing at the start",
+    )
     steps: int = Field(1, ge=1, le=8, description="successive transforms, each applied to the previous result")
     crop: float = Field(
         1.0, gt=0, le=1, description="canonical crop: share of the sides at the centre, where the transformer starts"
@@ -150,7 +157,7 @@ class Recipe(BaseModel):
     identity_penalty: float = Field(0.0, ge=0, description="weight of delta's mean square in the loss")
     upright: float = Field(0.0, ge=0, description="loss weight: two distortions of a picture are rectified alike")
     pose: float = Field(
-        0.0, ge=0, description="loss weight: theta's frame lies on the object's box, or on the canonical crop"
+        0.0, ge=0, description="loss weight: frames lie on known boxes, and on the canonical crop of placed pictures"
     )
     canonical: float = Field(
         0.0, ge=0, description="loss weight: the mean frame of each class lies on the canonical crop"
@@ -177,6 +184,12 @@ class Recipe(BaseModel):
     def read_size(self) -> Size:
         """Height and width of the classifier's input."""
         return self.canvas if self.transformer == "none" else self.rectified
+
+    @property
+    def points(self) -> int:
+        """Points along each side of a rectified pixel that are sampled: `samples`, or as many as the start asks for."""
+        shrunk = max(seen * self.crop / read for seen, read in zip(self.canvas, self.rectified, strict=True))
+        return self.samples or min(max(math.floor(shrunk + 0.5), 1), 4)
 
     @property
     def cells(self) -> Size:

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.networks import in_colour, small
+from tests.networks import small
 from training.data.augmentation import Jittered
 from training.data.batches import training_distortion
 from training.data.distortions import Distorted

@@ -35,7 +35,7 @@ def test_a_frame_on_its_target_costs_nothing() -> None:
 @pytest.mark.parametrize("change", ["e02", "e12", "e00", "e11", "e01", "e10"])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_every_entry_counts_in_either_direction(change: str, sign: int) -> None:
-    assert pose_loss(frames(**{change: sign * 0.1}), frames()) > 0.01
+    assert pose_loss(frames(3, **{change: sign * 0.1}), frames()) > 0.01
 
 
 def test_the_same_error_in_shares_of_the_side_costs_the_same_at_every_size() -> None:
@@ -56,7 +56,7 @@ def test_attention_is_drawn_to_the_cell_of_the_object() -> None:
     known = torch.tensor([[[1.6, 0, -0.48], [0, 1.6, 0.96]]])  # takes it to the crop on the picture
     torch.testing.assert_close(compose(known, place), frames(1))
     scores = torch.zeros(1, 4 * 6, requires_grad=True)
-    attention_loss(scores, (4, 6), known, frames(1)).backward()
+    attention_loss(scores, (4, 6), known, frames(1)).backward()  # type: ignore[no-untyped-call]
     row, column = 0, 3  # y = -0.6 of 4 rows, x = 0.3 of 6 columns
     assert scores.grad is not None
     assert scores.grad[0].argmin() == 6 * row + column
@@ -65,7 +65,7 @@ def test_attention_is_drawn_to_the_cell_of_the_object() -> None:
 def test_attention_for_a_centre_beyond_the_canvas_goes_to_the_nearest_cell() -> None:
     known = torch.tensor([[[1.0, 0, -3], [0, 1.0, 3]]])
     scores = torch.zeros(1, 9, requires_grad=True)
-    attention_loss(scores, (3, 3), known, frames(1)).backward()
+    attention_loss(scores, (3, 3), known, frames(1)).backward()  # type: ignore[no-untyped-call]
     assert scores.grad is not None
     assert scores.grad[0].argmin() == 2
 

@@ -70,7 +70,7 @@ def test_a_new_network_of_every_recipe_looks_at_its_canonical_crop(recipe: Recip
         whole = network.as_picture(Sampler(made, recipe.padding)(images, grid.expand(2, -1, -1, -1)))
         torch.testing.assert_close(warp.delta, torch.zeros_like(warp.delta), atol=1e-6, rtol=0)
         torch.testing.assert_close(warp.theta, centre(side).expand(2, 2, 3), atol=1e-5, rtol=0)
-        if recipe.normalise != "before" and not (is_last and recipe.samples > 1):
+        if recipe.normalise != "before" and not (is_last and recipe.points > 1):
             torch.testing.assert_close(warp.rectified, whole, atol=1e-4, rtol=0)
 
 
