@@ -112,32 +112,39 @@ class Crops(NamedTuple):
 
 
 def crops(boxes: list[Box], shares: tuple[float, float]) -> Crops:
-    """Cut out each sign, at a random place, turned, with a side of ``shares`` of the crop."""
+    """Cut out each sign, at a random place, turned, with a side of ``shares`` of the crop.
+
+    Signs are left out whose crop would be larger than the photograph.
+    """
     generator = seeded(Stream.TEST)
-    images, maps, outlines = [], [], []
+    images, labels, maps, outlines = [], [], [], []
     for box in boxes:
         with Image.open(box.file) as opened:
             picture = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)[None].float()
         share, turn, right, down = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
         share = shares[0] + (shares[1] - shares[0]) * share
         angle = math.radians(TURN * (2 * turn - 1))
+        height, width = picture.shape[-2:]
         side = max(box.right - box.left, box.bottom - box.top) / share
+        if side > min(height, width):
+            continue
         free = (1 - share) * side / 2
         cosine, sine = math.cos(angle), math.sin(angle)
         aside, below = free * (2 * right - 1), free * (2 * down - 1)
         x = (box.left + box.right) / 2 + cosine * aside - sine * below
         y = (box.top + box.bottom) / 2 + sine * aside + cosine * below
         half = side / 2
+        x, y = min(max(x, half), width - half), min(max(y, half), height - half)
         pixels = torch.tensor([[[half * cosine, -half * sine, x], [half * sine, half * cosine, y]]])
-        height, width = picture.shape[-2:]
         size = torch.tensor([width / 2, height / 2]).view(1, 2, 1)
         normal = (pixels - torch.tensor([0.0, 0.0, 1.0]) * size) / size
         more = max(1, math.ceil(side / SIDE))
-        cut = sample(picture, affine_points(normal, base_grid(SIDE * more, SIDE * more)), "reflection")
+        cut = sample(picture, affine_points(normal, base_grid(SIDE * more, SIDE * more)), "border")
         images.append(functional.avg_pool2d(cut, more).round().to(torch.uint8))
         maps.append(pixels)
+        labels.append(box.label)
         outlines.append([[box.left, box.top], [box.right, box.bottom]])
-    return Crops(torch.cat(images), [box.label for box in boxes], torch.cat(maps), torch.tensor(outlines))
+    return Crops(torch.cat(images), labels, torch.cat(maps), torch.tensor(outlines))
 
 
 def artifact(folder: Path) -> tuple[Answer, int]:

@@ -164,7 +164,8 @@ class Training(lightning.LightningModule):
             told = torch.cat([version.placed for version in distorted if version.placed is not None])
         loss = torch.zeros((), device=maps.device)
         if recipe.pose and told.any():
-            wanted = targets(None if boxes is None else boxes.repeat(self.versions, 1, 1), recipe.crop, frames[0])
+            every = None if boxes is None else boxes.repeat(self.versions, 1, 1)
+            wanted = targets(every, recipe.crop, frames[0], recipe.box)
             wider = wanted * torch.tensor([recipe.margin, recipe.margin, 1.0], device=maps.device)
             gaps = [pose_loss(frame[told], wider[told]) for frame in frames[:-1]]
             gaps.append(pose_loss(frames[-1][told], wanted[told]))

@@ -25,13 +25,12 @@ class Classifier(nn.Module):
         return logits
 
 
-def conv_classifier(channels: int, classes: int, width: int, depth: int = 3) -> Classifier:
-    """Build ``depth`` stages of two 3x3 convolutions with batch normalisation, followed by global average pooling.
+def conv_classifier(channels: int, classes: int, widths: Sequence[int]) -> Classifier:
+    """Build stages of two 3x3 convolutions with batch normalisation, followed by global average pooling.
 
-    The first stage has ``width`` filters; each further stage has twice as many, at half the size.
+    ``widths`` are the filters of each stage; each further stage works at half the size.
     """
     stages: list[nn.Module] = []
-    widths = [width << stage for stage in range(depth)]
     inputs = channels
     for outputs in widths:
         layers: list[nn.Module] = [nn.MaxPool2d(2)] if stages else []
@@ -39,7 +38,8 @@ def conv_classifier(channels: int, classes: int, width: int, depth: int = 3) -> 
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
             inputs = outputs
         stages.append(nn.Sequential(*layers))
-    return Classifier(stages, widths, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+    return Classifier(stages, list(widths), head)
 
 
 class ResidualBlock(nn.Module):

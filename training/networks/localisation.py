@@ -127,14 +127,15 @@ def modern(channels: int, size: Size, parameters: int, activation: Activation, w
     )
 
 
-def fine(channels: int, size: Size, parameters: int, activation: Activation, width: int = 24) -> nn.Sequential:
+def fine(channels: int, size: Size, parameters: int, activation: Activation, width: int = 16) -> nn.Sequential:
     """Build five 3x3 convolutions, three of them strided, and a regression on all positions of the last feature map.
 
     It has the resolution and the width to correct what an earlier step has found.
     """
     layers: list[nn.Module] = []
     inputs = channels
-    for outputs, stride in ((width, 2), (2 * width, 1), (3 * width, 2), (3 * width, 1), (4 * width, 2)):
+    for factor, stride in ((1, 2), (2, 1), (3, 2), (3, 1), (4, 2)):
+        outputs = factor * width
         layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), activation()]
         inputs = outputs
     cells = -(-size[0] // 8) * -(-size[1] // 8)
@@ -193,13 +194,13 @@ class Attention(nn.Sequential):
 
 
 def attention(channels: int, size: Size, parameters: int, activation: Activation, width: int = 16) -> Attention:
-    """Build seven convolutions to cells of 8x8 pixels, and an `AttentionHead`, to find small objects on large canvases.
+    """Build five convolutions to cells of 8x8 pixels, and an `AttentionHead`, to find small objects on large canvases.
 
     The last layers are dilated, so that each cell sees about 90 pixels.
     """
     layers: list[nn.Module] = []
     inputs = channels
-    plan = ((1, 5, 2, 1), (2, 3, 2, 1), (2, 3, 1, 1), (4, 3, 2, 1), (4, 3, 1, 1), (4, 3, 1, 2), (4, 3, 1, 1))
+    plan = ((1, 5, 2, 1), (2, 3, 2, 1), (4, 3, 2, 1), (4, 3, 1, 2), (4, 3, 1, 3))
     for factor, side, stride, dilation in plan:
         outputs = factor * width
         padding = dilation * (side // 2)

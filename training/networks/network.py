@@ -146,7 +146,7 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
         return cifar_classifier(channels, classes)
     if recipe.classifier == "residual":
         return residual_classifier(channels, classes, recipe.classifier_width, recipe.classifier_blocks)
-    return conv_classifier(channels, classes, recipe.classifier_width, recipe.classifier_stages)
+    return conv_classifier(channels, classes, recipe.stage_widths)
 
 
 def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> SpatialTransformer:
@@ -163,7 +163,7 @@ def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> 
     later = recipe.refinement or recipe.localisation
     networks = [first if recipe.shared_steps else network(later, view) for _ in range(recipe.steps - 1)]
     samplers = [Sampler(view, recipe.padding) for _ in range(recipe.steps - 1)]
-    samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.points))
+    samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.points, pyramid=recipe.pyramid))
     return SpatialTransformer(kind, [first, *networks], samplers, start, recipe.margin)
 
 

@@ -14,7 +14,9 @@ Padding = Literal["zeros", "border", "reflection"] | float
 class Sampler(nn.Module):
     """Bilinear sampling with a choice of padding and optional anti-aliasing."""
 
-    def __init__(self, size: tuple[int, int], padding: Padding = "zeros", samples: int = 1) -> None:
+    def __init__(
+        self, size: tuple[int, int], padding: Padding = "zeros", samples: int = 1, *, pyramid: bool = False
+    ) -> None:
         """Create a sampler with an output ``size`` = (height, width) in pixels.
 
         Args:
@@ -23,10 +25,14 @@ class Sampler(nn.Module):
                 [0, 1].
             samples: each output pixel is the mean of ``samples`` x ``samples`` points spread over it. This prevents
                 aliasing when the transformer zooms out by up to that factor.
+            pyramid: blend samples of the picture with samples of a copy of half its size, according to how far the
+                transformer zooms out. This prevents aliasing up to a factor of about 2 at half the cost of
+                ``samples=2``, and leaves enlarged pictures sharp (Williams 1983).
         """
         super().__init__()
         self.padding = padding
         self.samples = samples
+        self.pyramid = pyramid
         self.register_buffer("base", base_grid(*size), persistent=False)
         self.register_buffer("fine", base_grid(size[0] * samples, size[1] * samples), persistent=False)
 
@@ -38,6 +44,10 @@ class Sampler(nn.Module):
     def forward(self, images: Tensor, grid: Tensor) -> Tensor:
         """Sample ``images`` ``(N, C, H, W)`` at ``grid``, which is `fine` under a map: ``(N, C, h, w)``."""
         sampled = sample(images, grid, self.padding)
+        if self.pyramid:
+            half = sample(functional.avg_pool2d(images, 2, ceil_mode=True), grid, self.padding)
+            share = (zoomed_out(grid, images.shape[-2], images.shape[-1]) - 1).clamp(0, 1)[:, None, None, None]
+            sampled = sampled + share * (half - sampled)
         return sampled if self.samples == 1 else functional.avg_pool2d(sampled, self.samples)
 
 
@@ -46,6 +56,23 @@ def sample(images: Tensor, grid: Tensor, padding: Padding = "zeros") -> Tensor:
     if isinstance(padding, str):
         return functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     return functional.grid_sample(images - padding, grid, mode="bilinear", align_corners=False) + padding
+
+
+def zoomed_out(grid: Tensor, height: int, width: int) -> Tensor:
+    """Return the distance of neighbouring sample points in pixels of the picture.
+
+    Args:
+        grid: ``(N, h, w, 2)``.
+        height: height of the picture in pixels.
+        width: its width.
+
+    Returns:
+        ``(N,)``: the geometric mean of both directions, averaged over the grid; above 1 the transformer zooms out.
+    """
+    across = (grid[:, 0, -1] - grid[:, 0, 0]) / (grid.shape[2] - 1)  # (N, 2)
+    down = (grid[:, -1, 0] - grid[:, 0, 0]) / (grid.shape[1] - 1)
+    area = (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]).abs() * (width * height / 4)
+    return (area + 1e-12).sqrt()
 
 
 def outside_share(grid: Tensor) -> Tensor:

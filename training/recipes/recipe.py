@@ -118,6 +118,9 @@ class Recipe(BaseModel):
         description="each rectified pixel is the mean of samples x samples points; by default as many as prevent "
         "aliasing at the start",
     )
+    pyramid: bool = Field(
+        False, description="blend the rectified image with that of a half-size picture where it is zoomed out"
+    )
     steps: int = Field(1, ge=1, le=8, description="successive transforms, each applied to the previous result")
     crop: float = Field(
         1.0, gt=0, le=1, description="canonical crop: share of the sides at the centre, where the transformer starts"
@@ -140,6 +143,9 @@ class Recipe(BaseModel):
     )
     classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="stages of the conv classifier; each halves the size")
+    classifier_widths: tuple[Annotated[int, Field(gt=0)], ...] | None = Field(
+        None, description="filters in each stage of the conv classifier, instead of classifier_width and its multiples"
+    )
     classifier_blocks: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
         (2, 2, 2), min_length=1, max_length=6, description="blocks in each stage of the residual classifier"
     )
@@ -159,6 +165,7 @@ class Recipe(BaseModel):
     pose: float = Field(
         0.0, ge=0, description="loss weight: frames lie on known boxes, and on the canonical crop of placed pictures"
     )
+    box: float = Field(1.0, gt=0, le=2, description="side of the frame wanted by pose, as a share of a known box's")
     canonical: float = Field(
         0.0, ge=0, description="loss weight: the mean frame of each class lies on the canonical crop"
     )
@@ -189,7 +196,12 @@ class Recipe(BaseModel):
     def points(self) -> int:
         """Points along each side of a rectified pixel that are sampled: `samples`, or as many as the start asks for."""
         shrunk = max(seen * self.crop / read for seen, read in zip(self.canvas, self.rectified, strict=True))
-        return self.samples or min(max(math.floor(shrunk + 0.5), 1), 4)
+        return self.samples or (1 if self.pyramid else min(max(math.floor(shrunk + 0.5), 1), 4))
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Filters in each stage of the conv classifier: by default, each has twice as many as the one before."""
+        return self.classifier_widths or tuple(self.classifier_width << n for n in range(self.classifier_stages))
 
     @property
     def cells(self) -> Size:
@@ -224,6 +236,7 @@ NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "control_points": ("transformer=tps", lambda recipe: recipe.transformer == "tps"),
     "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
     "backgrounds": ("placement.chance", lambda recipe: recipe.placement.chance > 0),
+    "box": ("pose", lambda recipe: recipe.pose > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
 }
