@@ -5,6 +5,7 @@ shadows and other objects, the same picture does, and since its map is known, th
 """
 
 import math
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
@@ -48,8 +49,8 @@ def read_backgrounds(recipe: Recipe) -> Tensor | None:
 class OnBackgrounds:
     """Some pictures are placed on backgrounds; the others are augmented as they are.
 
-    Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; whether each picture is placed ``(N,)``; maps
-    ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; and uniform numbers
+    Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; ``(N,)``: 1 for each picture that is placed, else 0;
+    maps ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; and uniform numbers
     ``(N, DRAWS)`` for everything else.
     """
 
@@ -72,14 +73,16 @@ class OnBackgrounds:
     def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
         maps, light = self.others.draw(count, picture, generator)
         numbers = torch.rand(count, DRAWS, generator=generator)
-        is_placed = numbers[:, 0] < self.placement.chance
+        placed_share = (numbers[:, 0] < self.placement.chance).float()
         sizes = self._sizes(numbers[:, 1])
         placed = self._maps(sizes, numbers[:, 2:7], picture)
         second = self._maps(self._sizes(numbers[:, 7]).clamp(max=0.8) * sizes.clamp(max=1), numbers[:, 8:13], picture)
-        return torch.where(is_placed[:, None, None], placed, maps), is_placed, second, light, numbers[:, 13:]
+        maps = torch.where(placed_share[:, None, None] > 0, placed, maps)
+        return maps, placed_share, second, light, numbers[:, 13:]
 
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
-        maps, is_placed, second, light, numbers = parameters
+        maps, placed_share, second, light, numbers = parameters
+        is_placed = placed_share > 0
         clutter = numbers[:, :6] < self.placement.clutter
         draws = numbers[:, 6:]
         canvas = self._read(images, maps)
@@ -100,6 +103,11 @@ class OnBackgrounds:
                 canvas[chosen] = change(canvas[chosen], draws[chosen, 4 + 4 * number : 8 + 4 * number])
         casts = torch.exp(0.15 * (draws[:, -images.shape[1] :] - 0.5))[:, :, None, None]
         return Distorted(relit(canvas * casts, light), labels, maps, is_placed)
+
+    def without_clutter(self) -> Self:
+        """Return the same placement of every picture, without clutter."""
+        tidy = self.placement.model_copy(update={"chance": 1.0, "clutter": 0.0})
+        return type(self)(self.others, tidy, self.crop, self.backgrounds)
 
     def _sizes(self, uniform: Tensor) -> Tensor:
         """Return the object's side as a share of the canvas, log-uniform."""

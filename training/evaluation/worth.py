@@ -19,8 +19,8 @@ SMALLEST_LOSS = 0.001
 CERTAIN = 0.05
 """p-value above which the loss of accuracy may be chance."""
 DECORATION_CURE = (
-    "let finding pay: raise augmentation.rotation, augmentation.zoom and augmentation.shift, set upright, and lower "
-    "area; or leave the transformer out with transformer=none"
+    "let finding pay: set placement.chance and pose, or widen augmentation and set canonical, and lower area; or leave "
+    "the transformer out with transformer=none"
 )
 """Advice for a transformer that is decoration."""
 

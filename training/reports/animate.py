@@ -12,6 +12,7 @@ from torch import Tensor
 
 from training.data.batches import training_distortion
 from training.data.distortions import Distorted, Distortion, Placed, similarity_maps
+from training.data.placement import OnBackgrounds
 from training.data.random_streams import Stream, seeded
 from training.files import write_bytes
 from training.fitting.runs import Run
@@ -97,7 +98,11 @@ def path(how: Distortion, image: Tensor, label: Tensor) -> Distorted:
         angle = math.radians(how.rotation_deg) * torch.sin(turn)
         maps = similarity_maps(angle, scale, shift, (height, width), how.canvas)
         return how.apply(images, labels, (maps,))
+    if isinstance(how, OnBackgrounds):  # the object moves; all else stays
+        how = how.without_clutter()
     stops = how.draw(STOPS, (height, width), seeded(Stream.PATH))
+    if isinstance(how, OnBackgrounds):
+        stops = stops[0], *(values[:1].expand_as(values) for values in stops[1:])
     place = torch.arange(FRAMES) / FRAMES * STOPS
     before, share = place.long(), place - place.floor()
     smooth = (1 - torch.cos(share * math.pi)) / 2

@@ -21,7 +21,7 @@ def classifier(kind: str, size: tuple[int, int] = (28, 28), channels: int = 2) -
         return tutorial_classifier(channels, 7, size)
     if kind == "residual":
         return residual_classifier(channels, 7, 4, (1, 2, 1))
-    return conv_classifier(channels, 7, 4)
+    return conv_classifier(channels, 7, (4, 8, 16))
 
 
 def pictures(size: tuple[int, int] = (28, 28), count: int = 3) -> Tensor:

@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 from torch import Tensor
+from torch.nn import functional
 
 from training.networks.geometry import affine_points, base_grid
-from training.networks.samplers import Padding, Sampler, outside_share, sample
+from training.networks.samplers import Padding, Sampler, outside_share, sample, zoomed_out
 
 PADDINGS: list[Padding] = ["zeros", "border", "reflection", 0.3, 0.0, 1.0]
 SCIPY_MODES = {"zeros": "grid-constant", "border": "nearest", "reflection": "reflect"}
@@ -119,3 +120,29 @@ def test_items_of_a_batch_do_not_touch_each_other(padding: Padding) -> None:
     together = sampler(images, grid)
     alone = torch.cat([sampler(images[i : i + 1], grid[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize(("factor", "share"), [(0.5, 0.0), (1.0, 0.0), (1.5, 0.5), (2.0, 1.0), (2.4, 1.0)])
+def test_a_pyramid_blends_half_size_samples_by_how_far_the_grid_zooms_out(factor: float, share: float) -> None:
+    picture = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    side = 12
+    grid = base_grid(side, side) * (factor * side / 48)
+    full = sample(picture, grid)
+    half = sample(functional.avg_pool2d(picture, 2), grid)
+    found = Sampler((side, side), pyramid=True)(picture, grid)
+    torch.testing.assert_close(found, full + share * (half - full), atol=1e-5, rtol=0)
+
+
+def test_a_pyramid_removes_stripes_that_would_alias() -> None:
+    stripes = torch.zeros(1, 1, 64, 64)
+    stripes[..., ::2] = 1
+    grid = base_grid(32, 32) + 0.013
+    assert Sampler((32, 32))(stripes, grid).std() > 0.05
+    assert Sampler((32, 32), pyramid=True)(stripes, grid)[..., 2:-2, 2:-2].std() < 0.02
+
+
+def test_the_distance_of_sample_points_does_not_depend_on_rotation() -> None:
+    angle = torch.tensor(0.7)
+    turned = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    grid = base_grid(8, 8) @ turned.T * 0.5
+    torch.testing.assert_close(zoomed_out(grid, 64, 64), torch.tensor([4.0]), atol=1e-3, rtol=0)
