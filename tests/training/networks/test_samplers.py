@@ -136,9 +136,9 @@ def test_a_pyramid_blends_half_size_samples_by_how_far_the_grid_zooms_out(factor
 def test_a_pyramid_removes_stripes_that_would_alias() -> None:
     stripes = torch.zeros(1, 1, 64, 64)
     stripes[..., ::2] = 1
-    grid = base_grid(32, 32) + 0.013
-    assert Sampler((32, 32))(stripes, grid).std() > 0.05
-    assert Sampler((32, 32), pyramid=True)(stripes, grid)[..., 2:-2, 2:-2].std() < 0.02
+    grid = base_grid(30, 30)
+    assert Sampler((30, 30))(stripes, grid)[..., 2:-2, 2:-2].std() > 0.05
+    assert Sampler((30, 30), pyramid=True)(stripes, grid)[..., 2:-2, 2:-2].std() < 0.02
 
 
 def test_the_distance_of_sample_points_does_not_depend_on_rotation() -> None:
