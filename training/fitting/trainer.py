@@ -138,7 +138,7 @@ class Training(lightning.LightningModule):
             self.record("upright_loss", gap, len(last.grid))
             wanted = ink_areas(originals).repeat(2) if recipe.area_of == "ink" else 1.0
             aspect = originals.shape[-1] / originals.shape[-2]
-            area = area_loss(torch.cat([first, second]), wanted, aspect)
+            area = area_loss(torch.cat([first, second]), recipe.area_share * wanted, aspect)
             loss = loss + recipe.upright * gap + recipe.area * area
         return loss
 

@@ -173,6 +173,7 @@ class Recipe(BaseModel):
     area_of: Literal["picture", "ink"] = Field(
         "picture", description="target of area: the undistorted picture, or the bounding box of its ink"
     )
+    area_share: float = Field(1.0, gt=0, le=4, description="the target of area is this many times the area of area_of")
     average: float = Field(0.0, ge=0, lt=1, description="decay of a running mean of the weights (EMA); 0: none")
     precision: Literal["float32", "bf16", "bf16-all"] = Field(
         "float32", description="precision in training: bf16 is for the classifier, bf16-all for localisation too"
@@ -239,6 +240,7 @@ NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "box": ("pose", lambda recipe: recipe.pose > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
+    "area_share": ("area", lambda recipe: recipe.area > 0),
 }
 NEEDS |= dict.fromkeys(
     ("shared_steps", "view", "margin", "refinement"), ("steps=2 or more", lambda recipe: recipe.steps > 1)
