@@ -15,6 +15,7 @@ from training.data.placement import OnBackgrounds, read_backgrounds
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Source, Split
 from training.errors import DataError
+from training.networks.geometry import compose
 from training.recipes.recipe import Recipe
 
 
@@ -112,7 +113,7 @@ def distortion(recipe: Recipe) -> Distortion:
 
 
 def training_distortion(recipe: Recipe) -> Distortion:
-    """Return the random change of training pictures: placement or augmentation if there is any, else the distortion.
+    """Return the random change of training pictures: the placement, the distortion, or else the augmentation.
 
     Raises:
         DataError: the recipe's backgrounds cannot be read.
@@ -120,7 +121,18 @@ def training_distortion(recipe: Recipe) -> Distortion:
     if recipe.placement.chance:
         others = Jittered(recipe.canvas, recipe.augmentation)
         return OnBackgrounds(others, recipe.placement, recipe.crop, read_backgrounds(recipe))
-    return Jittered(recipe.canvas, recipe.augmentation) if recipe.augmented else distortion(recipe)
+    if recipe.augmented and recipe.distortion == "none":
+        return Jittered(recipe.canvas, recipe.augmentation)
+    return distortion(recipe)
+
+
+def shape_changes(recipe: Recipe, pictures: Split, generator: Generator) -> Tensor | None:
+    """Draw how the augmentation changes the shape of digits that are distorted afterwards: ``(N, 2, 3)``, or None."""
+    if not recipe.augmented or recipe.distortion == "none":
+        return None
+    height, width = pictures.images.shape[-2:]
+    maps, _ = Jittered((height, width), recipe.augmentation).draw(len(pictures.labels), (height, width), generator)
+    return maps
 
 
 def distorted(recipe: Recipe, pictures: Split, stream: Stream) -> Split:
@@ -131,8 +143,16 @@ def distorted(recipe: Recipe, pictures: Split, stream: Stream) -> Split:
     return Split(changed.images.round().clamp(0, 255).to(torch.uint8), changed.labels)
 
 
-def distort(how: Distortion, split: Split, generator: Generator) -> Distorted:
-    """Distort ``split`` with parameters drawn from ``generator``; the images become float from 0 to 255."""
+def distort(how: Distortion, split: Split, generator: Generator, before: Tensor | None = None) -> Distorted:
+    """Distort ``split`` with parameters drawn from ``generator``; the images become float from 0 to 255.
+
+    ``before`` ``(N, 2, 3)`` are maps that change the pictures first; the distortion must be an affine map too. Both are
+    applied in one, so that pictures are interpolated once. The result's maps lead to the changed pictures.
+    """
     height, width = split.images.shape[-2:]
     parameters = how.draw(len(split.labels), (height, width), generator)
-    return how.apply(split.images.float(), split.labels, parameters)
+    if before is None:
+        return how.apply(split.images.float(), split.labels, parameters)
+    maps, *others = parameters
+    distorted = how.apply(split.images.float(), split.labels, (compose(before, maps), *others))
+    return distorted._replace(maps=maps)

@@ -18,8 +18,8 @@ from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from training.data.batches import distort, loader, training_distortion, training_splits
-from training.data.distortions import Distorted
+from training.data.batches import distort, loader, shape_changes, training_distortion, training_splits
+from training.data.distortions import Distorted, warp_affine
 from training.data.random_streams import Stream, seed_of, seeded
 from training.data.splits import Split
 from training.distributed import processes, share_of, share_statistics, sum_of
@@ -87,8 +87,11 @@ class Training(lightning.LightningModule):
         torch.manual_seed(seed_of(Stream.DROPOUT, self.seed, self.global_step))
         generator = seeded(Stream.DISTORTION, self.seed, self.global_step)
         # Every process distorts the whole batch and takes its share, so the result is that of a single process.
-        distorted = [shared(distort(self.distortion, batch, generator)) for _ in range(self.versions)]
-        originals = share_of(batch.images)
+        before = shape_changes(self.recipe, batch, generator)
+        distorted = [shared(distort(self.distortion, batch, generator, before)) for _ in range(self.versions)]
+        originals = share_of(
+            batch.images if before is None else warp_affine(batch.images.float(), before, batch.images.shape[-2:])
+        )
         labels = torch.cat([version.labels for version in distorted])
         output = self(torch.cat([version.images for version in distorted]))
         loss = functional.cross_entropy(output.logits, labels, label_smoothing=self.recipe.label_smoothing)

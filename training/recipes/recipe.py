@@ -270,11 +270,14 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"distortion={recipe.distortion} is for digits only; set distortion=none and use augmentation"
     if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
         yield "fragments of clutter are 6x6 pixels; raise canvas"
-    if (recipe.augmented or recipe.placement.chance) and recipe.distortion != "none":
+    affine = recipe.distortion in {"none", *AFFINE_DISTORTIONS}
+    if (recipe.augmented and not affine) or (recipe.placement.chance and recipe.distortion != "none"):
         yield (
             f"distortion={recipe.distortion} is random already; leave augmentation and placement out, or set "
             "distortion=none"
         )
+    if recipe.augmentation.light and recipe.distortion != "none":
+        yield f"augmentation.light has no effect with distortion={recipe.distortion}; leave it out"
     if recipe.normalise == "before" and isinstance(recipe.padding, float):
         yield "padding can be a grey level only with normalise=after; set zeros, border or reflection"
     if recipe.scene is not None:
