@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
+from export.folding import folded
 from export.format.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
 from export.format.drift import Values, make_reference, values
 from export.format.errors import ArtifactError, ParityError, PriceError
@@ -96,7 +97,7 @@ def export_run(
     outputs = tuple(interface.outputs)
     reference = trained(network, outputs)
     say(f"writing {runtime.title}")
-    content = runtime.serialise(network, torch.from_numpy(samples[:2]), outputs)
+    content = runtime.serialise(folded(network), torch.from_numpy(samples[:2]), outputs)
     say("comparing it with the trained network")
     model = runtime.load(content, outputs)
     parity = compare(reference, model, interface, samples, exact(network, outputs))
@@ -218,7 +219,7 @@ def shrink(
     if smaller.precision == "int8":
         less = quantise(content, as_sent(training_splits(info.recipe, source)[1]), interface)
     else:
-        less = runtime.serialise(in_half(network), torch.from_numpy(pictures[:2]), outputs)
+        less = runtime.serialise(in_half(folded(network)), torch.from_numpy(pictures[:2]), outputs)
     say(f"measuring it on {len(pictures):,} test pictures")
     before, after = runtime.load(content, outputs), runtime.load(less, outputs)
     price, found = measure_price(before, after, interface, pictures, test.labels.numpy(), len(content))

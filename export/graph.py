@@ -15,6 +15,7 @@ from training.recipes.recipe import Recipe
 
 INPUT = "image"
 PROBABILITIES = "probabilities"
+WHITE = 255
 PLAIN_KINDS = ("affine", "similarity", "attention", "rotation")
 """Kinds of transformers that theta describes completely."""
 
@@ -27,6 +28,8 @@ class ServedNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.temperature = temperature
+        self.white = WHITE
+        """Grey level that the network reads as 1."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """``(N, H, W, C)`` uint8 -> ``(N, K)`` float32, and up to three outputs for each transformer.
@@ -34,20 +37,20 @@ class ServedNetwork(nn.Module):
         They are theta ``(N, 2, 3)`` float32, the parameters ``(N, rows, columns)`` float32 unless they equal theta,
         and the rectified image ``(N, h, w, C)`` uint8.
         """
-        pixels = image.permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
-        output = self.network(pixels)
+        # Converted before it is transposed, because TensorRT transposes no uint8.
+        output = self.network(image.float().permute(0, 3, 1, 2) / self.white)  # (N, C, H, W)
         answers = [self.probabilities(output.logits)]
         for transform, warp in zip(transforms(self.network.recipe), output.warps, strict=True):
             answers.append(warp.theta)
             if transform.parameters != transform.theta:
                 answers.append(warp.parameters)
-            grey_levels = torch.round(self.network.as_picture(warp.rectified) * 255).clamp(0, 255).to(torch.uint8)
-            answers.append(grey_levels.permute(0, 2, 3, 1))
+            grey_levels = torch.round(self.network.as_picture(warp.rectified) * self.white)
+            answers.append(grey_levels.permute(0, 2, 3, 1).to(torch.uint8))
         return tuple(answers)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Convert logits ``(N, K)`` to probabilities; each row sums to 1."""
-        return (logits / self.temperature).softmax(dim=1)
+        return (logits if self.temperature == 1 else logits / self.temperature).softmax(dim=1)
 
 
 class Exact(TorchFunctionMode):

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import nn
 
 from export.command import main
@@ -51,6 +52,7 @@ class OnnxRuntime:
         if program is None:
             raise ArtifactError("torch.onnx cannot export this network")
         model = program.model_proto
+        pool_globally(model.graph)
         strip_traces(model)
         content: bytes = model.SerializeToString()
         return content
@@ -63,6 +65,20 @@ class OnnxRuntime:
             return dict(zip(outputs, session.run(list(outputs), {INPUT: images}), strict=True))
 
         return run
+
+
+def pool_globally(graph: onnx.GraphProto) -> None:
+    """Turn means over height and width into GlobalAveragePool, which ONNX Runtime computes faster."""
+    axes = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        keeps = any(each.name == "keepdims" and each.i for each in node.attribute)
+        if node.op_type == "ReduceMean" and keeps and numpy_helper.to_array(axes[node.input[1]]).tolist() == [2, 3]:
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:]
+            del node.input[1:]
+    used = {name for node in graph.node for name in node.input}
+    for name in axes.keys() - used:
+        graph.initializer.remove(axes[name])
 
 
 def strip_traces(model: onnx.ModelProto) -> None:

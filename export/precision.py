@@ -55,6 +55,20 @@ class Half(nn.Module):
         return answer
 
 
+class HalfLocalisation(nn.Module):
+    """Computes a localisation network in float16, except for its last layer, whose offset is the identity."""
+
+    def __init__(self, localisation: nn.Sequential) -> None:
+        super().__init__()
+        self.body = Half(localisation[:-1])
+        self.head = localisation[-1]
+
+    def forward(self, view: Tensor) -> Tensor:
+        """Run the network on ``view``; the result is float32."""
+        answer: Tensor = self.head(self.body(view).float())
+        return answer
+
+
 def in_half(network: ServedNetwork) -> ServedNetwork:
     """Return a copy of ``network`` whose localisation networks and classifier compute in float16."""
     copy = deepcopy(network)
@@ -69,7 +83,7 @@ def in_half(network: ServedNetwork) -> ServedNetwork:
 
 def once_each(transform: SpatialTransformer) -> list[nn.Module]:
     """Return the localisation networks of ``transform`` in half precision; shared networks stay shared."""
-    halves = {network: Half(network) for network in transform.localisations}
+    halves = {network: HalfLocalisation(network) for network in transform.localisations}
     return [halves[network] for network in transform.localisations]
 
 

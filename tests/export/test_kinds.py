@@ -1,5 +1,6 @@
 """Every kind of transformer and every way to put them together, exported to both formats and compared."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.exporter import Runtime
+from export.folding import folded
 from export.format.errors import ArtifactError, ParityError
 from export.graph import ServedNetwork, Signature, signature
 from export.onnx import OnnxRuntime
@@ -95,7 +97,7 @@ def pictures(recipe: Recipe, count: int = 9) -> NDArray[np.uint8]:
 
 def served(recipe: Recipe) -> ServedNetwork:
     """A network that looks far from the identity, another way at each picture."""
-    return ServedNetwork(randomised(build(recipe))).eval()
+    return ServedNetwork(randomised(build(recipe)), temperature=1.3).eval()
 
 
 @every_composition
@@ -115,7 +117,7 @@ def test_an_exported_network_answers_as_the_trained_one(name: str, runtime: str)
     recipe = composed(name)
     network, stated, images = served(recipe), interface(recipe), pictures(recipe)
     outputs = tuple(stated.outputs)
-    content = RUNTIMES[runtime]().serialise(network, torch.from_numpy(images[:2]), outputs)
+    content = RUNTIMES[runtime]().serialise(folded(network), torch.from_numpy(images[:2]), outputs)
     exported = RUNTIMES[runtime]().load(content, outputs)
     parity = compare(trained(network, outputs), exported, stated, images, exact(network, outputs))
     assert max(parity.rounding_probabilities or 0, parity.rounding_parameters or 0) < 1e-4, (
@@ -126,13 +128,37 @@ def test_an_exported_network_answers_as_the_trained_one(name: str, runtime: str)
 
 
 def check_onnx(model: onnx.ModelProto, outputs: tuple[str, ...]) -> None:
-    """Opset 18, names in the stated order, nothing that ONNX Runtime has no CUDA kernel for."""
+    """Opset 18, names in the stated order, nothing that ONNX Runtime has no CUDA kernel for or TensorRT refuses."""
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     assert tuple(output.name for output in model.graph.output) == outputs
     operators = {node.op_type for node in model.graph.node}
     assert "GridSample" in operators
     assert "AffineGrid" not in operators
+    assert model.graph.node[0].op_type == "Cast", "TensorRT transposes no uint8"
+
+
+def test_constants_are_folded_into_the_weights() -> None:
+    recipe = small(transformer="similarity", padding="border", localisation="modern")
+    images, outputs = pictures(recipe), tuple(interface(recipe).outputs)
+    content = OnnxRuntime().serialise(folded(served(recipe)), torch.from_numpy(images[:2]), outputs)
+    graph = onnx.load_from_string(content).graph
+    count = Counter(node.op_type for node in graph.node)
+    assert count["Sub"] == 2, "the mean, of the picture and of the rectified image"
+    assert count["Div"] == count["BatchNormalization"] == count["ReduceMean"] == count["Concat"] == 0
+    assert (count["Mul"], count["Add"]) == (2, 2), "the grid"
+    sampler = next(node for node in graph.node if node.op_type == "GridSample")
+    assert "zeros" in str(sampler.attribute), "the border is a limit of the grid"
+    used = {name for node in graph.node for name in node.input}
+    assert {each.name for each in graph.initializer} <= used
+
+
+def test_folding_leaves_the_trained_network_as_it_was() -> None:
+    network = served(small())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    folded(network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert (network.temperature, network.white) == (1.3, 255)
 
 
 def test_a_difference_in_any_transformer_is_seen() -> None:

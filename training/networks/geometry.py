@@ -49,8 +49,8 @@ def affine_points(theta: Tensor, points: Tensor) -> Tensor:
         ``(N, ..., 2)``.
     """
     planes = points.movedim(-1, 1)  # x and y as separate planes, on which runtimes are many times faster
-    columns = theta.view(-1, 2, 3, *[1] * (points.dim() - 2))
-    return (columns[:, :, 0] * planes[:, :1] + columns[:, :, 1] * planes[:, 1:] + columns[:, :, 2]).movedim(1, -1)
+    x, y, shift = theta.view(-1, 2, 3, *[1] * (points.dim() - 3)).split(1, dim=2)  # (N, 2, 1, ...) each
+    return (x * planes[:, :1] + y * planes[:, 1:] + shift).movedim(1, -1)
 
 
 def projective_points(homography: Tensor, points: Tensor) -> Tensor:

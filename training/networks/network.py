@@ -49,7 +49,8 @@ class SpatialTransformerClassifier(nn.Module):
     """
 
     mean: Tensor
-    std: Tensor
+    std: Tensor | None
+    """None if the weights of the first layers include the division by it (see `export.folding`)."""
 
     def __init__(self, recipe: Recipe, classes: int, channels: int) -> None:
         """Build the network for ``classes`` and for pictures of ``recipe.canvas`` pixels with ``channels``."""
@@ -88,14 +89,17 @@ class SpatialTransformerClassifier(nn.Module):
 
     def as_picture(self, view: Tensor) -> Tensor:
         """Convert a rectified image to the range [0, 1], also if the network normalises before sampling."""
-        return view * self.std + self.mean if self.recipe.normalise == "before" else view
+        if self.recipe.normalise == "after":
+            return view
+        return (view if self.std is None else view * self.std) + self.mean
 
     def _normalise(self, images: Tensor) -> Tensor:
         """Normalise to zero mean and unit variance: ``(N, C, H, W)`` -> the same shape."""
         if self.recipe.normalise == "each":
             centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
             return centred / (centred.square().mean(dim=(1, 2, 3), keepdim=True) + FAINT**2).sqrt()
-        return (images - self.mean) / self.std
+        shifted = images - self.mean
+        return shifted if self.std is None else shifted / self.std
 
     def _shown(self, view: Tensor) -> Tensor:
         return view if self.recipe.normalise == "before" else self._normalise(view)

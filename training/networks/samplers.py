@@ -53,6 +53,11 @@ class Sampler(nn.Module):
 
 def sample(images: Tensor, grid: Tensor, padding: Padding = "zeros") -> Tensor:
     """Sample ``images`` ``(N, C, H, W)`` bilinearly at ``grid`` ``(N, h, w, 2)``: ``(N, C, h, w)``."""
+    if padding == "border":  # the nearest point of the outermost pixels' centres has the border's value
+        height, width = images.shape[-2:]
+        farthest = torch.tensor([1 - 1 / width, 1 - 1 / height]).to(grid)
+        grid = torch.minimum(torch.maximum(grid, -farthest), farthest)
+        return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
     if isinstance(padding, str):
         return functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     return functional.grid_sample(images - padding, grid, mode="bilinear", align_corners=False) + padding

@@ -69,6 +69,8 @@ class Transformer(nn.Module, ABC):
     """Converts delta to a map from output points to picture points."""
 
     kind: ClassVar[str]
+    linear: ClassVar[bool] = True
+    """Whether the parameters are a linear function of delta plus a constant."""
     parameter_count: int
     """Number of values that the localisation network predicts."""
 
@@ -131,6 +133,7 @@ class RotationTransformer(Transformer):
     """Rotation about the centre."""
 
     kind = "rotation"
+    linear = False
     parameter_count = 2
 
     def solve(self, delta: Tensor) -> Tensor:

@@ -5,9 +5,11 @@ import torch
 
 from training.data import batches as data
 from training.data.batches import Batches, loader
+from training.data.distortions import warp_affine
 from training.data.sources import open_source
 from training.data.splits import Split
 from training.errors import DataError
+from training.networks.geometry import compose
 from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
 
@@ -83,3 +85,20 @@ def test_missing_data_is_refused_with_where_to_put_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--data-root") as refusal:
         training_splits(MNIST_RTS, blocked)
     assert "\n" not in str(refusal.value)
+
+
+def test_digits_change_their_shape_before_they_are_distorted(small_recipe: Recipe) -> None:
+    recipe = change_recipe(small_recipe, {"augmentation.shear": 20, "augmentation.stretch": 1.3})
+    pictures = Split(torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8), torch.arange(5))
+    before = data.shape_changes(recipe, pictures, torch.Generator().manual_seed(1))
+    assert before is not None
+    how = data.distortion(recipe)
+    plain = data.distort(how, pictures, torch.Generator().manual_seed(2))
+    found = data.distort(how, pictures, torch.Generator().manual_seed(2), before)
+    assert found.maps is not None
+    assert plain.maps is not None
+    torch.testing.assert_close(found.maps, plain.maps)
+    expected = warp_affine(pictures.images.float(), compose(before, plain.maps), recipe.canvas)
+    torch.testing.assert_close(found.images, expected)
+    assert not torch.allclose(found.images, plain.images)
+    assert data.shape_changes(small_recipe, pictures, torch.Generator()) is None

@@ -3,7 +3,7 @@ import pytest
 from training.errors import RecipeError
 from training.recipes.catalogue import RECIPES, find_recipe
 from training.recipes.digits import MNIST_RTS
-from training.recipes.recipe import Recipe, change_recipe
+from training.recipes.recipe import Augmentation, Recipe, change_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -88,6 +88,9 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"classifier": "tutorial", "rectified": [12, 12]}, "16x16"),
         ({"area": 0.1}, "set upright"),
         ({"upright": 1.0, "area_of": "ink"}, "set area"),
+        ({"upright": 1.0, "area_share": 1.5}, "set area"),
+        ({"distortion": "e", "augmentation": Augmentation(shear=5)}, "leave augmentation out"),
+        ({"augmentation": Augmentation(light=0.5)}, "light has no effect with distortion=rts"),
         ({"control_points": 5}, "transformer=tps"),
         ({"tile": 0.7}, "set parallel=2"),
         ({"transformer": "none", "coordinates": True}, "coordinates"),
