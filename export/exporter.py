@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from export.folding import folded
 from export.format.artifact import GOLDEN, Artifact, claim_version, seal, write_artifact
 from export.format.drift import Values, make_reference, values
 from export.format.errors import ArtifactError, ParityError, PriceError
 from export.format.golden import Outputs, pack_golden
 from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName, Worth
 from export.format.triton import write_repository
-from export.graph import PROBABILITIES, ServedNetwork, Signature, signature
+from export.graph import PROBABILITIES, ServedNetwork, Signature, folded, signature
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from training.data.batches import test_split, training_splits

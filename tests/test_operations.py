@@ -24,8 +24,8 @@ Run = Callable[[str], str]
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A models folder with one version of the digits, and beside it another that is to be the new one."""
-    shutil.copytree(REPOSITORY / "models" / "digits" / "1", tmp_path / "models" / "digits" / "1")
-    shutil.copytree(REPOSITORY / "models" / "digits" / "2", tmp_path / "new")
+    shutil.copytree(REPOSITORY / "models" / "digits" / "2", tmp_path / "models" / "digits" / "2")
+    shutil.copytree(REPOSITORY / "models" / "digits" / "3", tmp_path / "new")
     return tmp_path / "models"
 
 

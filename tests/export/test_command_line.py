@@ -83,7 +83,7 @@ def test_a_wrong_option_is_exit_code_2() -> None:
     assert export("inspect", "--no-such-option").returncode == 2
 
 
-@pytest.mark.parametrize("place", ["models/digits/2", "models/digits/2/model.onnx", "models/digits/1"])
+@pytest.mark.parametrize("place", ["models/digits/2", "models/digits/2/model.onnx", "models/digits/3"])
 def test_inspect_explains_a_folder_or_the_model_file_alone(place: str) -> None:
     done = export("inspect", place)
     assert done.returncode == 0, done.stderr

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.exporter import Runtime
-from export.folding import folded
 from export.format.errors import ArtifactError, ParityError
-from export.graph import ServedNetwork, Signature, signature
+from export.graph import ServedNetwork, Signature, folded, signature
 from export.onnx import OnnxRuntime
 from export.parity import compare, exact, trained
 from export.program import ProgramRuntime

@@ -9,11 +9,10 @@ import torch
 from onnx import TensorProto
 
 from export.exporter import Destination, Runtime, Smaller, export_run
-from export.folding import folded
 from export.format.artifact import Artifact, read_artifact
 from export.format.errors import ArtifactError, PriceError
 from export.format.manifest import Precision, Price
-from export.graph import Signature, signature
+from export.graph import Signature, folded, signature
 from export.onnx import OnnxRuntime
 from export.parity import difference, measure, trained
 from export.precision import corner_gap, in_half, quantisable, quantise

@@ -59,13 +59,13 @@ def save(page: Page, name: str) -> None:
 
 def take_screenshots(browser: Browser, url: str) -> None:
     """The three tabs, in light, dark and small."""
-    page = open_page(browser, f"{url}/#model=digits&version=2&sample=7.png", (1440, 1080))
+    page = open_page(browser, f"{url}/#model=digits&version=3&sample=7.png", (1440, 1080))
     page.get_by_role("button", name="Let it move").click()
     page.wait_for_function("() => parseInt(document.getElementById('frames').textContent) > 240")
     page.get_by_role("button", name="Let it move").click()
     flush(page)
     save(page, "look")
-    page = open_page(browser, f"{url}/#model=digits&version=2&sample=2.png&turn=35&x=0.06", (1440, 1060), dark=True)
+    page = open_page(browser, f"{url}/#model=digits&version=3&sample=2.png&turn=35&x=0.06", (1440, 1060), dark=True)
     page.get_by_role("tab", name="Compare").click()
     page.locator(".side-second .classes li").first.wait_for()
     flush(page)
@@ -77,7 +77,7 @@ def take_screenshots(browser: Browser, url: str) -> None:
 
 def take_film(browser: Browser, url: str) -> None:
     """A digit goes round, and its rectified image stands still."""
-    page = open_page(browser, f"{url}/#model=digits&version=2&sample=2.png", (1200, 740))
+    page = open_page(browser, f"{url}/#model=digits&version=3&sample=2.png", (1200, 740))
     flush(page)
     frames = []
     for frame in range(FRAMES):

@@ -20,7 +20,7 @@ def test_two_versions_answer_to_the_same_picture(page: Page, server: Service) ->
         page.get_by_label("First model").locator("select"),
         page.get_by_label("Second model").locator("select"),
     )
-    assert [first.input_value(), second.input_value()] == ["digits/2", "digits/1"]
+    assert [first.input_value(), second.input_value()] == ["digits/3", "digits/2"]
     page.locator("#turn").fill("30")
 
     def agrees() -> bool:
@@ -28,7 +28,7 @@ def test_two_versions_answer_to_the_same_picture(page: Page, server: Service) ->
         regions = page.locator("#overlay .region").evaluate_all(
             "(all) => all.map((one) => [...one.points].map((p) => [p.x, p.y]))"
         )
-        answers = [ask(server, picture, model="digits", version=version) for version in (2, 1)]
+        answers = [ask(server, picture, model="digits", version=version) for version in (3, 2)]
         return len(regions) == 2 and all(
             [number for point in region for number in point]
             == pytest.approx([number for point in answer["corners"] for number in point], abs=0.01)
@@ -45,8 +45,8 @@ def test_the_server_tab_lists_what_is_served(page: Page) -> None:
     page.get_by_role("tab", name="Server").click()
     expect(page.locator("#server-facts")).to_contain_text("ready")
     names = page.locator("#model-table tbody th")
-    expect(names).to_have_text(["digits/1", "digits/2", "signs/1"])
-    expect(page.locator("#model-table tbody tr").first).to_contain_text("99.5 % of 10,000")
+    expect(names).to_have_text(["digits/2", "digits/3", "signs/1"])
+    expect(page.locator("#model-table tbody tr").first).to_contain_text("99.4 % of 10,000")
     expect(page.locator("#workbench")).to_be_hidden()
     page.get_by_role("tab", name="Look").click()
     expect(page.locator("#workbench")).to_be_visible()
@@ -80,9 +80,9 @@ def test_a_link_shows_the_same(page: Page, context: BrowserContext, complaints: 
 
 
 def test_a_link_that_is_put_into_the_same_tab_is_followed(page: Page, server: Service) -> None:
-    page.goto(f"{server.url}/#model=digits&version=1&sample=8.png&turn=10")
+    page.goto(f"{server.url}/#model=digits&version=2&sample=8.png&turn=10")
     expect_best(page, "8")
-    expect(page.locator("#model")).to_have_value("digits/1")
+    expect(page.locator("#model")).to_have_value("digits/2")
     expect(page.locator("#turn")).to_have_value("10")
 
 
@@ -117,5 +117,5 @@ def test_the_server_tab_shows_what_the_metrics_say(page: Page) -> None:
         ["state", "versions served", "requests", "refused", "waiting"]
     )
     row = page.locator("#model-table tbody tr").nth(1)
-    expect(row.locator("th")).to_have_text("digits/2")
+    expect(row.locator("th")).to_have_text("digits/3")
     expect(row.locator("td").nth(5)).to_contain_text(" ms")

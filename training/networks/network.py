@@ -50,7 +50,7 @@ class SpatialTransformerClassifier(nn.Module):
 
     mean: Tensor
     std: Tensor | None
-    """None if the weights of the first layers include the division by it (see `export.folding`)."""
+    """None if the weights of the first layers include the division by it (see `export.graph.folded`)."""
 
     def __init__(self, recipe: Recipe, classes: int, channels: int) -> None:
         """Build the network for ``classes`` and for pictures of ``recipe.canvas`` pixels with ``channels``."""

@@ -107,7 +107,7 @@ MNIST_TC84 = mnist(
 
 MNIST_RTS = Recipe(
     name="mnist-rts",
-    summary="the bundled model digits/1: digits turned, scaled and anywhere on 42x42; trained for the class alone",
+    summary="digits turned, scaled and anywhere on 42x42; trained for the class alone",
     dataset="mnist",
     distortion="rts",
     canvas=(42, 42),

@@ -44,7 +44,7 @@ def gain(service: Service, act: Callable[[], object]) -> Callable[..., float]:
 def test_requests_are_counted_by_route_model_and_status(service: Service) -> None:
     def act() -> None:
         predict(service)
-        predict(service, version=1)
+        predict(service, version=2)
         service.client.post("/predict", content=b"no picture")
         service.client.get("/models")
         service.client.get("/models/../etc/passwd")
@@ -53,7 +53,7 @@ def test_requests_are_counted_by_route_model_and_status(service: Service) -> Non
     grown = gain(service, act)
     requests = "stn_requests_total"
     assert grown(requests, route="/predict", status=200, **MODEL) == 1
-    assert grown(requests, route="/predict", status=200, model="digits", version=1) == 1
+    assert grown(requests, route="/predict", status=200, model="digits", version=2) == 1
     assert grown(requests, route="/predict", status=415, **MODEL) == 1
     assert grown(requests, route="/models", status=200, model="", version="") == 1
     assert grown(requests, route="other", status=404, model="") == 2

@@ -52,7 +52,7 @@ def test_it_tells_and_draws_every_answer(server: Service, folder: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 2 * 4
     for name, answer, told in zip(("seven", "two"), answers, (lines[:4], lines[4:]), strict=True):
-        assert told[0].startswith(f"{name}.png: digits/2 in ")
+        assert told[0].startswith(f"{name}.png: digits/3 in ")
         assert told[0].endswith(f" ms, drawn to {name}.answer.png")
         for line, prediction in zip(told[1:], answer["predictions"], strict=True):
             assert line.split()[:2] == [prediction["label"], f"{prediction['probability']:.1%}"]
@@ -62,8 +62,8 @@ def test_it_tells_and_draws_every_answer(server: Service, folder: Path) -> None:
 
 
 def test_it_asks_the_model_that_is_named_and_draws_where_it_is_told(server: Service, folder: Path) -> None:
-    done = client("seven.png", "--url", server.url, "--model", "digits", "--version", 1, "--out", "a/b", folder=folder)
-    assert done.stdout.startswith("seven.png: digits/1 in ")
+    done = client("seven.png", "--url", server.url, "--model", "digits", "--version", 2, "--out", "a/b", folder=folder)
+    assert done.stdout.startswith("seven.png: digits/2 in ")
     assert [file.name for file in (folder / "a" / "b").iterdir()] == ["seven.answer.png"]
 
 
@@ -74,7 +74,7 @@ def test_a_bad_picture_does_not_keep_others_from_their_answers(server: Service, 
     assert bad.startswith("error: bad.png: ")
     assert "400 invalid_image" in bad
     assert missing == "error: missing.png: cannot read missing.png: No such file or directory"
-    assert done.stdout.startswith("two.png: digits/2 in ")
+    assert done.stdout.startswith("two.png: digits/3 in ")
     assert sorted(file.name for file in folder.glob("*.answer.png")) == ["two.answer.png"]
 
 

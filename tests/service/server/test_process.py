@@ -54,10 +54,10 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_it_says_what_it_serves_and_where(server: Service) -> None:
-    assert server.line.startswith(f"stn-serve {__version__} serves digits/1 on c")
+    assert server.line.startswith(f"stn-serve {__version__} serves digits/2 on c")
     assert f" at {server.url} (docs: {server.url}/docs)" in server.line
     event = json.loads(server.log().splitlines()[0])
-    assert (event["event"], event["model"], event["version"]) == ("model_ready", "digits", 1)
+    assert (event["event"], event["model"], event["version"]) == ("model_ready", "digits", 2)
 
 
 def test_it_is_live_and_ready(server: Service) -> None:

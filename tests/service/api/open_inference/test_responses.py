@@ -58,7 +58,7 @@ def test_it_says_which_model_answered_and_returns_the_id(server: Service) -> Non
         answer = answered(ask(server, request | sent))
         del answer["outputs"]
         assert answer == {"model_name": "digits", "model_version": str(VERSION)} | sent
-    assert answered(ask(server, request, path="/v2/models/digits/versions/1/infer"))["model_version"] == "1"
+    assert answered(ask(server, request, path="/v2/models/digits/versions/2/infer"))["model_version"] == "2"
 
 
 @pytest.mark.parametrize("whole", [None, False, True])

@@ -44,13 +44,13 @@ def test_metadata_describes_the_model(server: Service) -> None:
         found = as_schema(ModelMetadata, server.client.get(path).content)
         assert found == {
             "name": "digits",
-            "versions": ["1", "2"],
+            "versions": ["2", "3"],
             "platform": "onnxruntime_onnx",
             "inputs": [{"name": NAME, "datatype": "UINT8", "shape": [-1, 42, 42, 1]}],
             "outputs": [
                 {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
                 {"name": "theta", "datatype": "FP32", "shape": [-1, 2, 3]},
-                {"name": "rectified", "datatype": "UINT8", "shape": [-1, 28, 28, 1]},
+                {"name": "rectified", "datatype": "UINT8", "shape": [-1, 20, 20, 1]},
             ],
         }
 
@@ -95,7 +95,7 @@ def test_statistics_count_pictures_inferences_and_their_time() -> None:
         assert after["last_inference"] > 1.7e12
         found = {(model["name"], model["version"]): model for model in statistics(service, "/v2/models/stats")}
         assert found["digits", str(VERSION)] == after
-        assert found["digits", "1"]["inference_count"] == 0
+        assert found["digits", "2"]["inference_count"] == 0
 
 
 @pytest.mark.parametrize("route", ["", "/ready", "/config", "/stats", "/infer"])
@@ -104,7 +104,7 @@ def test_statistics_count_pictures_inferences_and_their_time() -> None:
     [
         ("/v2/models/nobody", "no model is called 'nobody'; there are: digits, signs"),
         ("/v2/models/nobody/versions/1", "there are: digits, signs"),
-        ("/v2/models/digits/versions/9", "digits has no version 9; it has: 1, 2"),
+        ("/v2/models/digits/versions/9", "digits has no version 9; it has: 2, 3"),
         ("/v2/models/digits/versions/latest", "'latest' is not a version"),
         ("/v2/models/digits/versions/0", "'0' is not a version"),
         ("/v2/models/digits/versions/-1", "'-1' is not a version"),

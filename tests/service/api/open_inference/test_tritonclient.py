@@ -57,7 +57,7 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     assert not client.is_model_ready("digits", "9")
     assert client.get_server_metadata()["name"] == "stn-serve"
     assert client.get_model_metadata("digits")["inputs"][0]["shape"] == [-1, *GOLDEN_PICTURES.shape[1:]]
-    assert client.get_model_config("digits", "1")["input"][0]["dims"] == list(GOLDEN_PICTURES.shape[1:])
+    assert client.get_model_config("digits", "2")["input"][0]["dims"] == list(GOLDEN_PICTURES.shape[1:])
     assert client.get_inference_statistics("digits")["model_stats"][0]["version"] == str(VERSION)
     assert len(client.get_inference_statistics()["model_stats"]) >= 3
 
