@@ -62,8 +62,8 @@ def folded(network: ServedNetwork) -> ServedNetwork:
 
     It gives the same answers except for rounding, which export checks:
 
-    - It reads grey levels from 0 to 255 instead of shares from 0 to 1, and only subtracts their mean. The weights of the
-      first layers include the division by the standard deviation.
+    - It reads grey levels from 0 to 255 instead of shares from 0 to 1, and only subtracts their mean. The weights of
+      the first layers include the division by the standard deviation.
     - Localisation networks predict all parameters of a transform instead of offsets from the identity.
     - Logits leave the classifier divided by the temperature.
     """
