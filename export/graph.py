@@ -70,9 +70,10 @@ def folded(network: ServedNetwork) -> ServedNetwork:
     copy = deepcopy(network)
     inner = copy.network
     with torch.no_grad():
-        read_grey_levels(inner)
-        copy.white = 1
-        divide_in_first_layers(inner)
+        if inner.recipe.normalise != "each":  # or the network measures each picture itself
+            read_grey_levels(inner)
+            copy.white = 1
+            divide_in_first_layers(inner)
         transforms = [*inner.transforms, *([inner.feature_transform] if inner.feature_transform is not None else [])]
         for transform in transforms:
             predict_parameters(transform)
@@ -94,12 +95,13 @@ def read_grey_levels(network: SpatialTransformerClassifier) -> None:
 
 def divide_in_first_layers(network: SpatialTransformerClassifier) -> None:
     """Let the first layers of ``network`` divide by the standard deviation: all layers before them are linear."""
-    if network.std is None:
+    localisations = dict.fromkeys(each for one in network.transforms for each in one.localisations)
+    if network.std is None or not all(isinstance(each, nn.Sequential) for each in localisations):
         return
     factors = (1 / network.std).flatten()  # (C,)
     rescale_inputs(network.classifier, factors.repeat(max(1, network.recipe.branches)))
     if not network.recipe.shared_stage:  # or they read features
-        for localisation in dict.fromkeys(each for one in network.transforms for each in one.localisations):
+        for localisation in localisations:
             rescale_inputs(localisation, factors, others=2 * network.recipe.coordinates)
     network.std = None
 
@@ -134,7 +136,7 @@ class Direct(Transformer):
 def predict_parameters(transform: SpatialTransformer) -> None:
     """Let the localisation networks of ``transform`` predict its parameters, if these depend linearly on delta."""
     kind = transform.transformer
-    if not kind.linear:
+    if not kind.linear or not all(ends_linearly(each) for each in transform.localisations):
         return
     start = kind.solve(torch.zeros(1, kind.parameter_count))
     columns = (kind.solve(torch.eye(kind.parameter_count)) - start).flatten(1)  # (P, parameters)
@@ -145,6 +147,11 @@ def predict_parameters(transform: SpatialTransformer) -> None:
         whole.bias.copy_(columns.T @ head.bias + start.flatten())
         localisation[-1] = whole
     transform.transformer = Direct(kind, start.shape[1:])
+
+
+def ends_linearly(network: nn.Module) -> bool:
+    """Return whether the last layer of ``network`` is linear."""
+    return isinstance(network, nn.Sequential) and isinstance(network[-1], nn.Linear)
 
 
 def once(localisations: Iterable[nn.Module]) -> list[nn.Sequential]:

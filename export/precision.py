@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from export.format.errors import ArtifactError
 from export.format.golden import Outputs
 from export.format.manifest import Precision, Price, Tolerance
-from export.graph import INPUT, ServedNetwork, Signature
+from export.graph import INPUT, ServedNetwork, Signature, ends_linearly
 from export.parity import Model
 from training.networks.spatial import SpatialTransformer
 
@@ -83,7 +83,10 @@ def in_half(network: ServedNetwork) -> ServedNetwork:
 
 def once_each(transform: SpatialTransformer) -> list[nn.Module]:
     """Return the localisation networks of ``transform`` in half precision; shared networks stay shared."""
-    halves = {network: HalfLocalisation(network) for network in transform.localisations}
+    halves = {
+        network: HalfLocalisation(network) if ends_linearly(network) else Half(network)
+        for network in transform.localisations
+    }
     return [halves[network] for network in transform.localisations]
 
 
