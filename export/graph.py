@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,8 @@ def folded(network: ServedNetwork) -> ServedNetwork:
 def read_grey_levels(network: SpatialTransformerClassifier) -> None:
     """Let ``network`` read pictures from 0 to `WHITE`."""
     network.mean *= WHITE
-    network.std *= WHITE
+    if network.std is not None:
+        network.std = network.std * WHITE
     for sampler in network.modules():
         if isinstance(sampler, Sampler) and not isinstance(sampler.padding, str):
             sampler.padding *= WHITE
@@ -142,6 +143,8 @@ def predict_parameters(transform: SpatialTransformer) -> None:
     columns = (kind.solve(torch.eye(kind.parameter_count)) - start).flatten(1)  # (P, parameters)
     for localisation in once(transform.localisations):
         head = localisation[-1]
+        if not isinstance(head, nn.Linear):
+            raise TypeError(f"{type(head).__name__} is not linear")
         whole = nn.Linear(head.in_features, columns.shape[1])
         whole.weight.copy_(columns.T @ head.weight)
         whole.bias.copy_(columns.T @ head.bias + start.flatten())
@@ -149,7 +152,7 @@ def predict_parameters(transform: SpatialTransformer) -> None:
     transform.transformer = Direct(kind, start.shape[1:])
 
 
-def ends_linearly(network: nn.Module) -> bool:
+def ends_linearly(network: nn.Module) -> TypeGuard[nn.Sequential]:
     """Return whether the last layer of ``network`` is linear."""
     return isinstance(network, nn.Sequential) and isinstance(network[-1], nn.Linear)
 
@@ -161,8 +164,8 @@ def once(localisations: Iterable[nn.Module]) -> list[nn.Sequential]:
 
 def scale(layer: nn.Linear, factor: float) -> None:
     """Multiply the outputs of ``layer`` by ``factor``."""
-    layer.weight *= factor
-    layer.bias *= factor
+    layer.weight.mul_(factor)
+    layer.bias.mul_(factor)
 
 
 class Exact(TorchFunctionMode):

@@ -90,7 +90,9 @@ class Training(lightning.LightningModule):
         before = shape_changes(self.recipe, batch, generator)
         distorted = [shared(distort(self.distortion, batch, generator, before)) for _ in range(self.versions)]
         originals = share_of(
-            batch.images if before is None else warp_affine(batch.images.float(), before, batch.images.shape[-2:])
+            batch.images
+            if before is None
+            else warp_affine(batch.images.float(), before, (batch.images.shape[-2], batch.images.shape[-1]))
         )
         labels = torch.cat([version.labels for version in distorted])
         output = self(torch.cat([version.images for version in distorted]))

@@ -49,8 +49,10 @@ def affine_points(theta: Tensor, points: Tensor) -> Tensor:
         ``(N, ..., 2)``.
     """
     planes = points.movedim(-1, 1)  # x and y as separate planes, on which runtimes are many times faster
-    x, y, shift = theta.view(-1, 2, 3, *[1] * (points.dim() - 3)).split(1, dim=2)  # (N, 2, 1, ...) each
-    return (x * planes[:, :1] + y * planes[:, 1:] + shift).movedim(1, -1)
+    columns = theta.view(-1, 2, 3, *[1] * (points.dim() - 3))
+    x, y, shift = torch.split(columns, 1, dim=2)  # (N, 2, 1, ...) each
+    mapped: Tensor = x * planes[:, :1] + y * planes[:, 1:] + shift
+    return mapped.movedim(1, -1)
 
 
 def projective_points(homography: Tensor, points: Tensor) -> Tensor:
