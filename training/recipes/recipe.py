@@ -31,6 +31,9 @@ SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8
 CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
 """Possible numbers of channels of each data set."""
 
+BOXED = {"gtsrb"}
+"""Data sets whose objects have known bounding boxes."""
+
 
 class Augmentation(BaseModel):
     """Limits of the random changes to each training picture; the defaults change nothing."""
@@ -144,7 +147,10 @@ class Recipe(BaseModel):
     classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="stages of the conv classifier; each halves the size")
     classifier_widths: tuple[Annotated[int, Field(gt=0)], ...] | None = Field(
-        None, description="filters in each stage of the conv classifier, instead of classifier_width and its multiples"
+        None,
+        min_length=1,
+        max_length=6,
+        description="filters in each stage of the conv classifier, instead of classifier_width and its multiples",
     )
     classifier_blocks: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field(
         (2, 2, 2), min_length=1, max_length=6, description="blocks in each stage of the residual classifier"
@@ -237,6 +243,7 @@ NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "control_points": ("transformer=tps", lambda recipe: recipe.transformer == "tps"),
     "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
     "backgrounds": ("placement.chance", lambda recipe: recipe.placement.chance > 0),
+    "classifier_widths": ("classifier=conv", lambda recipe: recipe.classifier == "conv"),
     "box": ("pose", lambda recipe: recipe.pose > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
@@ -248,7 +255,7 @@ NEEDS |= dict.fromkeys(
 NEEDS |= dict.fromkeys(
     (
         *("parallel", "steps", "crop", "feature_stage", "shared_stage", "coordinates", "slope"),
-        *("identity_penalty", "upright", "pose", "canonical"),
+        *("pyramid", "identity_penalty", "upright", "pose", "canonical"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
 )
@@ -278,6 +285,8 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.augmentation.light and recipe.distortion != "none":
         yield f"augmentation.light has no effect with distortion={recipe.distortion}; leave it out"
+    if recipe.placement.smallest > recipe.placement.largest:
+        yield "placement.smallest is above placement.largest; lower the one or raise the other"
     if recipe.normalise == "before" and isinstance(recipe.padding, float):
         yield "padding can be a grey level only with normalise=after; set zeros, border or reflection"
     if recipe.scene is not None:
@@ -285,8 +294,9 @@ def contradictions(recipe: Recipe) -> Iterator[str]:
             re.compile(recipe.scene)
         except re.error as error:
             yield f"scene={recipe.scene} is not a regular expression ({error})"
-    if min(recipe.read_size) >> (recipe.classifier_stages - 1) < 1 or min(recipe.read_size) < 4:
-        yield "the rectified image is too small for the classifier; raise rectified or lower classifier_stages"
+    if min(recipe.read_size) >> (len(recipe.stage_widths) - 1) < 1 or min(recipe.read_size) < 4:
+        fewer = "shorten classifier_widths" if recipe.classifier_widths else "lower classifier_stages"
+        yield f"the rectified image is too small for the classifier; raise rectified or {fewer}"
     if recipe.classifier == "tutorial" and min(recipe.read_size) < 16:
         yield "classifier=tutorial needs at least 16x16 pixels; raise rectified or set classifier=conv"
     if recipe.transformer != "none":
@@ -298,20 +308,26 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
     smallest = SMALLEST_PICTURE[recipe.localisation]
     if min(recipe.canvas) < smallest:
         yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
-    for name in ("feature_stage", "shared_stage", "upright"):
-        if getattr(recipe, name) and recipe.parallel > 1:
+    for name in ("feature_stage", "shared_stage", "upright", "pose", "canonical", "crop"):
+        if getattr(recipe, name) != Recipe.model_fields[name].default and recipe.parallel > 1:
             yield f"{name} works with a single transformer only; set parallel=1, or leave {name} out"
     for name in ("feature_stage", "shared_stage"):
         if getattr(recipe, name) and recipe.classifier != "conv":
             yield f"{name} needs classifier=conv"
-    if recipe.feature_stage > recipe.classifier_stages and recipe.classifier == "conv":
-        yield f"there is no stage {recipe.feature_stage}; lower feature_stage or raise classifier_stages"
+    if recipe.feature_stage > len(recipe.stage_widths) and recipe.classifier == "conv":
+        more = "lengthen classifier_widths" if recipe.classifier_widths else "raise classifier_stages"
+        yield f"there is no stage {recipe.feature_stage}; lower feature_stage or {more}"
     if recipe.feature_stage and min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
         yield f"the features of stage {recipe.feature_stage} are too small for localisation={recipe.localisation}"
     for name in ("upright", "pose", "canonical"):
         if getattr(recipe, name) and not recipe.frames_known:
             known = ", ".join(sorted(AFFINE_DISTORTIONS))
             yield f"{name} needs augmentation, placement, or a distortion that is an affine map: {known}"
+    boxes = recipe.dataset in BOXED
+    if recipe.pose and not boxes and not recipe.placement.chance:
+        yield "pose has no effect on pictures without boxes; set placement.chance, or use canonical"
+    if recipe.pose and recipe.canonical and (boxes or recipe.placement.chance == 1):
+        yield "canonical has no effect where pose tells every frame; leave one of them out"
     if recipe.shared_steps and (recipe.view or recipe.refinement):
         yield "shared_steps uses one network for all steps; leave view and refinement out"
     if "attention" in (recipe.localisation, recipe.refinement) and recipe.transformer not in SHIFTED:

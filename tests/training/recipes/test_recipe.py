@@ -3,6 +3,7 @@ import pytest
 from training.errors import RecipeError
 from training.recipes.catalogue import RECIPES, find_recipe
 from training.recipes.digits import MNIST_RTS
+from training.recipes.photographs import MY_IMAGES, SIGNS
 from training.recipes.recipe import Augmentation, Recipe, change_recipe
 
 
@@ -95,8 +96,23 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"tile": 0.7}, "set parallel=2"),
         ({"transformer": "none", "coordinates": True}, "coordinates"),
         ({"upright": 1.0, "distortion": "e"}, "affine map: r, rts, t, tc"),
+        ({"parallel": 2, "crop": 0.5}, "crop works with a single transformer only; set parallel=1"),
+        ({"parallel": 2, "canonical": 1.0}, "canonical works with a single transformer only; set parallel=1"),
+        ({"pose": 1.0}, r"pose has no effect on pictures without boxes; set placement\.chance"),
+        ({"placement.smallest": 0.9, "placement.largest": 0.3}, "lower the one or raise the other"),
+        ({"classifier": "residual", "classifier_widths": [8, 16]}, "set classifier=conv"),
+        ({"classifier_widths": []}, "classifier_widths"),
+        ({"rectified": [14, 14], "classifier_widths": [8] * 5}, "raise rectified or shorten classifier_widths"),
+        ({"feature_stage": 2, "classifier_widths": [8]}, "lower feature_stage or lengthen classifier_widths"),
+        ({"transformer": "none", "pyramid": True}, "pyramid has no effect without a transformer"),
     ],
 )
 def test_a_contradiction_is_refused_when_the_recipe_is_made(changes: dict[str, object], cure: str) -> None:
     with pytest.raises(RecipeError, match=cure):
         change_recipe(MNIST_RTS, changes)
+
+
+@pytest.mark.parametrize(("recipe", "chance"), [(SIGNS, 0.6), (MY_IMAGES, 1.0)])
+def test_a_canonical_pose_beside_frames_that_are_all_told_is_refused(recipe: Recipe, chance: float) -> None:
+    with pytest.raises(RecipeError, match="canonical has no effect where pose tells every frame"):
+        change_recipe(recipe, {"canonical": 1.0, "placement.chance": chance})
