@@ -81,7 +81,7 @@ class OnBackgrounds:
         return maps, placed_share, second, light, numbers[:, 13:]
 
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
-        maps, placed_share, second, light, numbers = parameters
+        maps, placed_share, second, light, numbers = (parameter.to(images) for parameter in parameters)
         is_placed = placed_share > 0
         clutter = numbers[:, :6] < self.placement.clutter
         draws = numbers[:, 6:]
@@ -131,19 +131,20 @@ class OnBackgrounds:
 
     def _read(self, images: Tensor, maps: Tensor) -> Tensor:
         """Sample ``images`` through ``maps``; those that shrink much are read at half size, so that none aliases."""
-        grid = affine_points(maps, base_grid(*self.canvas))
+        grid = affine_points(maps, base_grid(*self.canvas).to(images))
         found = sample(images, grid, "border")
         height, width = images.shape[-2:]
         pixels = torch.linalg.det(maps[:, :, :2]).abs().sqrt() * (height * width / math.prod(self.canvas)) ** 0.5
         rows = torch.nonzero(pixels > SHRUNK)[:, 0]
         if len(rows):
-            found[rows] = sample(functional.avg_pool2d(images[rows], 2), grid[rows], "border")
+            halves = functional.interpolate(images[rows], (height // 2, width // 2), mode="area")
+            found[rows] = sample(halves, grid[rows], "border")
         return found
 
     def _grounds(self, images: Tensor, rows: Tensor, uniform: Tensor) -> Tensor:
         """Return a background for each of ``rows``, cut and mirrored at random, and about as bright as its picture."""
         if self.backgrounds is not None:
-            pictures = self.backgrounds[(uniform[:, 0] * len(self.backgrounds)).long()].to(images)
+            pictures = self.backgrounds[(uniform[:, 0] * len(self.backgrounds)).long().cpu()].to(images)
             zoom = 0.6 + 0.4 * uniform[:, 1]
             places = (1 - zoom)[:, None] * (2 * uniform[:, 2:4] - 1)
         else:
@@ -153,14 +154,14 @@ class OnBackgrounds:
         mirrored = torch.where(uniform[:, 0] * 997 % 1 < 0.5, -zoom, zoom)
         nothing = torch.zeros_like(zoom)
         maps = torch.stack([mirrored, nothing, places[:, 0], nothing, zoom, places[:, 1]], dim=1).view(-1, 2, 3)
-        found = sample(pictures, affine_points(maps, base_grid(*self.canvas)), "reflection")
+        found = sample(pictures, affine_points(maps, base_grid(*self.canvas).to(images)), "reflection")
         wanted = images[rows].mean(dim=(1, 2, 3), keepdim=True)
         factor = (wanted / found.mean(dim=(1, 2, 3), keepdim=True).clamp(min=8)) ** uniform[:, 1, None, None, None]
         return (found * factor).clamp(0, 255)
 
     def _paste(self, ground: Tensor, placed: Tensor, maps: Tensor, uniform: Tensor) -> Tensor:
         """Blend pictures into backgrounds by superelliptic masks with hard to soft edges."""
-        points = affine_points(maps, base_grid(*self.canvas))
+        points = affine_points(maps, base_grid(*self.canvas).to(ground))
         height, width = ground.shape[-2:]
         pixel = 1 / torch.linalg.det(maps[:, :, :2]).abs().sqrt() * min(height, width) / 2  # per unit of the picture
         power = 2 * 5 ** uniform[:, 0, None, None]
@@ -175,7 +176,7 @@ class OnBackgrounds:
     def _lines(self, uniform: Tensor) -> Tensor:
         """Return the signed distance of all pixels from a random line near the centre: ``(N, 1, H, W)``."""
         angle = math.pi * 2 * uniform[:, 0, None, None]
-        x, y = base_grid(*self.canvas).unbind(dim=-1)
+        x, y = base_grid(*self.canvas).to(uniform).unbind(dim=-1)
         return (x * angle.cos() + y * angle.sin() - (uniform[:, 1, None, None] - 0.5))[:, None]
 
     def _pole(self, images: Tensor, uniform: Tensor) -> Tensor:

@@ -154,3 +154,14 @@ def test_a_folder_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None
 def test_backgrounds_without_placement_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"backgrounds has no effect without placement\.chance"):
         change_recipe(small(), {"backgrounds": "pictures"})
+
+
+def test_a_small_object_keeps_its_place_in_a_picture_with_odd_sides() -> None:
+    ramp = (5 * torch.arange(33)).expand(16, 1, 33, 33).to(torch.uint8)
+    tiny = Placement(chance=1, smallest=0.2, largest=0.21, rotation=0, stretch=1, shear=0, clutter=0)
+    how = OnBackgrounds(Jittered((33, 33), Augmentation()), tiny, CROP, None)
+    maps = how.draw(16, (33, 33), seeded(Stream.DISTORTION, 0))[0]
+    points = affine_points(maps, base_grid(33, 33))
+    inside = points.abs().amax(dim=-1) < 0.7
+    wanted = 5 * ((points[..., 0] + 1) * 16.5 - 0.5)
+    assert (how._read(ramp.float(), maps)[:, 0] - wanted)[inside].abs().max() < 1.5
