@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.distributed import processes, total
+
 ATTENTION = 0.1
 """Weight of the attention loss relative to the pose loss."""
 ROUNDING = 0.05
@@ -66,7 +68,7 @@ class CanonicalPose(nn.Module):
 
     Labels and known distortions alone thus say what is upright, and how large a frame is: single pictures may differ
     from the mean of their class. The mean is an exponential one over batches; the gradient flows through the batch's
-    own part of it.
+    own part of it. Several processes share the means of the whole batch, so all of them must take part.
     """
 
     means: Tensor
@@ -81,10 +83,14 @@ class CanonicalPose(nn.Module):
 
     def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
         """Update the means with ``frames`` ``(N, 2, 3)`` and ``labels`` ``(N,)``; return the loss, a scalar."""
-        found, member = torch.unique(labels, return_inverse=True)
-        counts = member.bincount()[:, None, None]
-        batch = torch.zeros(len(found), 2, 3, device=frames.device, dtype=frames.dtype).index_add(0, member, frames)
-        batch = batch / counts
+        sums = torch.zeros_like(self.means).index_add(0, labels, frames)
+        counts = torch.zeros_like(self.means[:, :1, :1]).index_add(0, labels, torch.ones_like(frames[:, :1, :1]))
+        if processes() > 1:
+            sums, counts = total(sums), total(counts)
+        found = torch.nonzero(counts.flatten())[:, 0]
+        if not len(found):
+            return sums.sum()
+        batch = sums[found] / counts[found]
         with torch.no_grad():
             self.means[found] = self.decay * self.means[found] + (1 - self.decay) * batch
         mean = self.means[found] + (batch - batch.detach())

@@ -164,24 +164,26 @@ class Training(lightning.LightningModule):
         recipe = self.recipe
         maps = torch.cat([version.maps for version in distorted if version.maps is not None]).to(warps[0].theta)
         frames = [undistorted(maps, warp.theta) for warp in warps]
-        told = torch.full_like(labels, boxes is not None, dtype=torch.bool)
-        if boxes is None and distorted[0].placed is not None:
+        told = torch.full_like(labels, bool(recipe.pose) and boxes is not None, dtype=torch.bool)
+        if recipe.pose and boxes is None and distorted[0].placed is not None:
             told = torch.cat([version.placed for version in distorted if version.placed is not None])
         loss = torch.zeros((), device=maps.device)
+        # The mean of all processes' gradients is that of one process only if each counts by its number of told frames.
+        weight = recipe.pose * processes() * told.sum() / sum_of(told.sum()).clamp(min=1)
         if recipe.pose and told.any():
             every = None if boxes is None else boxes.repeat(self.versions, 1, 1)
             wanted = targets(every, recipe.crop, frames[0], recipe.box)
             wider = wanted * torch.tensor([recipe.margin, recipe.margin, 1.0], device=maps.device)
-            gaps = [pose_loss(frame[told], wider[told]) for frame in frames[:-1]]
-            gaps.append(pose_loss(frames[-1][told], wanted[told]))
+            aims = [wider] * (recipe.steps - 1) + [wanted] * (len(frames) - recipe.steps + 1)
+            gaps = [pose_loss(frame[told], aim[told]) for frame, aim in zip(frames, aims, strict=True)]
             self.record("pose_loss", gaps[-1], int(told.sum()))
-            loss = loss + recipe.pose * torch.stack(gaps).sum()
+            loss = loss + weight * torch.stack(gaps).sum()
             if (scores := warps[0].scores) is not None:
                 gap = attention_loss(scores[told], recipe.cells, maps[told], wanted[told])
-                loss = loss + recipe.pose * ATTENTION * gap
-        if self.canonical_pose is not None and not told.all():
+                loss = loss + weight * ATTENTION * gap
+        if self.canonical_pose is not None:
             gap = self.canonical_pose(frames[-1][~told], labels[~told])
-            self.record("canonical_loss", gap, int((~told).sum()))
+            self.record("canonical_loss", gap, len(labels))
             loss = loss + recipe.canonical * gap
         return loss
 
@@ -195,6 +197,16 @@ class Training(lightning.LightningModule):
         if found:
             norms = torch.stack([gradient.norm() for gradient in found])
             self.record("localisation_gradient", norms.norm(), 1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the class means too, so that a resumed run continues with them."""
+        if self.canonical_pose is not None:
+            checkpoint["class_means"] = self.canonical_pose.means
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the class means, which older checkpoints lack."""
+        if self.canonical_pose is not None and "class_means" in checkpoint:
+            self.canonical_pose.means.copy_(checkpoint["class_means"])
 
     def validation_step(self, batch: Split, batch_index: int) -> None:
         labels = batch.labels

@@ -104,3 +104,10 @@ def test_gradient_descent_on_the_mean_brings_leaning_classes_upright() -> None:
         pose(found, torch.zeros(8, dtype=torch.int64)).backward()
         optimiser.step()
     torch.testing.assert_close(found.detach(), frames(8), atol=0.02, rtol=0)
+
+
+def test_without_frames_the_canonical_pose_costs_nothing() -> None:
+    pose = CanonicalPose(2, CROP)
+    before = pose.means.clone()
+    assert pose(frames(0), torch.zeros(0, dtype=torch.int64)) == 0
+    assert torch.equal(pose.means, before)
