@@ -39,7 +39,9 @@ SIDE = 192
 """Side of a crop before it is reduced to the network's input."""
 SHARES = {"35 to 80 %": (0.35, 0.8), "20 to 35 %": (0.2, 0.35), "80 to 100 %": (0.8, 1.0)}
 TURN = 20
+"""Largest rotation of a crop in degrees, in either direction."""
 PATCHES = 6
+"""Largest number of backgrounds from one photograph."""
 Answer = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -195,11 +197,11 @@ def ellipse_boxes(frames: Tensor) -> Tensor:
     return torch.stack([frames[:, :, 2] - half, frames[:, :, 2] + half], dim=1)
 
 
-def overlap(one: Tensor, other: Tensor) -> float:
-    """Return the mean intersection over union of boxes ``(N, 2, 2)``."""
+def overlaps(one: Tensor, other: Tensor) -> Tensor:
+    """Return the intersection over union of each pair of boxes: ``(N, 2, 2)`` each -> ``(N,)``."""
     shared = (torch.minimum(one[:, 1], other[:, 1]) - torch.maximum(one[:, 0], other[:, 0])).clamp(min=0).prod(dim=1)
     areas = [(box[:, 1] - box[:, 0]).prod(dim=1) for box in (one, other)]
-    return float((shared / (areas[0] + areas[1] - shared)).mean())
+    return shared / (areas[0] + areas[1] - shared)
 
 
 def street_rows(answer: Answer, side: int, scenes: Path) -> Iterator[dict[str, object]]:
@@ -216,18 +218,12 @@ def street_rows(answer: Answer, side: int, scenes: Path) -> Iterator[dict[str, o
         row: dict[str, object] = {"test": f"streets, {name}", "pictures": len(wanted), "right": percent(right)}
         if theta is not None:
             frames = compose(cut.maps, theta)
-            row["IoU"] = round(overlap(ellipse_boxes(frames), cut.boxes), 3)
+            found = overlaps(ellipse_boxes(frames), cut.boxes)
+            row["IoU"] = round(float(found.mean()), 3)
             row["degrees"] = degrees(lean(frames))
             row["degrees given"] = degrees(lean(cut.maps))
-            row["found"] = percent(pairwise(ellipse_boxes(frames), cut.boxes) > 0.5)
+            row["found"] = percent(found > 0.5)
         yield row
-
-
-def pairwise(one: Tensor, other: Tensor) -> Tensor:
-    """Return the intersection over union of each pair of boxes."""
-    shared = (torch.minimum(one[:, 1], other[:, 1]) - torch.maximum(one[:, 0], other[:, 0])).clamp(min=0).prod(dim=1)
-    areas = [(box[:, 1] - box[:, 0]).prod(dim=1) for box in (one, other)]
-    return shared / (areas[0] + areas[1] - shared)
 
 
 def lean(frames: Tensor) -> Tensor:
@@ -274,7 +270,7 @@ def sign_rows(answer: Answer, side: int, data_root: Path, *, on_validation: bool
         }
         if theta is not None:
             frames = compose(maps, theta)
-            row["IoU"] = round(overlap(ellipse_boxes(frames).clamp(-1, 1), split.boxes), 3)
+            row["IoU"] = round(float(overlaps(ellipse_boxes(frames).clamp(-1, 1), split.boxes).mean()), 3)
             row["degrees"] = degrees(lean(frames))
             row["degrees given"] = degrees(lean(maps))
         yield row

@@ -45,7 +45,7 @@ class Sampler(nn.Module):
         """Sample ``images`` ``(N, C, H, W)`` at ``grid``, which is `fine` under a map: ``(N, C, h, w)``."""
         sampled = sample(images, grid, self.padding)
         if self.pyramid:
-            half = sample(functional.avg_pool2d(images, 2, ceil_mode=True), grid, self.padding)
+            half = sample(functional.avg_pool2d(images, 2, ceil_mode=True), on_half(grid, images), self.padding)
             share = (zoomed_out(grid, images.shape[-2], images.shape[-1]) - 1).clamp(0, 1)[:, None, None, None]
             sampled = sampled + share * (half - sampled)
         return sampled if self.samples == 1 else functional.avg_pool2d(sampled, self.samples)
@@ -61,6 +61,14 @@ def sample(images: Tensor, grid: Tensor, padding: Padding = "zeros") -> Tensor:
     if isinstance(padding, str):
         return functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     return functional.grid_sample(images - padding, grid, mode="bilinear", align_corners=False) + padding
+
+
+def on_half(grid: Tensor, images: Tensor) -> Tensor:
+    """Express points of ``images`` on their half-size copy, which reaches a pixel farther where a side is odd."""
+    height, width = images.shape[-2:]
+    if height % 2 == width % 2 == 0:
+        return grid
+    return (grid + 1) * torch.tensor([width / (width + width % 2), height / (height + height % 2)]).to(grid) - 1
 
 
 def zoomed_out(grid: Tensor, height: int, width: int) -> Tensor:

@@ -146,3 +146,10 @@ def test_the_distance_of_sample_points_does_not_depend_on_rotation() -> None:
     turned = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
     grid = base_grid(8, 8) @ turned.T * 0.5
     torch.testing.assert_close(zoomed_out(grid, 64, 64), torch.tensor([4.0]), atol=1e-3, rtol=0)
+
+
+def test_a_pyramid_keeps_the_place_in_a_picture_with_odd_sides() -> None:
+    ramp = torch.arange(33.0).expand(1, 1, 33, 33)
+    sampler = Sampler((11, 11), "border", pyramid=True)  # three pixels apart: only the half-size copy is read
+    found = sampler(ramp, sampler.base)
+    torch.testing.assert_close(found[0, 0, 5, 1:-1], torch.arange(4.0, 30, 3), atol=0.01, rtol=0)
