@@ -164,4 +164,4 @@ def test_a_small_object_keeps_its_place_in_a_picture_with_odd_sides() -> None:
     points = affine_points(maps, base_grid(33, 33))
     inside = points.abs().amax(dim=-1) < 0.7
     wanted = 5 * ((points[..., 0] + 1) * 16.5 - 0.5)
-    assert (how._read(ramp.float(), maps)[:, 0] - wanted)[inside].abs().max() < 1.5
+    assert (how._read(ramp.float(), maps)[:, 0] - wanted)[inside].abs().max() < 2.5  # half a pixel
