@@ -228,7 +228,7 @@ def transforms(recipe: Recipe) -> tuple[Transform, ...]:
     for branch in range(1, recipe.branches + 1):
         for step in range(1, recipe.steps + 1):
             parts = [f"branch{branch}"] * (recipe.branches > 1) + [f"step{step}"] * (recipe.steps > 1)
-            size = recipe.canvas if step < recipe.steps else recipe.rectified
+            size = recipe.view or recipe.canvas if step < recipe.steps else recipe.rectified
             places.append(Place("_".join(parts) or "transformer", branch, step, "picture", size))
     if recipe.feature_stage:
         places.append(Place("features", 1, 1, "features", recipe.rectified))

@@ -53,6 +53,7 @@ class OnnxRuntime:
             raise ArtifactError("torch.onnx cannot export this network")
         model = program.model_proto
         pool_globally(model.graph)
+        remove_unused(model.graph)
         strip_traces(model)
         content: bytes = model.SerializeToString()
         return content
@@ -65,6 +66,13 @@ class OnnxRuntime:
             return dict(zip(outputs, session.run(list(outputs), {INPUT: images}), strict=True))
 
         return run
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Remove constants that no node reads; ONNX Runtime would warn of them."""
+    read = {name for node in graph.node for name in node.input}
+    for each in [each for each in graph.initializer if each.name not in read]:
+        graph.initializer.remove(each)
 
 
 def pool_globally(graph: onnx.GraphProto) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.exporter import Runtime
 from export.format.errors import ArtifactError, ParityError
-from export.graph import ServedNetwork, Signature, folded, signature
+from export.graph import ServedNetwork, Signature, folded, signature, transforms
 from export.onnx import OnnxRuntime
 from export.parity import compare, exact, trained
 from export.program import ProgramRuntime
@@ -224,3 +224,9 @@ def test_pictures_of_two_channels_are_refused() -> None:
 def test_a_network_without_a_transformer_is_refused() -> None:
     with pytest.raises(ArtifactError, match="no spatial transformer"):
         interface(small(transformer="none"))
+
+
+def test_the_sizes_of_all_steps_are_those_of_their_views() -> None:
+    first, last = transforms(small(steps=2, view=(9, 11), margin=1.3))
+    assert (first.height, first.width) == (9, 11)
+    assert (last.height, last.width) == small().rectified

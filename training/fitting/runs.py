@@ -107,6 +107,8 @@ class Evaluation(BaseModel):
     validation_accuracy: float
     validation_interval: tuple[float, float] | None = None
     """Its interval, also by groups if they are known; None in evaluations of older versions."""
+    placed_accuracy: float | None = None
+    """Accuracy on the validation pictures placed as in training, if the recipe places pictures."""
     worth: Worth | None = None
     """Measured if there is a transformer."""
     pose: Pose | None = None

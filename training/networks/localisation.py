@@ -1,6 +1,7 @@
 """Localisation networks: from a picture ``(N, C, H, W)`` to the offsets delta ``(N, P)`` of a transformer."""
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -184,6 +185,13 @@ class Attention(nn.Sequential):
         """Return the offsets only."""
         return self.look(images)[0]
 
+    def start_on(self, side: float) -> Self:
+        """Measure the cells' places in units of the region with this ``side`` in the centre, where theta starts."""
+        head = self[-1]
+        if isinstance(head, AttentionHead):
+            head.places /= side
+        return self
+
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the offsets ``(N, P)``, and the score of each cell ``(N, cells)``."""
         features = images
@@ -229,7 +237,14 @@ NETWORKS: dict[str, Callable[[int, Size, int, Activation], nn.Sequential]] = {
 
 
 def localisation_network(
-    kind: str, channels: int, size: Size, parameters: int, *, coordinates: bool = False, slope: float = 0.0
+    kind: str,
+    channels: int,
+    size: Size,
+    parameters: int,
+    *,
+    coordinates: bool = False,
+    slope: float = 0.0,
+    side: float = 1.0,
 ) -> nn.Sequential:
     """Build a network of ``kind`` for pictures of ``size`` = (height, width) that predicts ``parameters`` numbers.
 
@@ -240,12 +255,13 @@ def localisation_network(
         parameters: number of outputs; all are 0 before training.
         coordinates: add each pixel's x and y to the input (CoordConv).
         slope: negative slope of the activation; 0 is ReLU.
+        side: side of the region where the transformer starts, as a share of the picture's. Shifts are in units of it.
     """
 
     def activation() -> nn.Module:
         return nn.LeakyReLU(slope) if slope else nn.ReLU()
 
-    if not coordinates:
-        return NETWORKS[kind](channels, size, parameters, activation)
-    network = NETWORKS[kind](channels + 2, size, parameters, activation)
-    return type(network)(Coordinates(size), *network)
+    network = NETWORKS[kind](channels + 2 * coordinates, size, parameters, activation)
+    if isinstance(network, Attention):
+        network.start_on(side)
+    return type(network)(Coordinates(size), *network) if coordinates else network

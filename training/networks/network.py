@@ -158,14 +158,16 @@ def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> 
     kind = transformer(recipe, recipe.canvas)
     view = recipe.view or recipe.canvas
 
-    def network(name: str, size: tuple[int, int]) -> nn.Module:
+    def network(name: str, size: tuple[int, int], side: float) -> nn.Module:
         return localisation_network(
-            name, channels, size, kind.parameter_count, coordinates=recipe.coordinates, slope=recipe.slope
+            name, channels, size, kind.parameter_count, coordinates=recipe.coordinates, slope=recipe.slope, side=side
         )
 
-    first = network(recipe.localisation, recipe.canvas)
+    wider = recipe.margin if recipe.steps > 1 else 1.0
+    first = network(recipe.localisation, recipe.canvas, recipe.crop * wider)
     later = recipe.refinement or recipe.localisation
-    networks = [first if recipe.shared_steps else network(later, view) for _ in range(recipe.steps - 1)]
+    sides = [1.0] * (recipe.steps - 2) + [1 / wider]
+    networks = [first if recipe.shared_steps else network(later, view, side) for side in sides[: recipe.steps - 1]]
     samplers = [Sampler(view, recipe.padding) for _ in range(recipe.steps - 1)]
     samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.points, pyramid=recipe.pyramid))
     return SpatialTransformer(kind, [first, *networks], samplers, start, recipe.margin)

@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from training.data.batches import distorted, loader
-from training.data.random_streams import Stream
+from training.data.batches import distort, distorted, loader, training_distortion
+from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
 from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
@@ -25,8 +25,10 @@ from training.evaluation.worth import DECORATION_CURE, measure_worth
 from training.files import write_arrays, write_text
 from training.fitting.runs import Evaluation, Run, advice
 from training.networks.network import SpatialTransformerClassifier
+from training.recipes.recipe import Recipe
 
 BATCH = 100
+PLACED_AT_ONCE = 500
 SAMPLES = 64
 UPRIGHT_DIGITS = 1000
 POSES = 1000
@@ -45,7 +47,8 @@ log = structlog.get_logger(__name__)
 def evaluate(run: Run, data_root: Path) -> Evaluation:
     """Evaluate the best checkpoint; write ``evaluation.json`` and the network's answers.
 
-    The temperature is fitted on the validation pictures; all other measures are of the test pictures.
+    The temperature is fitted on the validation pictures, as they are and placed as in training; all other measures are
+    of the test pictures.
 
     Raises:
         DataError: the data set cannot be read.
@@ -94,7 +97,8 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     source = run.source(data_root)
     training, held_out = source.training()
     validation = distorted(recipe, held_out, Stream.VALIDATION)
-    temperature, valid = judge_validation(run, network, validation)
+    placed = answers_when_placed(network, recipe, held_out)
+    temperature, valid = judge_validation(run, network, validation, placed)
     whole = source.test()
     test = distorted(recipe, whole, Stream.TEST)
     given = answers(network, test)
@@ -120,6 +124,9 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         best_epoch=int(best["epoch"]),
         validation_accuracy=round(float(valid.double().mean()), 6),
         validation_interval=accuracy_interval(valid, held_out.groups),
+        placed_accuracy=(
+            None if placed is None else round(float((placed.logits.argmax(1) == held_out.labels).double().mean()), 6)
+        ),
         worth=None if theta is None else measure_worth(network, test.images, test.labels),
         pose=None if theta is None else measure_pose(network, recipe, whole.at(some), info.classes),
         uprightness=(
@@ -140,8 +147,21 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     return evaluation
 
 
-def judge_validation(run: Run, network: SpatialTransformerClassifier, validation: Split) -> tuple[float, Tensor]:
+class Answers(NamedTuple):
+    """A network's answers for a split."""
+
+    logits: Tensor
+    """``(N, K)``."""
+    thetas: Tensor | None
+    """``(N, T, 2, 3)`` in the order of the network's warps; None without a transformer."""
+
+
+def judge_validation(
+    run: Run, network: SpatialTransformerClassifier, validation: Split, placed: Answers | None
+) -> tuple[float, Tensor]:
     """Run ``network`` on the validation pictures, and save its answers for export.
+
+    ``placed`` are its answers to the same pictures placed on others, by which the temperature is fitted too.
 
     Returns:
         The fitted temperature, and whether each picture is right: ``(N,)``.
@@ -150,16 +170,27 @@ def judge_validation(run: Run, network: SpatialTransformerClassifier, validation
     if usual.thetas is not None:
         write_arrays(run.validation_file, {"logits": usual.logits, "thetas": usual.thetas})
     right = usual.logits.argmax(dim=1) == validation.labels
-    return fit_temperature(usual.logits, validation.labels), right
+    logits, labels = usual.logits, validation.labels
+    if placed is not None:  # the service is sent pictures like these too
+        logits, labels = torch.cat([logits, placed.logits]), labels.repeat(2)
+    return fit_temperature(logits, labels), right
 
 
-class Answers(NamedTuple):
-    """A network's answers for a split."""
+def answers_when_placed(network: SpatialTransformerClassifier, recipe: Recipe, held_out: Split) -> Answers | None:
+    """Run ``network`` on the validation pictures placed as in training; None if the recipe places none.
 
-    logits: Tensor
-    """``(N, K)``."""
-    thetas: Tensor | None
-    """``(N, T, 2, 3)`` in the order of the network's warps; None without a transformer."""
+    Raises:
+        DataError: the recipe's backgrounds cannot be read.
+    """
+    if not recipe.placement.chance:
+        return None
+    always = recipe.model_copy(update={"placement": recipe.placement.model_copy(update={"chance": 1.0})})
+    how, parts = training_distortion(always), []
+    for number, positions in enumerate(torch.split(torch.arange(len(held_out.labels)), PLACED_AT_ONCE)):
+        changed = distort(how, held_out.at(positions), seeded(Stream.VALIDATION, position=number))
+        parts.append(answers(network, Split(changed.images.round().to(torch.uint8), changed.labels)))
+    thetas = [part.thetas for part in parts if part.thetas is not None]
+    return Answers(torch.cat([part.logits for part in parts]), torch.cat(thetas) if thetas else None)
 
 
 def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:

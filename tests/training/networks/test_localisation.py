@@ -144,3 +144,12 @@ def test_attention_gives_the_same_offsets_with_and_without_its_scores() -> None:
     offsets, scores = localisation.look(pictures())
     assert torch.equal(offsets, localisation(pictures()))
     assert scores.shape == (4, 3 * 5)
+
+
+def test_attention_points_to_the_same_place_from_any_start() -> None:
+    for side in (0.4, 1.0, 1.3):
+        localisation = localisation_network("attention", 2, (48, 48), PARAMETERS, side=side)
+        head(localisation).weight.data[0] = 0
+        places = localisation[-1].places
+        assert isinstance(places, Tensor)
+        torch.testing.assert_close(side * places[0, [2, 5]], base_grid(6, 6).view(-1, 2).T)
