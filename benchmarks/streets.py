@@ -270,7 +270,9 @@ def sign_rows(answer: Answer, side: int, data_root: Path, *, on_validation: bool
         }
         if theta is not None:
             frames = compose(maps, theta)
-            row["IoU"] = round(float(overlaps(ellipse_boxes(frames).clamp(-1, 1), split.boxes).mean()), 3)
+            found = ellipse_boxes(frames)
+            clipped = found if name == "moved" else found.clamp(-1, 1)
+            row["IoU"] = round(float(overlaps(clipped, split.boxes).mean()), 3)
             row["degrees"] = degrees(lean(frames))
             row["degrees given"] = degrees(lean(maps))
         yield row

@@ -89,7 +89,7 @@ class SpatialTransformerClassifier(nn.Module):
 
     def as_picture(self, view: Tensor) -> Tensor:
         """Convert a rectified image to the range [0, 1], also if the network normalises before sampling."""
-        if self.recipe.normalise == "after":
+        if self.recipe.normalise != "before":
             return view
         return (view if self.std is None else view * self.std) + self.mean
 

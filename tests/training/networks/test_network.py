@@ -302,3 +302,12 @@ def test_items_of_a_batch_do_not_touch_each_other_in_evaluation(name: str) -> No
     assert together.logits.std(dim=0).max() > 1e-3
     if together.warps:
         assert together.warps[0].theta.std(dim=0).max() > 1e-3
+
+
+@pytest.mark.parametrize("normalise", ["after", "before", "each"])
+def test_rectified_images_have_the_grey_levels_of_the_picture(normalise: str) -> None:
+    recipe = small(normalise=normalise, padding="border")
+    network, images = build(recipe).eval(), pictures(2, recipe)
+    warp, sampler = network(images).warps[-1], network.transforms[0].samplers[-1]
+    expected = sampler(images, warp.map(sampler.fine))
+    torch.testing.assert_close(network.as_picture(warp.rectified), expected, atol=1e-4, rtol=0)
