@@ -67,7 +67,8 @@ def test_a_new_network_of_every_recipe_looks_at_its_canonical_crop(recipe: Recip
         side = recipe.crop if is_last else recipe.crop * recipe.margin
         made = recipe.rectified if is_last else recipe.view or recipe.canvas
         grid = base_grid(*made) * side
-        whole = network.as_picture(Sampler(made, recipe.padding)(images, grid.expand(2, -1, -1, -1)))
+        sampler = Sampler(made, recipe.padding, pyramid=recipe.pyramid and is_last)
+        whole = network.as_picture(sampler(images, grid.expand(2, -1, -1, -1)))
         torch.testing.assert_close(warp.delta, torch.zeros_like(warp.delta), atol=1e-6, rtol=0)
         torch.testing.assert_close(warp.theta, centre(side).expand(2, 2, 3), atol=1e-5, rtol=0)
         if recipe.normalise != "before" and not (is_last and recipe.points > 1):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.api.open_inference.infer import can_read_in_place
 from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES
-from tests.conftest import STOP_S, Service
+from tests.conftest import STOP_S, Service, wait_until
 from tests.service.answers import connect, post, prediction, receive
 from tests.service.answers import refused as predict_refused
 from tests.service.api.open_inference.exchange import (
@@ -27,6 +27,7 @@ from tests.service.api.open_inference.exchange import (
     tensor,
     tensors,
 )
+from tests.service.exposed import scrape
 from tests.service.pictures import noise
 from tests.service.server.test_overload import CRAWLING_S, EVIL, GOOD, SLOW_S, misbehaving, wait_for
 from tests.service.server.test_overload import ask as predict
@@ -48,6 +49,11 @@ def infer(
     headers = {"X-Timeout-Ms": str(timeout_ms)} if timeout_ms else {}
     with httpx.Client(timeout=STOP_S) as client:
         return client.post(service.url + INFER, content=question(pixels, **parameters), headers=headers)
+
+
+def wait_until_in_flight(service: Service, pictures: int) -> None:
+    """Wait until the service has read as many pictures that it has not answered yet."""
+    wait_until(lambda: scrape(service)("stn_pictures_in_flight") == pictures)
 
 
 def batches(service: Service) -> dict[int, int]:
@@ -76,7 +82,7 @@ def test_much_json_is_not_read_on_the_event_loop(size: int, json_length: bytes |
 def test_requests_of_both_protocols_share_a_batch() -> None:
     with misbehaving("crawling", "--max-batch", 3) as service, ThreadPoolExecutor(3) as threads:
         first = threads.submit(infer, service, np.concatenate([DARK] * 9))
-        time.sleep(CRAWLING_S / 4)
+        wait_until_in_flight(service, 9)
         tensors_asked = threads.submit(infer, service, np.concatenate([DARK, DARK]))
         asked = threads.submit(predict, service)
         assert prediction(asked.result())["batch_size"] == 3
@@ -88,7 +94,7 @@ def test_requests_of_both_protocols_share_a_batch() -> None:
 def test_a_request_that_finds_no_room_for_all_its_pictures_is_refused_whole_and_at_once() -> None:
     with misbehaving("crawling", "--max-queue", 5, "--max-batch", 1) as service, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(infer, service, FOUR)
-        time.sleep(CRAWLING_S / 4)
+        wait_until_in_flight(service, 4)
         response = infer(service, np.concatenate([DARK, DARK]))
         assert not waiting.done(), "it did not wait for its turn"
         refused(response, 429, "try again a little later")
@@ -102,7 +108,7 @@ def test_room_is_counted_in_bytes_too() -> None:
     limits = ("--max-queue-bytes", len(question(FOUR)), "--max-batch", 1)
     with misbehaving("crawling", *limits) as service, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(infer, service, FOUR)
-        time.sleep(CRAWLING_S / 4)
+        wait_until_in_flight(service, 4)
         refused(infer(service), 429, "bytes are waiting")
         answered(waiting.result())
 
@@ -162,7 +168,7 @@ def test_a_model_that_hangs_is_neither_live_nor_ready() -> None:
 def test_a_stopping_service_answers_what_it_accepted() -> None:
     with misbehaving("crawling") as service, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(infer, service)
-        time.sleep(CRAWLING_S / 4)
+        wait_until_in_flight(service, 1)
         service.process.send_signal(signal.SIGTERM)
         assert len(tensors(waiting.result())["theta"]) == 1
         assert service.process.wait(STOP_S) == 0
