@@ -48,7 +48,7 @@ def main() -> int:
     seconds: float = parser.parse_args().seconds
     load = os.getloadavg()[0]
     with start_service() as service:
-        for model in ("digits/2", "signs/1"):
+        for model in ("digits/3", "signs/2"):
             print(f"{model}: {measure(service.url, model, seconds):.1f} answers a second")
     print(f"{os.cpu_count()} cores; others kept {load:.1f} of them busy when it began")
     return 0

@@ -70,7 +70,7 @@ def take_screenshots(browser: Browser, url: str) -> None:
     page.locator(".side-second .classes li").first.wait_for()
     flush(page)
     save(page, "compare")
-    page = open_page(browser, f"{url}/#model=signs&version=1&sample=Stop.png&turn=-18&size=0.85", (360, 780))
+    page = open_page(browser, f"{url}/#model=signs&version=2&sample=Speed limit (60km h).jpg", (360, 780))
     flush(page)
     save(page, "small")
 

@@ -34,7 +34,7 @@ def test_the_quadrilateral_lies_where_the_services_corners_are(
     page: Page, server: Service, size: tuple[int, int]
 ) -> None:
     page.set_viewport_size({"width": size[0], "height": size[1]})
-    for model in ("digits/2", "digits/3", "signs/1"):
+    for model in ("digits/2", "digits/3", "signs/1", "signs/2"):
         page.locator("#model").select_option(model)
         page.locator("#turn").fill("25")
         page.locator("#x").fill("0.1")

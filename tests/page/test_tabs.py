@@ -45,7 +45,7 @@ def test_the_server_tab_lists_what_is_served(page: Page) -> None:
     page.get_by_role("tab", name="Server").click()
     expect(page.locator("#server-facts")).to_contain_text("ready")
     names = page.locator("#model-table tbody th")
-    expect(names).to_have_text(["digits/2", "digits/3", "signs/1"])
+    expect(names).to_have_text(["digits/2", "digits/3", "signs/1", "signs/2"])
     expect(page.locator("#model-table tbody tr").first).to_contain_text("99.4 % of 10,000")
     expect(page.locator("#workbench")).to_be_hidden()
     page.get_by_role("tab", name="Look").click()
