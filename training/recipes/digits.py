@@ -111,6 +111,7 @@ MNIST_RTS = Recipe(
     dataset="mnist",
     distortion="rts",
     canvas=(42, 42),
+    samples=1,
     mean=(0.0536,),
     std=(0.196,),
     transformer="affine",

@@ -9,6 +9,7 @@ TRAP = Recipe(
     dataset="mnist",
     distortion="tc",
     canvas=(60, 60),
+    samples=1,
     mean=(0.1307,),
     std=(0.3081,),
     normalise="before",

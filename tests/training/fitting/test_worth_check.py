@@ -32,7 +32,7 @@ def test_a_transformer_that_is_decoration_gives_a_warning_with_the_cure(capsys: 
     module = checked(Reader(looks=True), quadrants(moving=False), epoch=1)
     said = capsys.readouterr().out
     assert "transformer_is_decoration" in said
-    assert "augmentation.rotation" in said
+    assert "placement.chance" in said
     assert module.training, "training goes on"
 
 

@@ -90,7 +90,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"area": 0.1}, "set upright"),
         ({"upright": 1.0, "area_of": "ink"}, "set area"),
         ({"upright": 1.0, "area_share": 1.5}, "set area"),
-        ({"distortion": "e", "augmentation": Augmentation(shear=5)}, "leave augmentation out"),
+        ({"distortion": "e", "augmentation": Augmentation(shear=5)}, "leave augmentation and placement out"),
         ({"augmentation": Augmentation(light=0.5)}, "light has no effect with distortion=rts"),
         ({"control_points": 5}, "transformer=tps"),
         ({"tile": 0.7}, "set parallel=2"),
