@@ -53,7 +53,6 @@ class OnnxRuntime:
             raise ArtifactError("torch.onnx cannot export this network")
         model = program.model_proto
         pool_globally(model.graph)
-        remove_unused(model.graph)
         strip_traces(model)
         content: bytes = model.SerializeToString()
         return content
@@ -68,19 +67,14 @@ class OnnxRuntime:
         return run
 
 
-def remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove constants that no node reads; ONNX Runtime would warn of them."""
-    read = {name for node in graph.node for name in node.input}
-    for each in [each for each in graph.initializer if each.name not in read]:
-        graph.initializer.remove(each)
-
-
 def pool_globally(graph: onnx.GraphProto) -> None:
     """Turn means over height and width into GlobalAveragePool, which ONNX Runtime computes faster."""
     axes = {each.name: each for each in graph.initializer}
     for node in graph.node:
         keeps = any(each.name == "keepdims" and each.i for each in node.attribute)
-        if node.op_type == "ReduceMean" and keeps and numpy_helper.to_array(axes[node.input[1]]).tolist() == [2, 3]:
+        if node.op_type != "ReduceMean" or not keeps or node.input[1] not in axes:
+            continue
+        if sorted(axis % 4 for axis in numpy_helper.to_array(axes[node.input[1]]).tolist()) == [2, 3]:
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
             del node.input[1:]

@@ -53,7 +53,9 @@ class Sampler(nn.Module):
 
 def sample(images: Tensor, grid: Tensor, padding: Padding = "zeros") -> Tensor:
     """Sample ``images`` ``(N, C, H, W)`` bilinearly at ``grid`` ``(N, h, w, 2)``: ``(N, C, h, w)``."""
-    if padding == "border" and not torch.jit.is_tracing():  # sizes are constants; the nearest point of the outermost pixels' centres has the border's value
+    if (
+        padding == "border" and not torch.jit.is_tracing()
+    ):  # sizes are constants; the nearest point of the outermost pixels' centres has the border's value
         height, width = images.shape[-2:]
         farthest = torch.tensor([1 - 1 / width, 1 - 1 / height]).to(grid)
         grid = torch.minimum(torch.maximum(grid, -farthest), farthest)

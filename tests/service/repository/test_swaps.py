@@ -22,7 +22,7 @@ KEY, ENTRY = make_key("operator")
 HEADERS = {"X-API-Key": KEY}
 CONNECTIONS = 64
 SWAPS = 50
-BASES: list[Artifact] = [read_artifact(DIGIT_MODEL / version) for version in ("1", "2")]
+BASES: list[Artifact] = [read_artifact(DIGIT_MODEL / version) for version in ("2", "3")]
 """Trained apart, so that their theta and probabilities tell them from each other."""
 TOLERANCE = 1e-3
 PAUSE_S = 0.1
