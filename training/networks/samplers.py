@@ -51,11 +51,15 @@ class Sampler(nn.Module):
         return sampled if self.samples == 1 else functional.avg_pool2d(sampled, self.samples)
 
 
+def is_traced() -> bool:
+    """Return whether TorchScript is tracing; the sizes of tensors are then no numbers."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 def sample(images: Tensor, grid: Tensor, padding: Padding = "zeros") -> Tensor:
     """Sample ``images`` ``(N, C, H, W)`` bilinearly at ``grid`` ``(N, h, w, 2)``: ``(N, C, h, w)``."""
-    if (
-        padding == "border" and not torch.jit.is_tracing()
-    ):  # sizes are constants; the nearest point of the outermost pixels' centres has the border's value
+    if padding == "border" and not is_traced():
+        # The nearest point of the outermost pixels' centres has the border's value.
         height, width = images.shape[-2:]
         farthest = torch.tensor([1 - 1 / width, 1 - 1 / height]).to(grid)
         grid = torch.minimum(torch.maximum(grid, -farthest), farthest)
@@ -68,7 +72,7 @@ def sample(images: Tensor, grid: Tensor, padding: Padding = "zeros") -> Tensor:
 def on_half(grid: Tensor, images: Tensor) -> Tensor:
     """Express points of ``images`` on their half-size copy, which reaches a pixel farther where a side is odd."""
     height, width = images.shape[-2:]
-    if not torch.jit.is_tracing() and height % 2 == width % 2 == 0:
+    if not is_traced() and height % 2 == width % 2 == 0:
         return grid
     across, down = (side / (side + side % 2) for side in (width, height))
     return torch.stack([(grid[..., 0] + 1) * across - 1, (grid[..., 1] + 1) * down - 1], dim=-1)
