@@ -27,6 +27,8 @@ from torch.nn import functional
 
 from training.data.random_streams import Stream, seeded
 from training.data.traffic_signs import Signs
+from training.evaluation.overlaps import ellipse_bounds, ellipse_box, intersection_over_union
+from training.evaluation.poses import rotation
 from training.fitting.runs import Run
 from training.networks.geometry import affine_points, base_grid, compose
 from training.networks.samplers import sample
@@ -191,19 +193,6 @@ def answers(answer: Answer, images: Tensor, side: int) -> tuple[Tensor, Tensor |
     return torch.cat(probabilities), torch.cat(thetas) if thetas else None
 
 
-def ellipse_boxes(frames: Tensor) -> Tensor:
-    """Return the boxes of the ellipses inscribed in frames ``(N, 2, 3)``: ``(N, 2, 2)``."""
-    half = frames[:, :, :2].square().sum(dim=2).sqrt()
-    return torch.stack([frames[:, :, 2] - half, frames[:, :, 2] + half], dim=1)
-
-
-def overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """Return the intersection over union of each pair of boxes: ``(N, 2, 2)`` each -> ``(N,)``."""
-    shared = (torch.minimum(one[:, 1], other[:, 1]) - torch.maximum(one[:, 0], other[:, 0])).clamp(min=0).prod(dim=1)
-    areas = [(box[:, 1] - box[:, 0]).prod(dim=1) for box in (one, other)]
-    return shared / (areas[0] + areas[1] - shared)
-
-
 def street_rows(answer: Answer, side: int, scenes: Path) -> Iterator[dict[str, object]]:
     """Measure on signs of the held-out photographs."""
     boxes = [box for file, found in read_boxes(scenes).items() if is_held_out(file) for box in found]
@@ -218,22 +207,17 @@ def street_rows(answer: Answer, side: int, scenes: Path) -> Iterator[dict[str, o
         row: dict[str, object] = {"test": f"streets, {name}", "pictures": len(wanted), "right": percent(right)}
         if theta is not None:
             frames = compose(cut.maps, theta)
-            found = overlaps(ellipse_boxes(frames), cut.boxes)
+            found = intersection_over_union(ellipse_box(frames), cut.boxes)
             row["IoU"] = round(float(found.mean()), 3)
-            row["degrees"] = degrees(lean(frames))
-            row["degrees given"] = degrees(lean(cut.maps))
+            row["degrees"] = degrees(rotation(frames))
+            row["degrees given"] = degrees(rotation(cut.maps))
             row["found"] = percent(found > 0.5)
         yield row
 
 
-def lean(frames: Tensor) -> Tensor:
-    """Return angles of the nearest rotations, in degrees."""
-    return torch.atan2(frames[:, 1, 0] - frames[:, 0, 1], frames[:, 0, 0] + frames[:, 1, 1]).rad2deg()
-
-
 def degrees(angles: Tensor) -> float:
-    """Return the root mean square of angles, in degrees."""
-    return round(float(angles.square().mean().sqrt()), 2)
+    """Return the root mean square of angles in radians, in degrees."""
+    return round(float(angles.rad2deg().square().mean().sqrt()), 2)
 
 
 def percent(right: Tensor) -> float:
@@ -270,11 +254,10 @@ def sign_rows(answer: Answer, side: int, data_root: Path, *, on_validation: bool
         }
         if theta is not None:
             frames = compose(maps, theta)
-            found = ellipse_boxes(frames)
-            clipped = found if name == "moved" else found.clamp(-1, 1)
-            row["IoU"] = round(float(overlaps(clipped, split.boxes).mean()), 3)
-            row["degrees"] = degrees(lean(frames))
-            row["degrees given"] = degrees(lean(maps))
+            found = ellipse_box(frames) if name == "moved" else ellipse_bounds(frames)
+            row["IoU"] = round(float(intersection_over_union(found, split.boxes).mean()), 3)
+            row["degrees"] = degrees(rotation(frames))
+            row["degrees given"] = degrees(rotation(maps))
         yield row
 
 

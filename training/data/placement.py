@@ -89,14 +89,12 @@ class OnBackgrounds:
         rows = torch.nonzero(is_placed)[:, 0]
         if len(rows):
             ground = self._grounds(images, rows, draws[rows, :4])
-            canvas[rows] = self._paste(ground, canvas[rows], maps[rows], draws[rows, 4:8])
             crowded = torch.nonzero(clutter[rows, 0])[:, 0]
             if len(crowded):
                 chosen = rows[crowded]
                 other = self._read(images.roll(1, dims=0)[chosen], second[chosen])
                 ground[crowded] = self._paste(ground[crowded], other, second[chosen], draws[chosen, 4:8].flip(1))
-                own = self._read(images[chosen], maps[chosen])
-                canvas[chosen] = self._paste(ground[crowded], own, maps[chosen], draws[chosen, 4:8])
+            canvas[rows] = self._paste(ground, canvas[rows], maps[rows], draws[rows, 4:8])
         for number, change in enumerate((self._pole, self._shadow, self._blur, self._coarse), start=1):
             chosen = torch.nonzero(clutter[:, number])[:, 0]
             if len(chosen):

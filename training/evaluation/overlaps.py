@@ -65,10 +65,15 @@ def bounds(points: Tensor) -> Tensor:
     return torch.stack([inside.amin(dim=1), inside.amax(dim=1)], dim=1)
 
 
-def ellipse_bounds(theta: Tensor) -> Tensor:
+def ellipse_box(theta: Tensor) -> Tensor:
     """Return the bounding box of the ellipse inscribed in theta's quadrilateral: ``(N, 2, 3)`` -> ``(N, 2, 2)``."""
     middle, reach = theta[:, :, 2], theta[:, :, :2].norm(dim=2)
-    return torch.stack([middle - reach, middle + reach], dim=1).clamp(-1, 1)
+    return torch.stack([middle - reach, middle + reach], dim=1)
+
+
+def ellipse_bounds(theta: Tensor) -> Tensor:
+    """Return `ellipse_box`, clipped to the picture."""
+    return ellipse_box(theta).clamp(-1, 1)
 
 
 def box_corners(boxes: Tensor) -> Tensor:
