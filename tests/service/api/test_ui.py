@@ -97,7 +97,7 @@ def test_every_bundled_model_has_samples_that_it_knows(server: Service, model: s
     assert len(names) >= 6
     for name in names:
         picture = server.client.get(f"/samples/{model}/{name}")
-        assert picture.headers["content-type"] == "image/png"
+        assert picture.headers["content-type"] == {".png": "image/png", ".jpg": "image/jpeg"}[Path(name).suffix]
         answer = server.client.post("/predict", content=picture.content, params={"model": model}).json()
         label = re.sub(r"\W", "", answer["predictions"][0]["label"])
         assert label == re.sub(r"\W", "", Path(name).stem)
