@@ -76,6 +76,7 @@ class Training(lightning.LightningModule):
                 module.versions = self.versions
         self.network.classify_in_bf16 = self.recipe.precision != "float32"
         for transform in self.network.transforms:
+            transform.joint = self.recipe.joint
             transform.localise_in_bf16 = self.recipe.precision == "bf16-all"
 
     def forward(self, images: Tensor) -> Output:
