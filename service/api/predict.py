@@ -7,7 +7,7 @@ therefore plain Starlette routes, which `service.api.routes` describes in the Op
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from time import perf_counter
 from typing import Literal, TypeVar
@@ -24,13 +24,14 @@ from service.api.prediction_json import add_points, describe_answer
 from service.api.request_body import COPIED_IN_PLACE, MAX_NAME, Body, Fields, read_one, read_several
 from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError, shorten
 from service.inference.admission import Permit
+from service.inference.engine import Answer
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
 from service.request_context import is_alone, queued_s, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
-from service.schemas import AnswerOptions, PredictOptions
+from service.schemas import MAX_REGIONS, AnswerOptions, PredictOptions
 from service.settings import Settings
 from service.state import ServiceState
 
@@ -39,8 +40,10 @@ SEVERAL = "/predict/batch"
 TIMEOUT = b"x-timeout-ms"
 LONGEST_QUERY = 200
 """Largest query in bytes whose options are cached."""
-MAX_OPTIONS = 32
+MAX_OPTIONS = 32 + MAX_REGIONS
 """Maximum number of options in a query."""
+REGION = "region"
+"""The option that may be repeated."""
 MAX_PROBLEMS = 3
 """Maximum number of wrong options in an error."""
 MAX_POINTS = 64 * 2**10
@@ -82,7 +85,7 @@ class Predict:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
                 options, model = self._apply(fields, query, permit, model, kind)
-            permit.take(pictures=1)
+            permit.take(pictures=pictures_of(options))
             return await answer(model, upload, options, timeout_ms)
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
@@ -96,7 +99,7 @@ class Predict:
             try:
                 if len(upload.data) > settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
-                permit.take(pictures=1)
+                permit.take(pictures=pictures_of(options))
                 return await self.describe(model, upload, options, rectified, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
@@ -106,8 +109,12 @@ class Predict:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model, PredictOptions)
-            check_points(options.points, model, len(form.uploads))
-            images = len(form.uploads) * len(model.manifest.transforms)
+            pictures = len(form.uploads) * pictures_of(options)
+            if pictures > settings.max_pictures:
+                raise TooLargeError(
+                    f"{pictures} regions of all pictures are more than {settings.max_pictures}; send fewer pictures"
+                )
+            images = images_of(model, options, len(form.uploads))
             rectified = rectified_options(options, options.rectified, images, settings)
             try:
                 async with asyncio.TaskGroup() as group:
@@ -140,7 +147,7 @@ class Predict:
         return model
 
     async def _answer_json(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> RawResponse:
-        images = len(model.manifest.transforms)
+        images = images_of(model, options)
         rectified = rectified_options(options, options.rectified, images, self._settings)
         return RawResponse(await self.describe(model, upload, options, rectified, timeout_ms, is_alone=is_alone()))
 
@@ -156,7 +163,15 @@ class Predict:
     ) -> bytes:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
         started = perf_counter() - queued_s()
-        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
+        engine = self._state.engine
+        if options.region:
+            answers = await engine.predict_regions(model, upload, options.region, rectified, timeout_ms)
+            return b'{"regions":[%b]}' % b",".join([await self._write(each, options, started) for each in answers])
+        answer = await engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
+        return await self._write(answer, options, started)
+
+    async def _write(self, answer: Answer, options: AnswerOptions, started: float) -> bytes:
+        """Return the JSON of ``answer``."""
 
         def describe() -> bytes:
             description = describe_answer(answer, options.top_k, (perf_counter() - started) * 1000)
@@ -167,11 +182,13 @@ class Predict:
         size = sum(len(file.content) for file in answer.rectified or ())
         if size > COPIED_IN_PLACE:
             return await asyncio.to_thread(describe)
-        if not options.points:
+        if not options.points and not options.region:
             return describe()
+        turns = self._state.engine.turns
+        await turns.wait()
         began = perf_counter()
         content = describe()
-        self._state.engine.turns.record(perf_counter() - began)
+        turns.record(perf_counter() - began)
         return content
 
 
@@ -198,13 +215,24 @@ def rectified_options(
     return RectifiedOptions(picture_format, size, options.padding, options.margin, share)
 
 
-def check_points(side: int, model: Model, pictures: int) -> None:
-    """Raise `TooLargeError` if an answer would have too many points: ``side`` x ``side`` a transformer and picture."""
-    points = side**2 * len(model.manifest.transforms) * pictures
+def pictures_of(options: AnswerOptions) -> int:
+    """Return how many pictures the model is shown for one upload: it, or each of its regions."""
+    return len(options.region) or 1
+
+
+def images_of(model: Model, options: AnswerOptions, uploads: int = 1) -> int:
+    """Return the number of rectified images for ``uploads``.
+
+    Raises:
+        TooLargeError: the answer would have too many points, which are as many for each image.
+    """
+    images = uploads * pictures_of(options) * len(model.manifest.transforms)
+    points = options.points**2 * images
     if points > MAX_POINTS:
         raise TooLargeError(
             f"{points} points are more than the {MAX_POINTS} of a request; ask for fewer, or send fewer pictures"
         )
+    return images
 
 
 def read_timeout(body: Body, most_ms: int) -> int:
@@ -303,16 +331,28 @@ def read_pairs(query: bytes) -> list[tuple[str, str]]:
 def check_options(pairs: Iterable[tuple[str, str]], kind: type[OptionsType]) -> OptionsType:
     """Validate the names and values of options, from the query and a form."""
     given: dict[str, str] = {}
+    regions: list[str] = []
     for name, value in pairs:
-        if given.setdefault(name, value) != value:
+        if name == REGION:
+            regions.append(value)
+        elif given.setdefault(name, value) != value:
             raise InvalidParameterError(f"{shorten(name, MAX_NAME)}: it has two different values; send it once")
+    if len(regions) > MAX_REGIONS:
+        raise TooLargeError(f"there are {len(regions)} regions, more than {MAX_REGIONS}; send several requests")
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(given | {REGION: regions} if regions else given)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         problems = [
-            f"{shorten(str((problem['loc'] or ('options',))[-1]), MAX_NAME)}: {problem['msg']}"
-            for problem in found[:MAX_PROBLEMS]
+            f"{shorten(name_of(problem['loc']), MAX_NAME)}: {problem['msg']}" for problem in found[:MAX_PROBLEMS]
         ]
         more = f"; and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
         raise InvalidParameterError(f"{'; '.join(problems)}{more}; /docs lists the options") from None
+
+
+def name_of(place: Sequence[str | int]) -> str:
+    """Return the option at a ``place`` of pydantic; of several with one name, with its number."""
+    if not place:
+        return "options"
+    name, *index = place
+    return f"{name} {int(index[0]) + 1}" if name == REGION and index else str(place[-1])

@@ -26,6 +26,7 @@ from service.middleware.auth import Access
 from service.schemas import (
     AccuracyInfo,
     BatchPrediction,
+    BatchRegionPredictions,
     ErrorBody,
     InputInfo,
     ModelInfo,
@@ -34,6 +35,7 @@ from service.schemas import (
     Prediction,
     PredictOptions,
     RectifyOptions,
+    RegionPredictions,
     Status,
     TransformInfo,
     WorthInfo,
@@ -132,7 +134,7 @@ def create_routes(state: ServiceState) -> APIRouter:
         "/predict",
         tags=["predict"],
         summary="Classify and rectify one picture",
-        response_model=Prediction,
+        response_model=Prediction | RegionPredictions,
         responses=errors(*PICTURE_ERRORS),
         openapi_extra=PICTURE_BODY,
     )
@@ -143,7 +145,7 @@ def create_routes(state: ServiceState) -> APIRouter:
         "/predict/batch",
         tags=["predict"],
         summary="Classify and rectify several pictures independently",
-        response_model=BatchPrediction,
+        response_model=BatchPrediction | BatchRegionPredictions,
         responses=errors(*BODY_ERRORS),
         openapi_extra=PICTURES_BODY,
     )
@@ -154,7 +156,7 @@ def create_routes(state: ServiceState) -> APIRouter:
         "/rectify",
         tags=["predict"],
         summary="Rectify one picture, and answer with the picture itself",
-        response_model=Prediction,
+        response_model=Prediction | RegionPredictions,
         responses={200: RECTIFIED_PICTURE, **errors(*PICTURE_ERRORS, NotAcceptableError)},
         openapi_extra=PICTURE_BODY,
     )
