@@ -83,7 +83,7 @@ Region = Annotated[
 class AnswerOptions(BaseModel):
     """Options of every prediction, as query parameters."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     top_k: int = Field(5, ge=1, le=1000, description="number of classes in the response; all if there are fewer")
     rectified_size: str = Field(

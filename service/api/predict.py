@@ -7,49 +7,38 @@ therefore plain Starlette routes, which `service.api.routes` describes in the Op
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Literal, TypeVar
-from urllib.parse import parse_qsl
+from typing import Literal
 
 import structlog
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from imaging.fast_codecs import FileFormat
+from service.api.options import OptionsType, check_options, read_options, read_pairs
 from service.api.prediction_json import add_points, describe_answer
-from service.api.request_body import COPIED_IN_PLACE, MAX_NAME, Body, Fields, read_one, read_several
-from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError, shorten
+from service.api.request_body import COPIED_IN_PLACE, Body, Fields, read_one, read_several
+from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError
 from service.inference.admission import Permit
 from service.inference.engine import Answer
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
+from service.middleware.response_cache import batch_status, is_hit
 from service.request_context import is_alone, queued_s, record_route
-from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
-from service.schemas import MAX_REGIONS, AnswerOptions, PredictOptions
+from service.responses import JSON_ALONE, Header, RawResponse, describe_error, error_response, send_response, to_bytes
+from service.schemas import AnswerOptions, PredictOptions
 from service.settings import Settings
 from service.state import ServiceState
 
 ONE = "/predict"
 SEVERAL = "/predict/batch"
 TIMEOUT = b"x-timeout-ms"
-LONGEST_QUERY = 200
-"""Largest query in bytes whose options are cached."""
-MAX_OPTIONS = 32 + MAX_REGIONS
-"""Maximum number of options in a query."""
-REGION = "region"
-"""The option that may be repeated."""
-MAX_PROBLEMS = 3
-"""Maximum number of wrong options in an error."""
 MAX_POINTS = 64 * 2**10
 """Sampled points in the response to one request; each takes up to 40 bytes."""
-
-OptionsType = TypeVar("OptionsType", bound=AnswerOptions)
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +84,7 @@ class Predict:
         settings = self._settings
         timeout_ms = read_timeout(body, settings.timeout_ms)
 
-        async def answer_or_error(upload: Upload) -> bytes:
+        async def answer_or_error(upload: Upload) -> RawResponse:
             try:
                 if len(upload.data) > settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
@@ -103,7 +92,7 @@ class Predict:
                 return await self.describe(model, upload, options, rectified, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
-                return to_bytes(describe_error(error, SEVERAL))
+                return RawResponse(to_bytes(describe_error(error, SEVERAL)))
 
         with Permit(model.limiter) as permit:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
@@ -123,7 +112,11 @@ class Predict:
                 if group_error.subgroup(ClientDisconnect) is not None:
                     raise ClientDisconnect from None
                 raise
-            return RawResponse(b'{"results":[%b]}' % b",".join([answer.result() for answer in answers]))
+            results = [answer.result() for answer in answers]
+            headers: tuple[Header, ...] = JSON_ALONE
+            if self._state.response_cache is not None:
+                headers = (*headers, batch_status(sum(map(is_hit, results)), len(results)))
+            return RawResponse(b'{"results":[%b]}' % b",".join([result.content for result in results]), headers)
 
     def _apply(
         self, fields: Fields, query: bytes, permit: Permit, model: Model, kind: type[OptionsType]
@@ -149,7 +142,7 @@ class Predict:
     async def _answer_json(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> RawResponse:
         images = images_of(model, options)
         rectified = rectified_options(options, options.rectified, images, self._settings)
-        return RawResponse(await self.describe(model, upload, options, rectified, timeout_ms, is_alone=is_alone()))
+        return await self.describe(model, upload, options, rectified, timeout_ms, is_alone=is_alone())
 
     async def describe(
         self,
@@ -160,8 +153,41 @@ class Predict:
         timeout_ms: int,
         *,
         is_alone: bool = False,
-    ) -> bytes:
+    ) -> RawResponse:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
+
+        async def answer() -> RawResponse:
+            return RawResponse(await self._describe(model, upload, options, rectified, timeout_ms, is_alone))
+
+        return await self.remember(answer, model, upload, options, rectified)
+
+    async def remember(
+        self,
+        answer: Callable[[], Awaitable[RawResponse]],
+        model: Model,
+        upload: Upload,
+        options: AnswerOptions,
+        rectified: RectifiedOptions | None,
+    ) -> RawResponse:
+        """Return what the cache has for the same picture and options, else what ``answer`` returns."""
+        cache, turns = self._state.response_cache, self._state.engine.turns
+        if cache is None:
+            return await answer()
+        await turns.wait()
+        began = perf_counter()
+        key = await cache.key(upload.data, model.name, model.version, model.digest, options, rectified)
+        turns.record(perf_counter() - began)
+        return cache.find(key, (model.name, model.version)) or cache.keep(key, await answer())
+
+    async def _describe(
+        self,
+        model: Model,
+        upload: Upload,
+        options: AnswerOptions,
+        rectified: RectifiedOptions | None,
+        timeout_ms: int,
+        is_alone: bool,
+    ) -> bytes:
         started = perf_counter() - queued_s()
         engine = self._state.engine
         if options.region:
@@ -299,60 +325,3 @@ async def outcome(work: Awaitable[RawResponse], path: str) -> RawResponse | None
     except Exception:
         log.exception("unhandled_exception")
         return error_response(InternalError(), path)
-
-
-def read_options(query: bytes, kind: type[OptionsType]) -> OptionsType:
-    """Parse the options in a query.
-
-    Raises:
-        InvalidParameterError: an option is unknown or wrong.
-    """
-    if len(query) > LONGEST_QUERY:
-        return check_options(read_pairs(query), kind)
-    options = cached_options(query, kind)
-    assert isinstance(options, kind)  # noqa: S101 - the cache forgets the type
-    return options
-
-
-@lru_cache(maxsize=256)
-def cached_options(query: bytes, kind: type[AnswerOptions]) -> AnswerOptions:
-    """See `read_options`."""
-    return check_options(read_pairs(query), kind)
-
-
-def read_pairs(query: bytes) -> list[tuple[str, str]]:
-    """Return the names and values in a query."""
-    try:
-        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_OPTIONS)
-    except ValueError:
-        raise InvalidParameterError(f"the query has more than {MAX_OPTIONS} options; /docs lists them") from None
-
-
-def check_options(pairs: Iterable[tuple[str, str]], kind: type[OptionsType]) -> OptionsType:
-    """Validate the names and values of options, from the query and a form."""
-    given: dict[str, str] = {}
-    regions: list[str] = []
-    for name, value in pairs:
-        if name == REGION:
-            regions.append(value)
-        elif given.setdefault(name, value) != value:
-            raise InvalidParameterError(f"{shorten(name, MAX_NAME)}: it has two different values; send it once")
-    if len(regions) > MAX_REGIONS:
-        raise TooLargeError(f"there are {len(regions)} regions, more than {MAX_REGIONS}; send several requests")
-    try:
-        return kind.model_validate(given | {REGION: regions} if regions else given)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        problems = [
-            f"{shorten(name_of(problem['loc']), MAX_NAME)}: {problem['msg']}" for problem in found[:MAX_PROBLEMS]
-        ]
-        more = f"; and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
-        raise InvalidParameterError(f"{'; '.join(problems)}{more}; /docs lists the options") from None
-
-
-def name_of(place: Sequence[str | int]) -> str:
-    """Return the option at a ``place`` of pydantic; of several with one name, with its number."""
-    if not place:
-        return "options"
-    name, *index = place
-    return f"{name} {int(index[0]) + 1}" if name == REGION and index else str(place[-1])

@@ -63,16 +63,21 @@ class Rectify:
             if chosen == JSON:
                 images = images_of(model, options)
                 wanted = rectified_options(options, offered[0], images, self._state.settings)
-                return RawResponse(await self._predict.describe(model, upload, options, wanted, timeout_ms))
+                return await self._predict.describe(model, upload, options, wanted, timeout_ms)
             picture_format = next(each for each, media_type in TYPES.items() if media_type == chosen)
             if picture_format == "jpeg" and options.padding == "transparent":
                 raise InvalidParameterError("padding: JPEG files cannot be transparent; accept image/png or image/webp")
             wanted = rectified_options(options, picture_format, 1, self._state.settings)
             assert wanted is not None  # noqa: S101 - there is a format
-            answer = await self._predict_main(model, upload, options, wanted._replace(only_main=True), timeout_ms)
-            assert answer.rectified is not None  # noqa: S101
-            main = answer.rectified[0 if len(answer.rectified) == 1 else model.manifest.main]
-            return RawResponse(main.content, ((b"content-type", chosen.encode()), *describe_in_headers(answer)))
+            main_only = wanted._replace(only_main=True)  # which tells it from JSON in the cache too
+
+            async def sample() -> RawResponse:
+                answer = await self._predict_main(model, upload, options, main_only, timeout_ms)
+                assert answer.rectified is not None  # noqa: S101
+                main = answer.rectified[0 if len(answer.rectified) == 1 else model.manifest.main]
+                return RawResponse(main.content, ((b"content-type", chosen.encode()), *describe_in_headers(answer)))
+
+            return await self._predict.remember(sample, model, upload, options, main_only)
 
         return await self._predict.answer_with(respond, RectifyOptions, query, body)
 

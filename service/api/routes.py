@@ -84,10 +84,18 @@ PICTURES_BODY: dict[str, Any] = {
 }
 
 
+CACHE_STATUS: dict[str, Any] = {
+    "Cache-Status": {
+        "description": "only with a response cache: whether the answer came from memory (RFC 9211)",
+        "schema": {"type": "string"},
+    }
+}
+PREDICTED: dict[str, Any] = {"description": "The answer.", "headers": CACHE_STATUS}
 RECTIFIED_PICTURE: dict[str, Any] = {
     "description": "The picture; with Accept: application/json the answer of /predict.",
     "content": {kind: {"schema": BINARY} for kind in ("image/png", "image/jpeg", "image/webp")},
-    "headers": {
+    "headers": CACHE_STATUS
+    | {
         name: {"description": text, "schema": {"type": kind}}
         for name, kind, text in (
             ("X-Model", "string", "name and version of the model: NAME/VERSION"),
@@ -135,7 +143,7 @@ def create_routes(state: ServiceState) -> APIRouter:
         tags=["predict"],
         summary="Classify and rectify one picture",
         response_model=Prediction | RegionPredictions,
-        responses=errors(*PICTURE_ERRORS),
+        responses={200: PREDICTED, **errors(*PICTURE_ERRORS)},
         openapi_extra=PICTURE_BODY,
     )
     def predict(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
@@ -146,7 +154,7 @@ def create_routes(state: ServiceState) -> APIRouter:
         tags=["predict"],
         summary="Classify and rectify several pictures independently",
         response_model=BatchPrediction | BatchRegionPredictions,
-        responses=errors(*BODY_ERRORS),
+        responses={200: PREDICTED, **errors(*BODY_ERRORS)},
         openapi_extra=PICTURES_BODY,
     )
     def predict_batch(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
