@@ -40,6 +40,7 @@ class RequestContext:
 
     __slots__ = (
         "answered",
+        "cached",
         "disconnected",
         "ended",
         "error",
@@ -75,6 +76,8 @@ class RequestContext:
         self.error: str | None = None
         """The code of the error in the response."""
         self.answered: list[AnsweredPicture] = []
+        self.cached = 0
+        """Pictures whose answers came from the response cache."""
         self.pending: list[asyncio.Future[Any]] = []
         """The futures that the request waits for; empty after its end."""
         self.trace: str | None = None
@@ -154,6 +157,11 @@ def record_prediction(started: float, timings: Timings, batch_size: int, ended: 
     """Record the prediction of one of the pictures of the request."""
     context = present()
     context.answered.append(AnsweredPicture(started, timings, batch_size, ended, context.queued_s))
+
+
+def record_cached() -> None:
+    """Record that the answer for one of the pictures of the request came from the response cache."""
+    present().cached += 1
 
 
 def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:

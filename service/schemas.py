@@ -1,9 +1,10 @@
 """Schemas of the responses, for the OpenAPI document and the client."""
 
 import base64
+import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 Theta = Annotated[
     list[Annotated[list[float], Field(min_length=3, max_length=3)]],
@@ -45,10 +46,44 @@ SIZE_TEXT = (
 )
 
 
+MAX_REGIONS = 256
+"""Regions of one request."""
+FARTHEST = 1e6
+"""The largest coordinate of a region, in pixels."""
+SIDES = 4
+NUMBER = r"-?[0-9]{1,7}([.][0-9]{1,20})?"
+
+
+def read_region(text: object) -> tuple[float, ...]:
+    """Read ``x1,y1,x2,y2``.
+
+    Raises:
+        ValueError: these are no numbers, or there are no pixels between them.
+    """
+    parts = text.split(",", SIDES) if isinstance(text, str) else ()
+    try:
+        sides = tuple(float(part) for part in parts)
+    except ValueError:
+        sides = ()
+    if len(sides) != SIDES or not all(math.isfinite(side) and abs(side) <= FARTHEST for side in sides):
+        raise ValueError("a region is left, top, right and bottom in pixels of the picture, like 40,30,200,180")
+    left, top, right, bottom = sides
+    if left >= right or top >= bottom:
+        raise ValueError("a region is x1,y1,x2,y2 with x1 < x2 and y1 < y2; this one is empty or inverted")
+    return sides
+
+
+Region = Annotated[
+    tuple[float, float, float, float],
+    BeforeValidator(read_region),
+    WithJsonSchema({"type": "string", "pattern": f"^{NUMBER}(,{NUMBER}){{3}}$", "examples": ["40,30,200,180"]}),
+]
+
+
 class AnswerOptions(BaseModel):
     """Options of every prediction, as query parameters."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     top_k: int = Field(5, ge=1, le=1000, description="number of classes in the response; all if there are fewer")
     rectified_size: str = Field(
@@ -74,6 +109,12 @@ class AnswerOptions(BaseModel):
         ge=0,
         le=64,
         description="side of a grid of points, edge to edge, whose sampled positions are returned; 0 returns none",
+    )
+    region: tuple[Region, ...] = Field(
+        (),
+        max_length=MAX_REGIONS,
+        description="x1,y1,x2,y2 in pixels of the uploaded picture, upright; the model is shown only what lies in"
+        " between, and the answer is one for each region; repeat it for several regions",
     )
     model: str | None = Field(None, description="name of the model; the default model if omitted")
     version: int | None = Field(None, ge=1, description="version of the model; its default version if omitted")
@@ -173,8 +214,20 @@ class Prediction(BaseModel):
         description="every transformer, only if the model has several; the fields above belong to the one whose image "
         "the classifier reads, the last transform of the first branch",
     )
+    region: Annotated[list[int], Field(min_length=4, max_length=4)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="only if regions were requested: the pixels that the model was shown, as x1, y1, x2, y2; theta,"
+        " corners and points refer to the whole picture, the other parameters to the region",
+    )
     batch_size: int = Field(description="number of pictures in the inference")
     timings_ms: Timings
+
+
+class RegionPredictions(BaseModel):
+    """The answers for the regions of one picture, in the order in which they were requested."""
+
+    regions: list[Prediction]
 
 
 class ErrorDetail(BaseModel):
@@ -194,6 +247,12 @@ class BatchPrediction(BaseModel):
     """An answer or an error for each picture, in the order in which they were sent."""
 
     results: list[Prediction | ErrorBody]
+
+
+class BatchRegionPredictions(BaseModel):
+    """The answers for the same regions of each picture, or an error, in the order in which they were sent."""
+
+    results: list[RegionPredictions | ErrorBody]
 
 
 class Status(BaseModel):

@@ -6,7 +6,7 @@ It is made of plain dictionaries, since validation would cost more than the cons
 import base64
 
 from service.inference.engine import Answer
-from service.inference.outputs import corners
+from service.inference.outputs import corners, theta_of_picture
 from service.inference.sampling_grid import sample_points
 from service.responses import Json
 
@@ -28,6 +28,7 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
         "corners": main["corners"],
         "rectified": main["rectified"],
         **({"transforms": transforms} if len(transforms) > 1 else {}),
+        **({} if answer.crop is None else {"region": list(answer.crop)}),
         "batch_size": answer.batch_size,
         "timings_ms": {
             "decode": round(times.decode, 3),
@@ -48,21 +49,23 @@ def describe_transform(answer: Answer, index: int) -> Json:
         found = answer.rectified[index]
         data = base64.b64encode(found.content).decode()
         file = {"format": found.format, "width": found.width, "height": found.height, "data": data}
+    theta, crop, shown = result.theta, answer.crop, answer.shown
     return {
         "name": transform.name,
         "kind": transform.kind,
-        "theta": result.theta,
+        "theta": theta if crop is None else theta_of_picture(theta, crop, answer.width, answer.height),
         "parameters": result.parameters,
-        "corners": corners(result.region, answer.width, answer.height),
+        "corners": corners(result.region, shown.width, shown.height, shown.left, shown.top),
         "rectified": file,
     }
 
 
 def add_points(description: Json, answer: Answer, side: int) -> None:
     """Add the positions of ``side`` x ``side`` points of each rectified image to the result of `describe_answer`."""
-    manifest, size = answer.model.manifest, (answer.width, answer.height)
+    manifest, shown = answer.model.manifest, answer.shown
+    start, size = (shown.left, shown.top), (shown.width, shown.height)
     indices = range(len(manifest.transforms))
-    points = [(sample_points(answer.output, manifest, index, side) * size).tolist() for index in indices]
+    points = [(sample_points(answer.output, manifest, index, side) * size + start).tolist() for index in indices]
     description["points"] = points[manifest.main]
     for transform, found in zip(description.get("transforms", ()), points, strict=False):
         transform["points"] = found

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import ImageInput
+from imaging.crops import Box, Crop
 from imaging.fast_codecs import FileFormat
 from imaging.preprocessing import Picture
 from service.errors import InferenceFailedError, RequestError
@@ -45,6 +46,13 @@ class Answer(NamedTuple):
     """A file for each transformer, or for the main one only, if rectified images were requested."""
     batch_size: int
     timings: Timings
+    crop: Crop | None = None
+    """The part of the picture that the model was shown, if regions were requested."""
+
+    @property
+    def shown(self) -> Crop:
+        """The part of the picture that the model was shown."""
+        return self.crop or Crop(0, 0, self.width, self.height)
 
     @property
     def label(self) -> str:
@@ -160,6 +168,32 @@ class Engine:
             opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
         return await self._infer_one(model, opened, options, started, deadline, is_alone=is_alone)
 
+    async def predict_regions(
+        self,
+        model: Model,
+        picture: Upload | bytes,
+        regions: Sequence[Box],
+        rectified: RectifiedOptions | None = None,
+        timeout_ms: int | None = None,
+    ) -> list[Answer]:
+        """Predict each of ``regions`` of one picture file, which is decoded once; see `predict`.
+
+        Raises:
+            InvalidParameterError: a region lies outside of the picture.
+            RequestError: see `predict`.
+        """
+        started = time.perf_counter()
+        deadline = started - queued_s() + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
+        upload = Upload(picture, None) if isinstance(picture, bytes) else picture
+        pixels = 0
+        if rectified is not None and rectified.needs_source:
+            images = 1 if rectified.only_main else len(model.manifest.transforms)
+            pixels = rectified.max_pixels * images * len(regions)
+        await self.turns.wait()
+        async with self._decoders.keep_regions(upload, model.manifest.input, regions, pixels, deadline) as crops:
+            work = (self._infer_one(model, crop, rectified, started, deadline) for crop in crops)
+            return await gather_all(work)
+
     async def _predict_source(
         self,
         model: Model,
@@ -199,7 +233,8 @@ class Engine:
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
         record_prediction(started, timings, inference.batch_size, ended)
-        return Answer(model, output, opened.width, opened.height, files, inference.batch_size, timings)
+        batch_size = inference.batch_size
+        return Answer(model, output, opened.width, opened.height, files, batch_size, timings, opened.crop)
 
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
@@ -292,8 +327,9 @@ class Engine:
                 pixels = output.transforms[index].rectified
                 work, size = partial(encode_image, pixels, options.format), pixels.shape[0] * pixels.shape[1]
             else:
-                work = partial(rectify, source, output, manifest, index, options)
-                sides = image_size(output.transforms[index].theta, opened.width, opened.height, options)
+                work = partial(rectify, source, output, manifest, index, options, opened.crop)
+                shown = opened.shown
+                sides = image_size(output.transforms[index].theta, shown.width, shown.height, options)
                 size = math.prod(sides)
                 self.models.recorder.of_model((model.name, model.version)).rectified(size)
             if size <= IN_PLACE_PIXELS and (source is None or source.size <= IN_PLACE_PIXELS):
