@@ -40,6 +40,7 @@ class RequestContext:
 
     __slots__ = (
         "answered",
+        "counted_for",
         "disconnected",
         "ended",
         "error",
@@ -68,6 +69,8 @@ class RequestContext:
         """Whether the client has disconnected."""
         self.key: str | None = None
         """The name of the API key of the request."""
+        self.counted_for: str | None = None
+        """Whose requests the rate limit counts this one to; None without a limit."""
         self.route: str | None = None
         """The documented path, if it was recorded; see `route_of`."""
         self.model: str | None = None
@@ -132,6 +135,16 @@ def is_alone() -> bool:
 def record_key(name: str) -> None:
     """Record the name of the API key of the request."""
     present().key = name
+
+
+def record_counted_for(client: str | None) -> None:
+    """Record whose requests the rate limit counts the request to."""
+    present().counted_for = client
+
+
+def counted_for() -> str | None:
+    """Return what `record_counted_for` recorded."""
+    return present().counted_for
 
 
 def record_route(path: str) -> None:

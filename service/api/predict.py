@@ -27,6 +27,7 @@ from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
+from service.inference.views.options import ViewOptions
 from service.middleware.auth import Access, Requirement
 from service.request_context import is_alone, queued_s, record_route
 from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
@@ -82,7 +83,8 @@ class Predict:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
                 options, model = self._apply(fields, query, permit, model, kind)
-            permit.take(pictures=1)
+            self._take_views(options, 1)
+            permit.take(pictures=1 + wanted_views(options).count)
             return await answer(model, upload, options, timeout_ms)
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
@@ -96,7 +98,7 @@ class Predict:
             try:
                 if len(upload.data) > settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
-                permit.take(pictures=1)
+                permit.take(pictures=1 + wanted_views(options).count)
                 return await self.describe(model, upload, options, rectified, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
@@ -106,6 +108,7 @@ class Predict:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model, PredictOptions)
+            self._take_views(options, len(form.uploads))
             check_points(options.points, model, len(form.uploads))
             images = len(form.uploads) * len(model.manifest.transforms)
             rectified = rectified_options(options, options.rectified, images, settings)
@@ -128,6 +131,23 @@ class Predict:
         model = self._find(options)
         permit.move_to(model.limiter)
         return options, model
+
+    def _take_views(self, options: AnswerOptions, pictures: int) -> None:
+        """Count the views of so many ``pictures`` towards the limits of requests.
+
+        Raises:
+            TooLargeError: with them, there are more pictures than a request may have.
+            RateLimitedError: the client has sent too many.
+        """
+        if not (views := pictures * wanted_views(options).count):
+            return
+        if pictures + views > self._settings.max_pictures:
+            raise TooLargeError(
+                f"{pictures} pictures with {views} views of them are more than the {self._settings.max_pictures} of a "
+                "request (max_pictures); ask for fewer views, or send fewer pictures"
+            )
+        if self._state.rate_limiter is not None:
+            self._state.rate_limiter.count_views(views)
 
     def _find(self, options: AnswerOptions) -> Model:
         """Return the requested model, which must be a classifier."""
@@ -156,7 +176,9 @@ class Predict:
     ) -> bytes:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
         started = perf_counter() - queued_s()
-        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
+        answer = await self._state.engine.predict(
+            model, upload, rectified, timeout_ms, wanted_views(options), is_alone=is_alone
+        )
 
         def describe() -> bytes:
             description = describe_answer(answer, options.top_k, (perf_counter() - started) * 1000)
@@ -196,6 +218,11 @@ def rectified_options(
             f" {share} pixels each (max_rectified_pixels), and at most {MAX_SIDE} on each side; ask for smaller ones"
         )
     return RectifiedOptions(picture_format, size, options.padding, options.margin, share)
+
+
+def wanted_views(options: AnswerOptions) -> ViewOptions:
+    """Return the views that ``options`` ask for."""
+    return ViewOptions(options.reliability, options.views)
 
 
 def check_points(side: int, model: Model, pictures: int) -> None:

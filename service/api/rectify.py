@@ -14,7 +14,8 @@ from imaging.errors import ImageError
 from imaging.fast_codecs import FileFormat
 from imaging.formats.signatures import identify
 from service.api.accept import choose_type
-from service.api.predict import Endpoint, Predict, rectified_options
+from service.api.predict import Endpoint, Predict, rectified_options, wanted_views
+from service.api.prediction_json import describe_reliability
 from service.api.request_body import Body
 from service.errors import InvalidParameterError
 from service.inference.engine import Answer
@@ -68,7 +69,9 @@ class Rectify:
                 raise InvalidParameterError("padding: JPEG files cannot be transparent; accept image/png or image/webp")
             wanted = rectified_options(options, picture_format, 1, self._state.settings)
             assert wanted is not None  # noqa: S101 - there is a format
-            answer = await self._state.engine.predict(model, upload, wanted._replace(only_main=True), timeout_ms)
+            answer = await self._state.engine.predict(
+                model, upload, wanted._replace(only_main=True), timeout_ms, wanted_views(options)
+            )
             assert answer.rectified is not None  # noqa: S101
             main = answer.rectified[0 if len(answer.rectified) == 1 else model.manifest.main]
             return RawResponse(main.content, ((b"content-type", chosen.encode()), *describe_in_headers(answer)))
@@ -102,6 +105,7 @@ def describe_in_headers(answer: Answer) -> tuple[Header, ...]:
         (b"x-probability", b"%.6f" % answer.probability),
         (b"x-angle", b"%.2f" % angle(main.theta, *size)),
         (b"x-corners", to_bytes(rounded)),
+        *(((b"x-reliability", to_bytes(describe_reliability(answer.reliability))),) if answer.reliability else ()),
     )
 
 

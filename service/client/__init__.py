@@ -8,7 +8,7 @@ from service.client.calls import Options, Picture, RectifyOptions
 from service.client.clients import AsyncClient, Client
 from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
 from service.client.rectified import RectifiedPicture
-from service.schemas import ErrorBody, ModelInfo, Prediction
+from service.schemas import ErrorBody, ModelInfo, Prediction, Reliability
 
 __all__ = [
     "AnswerError",
@@ -25,5 +25,6 @@ __all__ = [
     "RectifiedPicture",
     "RectifyOptions",
     "RefusedError",
+    "Reliability",
     "UnreachableError",
 ]

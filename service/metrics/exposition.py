@@ -38,6 +38,7 @@ GAUGES: Final = {
 COUNTERS: Final = {
     "rectified": ("stn_rectified_images", "Rectified images that were sampled from the whole picture", MODEL),
     "rectified_pixels": ("stn_rectified_pixels", "Pixels of these images", MODEL),
+    "views": ("stn_views", "Changed views of pictures that were inferred besides them", MODEL),
     "rejection": ("stn_rejections", "Rejected requests and pictures by error code", (*MODEL, "cause")),
     "cpu": ("stn_worker_cpu_seconds", "Processor time of a worker", ("worker",)),
     "log_lines_dropped": ("stn_log_lines_dropped", "Log lines that were dropped because stderr was not read", ()),

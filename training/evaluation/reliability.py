@@ -25,7 +25,7 @@ from training.recipes.recipe import Recipe
 
 Floats = NDArray[np.float64]
 Look = Callable[[NDArray[np.uint8]], tuple[NDArray[np.intp], Floats]]
-"""Pictures ``(N, H, W, C)`` -> the classes that a network sees there ``(N,)``, and where it samples them, thetas ``(N, 2, 3)``."""
+"""Pictures ``(N, H, W, C)`` -> the classes that a network sees there ``(N,)``, and its thetas ``(N, 2, 3)``."""
 
 PICTURES = 1000
 """Largest number of pictures that are looked at."""
