@@ -84,7 +84,7 @@ class Predict:
             if fields:
                 options, model = self._apply(fields, query, permit, model, kind)
             self._take_views(options, 1)
-            permit.take(pictures=1 + wanted_views(options).count)
+            permit.take(pictures=1 + wanted_views(options).needed)
             return await answer(model, upload, options, timeout_ms)
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
@@ -98,7 +98,7 @@ class Predict:
             try:
                 if len(upload.data) > settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
-                permit.take(pictures=1 + wanted_views(options).count)
+                permit.take(pictures=1 + wanted_views(options).needed)
                 return await self.describe(model, upload, options, rectified, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
@@ -139,7 +139,7 @@ class Predict:
             TooLargeError: with them, there are more pictures than a request may have.
             RateLimitedError: the client has sent too many.
         """
-        if not (views := pictures * wanted_views(options).count):
+        if not (views := pictures * wanted_views(options).needed):
             return
         if pictures + views > self._settings.max_pictures:
             raise TooLargeError(

@@ -200,7 +200,7 @@ class Engine:
         decoded = time.perf_counter()
         self.turns.record(decoded - started)
         reliability = None
-        if views.count:
+        if views.needed:
             inference, reliability = await self._infer_views(model, opened, views, deadline)
         else:
             inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
@@ -220,13 +220,13 @@ class Engine:
         self, model: Model, opened: Picture, views: ViewOptions, deadline: float
     ) -> tuple[Inference[ModelOutput], Reliability | None]:
         """Infer a picture and its views together; return what they say of the picture."""
-        maps = view_maps(views.count, opened.width / opened.height)
+        maps = view_maps(views.needed, opened.width / opened.height)
         work = partial(make_views, opened.pixels, maps)
-        if opened.pixels.shape[0] * opened.pixels.shape[1] * views.count <= IN_PLACE_PIXELS:
+        if opened.pixels.shape[0] * opened.pixels.shape[1] * views.needed <= IN_PLACE_PIXELS:
             changed = work()
         else:
             changed = await self._decoders.before_deadline(self._decoders.in_thread(work), deadline)
-        self.models.recorder.of_model((model.name, model.version)).viewed(views.count)
+        self.models.recorder.of_model((model.name, model.version)).viewed(views.needed)
         found = await infer_together(model, [opened.pixels, *changed], deadline, has_views=True)
         output, *seen = [finite_output(each.value) for each in found]
         if views.averaged:

@@ -12,6 +12,6 @@ class ViewOptions(NamedTuple):
     """Views over which the probabilities are averaged, with those of the picture; 0 averages none."""
 
     @property
-    def count(self) -> int:
-        """The number of views."""
+    def needed(self) -> int:
+        """The number of views for all uses."""
         return max(self)

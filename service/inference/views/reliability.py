@@ -67,6 +67,6 @@ def angle_differences(thetas: Floats, theta: Floats, width: int, height: int) ->
 def average(manifest: Manifest, output: ModelOutput, seen: Sequence[ModelOutput]) -> ModelOutput:
     """Return the ``output`` for a picture with its probabilities averaged over it and what was ``seen`` in views."""
     rows = [each.outputs[manifest.probabilities][each.row] for each in (output, *seen)]
-    mean = np.mean(rows, axis=0, dtype=np.float64).astype(np.float32)
+    mean: NDArray[np.float32] = np.asarray(np.mean(rows, axis=0, dtype=np.float64), dtype=np.float32)
     ranking = (-mean).argsort(kind="stable")
     return output._replace(ranking=ranking, probabilities=mean[ranking])
