@@ -10,7 +10,8 @@ backgrounds as in training. RUN is what the artifact was exported from; its ``ru
 import argparse
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from export.parity import Model
 from imaging.views import MOST_VIEWS, bring_back, corner_distance, make_views, region_side, view_maps
 from service.inference.engine import Engine
 from service.inference.views.options import ViewOptions
+from service.inference.views.reliability import FOLLOWS, angle_differences
 from service.repository.startup import load_models
 from service.settings import load_settings
 from training.evaluation.reliability import WITHIN, changes, error, show, true_thetas
@@ -86,6 +88,8 @@ def main() -> None:
     ]
     off = np.mean(gaps[:USUAL], axis=0) / np.maximum(region_side(first.thetas, width, height), 1e-9)
     scores = np.array([manifest.reliability.score(each) for each in off.tolist()])
+    lost = np.array([not told for told in follows(first, views[:USUAL], maps[:USUAL], width, height)])
+    scores[lost] = np.nan
     right = error(first.thetas, true, shown.pictures) < WITHIN
     known = first.probabilities.argmax(axis=1) == shown.labels
     agreement = np.mean([view.probabilities.argmax(1) == first.probabilities.argmax(1) for view in views[:USUAL]], 0)
@@ -107,6 +111,14 @@ def seeing(model: Model, manifest: Manifest) -> See:
     return see
 
 
+def follows(first: Seen, views: list[Seen], maps: Floats, width: int, height: int) -> Iterator[bool]:
+    """Whether the angle of each picture follows its views, as the service judges it."""
+    for number, theta in enumerate(first.thetas):
+        back = bring_back(maps, np.stack([view.thetas[number] for view in views]))
+        turned = angle_differences(bring_back(maps, theta), theta, width, height).mean()
+        yield bool(angle_differences(back, theta, width, height).mean() < FOLLOWS * turned)
+
+
 def all_views(pictures: Pixels) -> Pixels:
     """All views of pictures ``(N, H, W, C)``: ``(views, N, H, W, C)``."""
     maps = view_maps(MOST_VIEWS, pictures.shape[2] / pictures.shape[1])
@@ -117,12 +129,16 @@ def print_scores(scores: Floats, right: NDArray[np.bool_], known: NDArray[np.boo
     """Print how often the corners and the class are right, by score."""
     print("| score | pictures | mean score | corners right | class right | class the same in all views |")
     print("|---|---|---|---|---|---|")
-    for low, high in zip(EDGES, EDGES[1:], strict=False):
+    for low, high in pairwise(EDGES):
         chosen = (scores > low) & (scores <= high)
         if count := int(chosen.sum()):
             cells = (share(values[chosen]) for values in (scores, right, known, agreement == 1))
             print(f"| {low:g} to {high:g} | {count} | {' | '.join(cells)} |")
-    print(f"| all | {len(scores)} | {' | '.join(share(v) for v in (scores, right, known, agreement == 1))} |\n")
+    chosen = np.isnan(scores)
+    cells = (share(values[chosen]) for values in (right, known, agreement == 1))
+    print(f"| null: cannot tell | {int(chosen.sum())} | | {' | '.join(cells)} |")
+    scores = scores[~chosen]
+    print(f"| all | {len(right)} | {' | '.join(share(v) for v in (scores, right, known, agreement == 1))} |\n")
 
 
 def print_averages(first: Seen, views: list[Seen], labels: NDArray[np.intp]) -> None:
@@ -141,30 +157,26 @@ def print_second_look(
     see: See, pictures: Pixels, labels: NDArray[np.intp], first: Seen, true: Floats, scores: Floats
 ) -> None:
     """Print what becomes of pictures with a low score if the rectified picture is fed again."""
-    low = np.flatnonzero(scores < LOW)
+    low = np.flatnonzero(np.isnan(scores) | (scores < LOW))
     side = float(np.median(np.sqrt(np.abs(np.linalg.det(first.thetas[:, :, :2])))))
-    print(f"| {len(low)} pictures with a score below {LOW:g} | accuracy | corners right |")
+    print(f"| {len(low)} pictures with a score below {LOW:g} or none | accuracy | corners right |")
     print("|---|---|---|")
-    cells = (
-        first.probabilities[low].argmax(axis=1) == labels[low],
-        error(first.thetas[low], true[low], pictures) < WITHIN,
-    )
-    print(f"| first look | {share(cells[0])} | {share(cells[1])} |")
-    for name, factor in (
-        ("second look at the region", 1.0),
-        ("second look at the region in its usual frame", 1 / side),
-    ):
+
+    def say(name: str, probabilities: Floats, thetas: Floats) -> None:
+        known = probabilities.argmax(axis=1) == labels[low]
+        print(f"| {name} | {share(known)} | {share(error(thetas, true[low], pictures) < WITHIN)} |")
+
+    say("first look", first.probabilities[low], first.thetas[low])
+    for name, factor in (("the rectified picture", 1.0), ("the region with its usual surroundings", 1 / side)):
         frames = first.thetas[low] * (factor, factor, 1)
         crops = np.concatenate([make_views(pictures[n], frame[None]) for n, frame in zip(low, frames, strict=True)])
         second = see(crops)
-        back = bring_back(frames, second.thetas)
-        cells = second.probabilities.argmax(axis=1) == labels[low], error(back, true[low], pictures) < WITHIN
-        print(f"| {name} | {share(cells[0])} | {share(cells[1])} |")
+        say(f"second look at {name}", second.probabilities, bring_back(frames, second.thetas))
     print()
 
 
 async def print_costs(artifact: Path, picture: Pixels) -> None:
-    """Print the time of an answer with views, next to one without, in turns within one run."""
+    """Print the shortest time of an answer with views, next to one without, in turns within one run."""
     settings = load_settings(["--models", str(artifact / read_artifact(artifact).manifest.model_file)], {})
     models = load_models(settings)
     content = io.BytesIO()
@@ -181,7 +193,7 @@ async def print_costs(artifact: Path, picture: Pixels) -> None:
     print("| views | time, as a multiple of none |")
     print("|---|---|")
     for kind, times in zip(kinds, found, strict=True):
-        print(f"| {kind.needed} | {np.median(times) / np.median(found[0]):.1f} |")
+        print(f"| {kind.needed} | {min(times) / min(found[0]):.1f} |")
 
 
 def share(values: NDArray[np.bool_] | Floats) -> str:

@@ -187,7 +187,7 @@ class Reliability(BaseModel):
     )
     score: float | None = Field(
         description="probability that the corners are right: on average within within_px of where they belong; null if "
-        "the model was not calibrated"
+        "the angle cannot be told, or the model was not calibrated"
     )
     within_px: float | None = Field(description="that distance in pixels of the uploaded picture")
 

@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 
 FOLLOWS = 0.5
 """The angle follows the views if its deviation is less than this share of the angles by which they are turned."""
+UPRIGHT = ("attention",)
+"""Kinds of transformers whose frames never turn."""
 LEAST_PX = 1e-9
 """Smallest side of a region."""
 
@@ -31,7 +33,8 @@ class Reliability(NamedTuple):
     angle_follows: bool
     """False for what has no up, as far as the model can tell."""
     score: float | None
-    """Probability that the corners are right, within `within_px`; None if the model was not calibrated."""
+    """Probability that the corners are right, within `within_px`; None if the model was not calibrated, or its angle
+    does not follow, so that it cannot tell where the corners belong."""
     within_px: float | None
 
 
@@ -45,14 +48,16 @@ def measure_reliability(
     side_px = max(float(region_side(theta, width, height)), LEAST_PX)
     turned = angle_differences(bring_back(maps, theta), theta, width, height)
     off = angle_differences(back, theta, width, height)
+    follows = bool(off.mean() < FOLLOWS * turned.mean())
+    can_tell = follows or manifest.transforms[manifest.main].kind in UPRIGHT
     calibration = manifest.reliability
     return Reliability(
         views=len(seen),
         label_agreement=float(np.mean([view.ranking[0] == output.ranking[0] for view in seen])),
         corner_deviation_px=deviation_px,
         angle_deviation_deg=float(off.mean()),
-        angle_follows=bool(off.mean() < FOLLOWS * turned.mean()),
-        score=None if calibration is None else calibration.score(deviation_px / side_px),
+        angle_follows=follows,
+        score=None if calibration is None or not can_tell else calibration.score(deviation_px / side_px),
         within_px=None if calibration is None else calibration.within * side_px,
     )
 
