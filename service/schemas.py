@@ -4,7 +4,7 @@ import base64
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 Theta = Annotated[
     list[Annotated[list[float], Field(min_length=3, max_length=3)]],
@@ -37,6 +37,21 @@ SampledPoints = Annotated[
 ]
 
 
+LEAST_VIEWS, MOST_VIEWS = 4, 16
+
+
+def check_views(count: int) -> int:
+    """Return a number of views.
+
+    Raises:
+        ValueError: there are too few or too many.
+    """
+    if count and not LEAST_VIEWS <= count <= MOST_VIEWS:
+        raise ValueError(f"it must be 0, or from {LEAST_VIEWS} to {MOST_VIEWS}")
+    return count
+
+
+ViewCount = Annotated[int, AfterValidator(check_views), Field(ge=0, le=MOST_VIEWS)]
 Padding = Literal["black", "white", "edge", "transparent"]
 MODEL_SIZE = "model"
 SIZE = r"^(model|source|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
@@ -103,6 +118,16 @@ class AnswerOptions(BaseModel):
         allow_inf_nan=False,
         description="surroundings of the region to show on each side, in shares of its width and height, if the image"
         " is sampled from the picture",
+    )
+    reliability: ViewCount = Field(
+        0,
+        description=f"{LEAST_VIEWS} to {MOST_VIEWS} to say how far to trust the answer: as many views of the picture,"
+        " turned, scaled and shifted by known amounts, are inferred with it; 0 says nothing",
+    )
+    views: ViewCount = Field(
+        0,
+        description=f"{LEAST_VIEWS} to {MOST_VIEWS} to average the probabilities over the picture and as many such"
+        " views of it; 0 averages nothing",
     )
     points: int = Field(
         0,
@@ -189,6 +214,25 @@ class TransformResult(BaseModel):
     points: SampledPoints = None
 
 
+class Reliability(BaseModel):
+    """How far class and corners of a picture follow known changes of it, as they must."""
+
+    views: int = Field(description="number of changed views of the picture")
+    label_agreement: float = Field(description="share of the views in which the answered class is the most probable")
+    corner_deviation_px: float = Field(
+        description="mean distance of the corners from those found in the views, in pixels of the uploaded picture"
+    )
+    angle_deviation_deg: float = Field(description="mean difference of the angle from those found in the views")
+    angle: Literal["follows", "cannot tell"] = Field(
+        description="cannot tell: the angle does not follow the turns, as for things that have no up"
+    )
+    score: float | None = Field(
+        description="probability that the corners are right: on average within within_px of where they belong; null if "
+        "the angle cannot be told, or the model was not calibrated"
+    )
+    within_px: float | None = Field(description="that distance in pixels of the uploaded picture")
+
+
 class Timings(BaseModel):
     """Durations in milliseconds."""
 
@@ -220,7 +264,10 @@ class Prediction(BaseModel):
         description="only if regions were requested: the pixels that the model was shown, as x1, y1, x2, y2; theta,"
         " corners and points refer to the whole picture, the other parameters to the region",
     )
-    batch_size: int = Field(description="number of pictures in the inference")
+    reliability: Reliability | None = Field(
+        None, exclude_if=lambda value: value is None, description="only if it was requested"
+    )
+    batch_size: int = Field(description="number of pictures and views in the inference")
     timings_ms: Timings
 
 

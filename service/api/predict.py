@@ -26,6 +26,7 @@ from service.inference.engine import Answer
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
+from service.inference.views.options import ViewOptions
 from service.middleware.auth import Access, Requirement
 from service.middleware.response_cache import batch_status, is_hit
 from service.request_context import is_alone, queued_s, record_route
@@ -74,6 +75,7 @@ class Predict:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
                 options, model = self._apply(fields, query, permit, model, kind)
+            self._take_views(options, regions_of(options))
             permit.take(pictures=pictures_of(options))
             return await answer(model, upload, options, timeout_ms)
 
@@ -98,11 +100,12 @@ class Predict:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model, PredictOptions)
-            pictures = len(form.uploads) * pictures_of(options)
+            pictures = len(form.uploads) * regions_of(options)
             if pictures > settings.max_pictures:
                 raise TooLargeError(
                     f"{pictures} regions of all pictures are more than {settings.max_pictures}; send fewer pictures"
                 )
+            self._take_views(options, pictures)
             images = images_of(model, options, len(form.uploads))
             rectified = rectified_options(options, options.rectified, images, settings)
             try:
@@ -128,6 +131,23 @@ class Predict:
         model = self._find(options)
         permit.move_to(model.limiter)
         return options, model
+
+    def _take_views(self, options: AnswerOptions, pictures: int) -> None:
+        """Count the views of so many ``pictures`` towards the limits of requests.
+
+        Raises:
+            TooLargeError: with them, there are more pictures than a request may have.
+            RateLimitedError: the client has sent too many.
+        """
+        if not (views := pictures * wanted_views(options).needed):
+            return
+        if pictures + views > self._settings.max_pictures:
+            raise TooLargeError(
+                f"{pictures} pictures with {views} views of them are more than the {self._settings.max_pictures} of a "
+                "request (max_pictures); ask for fewer views, or send fewer pictures"
+            )
+        if self._state.rate_limiter is not None:
+            self._state.rate_limiter.count_views(views)
 
     def _find(self, options: AnswerOptions) -> Model:
         """Return the requested model, which must be a classifier."""
@@ -189,11 +209,11 @@ class Predict:
         is_alone: bool,
     ) -> bytes:
         started = perf_counter() - queued_s()
-        engine = self._state.engine
+        engine, views = self._state.engine, wanted_views(options)
         if options.region:
-            answers = await engine.predict_regions(model, upload, options.region, rectified, timeout_ms)
+            answers = await engine.predict_regions(model, upload, options.region, rectified, timeout_ms, views)
             return b'{"regions":[%b]}' % b",".join([await self._write(each, options, started) for each in answers])
-        answer = await engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
+        answer = await engine.predict(model, upload, rectified, timeout_ms, views, is_alone=is_alone)
         return await self._write(answer, options, started)
 
     async def _write(self, answer: Answer, options: AnswerOptions, started: float) -> bytes:
@@ -241,9 +261,19 @@ def rectified_options(
     return RectifiedOptions(picture_format, size, options.padding, options.margin, share)
 
 
-def pictures_of(options: AnswerOptions) -> int:
-    """Return how many pictures the model is shown for one upload: it, or each of its regions."""
+def wanted_views(options: AnswerOptions) -> ViewOptions:
+    """Return the views that ``options`` ask for."""
+    return ViewOptions(options.reliability, options.views)
+
+
+def regions_of(options: AnswerOptions) -> int:
+    """Return how many parts of one upload are predicted: each of its regions, or the whole picture."""
     return len(options.region) or 1
+
+
+def pictures_of(options: AnswerOptions) -> int:
+    """Return how many pictures the model is shown for one upload: its regions with their views."""
+    return regions_of(options) * (1 + wanted_views(options).needed)
 
 
 def images_of(model: Model, options: AnswerOptions, uploads: int = 1) -> int:
@@ -252,7 +282,7 @@ def images_of(model: Model, options: AnswerOptions, uploads: int = 1) -> int:
     Raises:
         TooLargeError: the answer would have too many points, which are as many for each image.
     """
-    images = uploads * pictures_of(options) * len(model.manifest.transforms)
+    images = uploads * regions_of(options) * len(model.manifest.transforms)
     points = options.points**2 * images
     if points > MAX_POINTS:
         raise TooLargeError(

@@ -8,6 +8,7 @@ import base64
 from service.inference.engine import Answer
 from service.inference.outputs import corners, theta_of_picture
 from service.inference.sampling_grid import sample_points
+from service.inference.views.reliability import Reliability
 from service.responses import Json
 
 
@@ -29,6 +30,7 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
         "rectified": main["rectified"],
         **({"transforms": transforms} if len(transforms) > 1 else {}),
         **({} if answer.crop is None else {"region": list(answer.crop)}),
+        **({"reliability": describe_reliability(answer.reliability)} if answer.reliability else {}),
         "batch_size": answer.batch_size,
         "timings_ms": {
             "decode": round(times.decode, 3),
@@ -57,6 +59,19 @@ def describe_transform(answer: Answer, index: int) -> Json:
         "parameters": result.parameters,
         "corners": corners(result.region, shown.width, shown.height, shown.left, shown.top),
         "rectified": file,
+    }
+
+
+def describe_reliability(found: Reliability) -> Json:
+    """Describe it as a `service.schemas.Reliability`."""
+    return {
+        "views": found.views,
+        "label_agreement": round(found.label_agreement, 4),
+        "corner_deviation_px": round(found.corner_deviation_px, 4),
+        "angle_deviation_deg": round(found.angle_deviation_deg, 4),
+        "angle": "follows" if found.angle_follows else "cannot tell",
+        "score": None if found.score is None else round(found.score, 4),
+        "within_px": None if found.within_px is None else round(found.within_px, 4),
     }
 
 

@@ -14,7 +14,8 @@ from imaging.errors import ImageError
 from imaging.fast_codecs import FileFormat
 from imaging.formats.signatures import identify
 from service.api.accept import choose_type
-from service.api.predict import Endpoint, Predict, images_of, rectified_options
+from service.api.predict import Endpoint, Predict, images_of, rectified_options, wanted_views
+from service.api.prediction_json import describe_reliability
 from service.api.request_body import Body
 from service.errors import InvalidParameterError
 from service.inference.engine import Answer
@@ -85,14 +86,14 @@ class Rectify:
         self, model: Model, upload: Upload, options: RectifyOptions, wanted: RectifiedOptions, timeout_ms: int
     ) -> Answer:
         """The prediction for the picture, or for its region."""
-        engine = self._state.engine
+        engine, views = self._state.engine, wanted_views(options)
         if not options.region:
-            return await engine.predict(model, upload, wanted, timeout_ms)
+            return await engine.predict(model, upload, wanted, timeout_ms, views)
         if len(options.region) > 1:
             raise InvalidParameterError(
                 f"region: {len(options.region)} regions do not fit into one picture; ask for one, or accept {JSON}"
             )
-        (answer,) = await engine.predict_regions(model, upload, options.region, wanted, timeout_ms)
+        (answer,) = await engine.predict_regions(model, upload, options.region, wanted, timeout_ms, views)
         return answer
 
 
@@ -123,6 +124,7 @@ def describe_in_headers(answer: Answer) -> tuple[Header, ...]:
         (b"x-probability", b"%.6f" % answer.probability),
         (b"x-angle", b"%.2f" % angle(main.theta, shown.width, shown.height)),
         (b"x-corners", to_bytes(rounded)),
+        *(((b"x-reliability", to_bytes(describe_reliability(answer.reliability))),) if answer.reliability else ()),
     )
 
 

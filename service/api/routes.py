@@ -104,6 +104,7 @@ RECTIFIED_PICTURE: dict[str, Any] = {
             ("X-Probability", "number", "its probability"),
             ("X-Angle", "number", "degrees by which the region is turned clockwise in the uploaded picture"),
             ("X-Corners", "string", "the corners of the region in pixels of the uploaded picture, as JSON"),
+            ("X-Reliability", "string", "the Reliability of the answer as JSON, if it was requested"),
         )
     },
 }

@@ -8,7 +8,7 @@ from service.client.calls import Options, Picture, RectifyOptions, Region
 from service.client.clients import AsyncClient, Client
 from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
 from service.client.rectified import RectifiedPicture
-from service.schemas import ErrorBody, ModelInfo, Prediction
+from service.schemas import ErrorBody, ModelInfo, Prediction, Reliability
 
 __all__ = [
     "AnswerError",
@@ -26,5 +26,6 @@ __all__ = [
     "RectifyOptions",
     "RefusedError",
     "Region",
+    "Reliability",
     "UnreachableError",
 ]

@@ -31,6 +31,10 @@ class CommonOptions(TypedDict, total=False):
     """``model``, ``source``, or height x width like ``600x800``."""
     padding: Padding
     margin: float
+    reliability: int
+    """Views of the picture, 4 to 16, from which the reliability of the answer is told."""
+    views: int
+    """Views of the picture, 4 to 16, over which the probabilities are averaged."""
     timeout_ms: int
     """Milliseconds after which the service answers with 504."""
 

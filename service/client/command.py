@@ -15,7 +15,7 @@ from service.client.clients import TIMEOUT_S, URL, Client
 from service.client.drawing import draw
 from service.client.errors import ClientError, FileError, RefusedError
 from service.client.rectified import SUFFIXES
-from service.schemas import Padding, Prediction, read_region
+from service.schemas import Padding, Prediction, Reliability, read_region
 
 DRAWN = ".answer.png"
 BAR = 24
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Predict, print and draw each picture. Return 0 if all of them succeeded, else 1."""
     parsed = parser().parse_args(arguments)
     options: Options = {}
-    for name in ("model", "version", "top_k"):
+    for name in ("model", "version", "top_k", "reliability", "views"):
         if (value := getattr(parsed, name)) is not None:
             options[name] = value
     rectify: RectifyOptions = {}
@@ -104,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rectified-size", metavar="SIZE", help="its size: source (default), model or HEIGHTxWIDTH")
     options.add_argument("--padding", choices=get_args(Padding), help="its surroundings (default: black)")
     options.add_argument("--margin", metavar="SHARE", type=float, help="more of the surroundings, 0 to 1 (default: 0)")
+    options.add_argument("--reliability", metavar="N", type=int, help="tell how reliable the answer is from N views")
+    options.add_argument("--views", metavar="N", type=int, help="average the probabilities over N views, 4 to 16")
     options.add_argument("--key-file", metavar="FILE", type=Path, help="file with the API key")
     options.add_argument(
         "--timeout", metavar="S", type=float, default=TIMEOUT_S, help="seconds to wait (default: %(default)g)"
@@ -181,7 +183,19 @@ def table(picture: Path, answer: Prediction, drawing: Path) -> str:
     for prediction in answer.predictions:
         bar = "█" * round(prediction.probability * BAR)
         lines.append(f"  {prediction.label:<{width}}  {prediction.probability:>6.1%}  {bar}".rstrip())
+    if answer.reliability is not None:
+        lines.append(f"  {describe(answer.reliability)}")
     return "\n".join(lines)
+
+
+def describe(reliability: Reliability) -> str:
+    """Format the reliability as text."""
+    score = "" if reliability.score is None else f" {reliability.score:.1%};"
+    turned = "" if reliability.angle == "follows" else " (which way is up: cannot tell)"
+    return (
+        f"reliability:{score} class in {reliability.label_agreement:.0%} of {reliability.views} views, corners off by "
+        f"{reliability.corner_deviation_px:.1f} px, angle by {reliability.angle_deviation_deg:.1f}°{turned}"
+    )
 
 
 def print_text(text: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.format.artifact import Manifest, Outputs
 from imaging.crops import Crop
+from service.errors import InferenceFailedError
 
 CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
 """The corners of the rectified image in its own homogeneous coordinates, clockwise from top left."""
@@ -118,3 +119,14 @@ def angle(theta: Points, width: int, height: int) -> float:
     b, c = b * width / height, c * height / width
     radians = math.atan2(-c - b, d - a) if a * d < b * c else math.atan2(c - b, a + d)
     return math.degrees(radians)
+
+
+def finite_output(output: ModelOutput) -> ModelOutput:
+    """Return ``output`` if all of its numbers are finite.
+
+    Raises:
+        InferenceFailedError: a number is not finite.
+    """
+    if not output.is_finite:
+        raise InferenceFailedError("the model returned values that are not finite for this picture")
+    return output

@@ -41,6 +41,7 @@ COUNTERS: Final = {
     "rectified_pixels": ("stn_rectified_pixels", "Pixels of these images", MODEL),
     "cache_hits": ("stn_response_cache_hits", "Answers that came from the response cache", MODEL),
     "cache_misses": ("stn_response_cache_misses", "Answers that were looked for there in vain", MODEL),
+    "views": ("stn_views", "Changed views of pictures that were inferred besides them", MODEL),
     "rejection": ("stn_rejections", "Rejected requests and pictures by error code", (*MODEL, "cause")),
     "cpu": ("stn_worker_cpu_seconds", "Processor time of a worker", ("worker",)),
     "log_lines_dropped": ("stn_log_lines_dropped", "Log lines that were dropped because stderr was not read", ()),

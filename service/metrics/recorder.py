@@ -78,6 +78,8 @@ class ModelMetrics:
         """The number of images that were sampled from whole pictures, and their pixels."""
         self._cached = [0.0, 0.0]
         """Answers that were not and that were found in the response cache."""
+        self._views = 0.0
+        """The number of changed views of pictures that were inferred."""
         self.last_s = 0.0
         """When the last inference ended, in seconds since the epoch; 0 before the first."""
 
@@ -104,6 +106,10 @@ class ModelMetrics:
         """Count an answer that was looked for in the response cache."""
         self._cached[hit] += 1
 
+    def viewed(self, views: int) -> None:
+        """Count views of a picture that are inferred besides it."""
+        self._views += views
+
     def flush(self) -> None:
         """Count the pending values."""
         if self.pending:
@@ -122,6 +128,7 @@ class ModelMetrics:
             found[kind, *self.labels] = [number]
         for kind, number in zip(("cache_misses", "cache_hits"), self._cached, strict=True):
             found[kind, *self.labels] = [number]
+        found["views", *self.labels] = [self._views]
         found |= {("batch", *self.labels, str(size)): list(batches) for size, batches in self._batches.items()}
         return found
 

@@ -15,8 +15,8 @@ class Jittered:
     """Random rotation, zoom, stretch, shear, shift, flip and lighting within ``limits``.
 
     Parameters: maps ``(N, 2, 3)`` from the canvas to the picture, and factors of contrast and brightness ``(N, 2)``.
-    Outside of the picture, its border is repeated, unless the limits keep the canvas ``inside``. Shifts are whole pixels: fractional ones would blur the training
-    pictures compared with those that the network classifies later.
+    Outside of the picture, its border is repeated, unless the limits keep the canvas ``inside``. Shifts are whole
+    pixels: fractional ones would blur the training pictures compared with those that the network classifies later.
     """
 
     def __init__(self, canvas: Size, limits: Augmentation) -> None:

@@ -48,7 +48,8 @@ class Augmentation(BaseModel):
     flip: bool = Field(False, description="mirror half of the pictures horizontally")
     light: float = Field(0.0, ge=0, le=2, description="largest logarithm of the contrast and brightness factors")
     inside: bool = Field(
-        False, description="zoom in only, and as far as the picture fills the canvas, so that no border tells the change"
+        False,
+        description="zoom in only, and until the picture fills the canvas, so that no border tells the change",
     )
 
 
@@ -332,7 +333,7 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
     boxes = recipe.dataset in BOXED
     told = boxes or recipe.augmentation.inside
     if recipe.pose and not told and not recipe.placement.chance:
-        yield "pose has no effect on pictures without boxes; set placement.chance or augmentation.inside, or use canonical"
+        yield "pose has no effect without boxes; set placement.chance or augmentation.inside, or use canonical"
     if recipe.pose and recipe.canonical and (told or recipe.placement.chance == 1):
         yield "canonical has no effect where pose tells every frame; leave one of them out"
     if not (recipe.joint or recipe.pose or recipe.canonical or recipe.upright):
