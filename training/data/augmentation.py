@@ -15,8 +15,8 @@ class Jittered:
     """Random rotation, zoom, stretch, shear, shift, flip and lighting within ``limits``.
 
     Parameters: maps ``(N, 2, 3)`` from the canvas to the picture, and factors of contrast and brightness ``(N, 2)``.
-    Outside of the picture, its border is repeated, unless the limits keep the canvas ``inside``. Shifts are whole
-    pixels: fractional ones would blur the training pictures compared with those that the network classifies later.
+    Outside of the picture, its border is repeated. Shifts are whole pixels: fractional ones would blur the training
+    pictures compared with those that the network classifies later.
     """
 
     def __init__(self, canvas: Size, limits: Augmentation) -> None:
@@ -29,7 +29,7 @@ class Jittered:
         drawn = 2 * torch.rand(9, count, generator=generator) - 1
         angle, shear, zoom, stretch, right, down, contrast, brightness, side = drawn
         angle, shear = angle * math.radians(limits.rotation), torch.tan(shear * math.radians(limits.shear))
-        zoom, stretch = limits.zoom ** (zoom.abs() if limits.inside else zoom), limits.stretch ** (stretch / 2)
+        zoom, stretch = limits.zoom**zoom, limits.stretch ** (stretch / 2)
         wide, high = 1 / (zoom * stretch), stretch / zoom
         if limits.flip:
             wide = torch.where(side < 0, -wide, wide)
@@ -37,11 +37,6 @@ class Jittered:
         half_canvas = torch.tensor([self.canvas[1] / 2, self.canvas[0] / 2])
         half_picture = torch.tensor([picture[1] / 2, picture[0] / 2])  # (2,): x, y
         farthest = (2 * limits.shift * half_picture).floor()
-        if limits.inside:
-            extent = linear.abs() @ half_canvas  # (N, 2)
-            fitting = (half_picture / extent).amin(dim=1, keepdim=True).clamp(max=1.0)
-            linear = linear * fitting[:, :, None]
-            farthest = torch.minimum(farthest, (half_picture - extent * fitting).clamp(min=0).floor())
         offset = ((farthest + 0.5) * torch.stack([right, down], dim=-1)).round().clamp(-farthest, farthest)
         maps = torch.cat([linear * half_canvas, offset[:, :, None]], dim=-1) / half_picture[:, None]
         return maps, torch.exp(limits.light * torch.stack([contrast, brightness], dim=-1))

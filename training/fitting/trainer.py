@@ -166,9 +166,8 @@ class Training(lightning.LightningModule):
         recipe = self.recipe
         maps = torch.cat([version.maps for version in distorted if version.maps is not None]).to(warps[0].theta)
         frames = [undistorted(maps, warp.theta) for warp in warps]
-        all_told = boxes is not None or recipe.augmentation.inside
-        told = torch.full_like(labels, bool(recipe.pose) and all_told, dtype=torch.bool)
-        if recipe.pose and not all_told and distorted[0].placed is not None:
+        told = torch.full_like(labels, bool(recipe.pose) and boxes is not None, dtype=torch.bool)
+        if recipe.pose and boxes is None and distorted[0].placed is not None:
             told = torch.cat([version.placed for version in distorted if version.placed is not None])
         loss = torch.zeros((), device=maps.device)
         # The mean of all processes' gradients is that of one process only if each counts by its number of told frames.

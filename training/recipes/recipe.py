@@ -47,10 +47,6 @@ class Augmentation(BaseModel):
     shift: float = Field(0.0, ge=0, le=1, description="largest shift, as a share of the sides, in whole pixels")
     flip: bool = Field(False, description="mirror half of the pictures horizontally")
     light: float = Field(0.0, ge=0, le=2, description="largest logarithm of the contrast and brightness factors")
-    inside: bool = Field(
-        False,
-        description="zoom in only, and until the picture fills the canvas, so that no border tells the change",
-    )
 
 
 class Placement(BaseModel):
@@ -331,10 +327,9 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
             known = ", ".join(sorted(AFFINE_DISTORTIONS))
             yield f"{name} needs augmentation, placement, or a distortion that is an affine map: {known}"
     boxes = recipe.dataset in BOXED
-    told = boxes or recipe.augmentation.inside
-    if recipe.pose and not told and not recipe.placement.chance:
-        yield "pose has no effect without boxes; set placement.chance or augmentation.inside, or use canonical"
-    if recipe.pose and recipe.canonical and (told or recipe.placement.chance == 1):
+    if recipe.pose and not boxes and not recipe.placement.chance:
+        yield "pose has no effect on pictures without boxes; set placement.chance, or use canonical"
+    if recipe.pose and recipe.canonical and (boxes or recipe.placement.chance == 1):
         yield "canonical has no effect where pose tells every frame; leave one of them out"
     if not (recipe.joint or recipe.pose or recipe.canonical or recipe.upright):
         yield "joint=false leaves localisation without a loss; set pose, canonical or upright, or leave joint out"

@@ -98,7 +98,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"upright": 1.0, "distortion": "e"}, "affine map: r, rts, t, tc"),
         ({"parallel": 2, "crop": 0.5}, "crop works with a single transformer only; set parallel=1"),
         ({"parallel": 2, "canonical": 1.0}, "canonical works with a single transformer only; set parallel=1"),
-        ({"pose": 1.0}, r"pose has no effect without boxes; set placement\.chance"),
+        ({"pose": 1.0}, r"pose has no effect on pictures without boxes; set placement\.chance"),
         ({"placement.smallest": 0.9, "placement.largest": 0.3}, "lower the one or raise the other"),
         ({"classifier": "residual", "classifier_widths": [8, 16]}, "set classifier=conv"),
         ({"classifier_widths": []}, "classifier_widths"),
