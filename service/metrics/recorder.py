@@ -78,6 +78,7 @@ class ModelMetrics:
         """The number of images that were sampled from whole pictures, and their pixels."""
         self._cached = [0.0, 0.0]
         """Answers that were not and that were found in the response cache."""
+        self._dropped_frames = 0.0
         self.last_s = 0.0
         """When the last inference ended, in seconds since the epoch; 0 before the first."""
 
@@ -104,6 +105,10 @@ class ModelMetrics:
         """Count an answer that was looked for in the response cache."""
         self._cached[hit] += 1
 
+    def dropped_frame(self) -> None:
+        """Count a frame of a stream that was not answered, because a newer one arrived."""
+        self._dropped_frames += 1
+
     def flush(self) -> None:
         """Count the pending values."""
         if self.pending:
@@ -120,6 +125,7 @@ class ModelMetrics:
         found["inferred", *self.labels] = [self._queue_s, self._failures]
         for kind, number in zip(("rectified", "rectified_pixels"), self._rectified, strict=True):
             found[kind, *self.labels] = [number]
+        found["dropped_frames", *self.labels] = [self._dropped_frames]
         for kind, number in zip(("cache_misses", "cache_hits"), self._cached, strict=True):
             found[kind, *self.labels] = [number]
         found |= {("batch", *self.labels, str(size)): list(batches) for size, batches in self._batches.items()}
