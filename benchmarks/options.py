@@ -3,8 +3,8 @@
     python -m benchmarks.options [--model signs] [--pixels 2000000] [--rounds 9]
 
 prints a Markdown table for a small picture and for a photograph, as JPEG. Ways are measured in turns, in one process,
-from the query and the body to the bytes of the answer, without HTTP. Times are those of the processor, the median of all
-rounds, divided by that of the plain prediction. Memory is the peak beyond what the process holds before.
+from the query and the body to the bytes of the answer, without HTTP. Times are those of the processor, the median of
+all rounds, divided by that of the plain prediction. Memory is the peak beyond what the process holds before.
 """
 
 import argparse
