@@ -22,6 +22,7 @@ from service.api.open_inference.routes import create_open_inference_routes
 from service.api.predict import create_predict_routes
 from service.api.rectify import create_rectify_route
 from service.api.routes import create_routes
+from service.api.stream import create_stream_route
 from service.api.ui import create_ui
 from service.errors import SettingsError
 from service.inference.registry import Models
@@ -82,7 +83,12 @@ def create_app(
         version=__version__,
         summary="Image classifiers with spatial transformers",
         lifespan=lifespan,
-        routes=[*create_predict_routes(state), create_rectify_route(state), *create_infer_routes(state)],
+        routes=[
+            *create_predict_routes(state),
+            create_rectify_route(state),
+            *create_infer_routes(state),
+            *([create_stream_route(state)] if settings.stream else []),
+        ],
         middleware=create_middleware(state),
         docs_url=None,
         redoc_url=None,

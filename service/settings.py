@@ -104,6 +104,8 @@ class Settings(BaseSettings):
     response_cache_across_keys: bool = Field(
         False, description="answer a client from what was kept for clients with other API keys"
     )
+    stream: bool = Field(True, description="answer pictures on a WebSocket at /stream")
+    max_streams: Count = Field(64, description="most open connections of /stream in each worker; more are refused")
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
     header_timeout_s: Count = Field(

@@ -8,16 +8,19 @@ from service.client.calls import Options, Picture, RectifyOptions, Region
 from service.client.clients import AsyncClient, Client
 from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
 from service.client.rectified import RectifiedPicture
+from service.client.streams import AsyncStream, FrameAnswer, Stream
 from service.schemas import ErrorBody, ModelInfo, Prediction, Reliability
 
 __all__ = [
     "AnswerError",
     "AsyncClient",
+    "AsyncStream",
     "BusyError",
     "Client",
     "ClientError",
     "ErrorBody",
     "FileError",
+    "FrameAnswer",
     "ModelInfo",
     "Options",
     "Picture",
@@ -27,5 +30,6 @@ __all__ = [
     "RefusedError",
     "Region",
     "Reliability",
+    "Stream",
     "UnreachableError",
 ]

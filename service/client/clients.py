@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -14,6 +15,7 @@ from service.client import calls
 from service.client.calls import AnswerType, Call, Options, Picture, RectifyOptions, Region
 from service.client.errors import BusyError, ClientError, UnreachableError
 from service.client.rectified import RectifiedPicture
+from service.client.streams import AsyncStream, Stream, open_async_stream, open_stream
 from service.schemas import ErrorBody, ModelInfo, Prediction
 
 URL = "http://127.0.0.1:8000"
@@ -84,6 +86,7 @@ class Client:
         retries: int = RETRIES,
         patience_s: float = PATIENCE_S,
     ) -> None:
+        self._timeout_s = timeout_s
         self._http = httpx.Client(**connection(url, key, timeout_s, retries, patience_s))
 
     def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
@@ -95,6 +98,10 @@ class Client:
     ) -> list[Prediction]:
         """Predict each of ``regions`` of one picture, which the service decodes once."""
         return self._send(calls.predict_regions(picture, regions, options)).regions
+
+    def stream(self, **options: Unpack[Options]) -> AbstractContextManager[Stream]:
+        """Open a stream of frames, of which the newest is answered. It is not opened again after an interruption."""
+        return open_stream(self._http.base_url, self._http.headers, self._timeout_s, options)
 
     def rectify(self, picture: Picture, **options: Unpack[RectifyOptions]) -> RectifiedPicture:
         """Return the rectified picture itself, by default in the resolution and format of ``picture``."""
@@ -146,6 +153,7 @@ class AsyncClient:
         retries: int = RETRIES,
         patience_s: float = PATIENCE_S,
     ) -> None:
+        self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(**connection(url, key, timeout_s, retries, patience_s))
 
     async def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
@@ -157,6 +165,10 @@ class AsyncClient:
     ) -> list[Prediction]:
         """Predict each of ``regions`` of one picture, which the service decodes once."""
         return (await self._send(await asyncio.to_thread(calls.predict_regions, picture, regions, options))).regions
+
+    def stream(self, **options: Unpack[Options]) -> AbstractAsyncContextManager[AsyncStream]:
+        """Open a stream of frames, of which the newest is answered. It is not opened again after an interruption."""
+        return open_async_stream(self._http.base_url, self._http.headers, self._timeout_s, options)
 
     async def rectify(self, picture: Picture, **options: Unpack[RectifyOptions]) -> RectifiedPicture:
         """Return the rectified picture itself, by default in the resolution and format of ``picture``."""

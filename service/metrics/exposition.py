@@ -17,7 +17,7 @@ PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Upper bounds of the buckets of batch sizes."""
 MODEL: Final = ("model", "version")
 DRIFT: Final = (*MODEL, "transform", "quantity")
-PREDICTIONS: Final = ("/predict", "/predict/batch", "/rectify", "/infer")
+PREDICTIONS: Final = ("/predict", "/predict/batch", "/rectify", "/infer", "/stream")
 """The last parts of the prediction routes."""
 REASONS: Final = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", CLIENT_LEFT: "CANCELED", 500: "BACKEND"}
 """Triton's names of the reasons for which a request failed, by status."""
@@ -39,6 +39,7 @@ GAUGES: Final = {
 COUNTERS: Final = {
     "rectified": ("stn_rectified_images", "Rectified images that were sampled from the whole picture", MODEL),
     "rectified_pixels": ("stn_rectified_pixels", "Pixels of these images", MODEL),
+    "dropped_frames": ("stn_stream_dropped_frames", "Frames of streams for which a newer one was answered", MODEL),
     "cache_hits": ("stn_response_cache_hits", "Answers that came from the response cache", MODEL),
     "cache_misses": ("stn_response_cache_misses", "Answers that were looked for there in vain", MODEL),
     "views": ("stn_views", "Changed views of pictures that were inferred besides them", MODEL),

@@ -80,6 +80,7 @@ class ModelMetrics:
         """Answers that were not and that were found in the response cache."""
         self._views = 0.0
         """The number of changed views of pictures that were inferred."""
+        self._dropped_frames = 0.0
         self.last_s = 0.0
         """When the last inference ended, in seconds since the epoch; 0 before the first."""
 
@@ -110,6 +111,10 @@ class ModelMetrics:
         """Count views of a picture that are inferred besides it."""
         self._views += views
 
+    def dropped_frame(self) -> None:
+        """Count a frame of a stream that was not answered, because a newer one arrived."""
+        self._dropped_frames += 1
+
     def flush(self) -> None:
         """Count the pending values."""
         if self.pending:
@@ -126,6 +131,7 @@ class ModelMetrics:
         found["inferred", *self.labels] = [self._queue_s, self._failures]
         for kind, number in zip(("rectified", "rectified_pixels"), self._rectified, strict=True):
             found[kind, *self.labels] = [number]
+        found["dropped_frames", *self.labels] = [self._dropped_frames]
         for kind, number in zip(("cache_misses", "cache_hits"), self._cached, strict=True):
             found[kind, *self.labels] = [number]
         found["views", *self.labels] = [self._views]

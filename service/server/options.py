@@ -1,5 +1,6 @@
 """What the connections of a server have in common."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -65,5 +66,9 @@ class ProtocolOptions:
     headers: CommonHeaders = field(default_factory=CommonHeaders)
     fast_path: FastPath | None = None
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(""))
+    in_progress: set[asyncio.Task[None]] = field(default_factory=set)
+    """The requests that are being answered, without the WebSockets, which may be idle for long."""
+    websocket_paths: frozenset[bytes] = frozenset()
+    """Paths at which a connection may become a WebSocket; other upgrades are ignored."""
     write_buffer: WriteBuffer = field(default_factory=WriteBuffer)
     busy_poll: BusyPoll = field(default_factory=lambda: BusyPoll(0.0))

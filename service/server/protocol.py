@@ -23,7 +23,8 @@ from service.server.fast_path.write_buffer import CorkedTransport
 from service.server.http_request import HIGH_WATER, HTTPRequest
 from service.server.message_reader import MessageReader
 from service.server.options import ProtocolOptions
-from service.server.proxy_headers import Address, plain_host
+from service.server.proxy_headers import Address, address_of
+from service.server.websocket import hand_over, wants_websocket
 
 MAX_KEPT = 64 * 2**10
 """Bytes behind the current request that are kept before reading stops, besides those of one read."""
@@ -50,6 +51,7 @@ class HTTPProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Uvicorn calls this for each connection."""
+        self._config = config
         self._app: ASGIApp = config.loaded_app
         self._asgi_version = config.asgi_version
         self._root_path = config.root_path
@@ -84,7 +86,7 @@ class HTTPProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._raw = cast(asyncio.Transport, transport)
-        self._transport = CorkedTransport(self._raw, self.options.write_buffer, self._state.tasks)
+        self._transport = CorkedTransport(self._raw, self.options.write_buffer, self.options.in_progress)
         self._peer = address_of(transport, "peername")
         self._trusts_peer = self._peer is not None and self.options.proxies.trusts(self._peer[0])
         self._server = address_of(transport, "sockname")
@@ -180,7 +182,7 @@ class HTTPProtocol(asyncio.Protocol):
     def answered(self, request: HTTPRequest) -> None:
         """Go on: the answer to ``request`` has been written."""
         self._state.total_requests += 1
-        self.options.busy_poll.answered(self._state.tasks)
+        self.options.busy_poll.answered(self.options.in_progress)
         request.finish()
         self._active = None
         self._answers += 1
@@ -200,17 +202,19 @@ class HTTPProtocol(asyncio.Protocol):
         request.is_started = True
         task = self._loop.create_task(work)
         self._state.tasks.add(task)
+        self.options.in_progress.add(task)
         task.add_done_callback(self._task_ended)
 
     @property
     def in_progress(self) -> Sized:
         """The requests of all connections that are being answered."""
-        return self._state.tasks
+        return self.options.in_progress
 
     # The rest is what happens in between.
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._state.tasks.discard(task)
+        self.options.in_progress.discard(task)
         if self.options.fast_path is not None:
             self.options.fast_path.task_ended()
         if task.cancelled():  # before it began
@@ -263,6 +267,9 @@ class HTTPProtocol(asyncio.Protocol):
         request.client, request.scheme = self._peer, self._scheme
         if self._trusts_peer:
             request.client, request.scheme = self.options.proxies.resolve(self._peer, self._scheme, request.headers)
+        if request.path in self.options.websocket_paths and wants_websocket(request) and not self._is_last:
+            self._upgrade(request)
+            return
         self._active = request
         fast_path = self.options.fast_path
         request.is_fast = fast_path is not None and fast_path.takes(request)
@@ -282,6 +289,19 @@ class HTTPProtocol(asyncio.Protocol):
         else:
             request.scope = scope = self._scope(request)
             self.start(request, ASGICycle(self, request, scope).run(self._app))
+
+    def _upgrade(self, request: HTTPRequest) -> None:
+        """Go on as a WebSocket as soon as all earlier answers are written."""
+        request.is_answered = self._ignores_input = True
+        self._raw.pause_reading()
+        self._loop.call_soon(self._hand_over, request)
+
+    def _hand_over(self, request: HTTPRequest) -> None:
+        if not self._raw.is_closing():
+            self._deadline.stop()
+            self._state.connections.discard(self)
+            hand_over(request, self._raw, self._config, self._state, self._app_state)
+            self._raw.resume_reading()
 
     def _scope(self, request: HTTPRequest) -> Scope:
         return {
@@ -375,9 +395,3 @@ class HTTPProtocol(asyncio.Protocol):
 def protocol_class(options: ProtocolOptions) -> type[HTTPProtocol]:
     """The class of connections with ``options``, for `uvicorn.Config`."""
     return type("ConfiguredHTTPProtocol", (HTTPProtocol,), {"options": options})
-
-
-def address_of(transport: asyncio.BaseTransport, end: str) -> Address | None:
-    """The address of one end of a connection, if it has one: a Unix socket has none."""
-    name = transport.get_extra_info(end)
-    return (plain_host(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None

@@ -1,5 +1,6 @@
 """The client's address and scheme, where a trusted proxy names them in X-Forwarded-For and X-Forwarded-Proto."""
 
+import asyncio
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -92,3 +93,9 @@ def plain_host(host: str) -> str:
     address = ip_address(host)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return str(mapped or address)
+
+
+def address_of(transport: asyncio.BaseTransport, end: str) -> Address | None:
+    """The address of one end of a connection, if it has one: a Unix socket has none."""
+    name = transport.get_extra_info(end)
+    return (plain_host(name[0].partition("%")[0]), name[1]) if isinstance(name, tuple) else None

@@ -15,6 +15,7 @@ import uvicorn.server
 from fastapi import FastAPI
 
 from service.api.predict import ONE, SEVERAL, Predict
+from service.api.stream import PATH as STREAM
 from service.app import get_state, is_unmodified
 from service.middleware.access_log import Client
 from service.request_context import RequestContext
@@ -65,12 +66,15 @@ class Server(uvicorn.Server):
             headers=CommonHeaders(((b"vary", b"Origin"),) if settings.cors_origins else ()),  # as the application says
             fast_path=create_fast_path(state) if is_unmodified(app) else None,
             proxies=TrustedProxies(settings.forwarded_allow_ips),
+            websocket_paths=frozenset({STREAM.encode()} if settings.stream else ()),
             busy_poll=BusyPoll(settings.busy_poll_us / 1e6),
         )
         config = uvicorn.Config(
             app,
             http=protocol_class(options),
-            ws="none",
+            ws="websockets-sansio" if settings.stream else "none",
+            ws_max_size=settings.max_bytes,
+            ws_per_message_deflate=False,  # pictures are compressed already
             access_log=False,
             log_config=None,
             log_level="error",  # its warnings are of what clients send, which has a line in the log already

@@ -22,6 +22,7 @@ from service.client import (
     ClientError,
     ErrorBody,
     FileError,
+    FrameAnswer,
     Prediction,
     RectifiedPicture,
     RefusedError,
@@ -91,6 +92,40 @@ def test_regions_that_are_none_are_refused_by_the_service(server: Service, ask: 
     with pytest.raises(RefusedError) as refusal:
         ask(server.url, "predict_regions", PICTURE, regions)
     assert (refusal.value.status, refusal.value.code) == (422, "invalid_parameter")
+
+
+def test_a_stream_answers_frames_until_it_is_closed(server: Service) -> None:
+    with Client(server.url) as client, client.stream(rectified="none", top_k=1) as stream:
+        for number, picture in enumerate((PICTURE, b"no picture")):
+            stream.send(picture)
+            found = stream.receive()
+            assert (found.frame, found.dropped) == (number, 0)
+            assert isinstance(found.answer, ErrorBody if number else Prediction)
+
+
+def test_an_asynchronous_stream_does_so_too(server: Service) -> None:
+    async def run() -> FrameAnswer:
+        async with AsyncClient(server.url) as client, client.stream(rectified="none", timeout_ms=9000) as stream:
+            await stream.send(PICTURE)
+            return await stream.receive()
+
+    found = asyncio.run(run())
+    assert isinstance(found.answer, Prediction)
+    assert found.answer.predictions[0].label == "7"
+
+
+def test_a_stream_that_is_refused_says_why(server: Service) -> None:
+    with Client(server.url) as client:
+        with pytest.raises(RefusedError) as refusal, client.stream(model="letters") as stream:
+            stream.receive()
+        assert refusal.value.code == "model_not_found"
+        with pytest.raises(UnreachableError, match="has ended"), client.stream() as stream:
+            stream.send(bytes(11 * 2**20))
+            stream.receive()
+    with Client(f"{server.url}/elsewhere") as client, pytest.raises(RefusedError), client.stream():
+        pass
+    with Client("http://127.0.0.1:9", timeout_s=5) as client, pytest.raises(UnreachableError), client.stream():
+        pass
 
 
 def test_a_batch_answers_for_each_picture(server: Service, ask: Ask) -> None:
