@@ -8,6 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import imaging.views
+import service.schemas
 from export.format.artifact import Manifest
 from service.inference.engine import Answer, Engine
 from service.inference.views.options import ViewOptions
@@ -101,6 +103,10 @@ def test_averaged_probabilities_are_those_of_the_picture_and_its_views() -> None
     assert averaged.output.transforms[0].theta == pytest.approx(np.array(plain.output.transforms[0].theta), abs=1e-5)
     assert averaged.reliability is None
     assert averaged.probability < plain.probability
+
+
+def test_all_views_that_may_be_asked_for_exist() -> None:
+    assert service.schemas.MOST_VIEWS == imaging.views.MOST_VIEWS
 
 
 def test_both_uses_share_the_views() -> None:
