@@ -113,6 +113,17 @@ def test_the_manifest_states_what_the_transformer_is_worth(exported: Path, train
         assert getattr(stated, name).model_dump() == getattr(evaluation.pose, name).model_dump()
 
 
+def test_the_manifest_states_how_reliable_corners_are(exported: Path, trained_run: Run) -> None:
+    stated, measured = read_artifact(exported).manifest.reliability, trained_run.evaluation().reliability
+    assert stated is not None
+    assert measured is not None
+    for name in ("pictures", "views", "within", "intercept", "slope"):
+        assert getattr(stated, name) == getattr(measured, name)
+    scores = [stated.score(deviation) for deviation in (0, 0.01, 0.1, 1, 1e9)]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 <= scores[-1] <= scores[0] <= 1
+
+
 def test_a_run_whose_theta_was_not_measured_is_exported_without_its_worth(trained_run: Run) -> None:
     measured = trained_run.evaluation()
     assert worth_of(measured.model_copy(update={"worth": None})) is None

@@ -26,7 +26,7 @@ def exported(request: pytest.FixtureRequest, trained_run: Run, tmp_path: Path) -
 
 def without_reference(artifact: Artifact) -> Artifact:
     """As an older version exported it."""
-    older = artifact.manifest.model_copy(update={"reference": None})
+    older = artifact.manifest.model_copy(update={"reference": None, "reliability": None})
     write_artifact(artifact.folder, *seal(older, artifact.model, artifact.golden_pictures))
     return read_artifact(artifact.folder)
 
@@ -53,7 +53,12 @@ def test_an_older_artifact_gets_the_same_reference_and_keeps_its_model(
     ):
         assert (ours.quantity, ours.transform) == (theirs.quantity, theirs.transform)
         assert ours.mean == pytest.approx(theirs.mean, abs=1e-4)
-    files = {"reference", "files"}
+    found, stated = newer.manifest.reliability, exported.manifest.reliability
+    assert found is not None
+    assert stated is not None
+    assert found.dataset == stated.dataset == "mnist validation, rts"
+    assert (found.intercept, found.slope) == pytest.approx((stated.intercept, stated.slope), abs=0.02)
+    files = {"reference", "reliability", "files"}
     assert newer.manifest.model_dump(exclude=files) == older.manifest.model_dump(exclude=files)
     assert np.array_equal(newer.golden()[0], older.golden()[0])
     if newer.manifest.runtime == "onnx":

@@ -52,6 +52,7 @@ def test_run_trains_evaluates_and_draws(finished: Path) -> None:
         "pictures/confusion.png",
         "pictures/confused.png",
         "pictures/theta.png",
+        "pictures/reliability.png",
         "pictures/means.png",
         "pictures/epochs.gif",
         "pictures/moving.gif",

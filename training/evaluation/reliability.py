@@ -6,6 +6,7 @@ validation pictures, says how likely (Platt 1999).
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,10 +62,8 @@ class Reliability(BaseModel):
     """Share of each of these whose class is wrong."""
 
 
-class Shown(BaseModel):
+class Shown(NamedTuple):
     """Pictures under known changes, and what is true of them."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     pictures: NDArray[np.uint8]
     """``(N, H, W, C)``."""
@@ -128,9 +127,7 @@ def show(how: Distortion, pictures: Split, version: int) -> Shown:
     if changed.maps is None:
         raise TypeError("the change of the pictures is not an affine map")
     images = changed.images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-    return Shown(
-        pictures=np.ascontiguousarray(images.numpy()), labels=changed.labels.numpy(), maps=as_floats(changed.maps)
-    )
+    return Shown(np.ascontiguousarray(images.numpy()), changed.labels.numpy(), as_floats(changed.maps))
 
 
 def true_thetas(look: Look, recipe: Recipe, how: Distortion, pictures: Split, maps: Floats) -> Floats:

@@ -35,6 +35,11 @@ def evaluation_facts(run: Run, evaluation: Evaluation) -> dict[str, str]:
         )
     if (pose := evaluation.pose) is not None:
         facts |= pose_facts(pose)
+    if (trust := evaluation.reliability) is not None:
+        facts["corners that follow known changes"] = (
+            f"{1 - trust.corners_wrong[-1]:.1%} are right within {trust.within:.0%} of the side; "
+            f"of the more reliable half {1 - trust.corners_wrong[(len(trust.shares) - 1) // 2]:.1%}"
+        )
     if (upright := evaluation.uprightness) is not None:
         boxes = upright.digits * upright.versions
         facts |= {

@@ -16,6 +16,7 @@ CAPTIONS = {
     "moving.gif": "One test picture, moved as in training, and its (last) rectified image",
     "epochs.gif": "The same validation pictures after each epoch, with the last transformer",
     "theta.png": "Theta (of the last transformer) on test pictures, by class",
+    "reliability.png": "Wrong corners and classes among the most reliable answers to validation pictures",
     "curves.png": "Loss and error over the epochs, and the collapse guard's measures",
     "confusion.png": "Confusion matrix of the test set",
     "confused.png": "The most frequent mistakes on the test set, with the sampled regions",

@@ -12,6 +12,7 @@ from training.data.batches import distorted
 from training.data.random_streams import Stream
 from training.data.splits import Split
 from training.evaluation.poses import known_changes, views
+from training.evaluation.reliability import Reliability
 from training.files import write_bytes
 from training.fitting.runs import Run
 from training.networks.network import SpatialTransformerClassifier
@@ -27,11 +28,13 @@ SCATTERED = 1000
 
 
 def draw_run(run: Run, data_root: Path) -> list[Path]:
-    """Draw ``rectified``, ``means``, ``curves``, ``confusion``, ``confused`` and ``theta.png`` of an evaluated run.
+    """Draw the figures of an evaluated run.
+
+    They are ``rectified``, ``means``, ``curves``, ``confusion``, ``confused``, ``theta`` and ``reliability.png``.
 
     Returns:
-        The files. Without a transformer there are no ``means.png`` and ``theta.png``, and without a mistake no
-        ``confused.png``.
+        The files. Without a transformer there are no ``means.png``, ``theta.png`` and ``reliability.png``, and without
+        a mistake no ``confused.png``.
 
     Raises:
         RunError: the run is not trained or not evaluated.
@@ -54,6 +57,8 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     if thetas is not None:
         figures["means.png"] = means_figure(network, info.recipe, whole.at(every(len(whole.labels))), info.classes)
         figures["theta.png"] = theta_figure(thetas[:, -1], test.labels[:SCATTERED])
+    if evaluation.reliability is not None:
+        figures["reliability.png"] = reliability_figure(evaluation.reliability)
     run.pictures.mkdir(exist_ok=True)
     return [save(figure, run.pictures / name) for name, figure in figures.items()]
 
@@ -98,6 +103,18 @@ def theta_figure(theta: Tensor, labels: Tensor) -> Figure:
     place.set(title="centre", xlabel="x", ylabel="y", xlim=(-1, 1), ylim=(1, -1), aspect="equal")
     shape.scatter(angle, scale, c=labels, cmap="tab10", s=6)
     shape.set(title="shape, coloured by class", xlabel="rotation, degrees", ylabel="side, relative to the picture's")
+    return figure
+
+
+def reliability_figure(found: Reliability) -> Figure:
+    """Draw how many answers are wrong if only a share of them is kept, those with the highest scores."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    for wrong, label in ((found.corners_wrong, f"corners, off by {found.within:.0%}"), (found.class_wrong, "class")):
+        axes.plot([100 * share for share in found.shares], [100 * share for share in wrong], marker=".", label=label)
+    axes.set(xlabel="share of the answers, the most reliable first, %", ylabel="wrong, %", xlim=(0, 100))
+    axes.set_ylim(bottom=0)
+    axes.legend()
     return figure
 
 

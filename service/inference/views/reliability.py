@@ -12,7 +12,7 @@ from service.inference.outputs import ModelOutput, angle
 
 Floats = NDArray[np.float64]
 
-FOLLOWS = 0.5
+FOLLOWS = 0.75
 """The angle follows the views if its deviation is less than this share of the angles by which they are turned."""
 UPRIGHT = ("attention",)
 """Kinds of transformers whose frames never turn."""

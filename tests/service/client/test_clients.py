@@ -153,6 +153,14 @@ def test_a_rectified_picture_comes_with_what_the_service_says_of_it(server: Serv
         found.save(tmp_path / "nowhere" / "straight.webp")
 
 
+def test_answers_tell_their_reliability_if_they_are_asked(server: Service, ask: Ask) -> None:
+    answer = ask(server.url, "predict", PICTURE, reliability=4, views=4)
+    assert answer.reliability is not None
+    assert answer.reliability.views == 4
+    assert ask(server.url, "rectify", PICTURE, reliability=4, views=4).reliability == answer.reliability
+    assert ask(server.url, "rectify", PICTURE).reliability is None
+
+
 def test_without_options_a_rectified_picture_has_the_format_of_the_upload(server: Service, ask: Ask) -> None:
     assert ask(server.url, "rectify", encode(DIGITS[0], "JPEG")).format == "jpeg"
 

@@ -67,6 +67,14 @@ def test_it_asks_the_model_that_is_named_and_draws_where_it_is_told(server: Serv
     assert [file.name for file in (folder / "a" / "b").iterdir()] == ["seven.answer.png"]
 
 
+def test_it_tells_how_reliable_an_answer_is(server: Service, folder: Path) -> None:
+    done = client("seven.png", "--url", server.url, "--reliability", 4, "--views", 4, folder=folder)
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("  reliability: ")
+    assert "class in 100% of 4 views, corners off by " in last
+    assert "cannot tell" not in last
+
+
 def test_a_bad_picture_does_not_keep_others_from_their_answers(server: Service, folder: Path) -> None:
     (folder / "bad.png").write_bytes(PICTURE[:60])
     done = client("bad.png", "missing.png", "two.png", "--url", server.url, folder=folder)

@@ -254,3 +254,26 @@ def test_closing_answers_what_waits_and_takes_nothing_new() -> None:
         return [answer.result() for answer in waiting]
 
     assert len(asyncio.run(scenario())) == 5
+
+
+@IN_PLACE_AND_THREAD
+def test_views_are_inferred_but_not_observed(picture_ms: float) -> None:
+    seen: list[list[float]] = []
+    batches = Batcher(
+        double,
+        numbers,
+        max_batch=3,
+        inference_timeout_s=60,
+        picture_ms=picture_ms,
+        metrics=ModelMetrics(("doubles", "1")),
+        observe=lambda outputs: seen.append(numbers(outputs)),
+    )
+
+    async def ask() -> list[float]:
+        views = [False, True, True, True, True, True, True, False]
+        answers = [batches.submit(picture(value), is_view=view) for value, view in enumerate(views)]
+        return [answer.value for answer in await asyncio.gather(*answers)]
+
+    assert asyncio.run(ask()) == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert [value for batch in seen for value in batch] == [0, 14]
+    assert [] not in seen

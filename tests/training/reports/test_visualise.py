@@ -57,6 +57,7 @@ def test_a_run_gets_its_pictures(trained_run: Run, data_root: Path) -> None:
         "confusion.png",
         "confused.png",
         "theta.png",
+        "reliability.png",
         "means.png",
     }
     for file in files:
