@@ -280,7 +280,7 @@ def parse_changes(pairs: list[str]) -> dict[str, object]:
 
 def show_split(run: Run) -> None:
     """Print the number of pictures of each class in a folder, and the sizes chosen for them."""
-    from training.data.folders import PARTS, counts, read_split
+    from training.data.folder.source import PARTS, counts, read_split
 
     if not run.split_file.exists():
         return

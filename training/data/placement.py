@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from training.data.augmentation import Jittered, linear_maps, relit
 from training.data.distortions import Distorted
-from training.data.listing import is_picture, walk
+from training.data.folder.listing import is_picture, walk
 from training.data.pictures import read_pictures
 from training.errors import DataError
 from training.networks.geometry import affine_points, base_grid

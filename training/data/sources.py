@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torchvision.datasets import CIFAR10, MNIST
 
-from training.data.folders import Folder, read_split
+from training.data.folder.source import Folder, read_split
 from training.data.splits import Source, Split, hold_out
 from training.data.traffic_signs import Signs
 from training.errors import DataError

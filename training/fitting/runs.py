@@ -28,8 +28,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from training.data.folders import Folder, split_folder, split_text
-from training.data.sizing import fit_to_pictures
+from training.data.folder.sizing import fit_to_pictures
+from training.data.folder.source import Folder, split_folder, split_text
 from training.data.sources import open_source
 from training.data.splits import Source
 from training.errors import RunError

@@ -118,7 +118,7 @@ MY_IMAGES = Recipe(
     learning_rate=2e-3,
     weight_decay=0.05,
 )
-"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/data/sizing.py).
+"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/data/folder/sizing.py).
 
 Set crop to the share of the sides that the object usually fills, and backgrounds to a folder of pictures without it.
 """

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, get_args
 import structlog
 import torch
 
-from training.data.listing import SPLIT_TABLE, class_of, find_pictures, shortened, warn_of_ignored
+from training.data.folder.listing import SPLIT_TABLE, class_of, find_pictures, shortened, warn_of_ignored
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
