@@ -100,11 +100,13 @@ def export_run(
     say("comparing it with the trained network")
     model = runtime.load(content, outputs)
     parity = compare(reference, model, interface, samples, exact(network, outputs))
-    accuracy = Accuracy(
-        dataset=name_pictures(evaluation.dataset, evaluation.distortion),
-        pictures=evaluation.pictures,
-        accuracy=evaluation.accuracy,
-    )
+    accuracy = None
+    if len(info.classes) > 1:
+        accuracy = Accuracy(
+            dataset=name_pictures(evaluation.dataset, evaluation.distortion),
+            pictures=evaluation.pictures,
+            accuracy=evaluation.accuracy,
+        )
     price, golden_model = None, reference
     if smaller is not None:
         content, price, accuracy = shrink(run, runtime, network, content, smaller, say)

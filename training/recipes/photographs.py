@@ -109,6 +109,7 @@ MY_IMAGES = Recipe(
     localisation_rate=1.0,
     pose=0.5,
     canonical=1.0,
+    corners=10.0,
     upright=0.5,
     classifier_width=32,
     classifier_stages=4,
@@ -122,6 +123,24 @@ MY_IMAGES = Recipe(
 
 Set crop to the share of the sides that the object usually fills, and backgrounds to a folder of pictures without it.
 """
+
+CORNERS = change_recipe(
+    MY_IMAGES,
+    {
+        "name": "corners",
+        "summary": "plates, cards, documents: found and straightened, from a folder of pictures with a corners.csv",
+        "augmentation": Augmentation(rotation=20, zoom=1.4, stretch=1.15, shear=8, shift=0.15, light=0.5),
+        "placement": Placement(),
+        "canvas": (96, 96),
+        "transformer": "projective",
+        "crop": 0.7,
+        "pose": 0.0,
+        "canonical": 0.0,
+        "corners": 10.0,
+        "classifier_widths": (16, 32),
+    },
+)
+"""A single class is enough, because the corners are the labels. Sizes and epochs are chosen as for my-images."""
 
 GTSRB = change_recipe(
     GTSRB_SMALL,

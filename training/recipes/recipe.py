@@ -23,7 +23,7 @@ AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
 CELL = 8
 """Side of a cell of localisation=attention, in pixels."""
-SHIFTED = ("affine", "similarity", "attention")
+SHIFTED = ("affine", "similarity", "attention", "projective")
 """Transformers among whose parameters is a shift."""
 LocalisationName = Literal["fcn", "cnn", "tutorial", "cifar", "modern", "fine", "attention"]
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8, "fine": 8, "attention": 24}
@@ -175,6 +175,9 @@ class Recipe(BaseModel):
     canonical: float = Field(
         0.0, ge=0, description="loss weight: the mean frame of each class lies on the canonical crop"
     )
+    corners: float = Field(
+        0.0, ge=0, description="folder: loss weight: the region's corners lie on those in corners.csv, if it exists"
+    )
     area: float = Field(0.0, ge=0, description="loss weight: the sampled region keeps its size and shape")
     area_of: Literal["picture", "ink"] = Field(
         "picture", description="target of area: the undistorted picture, or the bounding box of its ink"
@@ -255,7 +258,7 @@ NEEDS |= dict.fromkeys(
 NEEDS |= dict.fromkeys(
     (
         *("parallel", "steps", "crop", "feature_stage", "shared_stage", "coordinates", "slope"),
-        *("pyramid", "identity_penalty", "upright", "pose", "canonical"),
+        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
 )
@@ -308,7 +311,7 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
     smallest = SMALLEST_PICTURE[recipe.localisation]
     if min(recipe.canvas) < smallest:
         yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
-    for name in ("feature_stage", "shared_stage", "upright", "pose", "canonical", "crop"):
+    for name in ("feature_stage", "shared_stage", "upright", "pose", "canonical", "corners", "crop"):
         if getattr(recipe, name) != Recipe.model_fields[name].default and recipe.parallel > 1:
             yield f"{name} works with a single transformer only; set parallel=1, or leave {name} out"
     for name in ("feature_stage", "shared_stage"):
@@ -323,6 +326,8 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
         if getattr(recipe, name) and not recipe.frames_known:
             known = ", ".join(sorted(AFFINE_DISTORTIONS))
             yield f"{name} needs augmentation, placement, or a distortion that is an affine map: {known}"
+    if recipe.corners and recipe.dataset != "folder":
+        yield "corners works with dataset=folder only; leave it out"
     boxes = recipe.dataset in BOXED
     if recipe.pose and not boxes and not recipe.placement.chance:
         yield "pose has no effect on pictures without boxes; set placement.chance, or use canonical"

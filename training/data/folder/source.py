@@ -1,5 +1,7 @@
 """A folder of the user's pictures, with one directory per class, as in torchvision's ImageFolder.
 
+With a ``corners.csv`` that says where the thing lies, one class is enough, and no directory is needed.
+
 The split is decided once, when a run is created, and recorded in the run's ``split.csv``. It is random, unless the
 folder itself has a ``split.csv``.
 """
@@ -17,7 +19,8 @@ from typing import Literal, NamedTuple, get_args
 import structlog
 import torch
 
-from training.data.folder.listing import SPLIT_TABLE, class_of, find_pictures, shortened, warn_of_ignored
+from training.data.folder.corners import Outline, corners_of, find_corners
+from training.data.folder.listing import CORNERS_TABLE, SPLIT_TABLE, class_of, find_pictures, shortened, warn_of_ignored
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
@@ -50,14 +53,30 @@ class Folder:
     """The pictures of a split table, resized to one size."""
 
     def __init__(
-        self, root: Path, entries: Sequence[Entry], size: Size, channels: int, scene_pattern: str | None = None
+        self,
+        root: Path,
+        entries: Sequence[Entry],
+        size: Size,
+        channels: int,
+        scene_pattern: str | None = None,
+        outlines: Sequence[Outline] = (),
     ) -> None:
-        """``size`` is (height, width); ``channels`` is 1 (grey) or 3 (RGB); pictures of one `scene` are a group."""
+        """Describe the pictures; none is read yet.
+
+        Args:
+            root: the folder.
+            entries: its split table.
+            size: height and width to which pictures are resized.
+            channels: 1 (grey) or 3 (RGB).
+            scene_pattern: pictures of one `scene` are a group.
+            outlines: the corners of some of the pictures.
+        """
         self.root = root
         self.entries = entries
         self.size = size
         self.channels = channels
         self.scene_pattern = scene_pattern
+        self.outlines = outlines
         self.classes = tuple(sorted({entry.label for entry in entries}))
 
     def training(self) -> tuple[Split, Split]:
@@ -71,11 +90,12 @@ class Folder:
         images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
         labels = torch.tensor([numbers[entry.label] for entry in chosen])
+        corners = corners_of(self.root, [entry.path for entry in chosen], self.outlines) if self.outlines else None
         if self.scene_pattern is None:
-            return Split(images, labels)
+            return Split(images, labels, corners=corners)
         scenes = [(entry.label, scene(entry.path, self.scene_pattern)) for entry in chosen]
         positions = {name: position for position, name in enumerate(dict.fromkeys(scenes))}
-        return Split(images, labels, torch.tensor([positions[name] for name in scenes]))
+        return Split(images, labels, torch.tensor([positions[name] for name in scenes]), corners=corners)
 
 
 def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
@@ -84,15 +104,15 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     Pictures whose paths have the same match of ``recipe.scene`` belong to one scene, and stay in one split.
 
     Raises:
-        DataError: there are fewer than two classes, a class has too few pictures, pictures are damaged and the recipe
-            does not skip them, or there are both scenes and a table.
+        DataError: there are fewer than two classes and no corners, a class has too few pictures, pictures are damaged
+            and the recipe does not skip them, or there are both scenes and a table.
     """
     table = root / SPLIT_TABLE
     if table.exists() and recipe.scene is not None:
         raise DataError(
             f"{table} decides the split, so scene={recipe.scene} has no effect; leave out scene, or remove the table"
         )
-    files = find_pictures(root)
+    files = find_pictures(root, one_class=recipe.corners > 0 and (root / CORNERS_TABLE).exists())
     unreadable = damage([root / file for file in files])
     if unreadable and recipe.unreadable == "refuse":
         raise DataError(
@@ -106,6 +126,35 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     check_classes(root, entries, {class_of(file) for file in files})
     warn_of_copies(root, entries)
     return entries
+
+
+def labelled_corners(root: Path, recipe: Recipe, entries: Sequence[Entry]) -> list[Outline]:
+    """Return the corners in the ``corners.csv`` of ``root``, for the pictures of the split.
+
+    Raises:
+        DataError: the table cannot be read, a row is wrong, or there is nothing to learn: a single class, and no
+            training picture with corners.
+    """
+    table = root / CORNERS_TABLE
+    if not recipe.corners:
+        if table.exists():
+            log.warning("corners_left_out", file=str(table), cure="set corners=1 (the weight of their loss)")
+        return []
+    outlines = find_corners(root, [entry.path for entry in entries])
+    with_corners = {each.path for each in outlines}
+    parts = {entry.part for entry in entries if entry.path in with_corners}
+    if "train" not in parts and len({entry.label for entry in entries}) == 1:
+        raise DataError(
+            f"{table} has corners of no picture that is trained on, and with a single class there is nothing else to "
+            f"learn; add rows, or assign pictures with corners to train in {root / SPLIT_TABLE}"
+        )
+    if outlines and parts != set(PARTS):
+        log.warning(
+            "splits_without_corners",
+            splits=", ".join(part for part in PARTS if part not in parts),
+            cure=f"label more pictures, or assign labelled ones in {SPLIT_TABLE}",
+        )
+    return outlines
 
 
 def read_table(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
