@@ -1,8 +1,8 @@
 """Traffic signs on streets with known corners, labelled for a share of the training pictures.
 
 ``python -m benchmarks.corner_labels write SCENES DATA_ROOT FOLDER`` takes signs of GTSRB from DATA_ROOT, cut at their
-boxes, and pastes each onto a part of a photograph of a street, turned and in perspective. Tracks of signs, and blocks of
-photographs, stay in one split.
+boxes, and pastes each onto a part of a photograph of a street, turned and in perspective. Tracks of signs stay in one
+split, and test pictures have streets of their own.
 ``python -m benchmarks.corner_labels label FOLDER SHARE`` writes ``corners.csv``: all validation and test pictures, and
 this share of the training pictures of each class.
 ``python -m benchmarks.corner_labels table RUN ...`` prints what runs on FOLDER have measured.
