@@ -34,6 +34,7 @@ from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.fitting.worth_check import WorthCheck
+from training.networks.backbones import load_pretrained
 from training.networks.dropout import Dropout
 from training.networks.geometry import undistorted
 from training.networks.network import Output, SpatialTransformerClassifier
@@ -325,7 +326,8 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
 
     Raises:
         DataError: the data set cannot be read.
-        RecipeError: a batch cannot be divided evenly among the devices, or there are fewer devices.
+        RecipeError: a batch cannot be divided evenly among the devices, there are fewer devices, or a backbone's
+            trained weights cannot be loaded.
         CollapseError: training failed.
         RunError: the last checkpoint cannot be read, or Ctrl+C stopped the training.
     """
@@ -335,6 +337,8 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
         raise RecipeError(
             f"{devices} devices cannot share batch_size={recipe.batch_size} evenly; choose a multiple of {devices}"
         )
+    if devices > 1 and recipe.is_backbone:  # its batch normalisation may be one of a library's own
+        raise RecipeError(f"classifier={recipe.classifier} trains on one device only; leave out --devices")
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
     with fenced(info.seed):
@@ -348,6 +352,8 @@ def fit_splits(
     info = run.info()
     recipe = info.recipe
     training = Training(info.network(), recipe, info.seed, len(info.classes))
+    if recipe.pretrained and resumed is None:
+        load_pretrained(training.network.classifier, recipe, info.channels * max(1, recipe.branches))
     try:
         trainer = lightning.Trainer(
             max_epochs=recipe.epochs,

@@ -141,8 +141,13 @@ class Recipe(BaseModel):
     shared_stage: bool = Field(False, description="feed localisation the features of the classifier's first stage")
     coordinates: bool = Field(False, description="add pixel coordinates to localisation's input (CoordConv)")
     slope: float = Field(0.0, ge=0, lt=1, description="negative slope of localisation's activation; 0 is ReLU")
-    classifier: Literal["conv", "residual", "tutorial", "cifar"] = Field(
-        "conv", description="network that classifies the rectified image"
+    classifier: str = Field(
+        "conv",
+        pattern=r"^(conv|residual|tutorial|cifar|(timm|torchvision):[A-Za-z0-9_.-]+)$",
+        description="network that classifies the rectified image; timm:NAME and torchvision:NAME are backbones",
+    )
+    pretrained: bool | Path = Field(
+        False, description="start a backbone with the weights of its library (downloaded), or of FILE.safetensors"
     )
     classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="stages of the conv classifier; each halves the size")
@@ -203,6 +208,11 @@ class Recipe(BaseModel):
         return self.canvas if self.transformer == "none" else self.rectified
 
     @property
+    def is_backbone(self) -> bool:
+        """Whether the classifier is a backbone of timm or torchvision."""
+        return ":" in self.classifier
+
+    @property
     def points(self) -> int:
         """Points along each side of a rectified pixel that are sampled: `samples`, or as many as the start asks for."""
         shrunk = max(seen * self.crop / read for seen, read in zip(self.canvas, self.rectified, strict=True))
@@ -247,6 +257,7 @@ NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
     "backgrounds": ("placement.chance", lambda recipe: recipe.placement.chance > 0),
     "classifier_widths": ("classifier=conv", lambda recipe: recipe.classifier == "conv"),
+    "pretrained": ("classifier=timm:NAME or torchvision:NAME", lambda recipe: recipe.is_backbone),
     "box": ("pose", lambda recipe: recipe.pose > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
