@@ -3,9 +3,9 @@
 ``python -m benchmarks.corner_labels write SCENES DATA_ROOT FOLDER`` takes signs of GTSRB from DATA_ROOT, cut at their
 boxes, and pastes each onto a part of a photograph of a street, turned and in perspective. Tracks of signs stay in one
 split, and test pictures have streets of their own.
-``python -m benchmarks.corner_labels label FOLDER SHARE`` writes ``corners.csv``: all validation and test pictures, and
-this share of the training pictures of each class.
-``python -m benchmarks.corner_labels table RUN ...`` prints what runs on FOLDER have measured.
+``python -m benchmarks.corner_labels measure FOLDER RUNS --shares 1 0.1 0.01 0`` trains the recipe `corners` with the
+corners of this share of the training pictures of each class, evaluates it, and prints a table. Every validation and test
+picture has corners.
 
 SCENES is described in `benchmarks.streets`.
 """
@@ -23,9 +23,14 @@ from benchmarks.streets import Box, is_held_out, read_boxes
 from training.data.distortions import convex, homographies
 from training.data.folder.listing import CORNERS_TABLE, SPLIT_TABLE
 from training.data.traffic_signs import Sign, file_signs
-from training.fitting.runs import Run
+from training.evaluation.corners import CornerFit
+from training.fitting.runs import Run, begin_run
+from training.fitting.trainer import fit
 from training.networks.geometry import base_grid, corner_points, projective_points
 from training.networks.samplers import sample
+from training.recipes.photographs import CORNERS
+from training.recipes.recipe import change_recipe
+from training.reports.evaluation import evaluate
 
 CLASSES = {14: "stop", 17: "no-entry", 33: "turn-right", 13: "yield", 12: "priority-road", 1: "speed-limit-30"}
 COUNTS = {"train": 120, "validation": 20, "test": 50}
@@ -39,6 +44,15 @@ TURN = 25
 PERSPECTIVE = 0.15
 """Largest shift of each corner along each axis, as a share of the sign's side."""
 ALL_CORNERS = "all-corners.csv"
+SMALL: dict[str, object] = {
+    "canvas": (64, 64),
+    "view": (32, 32),
+    "rectified": (32, 32),
+    "batch_size": 48,
+    "precision": "bf16-all",
+    "upright": 0.0,
+}
+"""What makes the recipe small enough for a processor's core."""
 HEADER = ("path", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 
 
@@ -133,18 +147,31 @@ def write_table(file: Path, rows: list[tuple[object, ...]]) -> None:
         csv.writer(table, lineterminator="\n").writerows(rows)
 
 
-def show(runs: list[Path]) -> None:
-    """Print a row of a Markdown table for each run."""
-    print("| training pictures with corners | corner error, mean | 90th percentile | overlap | read |")
-    print("|---|---|---|---|---|")
-    for folder in runs:
-        found = Run(folder).evaluation()
+def measure(folder: Path, runs: Path, shares: list[float], epochs: int) -> None:
+    """Train with each share of the corners, unless that was done before, and print a table."""
+    print("| training pictures with corners | corner error, pixels | 90th percentile | overlap | read |")
+    print("|---|---|---|---|---|", flush=True)
+    for share in shares:
+        run = Run(runs / f"corners-{share:g}")
+        if not run.evaluation_file.exists():
+            label(folder, share)
+            recipe = change_recipe(CORNERS, {**SMALL, "epochs": epochs})
+            run = begin_run(run.folder, recipe, 0, folder, {*SMALL, "epochs"})
+            fit(run, folder, progress=False)
+            evaluate(run, folder)
+        found = run.evaluation()
         scores = found.corners
-        if scores is None or scores.after is None or scores.before is None or scores.guess is None:
-            print(f"| {folder} | not measured | | | {found.accuracy:.1%} |")
-            continue
-        for name, fit in {str(scores.labelled): scores.after, "whole picture": scores.before}.items():
-            print(f"| {name} | {fit.error_px:.1f} | {fit.error_px_90:.1f} | {fit.overlap:.3f} | {found.accuracy:.1%} |")
+        if scores is None or scores.after is None or scores.before is None:
+            raise SystemExit(f"{run.folder} has not measured corners; delete it")
+        print(row(f"{scores.labelled} ({share:.0%})", scores.after, f"{found.accuracy:.1%}"), flush=True)
+    print(row("the whole picture", scores.before))
+    if scores.guess is not None:
+        print(row("mean corners, without looking", scores.guess))
+
+
+def row(name: str, fit: CornerFit, read: str = "") -> str:
+    """Return a row of the table."""
+    return f"| {name} | {fit.error_px:.1f} | {fit.error_px_90:.1f} | {fit.overlap:.3f} | {read} |"
 
 
 if __name__ == "__main__":
@@ -154,15 +181,13 @@ if __name__ == "__main__":
     writer.add_argument("scenes", type=Path)
     writer.add_argument("data_root", type=Path)
     writer.add_argument("folder", type=Path)
-    labeller = commands.add_parser("label", help="write corners.csv")
-    labeller.add_argument("folder", type=Path)
-    labeller.add_argument("share", type=float, help="share of the training pictures, from 0 to 1")
-    teller = commands.add_parser("table", help="print what runs have measured")
-    teller.add_argument("runs", type=Path, nargs="+")
+    trainer = commands.add_parser("measure", help="train with shares of the corners, and print a table")
+    trainer.add_argument("folder", type=Path)
+    trainer.add_argument("runs", type=Path)
+    trainer.add_argument("--shares", type=float, nargs="+", default=[1, 0.1, 0.01, 0])
+    trainer.add_argument("--epochs", type=int, default=60)
     asked = parser.parse_args()
     if asked.command == "write":
         print(write(asked.scenes, asked.data_root, asked.folder), "pictures")
-    elif asked.command == "label":
-        print(label(asked.folder, asked.share), "training pictures labelled")
     else:
-        show(asked.runs)
+        measure(asked.folder, asked.runs, asked.shares, asked.epochs)
