@@ -4,8 +4,8 @@
 boxes, and pastes each onto a part of a photograph of a street, turned and in perspective. Tracks of signs stay in one
 split, and test pictures have streets of their own.
 ``python -m benchmarks.corner_labels measure FOLDER RUNS --shares 1 0.1 0.01 0`` trains the recipe `corners` with the
-corners of this share of the training pictures of each class, evaluates it, and prints a table. Every validation and test
-picture has corners.
+corners of this share of the training pictures of each class, evaluates it, and prints a table. All validation and test
+pictures have corners.
 
 SCENES is described in `benchmarks.streets`.
 """
