@@ -95,7 +95,7 @@ def test_pictures_without_corners_do_not_count() -> None:
     assert torch.isfinite(alone[0])
     assert alone[0] != alone[1]
     nothing, last = corner_losses(warps, maps, known(torch.full((3, 4, 2), torch.nan)), recipe)
-    assert (float(nothing), float(last)) == (0, 0)
+    assert (float(nothing.detach()), float(last)) == (0, 0)
     nothing.backward()  # type: ignore[no-untyped-call]
 
 
@@ -110,5 +110,5 @@ def test_pictures_with_corners_are_augmented_and_never_placed_on_others() -> Non
     assert found.maps is not None
     assert found.placed.tolist() == [False, True]
     torch.testing.assert_close(found.maps[0], torch.eye(2, 3))
-    assert found.images[0].min() == 200
+    assert (found.images[0] - 200).abs().max() < 20, "but for its colour cast"
     assert found.images[1].min() < 100

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.data.folder.listing import CORNERS_TABLE, shortened
+from training.data.folder.listing import shortened
 from training.data.pictures import Shape, shape
 from training.data.splits import Corners
 from training.errors import DataError
@@ -59,7 +59,7 @@ class Outline(NamedTuple):
 
 
 def read_corners(file: Path) -> list[Outline]:
-    """Read a table of corners.
+    """Read a table of corners. A row without any number is left out.
 
     Raises:
         DataError: it cannot be read, lacks a column, or a row is incomplete or wrong; the message names the line.
@@ -74,9 +74,10 @@ def read_corners(file: Path) -> list[Outline]:
         raise DataError(f"{file} cannot be read as a table ({error}); {COLUMNS}") from error
     if missing := [name for name in ("path", *BOX) if name not in names]:
         raise DataError(f"{file} has no column {', '.join(missing)}; {COLUMNS}")
+    marks = [name for name in QUADRILATERAL if name in names]
     if 0 < len(lacking := [name for name in QUADRILATERAL[4:] if name not in names]) < 4:
         raise DataError(f"{file} has no column {', '.join(lacking)}; {COLUMNS}")
-    outlines = [outline(file, line, row) for line, row in rows]
+    outlines = [outline(file, line, row) for line, row in rows if any((row.get(name) or "").strip() for name in marks)]
     if twice := [path for path, count in Counter(each.path for each in outlines).items() if count > 1]:
         lines = [str(each.line) for each in outlines if each.path == twice[0]]
         raise DataError(
@@ -111,8 +112,8 @@ def outline(file: Path, line: int, row: dict[str, str]) -> Outline:
     return Outline(path, line, tuple(numbers))
 
 
-def find_corners(root: Path, paths: Collection[str]) -> list[Outline]:
-    """Read the table in the folder ``root``, if there is one, and return the rows of the pictures ``paths``.
+def find_corners(file: Path, paths: Collection[str]) -> list[Outline]:
+    """Read the table ``file``, and return the rows of the pictures ``paths`` in its folder.
 
     Rows of other pictures in the folder, which the split leaves out, are left out too.
 
@@ -120,9 +121,7 @@ def find_corners(root: Path, paths: Collection[str]) -> list[Outline]:
         DataError: the table cannot be read, a picture is not in the folder, or its corners cannot be right; the message
             names the line.
     """
-    file = root / CORNERS_TABLE
-    if not file.exists():
-        return []
+    root = file.parent
     encoded = {unicodedata.normalize("NFC", path): path for path in paths}
     known = [(encoded.get(unicodedata.normalize("NFC", each.path)), each) for each in read_corners(file)]
     if missing := [each for path, each in known if path is None and not (root / each.path).is_file()]:

@@ -32,7 +32,9 @@ def table(root: Path, text: str) -> Path:
 
 def test_four_corners_and_a_box_are_read_in_pixels_and_given_as_shares_of_the_picture(root: Path) -> None:
     table(root, f"{HEADER}0.png,10,0,30,0,40,30,0,30\n1.png,10,15,20,30,,,,\n")
-    found = corners_of(root, ["0.png", "1.png", "2.png"], find_corners(root, ["0.png", "1.png", "2.png"]))
+    found = corners_of(
+        root, ["0.png", "1.png", "2.png"], find_corners(root / "corners.csv", ["0.png", "1.png", "2.png"])
+    )
     assert found.known.tolist() == [True, True, False]
     assert found.boxed.tolist() == [False, True, False]
     torch.testing.assert_close(found.points[0], torch.tensor([[-0.5, -1], [0.5, -1], [1, 1], [-1, 1]]))
@@ -56,7 +58,7 @@ def test_pictures_are_measured_as_they_are_shown(root: Path) -> None:
     turned[0x0112] = 6  # shown with 30x40 pixels
     Image.new("RGB", (40, 30)).save(root / "turned.jpg", exif=turned)
     table(root, f"{HEADER}turned.jpg,0,0,30,0,30,40,0,40\n")
-    found = corners_of(root, ["turned.jpg"], find_corners(root, ["turned.jpg"]))
+    found = corners_of(root, ["turned.jpg"], find_corners(root / "corners.csv", ["turned.jpg"]))
     torch.testing.assert_close(found.points[0], torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]))
 
 
@@ -88,23 +90,23 @@ def test_pictures_are_measured_as_they_are_shown(root: Path) -> None:
 def test_a_wrong_table_is_refused_with_what_is_wrong_and_the_cure(root: Path, text: str, message: str) -> None:
     table(root, text)
     with pytest.raises(DataError, match=message):
-        find_corners(root, ["0.png", "1.png"])
+        find_corners(root / "corners.csv", ["0.png", "1.png"])
 
 
 def test_a_table_that_is_no_text_is_refused(root: Path) -> None:
     (root / "corners.csv").write_bytes(b"path,x1\xff\xfe")
     with pytest.raises(DataError, match="cannot be read as a table"):
-        find_corners(root, ["0.png"])
+        find_corners(root / "corners.csv", ["0.png"])
 
 
 def test_corners_beyond_the_edge_are_taken_since_a_thing_may_be_cut_off(root: Path) -> None:
     table(root, f"{HEADER}0.png,-10,-5,50,-5,50,35,-10,35\n")
-    assert len(find_corners(root, ["0.png"])) == 1
+    assert len(find_corners(root / "corners.csv", ["0.png"])) == 1
 
 
 def test_a_row_of_a_picture_that_the_split_leaves_out_is_left_out(root: Path) -> None:
     table(root, f"{HEADER}0.png,{SQUARE}\n1.png,{SQUARE}\n")
-    assert [outline.path for outline in find_corners(root, ["1.png"])] == ["1.png"]
+    assert [outline.path for outline in find_corners(root / "corners.csv", ["1.png"])] == ["1.png"]
 
 
 def test_a_single_class_is_enough_with_corners_and_needs_no_directory(root: Path) -> None:
