@@ -100,13 +100,11 @@ def export_run(
     say("comparing it with the trained network")
     model = runtime.load(content, outputs)
     parity = compare(reference, model, interface, samples, exact(network, outputs))
-    accuracy = None
-    if len(info.classes) > 1:
-        accuracy = Accuracy(
-            dataset=name_pictures(evaluation.dataset, evaluation.distortion),
-            pictures=evaluation.pictures,
-            accuracy=evaluation.accuracy,
-        )
+    accuracy = Accuracy(
+        dataset=name_pictures(evaluation.dataset, evaluation.distortion),
+        pictures=evaluation.pictures,
+        accuracy=evaluation.accuracy,
+    )
     price, golden_model = None, reference
     if smaller is not None:
         content, price, accuracy = shrink(run, runtime, network, content, smaller, say)
@@ -125,7 +123,7 @@ def export_run(
         probabilities=PROBABILITIES,
         transforms=interface.transforms,
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
-        accuracy=accuracy,
+        accuracy=accuracy if len(info.classes) > 1 else None,  # or every answer is right
         worth=worth_of(evaluation),
         temperature=evaluation.temperature,
         parity=parity,

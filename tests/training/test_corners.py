@@ -66,6 +66,7 @@ def test_a_folder_with_corners_and_a_single_class_becomes_a_straightener(
     assert scores.after.overlap > scores.before.overlap, "it starts on the canonical crop"
     assert evaluation.worth is None
     printed = capsys.readouterr().out
+    assert "corners are known in 12 train, 3 validation, 3 test pictures" in printed
     assert "corners before" in printed
     assert "test accuracy" not in printed
     report = (run.folder / "report.md").read_text()
