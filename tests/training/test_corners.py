@@ -12,17 +12,21 @@ from PIL import Image, ImageDraw
 
 from tests.conftest import start_service
 from training.__main__ import main
+from training.data.folder.source import split_folder
 from training.data.pictures import read_pictures
-from training.fitting.runs import Run
+from training.fitting.runs import Run, begin_run
+from training.fitting.trainer import fit
 from training.networks.geometry import corner_points
+from training.recipes.catalogue import find_recipe
+from training.recipes.recipe import change_recipe
 
-SMALL = {
+SMALL: dict[str, object] = {
     "epochs": 1,
     "batch_size": 8,
-    "canvas": "[32,32]",
-    "view": "[24,24]",
-    "rectified": "[24,24]",
-    "classifier_widths": "[4,4]",
+    "canvas": [32, 32],
+    "view": [24, 24],
+    "rectified": [24, 24],
+    "classifier_widths": [4, 4],
 }
 
 
@@ -103,3 +107,25 @@ def test_a_wrong_corner_is_told_before_a_run_folder_is_made(
     assert main(["run", "corners", "--data-root", str(cards), "--out", str(tmp_path / "run")]) == 1
     assert "corners.csv, line 20: y2 of 10.png is 'nan'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_without_corners_are_trained_as_if_there_were_none(cards: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        folder = cards / ("even" if number % 2 == 0 else "odd")
+        folder.mkdir(exist_ok=True)
+        (cards / f"{number}.png").rename(folder / f"{number}.png")
+    (cards / "corners.csv").unlink()
+    recipe = change_recipe(find_recipe("corners"), SMALL)
+    entries = split_folder(cards, recipe)
+    weights = []
+    for name, part in (("none", None), ("test", "test"), ("all", "train")):
+        marked = [entry.path for entry in entries if entry.part == part]
+        if marked:
+            rows = [f"{path},20,15,60,15,60,45,20,45" for path in marked]
+            (cards / "corners.csv").write_text("\n".join(["path,x1,y1,x2,y2,x3,y3,x4,y4", *rows]) + "\n")
+        run = begin_run(tmp_path / name, recipe, 0, cards, SMALL)
+        fit(run, cards, progress=False)
+        weights.append(run.trained_network().state_dict())
+    without, tested, trained = weights
+    assert all(torch.equal(value, tested[name]) for name, value in without.items())
+    assert any(not torch.equal(value, trained[name]) for name, value in without.items())
