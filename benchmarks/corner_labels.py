@@ -12,6 +12,7 @@ SCENES is described in `benchmarks.streets`.
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def label(folder: Path, share: float) -> int:
     return labelled
 
 
-def write_table(file: Path, rows: list[tuple[object, ...]]) -> None:
+def write_table(file: Path, rows: Sequence[tuple[object, ...]]) -> None:
     """Write a table with commas."""
     with file.open("w", newline="") as table:
         csv.writer(table, lineterminator="\n").writerows(rows)
@@ -164,9 +165,10 @@ def measure(folder: Path, runs: Path, shares: list[float], epochs: int) -> None:
         if scores is None or scores.after is None or scores.before is None:
             raise SystemExit(f"{run.folder} has not measured corners; delete it")
         print(row(f"{scores.labelled} ({share:.0%})", scores.after, f"{found.accuracy:.1%}"), flush=True)
-    print(row("the whole picture", scores.before))
-    if scores.guess is not None:
-        print(row("mean corners, without looking", scores.guess))
+        if share == shares[-1]:
+            print(row("the whole picture", scores.before))
+        if share == shares[0] and scores.guess is not None:
+            print(row("mean corners, without looking", scores.guess))
 
 
 def row(name: str, fit: CornerFit, read: str = "") -> str:

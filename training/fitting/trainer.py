@@ -158,7 +158,7 @@ class Training(lightning.LightningModule):
         distorted: list[Distorted],
         labels: Tensor,
         boxes: Tensor | None,
-        corners: Corners | None,
+        corners: Corners | None = None,
     ) -> Tensor:
         """Return the recipe's losses on the frames of all warps.
 
@@ -193,9 +193,9 @@ class Training(lightning.LightningModule):
                 gap = attention_loss(scores[told], recipe.cells, maps[told], wanted[told])
                 loss = loss + weight * ATTENTION * gap
         if recipe.corners and corners is not None:
-            gaps, gap = corner_losses(warps, maps, corners, recipe)
+            every_gap, gap = corner_losses(warps, maps, corners, recipe)
             self.record("corner_loss", gap, int(corners.known.sum()))
-            loss = loss + recipe.corners * gaps
+            loss = loss + recipe.corners * every_gap
             told = told | corners.known
         if self.canonical_pose is not None:
             gap = self.canonical_pose(frames[-1][~told], labels[~told])

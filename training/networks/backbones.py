@@ -80,7 +80,7 @@ def torchvision_features(model: str, channels: int, *, pretrained: bool = False)
             f"classifier=torchvision:{model} reads 3 channels, but gets {channels}; choose a backbone of timm, which "
             "reads any number"
         )
-    features = torchvision.models.get_model(model, weights="DEFAULT" if pretrained else None)
+    features: nn.Module = torchvision.models.get_model(model, weights="DEFAULT" if pretrained else None)
     last = next(name for name, each in reversed([*features.named_modules()]) if isinstance(each, nn.Linear))
     features.set_submodule(last, nn.Identity())
     return features

@@ -37,7 +37,7 @@ def test_a_backbone_reads_the_rectified_image_and_its_gradient_reaches_the_trans
                 parameter.add_(0.01 * torch.randn(parameter.shape))
     output = network(torch.rand(2, 3, 64, 64))
     assert output.logits.shape == (2, 5)
-    output.logits.square().sum().backward()  # type: ignore[no-untyped-call]
+    output.logits.square().sum().backward()
     gradients = [p.grad for n in network.localisation_networks() for p in n.parameters() if p.grad is not None]
     assert any(gradient.abs().max() > 0 for gradient in gradients)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.data.folder.listing import shortened
+from training.data.folder.listing import plain, shortened
 from training.data.pictures import Shape, shape
 from training.data.splits import Corners
 from training.errors import DataError
@@ -90,7 +90,7 @@ def read_corners(file: Path) -> list[Outline]:
 def outline(file: Path, line: int, row: dict[str, str]) -> Outline:
     """Return one row of ``file``; see `read_corners`."""
     where = f"{file}, line {line}"
-    path = row["path"]
+    path = plain(row["path"] or "")
     if not path:
         raise DataError(f"{where} lacks the path; write it, or remove the line")
     if None in row:

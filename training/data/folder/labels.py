@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from training.data.folder.listing import LABELS_TABLE, UNWRITABLE, is_picture, shortened
+from training.data.folder.listing import LABELS_TABLE, UNWRITABLE, is_picture, plain, shortened
 from training.errors import DataError
 
 COLUMNS = "the columns are path (relative to the folder) and label, and optionally split, and corners"
@@ -34,7 +34,7 @@ def read_labels(root: Path) -> list[Labelled]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text)
-            rows = [(reader.line_num, row["path"] or "", (row["label"] or "").strip()) for row in reader]
+            rows = [(reader.line_num, plain(row["path"] or ""), (row["label"] or "").strip()) for row in reader]
     except KeyError as error:
         raise DataError(f"{file} has no column {error.args[0]}; {COLUMNS}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import structlog
 
@@ -109,6 +109,11 @@ def class_of(path: str) -> str:
     """Return the class of a relative path: its directory, in Unicode's composed form (NFC), or else `ONLY_CLASS`."""
     first, *within = Path(path).parts
     return unicodedata.normalize("NFC", first) if within else ONLY_CLASS
+
+
+def plain(path: str) -> str:
+    """Return a relative path as this project writes it, without ``./``; nothing stays nothing."""
+    return PurePosixPath(path).as_posix() if path else path
 
 
 def walk(folder: Path, leftovers: list[Path]) -> Iterator[Path]:
