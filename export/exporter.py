@@ -15,13 +15,14 @@ from export.format.artifact import GOLDEN, Artifact, claim_version, seal, write_
 from export.format.drift import Values, make_reference, values
 from export.format.errors import ArtifactError, ParityError, PriceError
 from export.format.golden import Outputs, pack_golden
-from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, RuntimeName, Worth
+from export.format.manifest import Accuracy, Manifest, Precision, Price, Reference, Reliability, RuntimeName, Worth
 from export.format.triton import write_repository
 from export.graph import PROBABILITIES, ServedNetwork, Signature, folded, signature
 from export.parity import Model, compare, difference, exact, exceeds, measure, trained
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from training.data.batches import test_split, training_splits
 from training.data.splits import Split
+from training.evaluation.reliability import Reliability as MeasuredReliability
 from training.fitting.runs import Evaluation, Run
 
 BATCH = 256
@@ -125,6 +126,7 @@ def export_run(
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
         accuracy=accuracy if len(info.classes) > 1 else None,  # or every answer is right
         worth=worth_of(evaluation),
+        reliability=reliability_of(run, evaluation.reliability),
         temperature=evaluation.temperature,
         parity=parity,
         tolerance=TOLERANCES[precision],
@@ -149,6 +151,14 @@ def worth_of(evaluation: Evaluation) -> Worth | None:
     fields = evaluation.worth.model_dump(include=set(names))
     poses = {} if evaluation.pose is None else evaluation.pose.model_dump(include={"turn_deg", "shift", "size"})
     return Worth.model_validate(fields | poses)
+
+
+def reliability_of(run: Run, measured: MeasuredReliability | None) -> Reliability | None:
+    """Return a run's reliability as the manifest states it; None if it was not measured."""
+    if measured is None:
+        return None
+    fields = measured.model_dump(include=set(Reliability.model_fields))
+    return Reliability.model_validate(fields | {"dataset": validation_of(run)})
 
 
 def finish(

@@ -4,7 +4,8 @@ ImageError                    base class; the message says what is wrong and how
 ├── DamagedImageError         empty, cut short or corrupted
 ├── UnsupportedImageError     whole, as far as one can tell, but of a kind that is not read
 │   └── UnknownFormatError    of no format that is known
-└── ImageTooLargeError        more pixels, memory or work than are taken
+├── ImageTooLargeError        more pixels, memory or work than are taken
+└── RegionOutsideError        a region has no pixel of the picture
 """
 
 
@@ -30,3 +31,7 @@ class UnknownFormatError(UnsupportedImageError):
 
 class ImageTooLargeError(ImageError):
     """The picture has more pixels, memory or work than are taken."""
+
+
+class RegionOutsideError(ImageError):
+    """A region that was asked for has no pixel of the picture."""

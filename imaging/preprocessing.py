@@ -1,11 +1,13 @@
 """Conversion of an opened picture to the pixels that a network takes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imaging.crops import Box, Crop, find_crops
 from imaging.decoding import OpenedImage, decode
 from imaging.fast_codecs import PlainImage, decode_plain
 from imaging.formats.stored_image import reporting_damage
@@ -42,6 +44,13 @@ class Picture(NamedTuple):
     """Width and height of the whole picture as seen, in its own pixels."""
     source: NDArray[np.uint8] | None = None
     """The whole picture, if it was kept: ``(H, W, C)`` of grey, RGB, or RGB weighted by alpha with alpha."""
+    crop: Crop | None = None
+    """The part of it that ``pixels`` show, unless they show all of it."""
+
+    @property
+    def shown(self) -> Crop:
+        """The part that ``pixels`` show."""
+        return self.crop or Crop(0, 0, self.width, self.height)
 
 
 def preprocess(opened: OpenedImage, spec: InputSpec, keep: bool = False) -> Picture:
@@ -64,6 +73,27 @@ def preprocess(opened: OpenedImage, spec: InputSpec, keep: bool = False) -> Pict
         image = decode(opened) if levels is None else Image.fromarray(levels)
         pixels = np.asarray(fit(image, spec)).reshape(shape)
         return Picture(pixels, image.width, image.height, whole(image, levels) if keep else None)
+
+
+def preprocess_crops(
+    opened: OpenedImage, spec: InputSpec, boxes: Sequence[Box], max_pixels: int, keep: bool = False
+) -> list[Picture]:
+    """Decode an opened picture once, and convert each of ``boxes`` of it as `preprocess` would convert a picture.
+
+    The boxes may have ``max_pixels`` together. ``keep`` keeps the whole picture too, which all results share.
+
+    Raises:
+        ImageError: see `preprocess` and `find_crops`.
+    """
+    with reporting_damage(opened.format):
+        image = decode(opened)
+        crops = find_crops(boxes, image.width, image.height, max_pixels)
+        source = whole(image, None) if keep else None
+        shape = spec.height, spec.width, spec.channels
+        return [
+            Picture(np.asarray(fit(image.crop(crop), spec)).reshape(shape), image.width, image.height, source, crop)
+            for crop in crops
+        ]
 
 
 def whole(image: Image.Image, levels: NDArray[np.uint8] | None) -> NDArray[np.uint8]:

@@ -32,6 +32,7 @@ from service.middleware.auth import METRICS, Access, AccessPolicy, AuthMiddlewar
 from service.middleware.errors import ErrorMiddleware
 from service.middleware.rate_limit import RateLimiter, RateLimitMiddleware
 from service.middleware.request_id import RequestIdMiddleware
+from service.middleware.response_cache import ResponseCache
 from service.middleware.security_headers import SecurityHeadersMiddleware
 from service.settings import Settings, load_settings
 from service.state import Parts, ServiceState, Worker
@@ -127,10 +128,18 @@ def create_state(
         log_writer=log_writer,
         access_log=AccessLog(settings, recorder, log_writer, redactor),
         rate_limiter=RateLimiter(settings.rate_limit) if settings.rate_limit else None,
+        response_cache=create_response_cache(settings, recorder),
         models=models,
         worker=worker,
         tracer=create_tracer() if settings.traces else None,
     )
+
+
+def create_response_cache(settings: Settings, recorder: Recorder) -> ResponseCache | None:
+    """Create the cache that the settings ask for."""
+    if not settings.response_cache_bytes:
+        return None
+    return ResponseCache(settings.response_cache_bytes, recorder, across_keys=settings.response_cache_across_keys)
 
 
 def create_middleware(state: ServiceState) -> list[Middleware]:
@@ -159,7 +168,10 @@ def cors_options(origins: str) -> dict[str, Any]:
         "allow_origins": [origin.strip().rstrip("/") for origin in origins.split(",")],
         "allow_methods": ["GET", "HEAD", "POST"],
         "allow_headers": ["*"],
-        "expose_headers": ["X-Request-ID", "Retry-After", "Inference-Header-Content-Length", *DESCRIBED_IN],
+        "expose_headers": [
+            *("X-Request-ID", "Retry-After", "Inference-Header-Content-Length", "Cache-Status"),
+            *DESCRIBED_IN,
+        ],
     }
 
 

@@ -4,7 +4,7 @@ Every protocol records facts about the current request here. Outside of a reques
 """
 
 import asyncio
-from collections.abc import Mapping, Sized
+from collections.abc import Coroutine, Iterable, Mapping, Sized
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
@@ -40,6 +40,8 @@ class RequestContext:
 
     __slots__ = (
         "answered",
+        "cached",
+        "counted_for",
         "disconnected",
         "ended",
         "error",
@@ -68,6 +70,8 @@ class RequestContext:
         """Whether the client has disconnected."""
         self.key: str | None = None
         """The name of the API key of the request."""
+        self.counted_for: str | None = None
+        """Whose requests the rate limit counts this one to; None without a limit."""
         self.route: str | None = None
         """The documented path, if it was recorded; see `route_of`."""
         self.model: str | None = None
@@ -75,6 +79,8 @@ class RequestContext:
         self.error: str | None = None
         """The code of the error in the response."""
         self.answered: list[AnsweredPicture] = []
+        self.cached = 0
+        """Pictures whose answers came from the response cache."""
         self.pending: list[asyncio.Future[Any]] = []
         """The futures that the request waits for; empty after its end."""
         self.trace: str | None = None
@@ -134,6 +140,16 @@ def record_key(name: str) -> None:
     present().key = name
 
 
+def record_counted_for(client: str | None) -> None:
+    """Record whose requests the rate limit counts the request to."""
+    present().counted_for = client
+
+
+def counted_for() -> str | None:
+    """Return what `record_counted_for` recorded."""
+    return present().counted_for
+
+
 def record_route(path: str) -> None:
     """Record the documented path of the request."""
     present().route = path
@@ -156,6 +172,11 @@ def record_prediction(started: float, timings: Timings, batch_size: int, ended: 
     context.answered.append(AnsweredPicture(started, timings, batch_size, ended, context.queued_s))
 
 
+def record_cached() -> None:
+    """Record that the answer for one of the pictures of the request came from the response cache."""
+    present().cached += 1
+
+
 def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
     """Have ``answer`` fail if the client disconnects, and return it.
 
@@ -166,3 +187,14 @@ def track_future(answer: asyncio.Future[Value]) -> asyncio.Future[Value]:
     if context.disconnected:
         context.disconnect()
     return answer
+
+
+async def gather_all(work: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:
+    """The results of all ``work``. If some of it fails, the rest is cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

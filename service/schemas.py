@@ -1,9 +1,10 @@
 """Schemas of the responses, for the OpenAPI document and the client."""
 
 import base64
+import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 Theta = Annotated[
     list[Annotated[list[float], Field(min_length=3, max_length=3)]],
@@ -36,6 +37,21 @@ SampledPoints = Annotated[
 ]
 
 
+LEAST_VIEWS, MOST_VIEWS = 4, 16
+
+
+def check_views(count: int) -> int:
+    """Return a number of views.
+
+    Raises:
+        ValueError: there are too few or too many.
+    """
+    if count and not LEAST_VIEWS <= count <= MOST_VIEWS:
+        raise ValueError(f"it must be 0, or from {LEAST_VIEWS} to {MOST_VIEWS}")
+    return count
+
+
+ViewCount = Annotated[int, AfterValidator(check_views), Field(ge=0, le=MOST_VIEWS)]
 Padding = Literal["black", "white", "edge", "transparent"]
 MODEL_SIZE = "model"
 SIZE = r"^(model|source|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"
@@ -45,10 +61,44 @@ SIZE_TEXT = (
 )
 
 
+MAX_REGIONS = 256
+"""Regions of one request."""
+FARTHEST = 1e6
+"""The largest coordinate of a region, in pixels."""
+SIDES = 4
+NUMBER = r"-?[0-9]{1,7}([.][0-9]{1,20})?"
+
+
+def read_region(text: object) -> tuple[float, ...]:
+    """Read ``x1,y1,x2,y2``.
+
+    Raises:
+        ValueError: these are no numbers, or there are no pixels between them.
+    """
+    parts = text.split(",", SIDES) if isinstance(text, str) else ()
+    try:
+        sides = tuple(float(part) for part in parts)
+    except ValueError:
+        sides = ()
+    if len(sides) != SIDES or not all(math.isfinite(side) and abs(side) <= FARTHEST for side in sides):
+        raise ValueError("a region is left, top, right and bottom in pixels of the picture, like 40,30,200,180")
+    left, top, right, bottom = sides
+    if left >= right or top >= bottom:
+        raise ValueError("a region is x1,y1,x2,y2 with x1 < x2 and y1 < y2; this one is empty or inverted")
+    return sides
+
+
+Region = Annotated[
+    tuple[float, float, float, float],
+    BeforeValidator(read_region),
+    WithJsonSchema({"type": "string", "pattern": f"^{NUMBER}(,{NUMBER}){{3}}$", "examples": ["40,30,200,180"]}),
+]
+
+
 class AnswerOptions(BaseModel):
     """Options of every prediction, as query parameters."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     top_k: int = Field(5, ge=1, le=1000, description="number of classes in the response; all if there are fewer")
     rectified_size: str = Field(
@@ -69,11 +119,27 @@ class AnswerOptions(BaseModel):
         description="surroundings of the region to show on each side, in shares of its width and height, if the image"
         " is sampled from the picture",
     )
+    reliability: ViewCount = Field(
+        0,
+        description=f"{LEAST_VIEWS} to {MOST_VIEWS} to say how far to trust the answer: as many views of the picture,"
+        " turned, scaled and shifted by known amounts, are inferred with it; 0 says nothing",
+    )
+    views: ViewCount = Field(
+        0,
+        description=f"{LEAST_VIEWS} to {MOST_VIEWS} to average the probabilities over the picture and as many such"
+        " views of it; 0 averages nothing",
+    )
     points: int = Field(
         0,
         ge=0,
         le=64,
         description="side of a grid of points, edge to edge, whose sampled positions are returned; 0 returns none",
+    )
+    region: tuple[Region, ...] = Field(
+        (),
+        max_length=MAX_REGIONS,
+        description="x1,y1,x2,y2 in pixels of the uploaded picture, upright; the model is shown only what lies in"
+        " between, and the answer is one for each region; repeat it for several regions",
     )
     model: str | None = Field(None, description="name of the model; the default model if omitted")
     version: int | None = Field(None, ge=1, description="version of the model; its default version if omitted")
@@ -148,6 +214,25 @@ class TransformResult(BaseModel):
     points: SampledPoints = None
 
 
+class Reliability(BaseModel):
+    """How far class and corners of a picture follow known changes of it, as they must."""
+
+    views: int = Field(description="number of changed views of the picture")
+    label_agreement: float = Field(description="share of the views in which the answered class is the most probable")
+    corner_deviation_px: float = Field(
+        description="mean distance of the corners from those found in the views, in pixels of the uploaded picture"
+    )
+    angle_deviation_deg: float = Field(description="mean difference of the angle from those found in the views")
+    angle: Literal["follows", "cannot tell"] = Field(
+        description="cannot tell: the angle does not follow the turns, as for things that have no up"
+    )
+    score: float | None = Field(
+        description="probability that the corners are right: on average within within_px of where they belong; null if "
+        "the angle cannot be told, or the model was not calibrated"
+    )
+    within_px: float | None = Field(description="that distance in pixels of the uploaded picture")
+
+
 class Timings(BaseModel):
     """Durations in milliseconds."""
 
@@ -173,8 +258,23 @@ class Prediction(BaseModel):
         description="every transformer, only if the model has several; the fields above belong to the one whose image "
         "the classifier reads, the last transform of the first branch",
     )
-    batch_size: int = Field(description="number of pictures in the inference")
+    region: Annotated[list[int], Field(min_length=4, max_length=4)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="only if regions were requested: the pixels that the model was shown, as x1, y1, x2, y2; theta,"
+        " corners and points refer to the whole picture, the other parameters to the region",
+    )
+    reliability: Reliability | None = Field(
+        None, exclude_if=lambda value: value is None, description="only if it was requested"
+    )
+    batch_size: int = Field(description="number of pictures and views in the inference")
     timings_ms: Timings
+
+
+class RegionPredictions(BaseModel):
+    """The answers for the regions of one picture, in the order in which they were requested."""
+
+    regions: list[Prediction]
 
 
 class ErrorDetail(BaseModel):
@@ -194,6 +294,12 @@ class BatchPrediction(BaseModel):
     """An answer or an error for each picture, in the order in which they were sent."""
 
     results: list[Prediction | ErrorBody]
+
+
+class BatchRegionPredictions(BaseModel):
+    """The answers for the same regions of each picture, or an error, in the order in which they were sent."""
+
+    results: list[RegionPredictions | ErrorBody]
 
 
 class Status(BaseModel):

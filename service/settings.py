@@ -95,6 +95,15 @@ class Settings(BaseSettings):
         description="memory of uploaded pictures that are held until rectified images have been sampled from them;"
         " further ones wait",
     )
+    response_cache_bytes: int = Field(
+        0,
+        ge=0,
+        description="memory of answers that are kept for requests with an equal picture and equal options, in each"
+        " worker; the least recently used ones give way; 0: no cache",
+    )
+    response_cache_across_keys: bool = Field(
+        False, description="answer a client from what was kept for clients with other API keys"
+    )
     max_pictures: Count = Field(256, description="most pictures in one POST /predict/batch")
     max_batch_bytes: Count = Field(64 * 2**20, description="largest body of POST /predict/batch, in bytes")
     header_timeout_s: Count = Field(

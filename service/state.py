@@ -15,10 +15,11 @@ from service.inference.registry import Models
 from service.logging import LogWriter
 from service.metrics.collector import Metrics
 from service.metrics.multiprocess import SharedMetrics, WorkerSlot
-from service.metrics.recorder import Recorder
+from service.metrics.recorder import Counts, Recorder
 from service.middleware.access_log import AccessLog
 from service.middleware.auth import AccessPolicy
 from service.middleware.rate_limit import RateLimiter
+from service.middleware.response_cache import ResponseCache
 from service.redaction import Redactor
 from service.repository.repository import Repository
 from service.repository.startup import load_models
@@ -81,6 +82,7 @@ class ServiceState:
     log_writer: LogWriter
     access_log: AccessLog
     rate_limiter: RateLimiter | None = None
+    response_cache: ResponseCache | None = None
     models: Models | None = None
     """The models for the next start, which loads them if there are none."""
     worker: Worker | None = None
@@ -140,7 +142,7 @@ class ServiceState:
             shared,
             self.recorder,
             self.log_writer,
-            partial(models.gauges, self.settings.max_queue),
+            partial(self._gauges, models),
             models.drift_windows,
             max(1, self.settings.drift_window // 2),
         )
@@ -160,6 +162,11 @@ class ServiceState:
         if self.tracer is not None:
             await asyncio.to_thread(self.tracer.close)
         await asyncio.to_thread(self.log_writer.close)
+
+    def _gauges(self, models: Models) -> Counts:
+        """The present values of ``models`` and of the response cache."""
+        cache = self.response_cache
+        return models.gauges(self.settings.max_queue) | (cache.gauges() if cache is not None else {})
 
     def _running(self) -> Running:
         if self.running is None:

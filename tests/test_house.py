@@ -30,7 +30,7 @@ MATRIX: dict[str, set[str]] = {
     "training.recipes": TRAINING_CORE,
     "training.networks": TRAINING_CORE | {"training.recipes"},
     "training.data": TRAINING_CORE | {"training.recipes", "training.networks", "imaging"},
-    "training.evaluation": TRAINING_CORE | {"training.recipes", "training.networks", "training.data"},
+    "training.evaluation": TRAINING_CORE | {"training.recipes", "training.networks", "training.data", "imaging"},
     "training.fitting": TRAINING_CORE
     | {"training.recipes", "training.networks", "training.data", "training.evaluation"},
     "training.reports": TRAINING_CORE
@@ -46,6 +46,7 @@ MATRIX: dict[str, set[str]] = {
         "training.recipes",
         "training.networks",
         "training.data",
+        "training.evaluation",
         "training.fitting",
     },
     # service: from the leaves to the command line

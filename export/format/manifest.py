@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -22,6 +23,8 @@ CONVENTION: Final[Convention] = get_args(Convention)[0]
 RuntimeName = Literal["onnx", "torchscript", "program"]
 Precision = Literal["float32", "float16", "int8"]
 Task = Literal["classification", "features"]
+SMALLEST_DEVIATION, LARGEST_DEVIATION = 1e-4, 100.0
+"""The range of deviations of reliability. Beyond it, all are equal."""
 Quantity = Literal["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"]
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=4096)]
@@ -174,6 +177,27 @@ class Price(Document):
     """Batch size at which the speed was measured."""
 
 
+class Reliability(Document):
+    """The probability that the corners of a picture are right, by how far they follow known changes of the picture."""
+
+    dataset: Text
+    """The validation pictures on which it was fitted."""
+    pictures: Positive
+    views: Positive
+    """Number of changed views of each picture."""
+    within: Annotated[float, Field(gt=0)]
+    """Largest mean distance of right corners from the true ones, as a share of the side of the true region."""
+    intercept: Annotated[float, Field(ge=-100, le=100)]
+    slope: Annotated[float, Field(ge=-50, le=0)]
+    """The probability is the logistic function of intercept + slope * ln(deviation). The deviation is the mean distance
+    of the corners from those in the views, as a share of the side of a square as large as the region."""
+
+    def score(self, deviation: float) -> float:
+        """Return the probability that the corners are right."""
+        logit = self.intercept + self.slope * math.log(min(max(deviation, SMALLEST_DEVIATION), LARGEST_DEVIATION))
+        return 1 / (1 + math.exp(-logit))
+
+
 class Distribution(Document):
     """The distribution of one quantity over pictures: the share of the pictures in each bin."""
 
@@ -246,6 +270,8 @@ class Manifest(Document):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Divisor of the logits that calibrates the probabilities; fitted on validation pictures."""
     worth: Worth | None = None
+    """None if it was not measured."""
+    reliability: Reliability | None = None
     """None if it was not measured."""
     parity: Parity
     tolerance: Tolerance

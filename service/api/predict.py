@@ -7,29 +7,30 @@ therefore plain Starlette routes, which `service.api.routes` describes in the Op
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from functools import lru_cache
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Literal, TypeVar
-from urllib.parse import parse_qsl
+from typing import Literal
 
 import structlog
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from imaging.fast_codecs import FileFormat
+from service.api.options import OptionsType, check_options, read_options, read_pairs
 from service.api.prediction_json import add_points, describe_answer
-from service.api.request_body import COPIED_IN_PLACE, MAX_NAME, Body, Fields, read_one, read_several
-from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError, shorten
+from service.api.request_body import COPIED_IN_PLACE, Body, Fields, read_one, read_several
+from service.errors import InternalError, InvalidParameterError, RequestError, TooLargeError
 from service.inference.admission import Permit
+from service.inference.engine import Answer
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
+from service.inference.views.options import ViewOptions
 from service.middleware.auth import Access, Requirement
+from service.middleware.response_cache import batch_status, is_hit
 from service.request_context import is_alone, queued_s, record_route
-from service.responses import RawResponse, describe_error, error_response, send_response, to_bytes
+from service.responses import JSON_ALONE, Header, RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas import AnswerOptions, PredictOptions
 from service.settings import Settings
 from service.state import ServiceState
@@ -37,16 +38,8 @@ from service.state import ServiceState
 ONE = "/predict"
 SEVERAL = "/predict/batch"
 TIMEOUT = b"x-timeout-ms"
-LONGEST_QUERY = 200
-"""Largest query in bytes whose options are cached."""
-MAX_OPTIONS = 32
-"""Maximum number of options in a query."""
-MAX_PROBLEMS = 3
-"""Maximum number of wrong options in an error."""
 MAX_POINTS = 64 * 2**10
 """Sampled points in the response to one request; each takes up to 40 bytes."""
-
-OptionsType = TypeVar("OptionsType", bound=AnswerOptions)
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +75,8 @@ class Predict:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
                 options, model = self._apply(fields, query, permit, model, kind)
-            permit.take(pictures=1)
+            self._take_views(options, regions_of(options))
+            permit.take(pictures=pictures_of(options))
             return await answer(model, upload, options, timeout_ms)
 
     async def answer_several(self, query: bytes, body: Body) -> RawResponse:
@@ -92,22 +86,27 @@ class Predict:
         settings = self._settings
         timeout_ms = read_timeout(body, settings.timeout_ms)
 
-        async def answer_or_error(upload: Upload) -> bytes:
+        async def answer_or_error(upload: Upload) -> RawResponse:
             try:
                 if len(upload.data) > settings.max_bytes:
                     raise TooLargeError(f"the picture has more than {settings.max_bytes} bytes; scale it down")
-                permit.take(pictures=1)
+                permit.take(pictures=pictures_of(options))
                 return await self.describe(model, upload, options, rectified, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
-                return to_bytes(describe_error(error, SEVERAL))
+                return RawResponse(to_bytes(describe_error(error, SEVERAL)))
 
         with Permit(model.limiter) as permit:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model, PredictOptions)
-            check_points(options.points, model, len(form.uploads))
-            images = len(form.uploads) * len(model.manifest.transforms)
+            pictures = len(form.uploads) * regions_of(options)
+            if pictures > settings.max_pictures:
+                raise TooLargeError(
+                    f"{pictures} regions of all pictures are more than {settings.max_pictures}; send fewer pictures"
+                )
+            self._take_views(options, pictures)
+            images = images_of(model, options, len(form.uploads))
             rectified = rectified_options(options, options.rectified, images, settings)
             try:
                 async with asyncio.TaskGroup() as group:
@@ -116,7 +115,11 @@ class Predict:
                 if group_error.subgroup(ClientDisconnect) is not None:
                     raise ClientDisconnect from None
                 raise
-            return RawResponse(b'{"results":[%b]}' % b",".join([answer.result() for answer in answers]))
+            results = [answer.result() for answer in answers]
+            headers: tuple[Header, ...] = JSON_ALONE
+            if self._state.response_cache is not None:
+                headers = (*headers, batch_status(sum(map(is_hit, results)), len(results)))
+            return RawResponse(b'{"results":[%b]}' % b",".join([result.content for result in results]), headers)
 
     def _apply(
         self, fields: Fields, query: bytes, permit: Permit, model: Model, kind: type[OptionsType]
@@ -129,6 +132,23 @@ class Predict:
         permit.move_to(model.limiter)
         return options, model
 
+    def _take_views(self, options: AnswerOptions, pictures: int) -> None:
+        """Count the views of so many ``pictures`` towards the limits of requests.
+
+        Raises:
+            TooLargeError: with them, there are more pictures than a request may have.
+            RateLimitedError: the client has sent too many.
+        """
+        if not (views := pictures * wanted_views(options).needed):
+            return
+        if pictures + views > self._settings.max_pictures:
+            raise TooLargeError(
+                f"{pictures} pictures with {views} views of them are more than the {self._settings.max_pictures} of a "
+                "request (max_pictures); ask for fewer views, or send fewer pictures"
+            )
+        if self._state.rate_limiter is not None:
+            self._state.rate_limiter.count_views(views)
+
     def _find(self, options: AnswerOptions) -> Model:
         """Return the requested model, which must be a classifier."""
         model = self._state.engine.find(options.model, options.version)
@@ -140,9 +160,9 @@ class Predict:
         return model
 
     async def _answer_json(self, model: Model, upload: Upload, options: PredictOptions, timeout_ms: int) -> RawResponse:
-        images = len(model.manifest.transforms)
+        images = images_of(model, options)
         rectified = rectified_options(options, options.rectified, images, self._settings)
-        return RawResponse(await self.describe(model, upload, options, rectified, timeout_ms, is_alone=is_alone()))
+        return await self.describe(model, upload, options, rectified, timeout_ms, is_alone=is_alone())
 
     async def describe(
         self,
@@ -153,10 +173,51 @@ class Predict:
         timeout_ms: int,
         *,
         is_alone: bool = False,
-    ) -> bytes:
+    ) -> RawResponse:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
+
+        async def answer() -> RawResponse:
+            return RawResponse(await self._describe(model, upload, options, rectified, timeout_ms, is_alone))
+
+        return await self.remember(answer, model, upload, options, rectified)
+
+    async def remember(
+        self,
+        answer: Callable[[], Awaitable[RawResponse]],
+        model: Model,
+        upload: Upload,
+        options: AnswerOptions,
+        rectified: RectifiedOptions | None,
+    ) -> RawResponse:
+        """Return what the cache has for the same picture and options, else what ``answer`` returns."""
+        cache, turns = self._state.response_cache, self._state.engine.turns
+        if cache is None:
+            return await answer()
+        await turns.wait()
+        began = perf_counter()
+        key = await cache.key(upload.data, model.name, model.version, model.digest, options, rectified)
+        turns.record(perf_counter() - began)
+        return cache.find(key, (model.name, model.version)) or cache.keep(key, await answer())
+
+    async def _describe(
+        self,
+        model: Model,
+        upload: Upload,
+        options: AnswerOptions,
+        rectified: RectifiedOptions | None,
+        timeout_ms: int,
+        is_alone: bool,
+    ) -> bytes:
         started = perf_counter() - queued_s()
-        answer = await self._state.engine.predict(model, upload, rectified, timeout_ms, is_alone=is_alone)
+        engine, views = self._state.engine, wanted_views(options)
+        if options.region:
+            answers = await engine.predict_regions(model, upload, options.region, rectified, timeout_ms, views)
+            return b'{"regions":[%b]}' % b",".join([await self._write(each, options, started) for each in answers])
+        answer = await engine.predict(model, upload, rectified, timeout_ms, views, is_alone=is_alone)
+        return await self._write(answer, options, started)
+
+    async def _write(self, answer: Answer, options: AnswerOptions, started: float) -> bytes:
+        """Return the JSON of ``answer``."""
 
         def describe() -> bytes:
             description = describe_answer(answer, options.top_k, (perf_counter() - started) * 1000)
@@ -167,11 +228,13 @@ class Predict:
         size = sum(len(file.content) for file in answer.rectified or ())
         if size > COPIED_IN_PLACE:
             return await asyncio.to_thread(describe)
-        if not options.points:
+        if not options.points and not options.region:
             return describe()
+        turns = self._state.engine.turns
+        await turns.wait()
         began = perf_counter()
         content = describe()
-        self._state.engine.turns.record(perf_counter() - began)
+        turns.record(perf_counter() - began)
         return content
 
 
@@ -198,13 +261,34 @@ def rectified_options(
     return RectifiedOptions(picture_format, size, options.padding, options.margin, share)
 
 
-def check_points(side: int, model: Model, pictures: int) -> None:
-    """Raise `TooLargeError` if an answer would have too many points: ``side`` x ``side`` a transformer and picture."""
-    points = side**2 * len(model.manifest.transforms) * pictures
+def wanted_views(options: AnswerOptions) -> ViewOptions:
+    """Return the views that ``options`` ask for."""
+    return ViewOptions(options.reliability, options.views)
+
+
+def regions_of(options: AnswerOptions) -> int:
+    """Return how many parts of one upload are predicted: each of its regions, or the whole picture."""
+    return len(options.region) or 1
+
+
+def pictures_of(options: AnswerOptions) -> int:
+    """Return how many pictures the model is shown for one upload: its regions with their views."""
+    return regions_of(options) * (1 + wanted_views(options).needed)
+
+
+def images_of(model: Model, options: AnswerOptions, uploads: int = 1) -> int:
+    """Return the number of rectified images for ``uploads``.
+
+    Raises:
+        TooLargeError: the answer would have too many points, which are as many for each image.
+    """
+    images = uploads * regions_of(options) * len(model.manifest.transforms)
+    points = options.points**2 * images
     if points > MAX_POINTS:
         raise TooLargeError(
             f"{points} points are more than the {MAX_POINTS} of a request; ask for fewer, or send fewer pictures"
         )
+    return images
 
 
 def read_timeout(body: Body, most_ms: int) -> int:
@@ -271,48 +355,3 @@ async def outcome(work: Awaitable[RawResponse], path: str) -> RawResponse | None
     except Exception:
         log.exception("unhandled_exception")
         return error_response(InternalError(), path)
-
-
-def read_options(query: bytes, kind: type[OptionsType]) -> OptionsType:
-    """Parse the options in a query.
-
-    Raises:
-        InvalidParameterError: an option is unknown or wrong.
-    """
-    if len(query) > LONGEST_QUERY:
-        return check_options(read_pairs(query), kind)
-    options = cached_options(query, kind)
-    assert isinstance(options, kind)  # noqa: S101 - the cache forgets the type
-    return options
-
-
-@lru_cache(maxsize=256)
-def cached_options(query: bytes, kind: type[AnswerOptions]) -> AnswerOptions:
-    """See `read_options`."""
-    return check_options(read_pairs(query), kind)
-
-
-def read_pairs(query: bytes) -> list[tuple[str, str]]:
-    """Return the names and values in a query."""
-    try:
-        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_OPTIONS)
-    except ValueError:
-        raise InvalidParameterError(f"the query has more than {MAX_OPTIONS} options; /docs lists them") from None
-
-
-def check_options(pairs: Iterable[tuple[str, str]], kind: type[OptionsType]) -> OptionsType:
-    """Validate the names and values of options, from the query and a form."""
-    given: dict[str, str] = {}
-    for name, value in pairs:
-        if given.setdefault(name, value) != value:
-            raise InvalidParameterError(f"{shorten(name, MAX_NAME)}: it has two different values; send it once")
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        problems = [
-            f"{shorten(str((problem['loc'] or ('options',))[-1]), MAX_NAME)}: {problem['msg']}"
-            for problem in found[:MAX_PROBLEMS]
-        ]
-        more = f"; and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
-        raise InvalidParameterError(f"{'; '.join(problems)}{more}; /docs lists the options") from None

@@ -6,8 +6,9 @@ It is made of plain dictionaries, since validation would cost more than the cons
 import base64
 
 from service.inference.engine import Answer
-from service.inference.outputs import corners
+from service.inference.outputs import corners, theta_of_picture
 from service.inference.sampling_grid import sample_points
+from service.inference.views.reliability import Reliability
 from service.responses import Json
 
 
@@ -28,6 +29,8 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
         "corners": main["corners"],
         "rectified": main["rectified"],
         **({"transforms": transforms} if len(transforms) > 1 else {}),
+        **({} if answer.crop is None else {"region": list(answer.crop)}),
+        **({"reliability": describe_reliability(answer.reliability)} if answer.reliability else {}),
         "batch_size": answer.batch_size,
         "timings_ms": {
             "decode": round(times.decode, 3),
@@ -48,21 +51,36 @@ def describe_transform(answer: Answer, index: int) -> Json:
         found = answer.rectified[index]
         data = base64.b64encode(found.content).decode()
         file = {"format": found.format, "width": found.width, "height": found.height, "data": data}
+    theta, crop, shown = result.theta, answer.crop, answer.shown
     return {
         "name": transform.name,
         "kind": transform.kind,
-        "theta": result.theta,
+        "theta": theta if crop is None else theta_of_picture(theta, crop, answer.width, answer.height),
         "parameters": result.parameters,
-        "corners": corners(result.region, answer.width, answer.height),
+        "corners": corners(result.region, shown.width, shown.height, shown.left, shown.top),
         "rectified": file,
+    }
+
+
+def describe_reliability(found: Reliability) -> Json:
+    """Describe it as a `service.schemas.Reliability`."""
+    return {
+        "views": found.views,
+        "label_agreement": round(found.label_agreement, 4),
+        "corner_deviation_px": round(found.corner_deviation_px, 4),
+        "angle_deviation_deg": round(found.angle_deviation_deg, 4),
+        "angle": "follows" if found.angle_follows else "cannot tell",
+        "score": None if found.score is None else round(found.score, 4),
+        "within_px": None if found.within_px is None else round(found.within_px, 4),
     }
 
 
 def add_points(description: Json, answer: Answer, side: int) -> None:
     """Add the positions of ``side`` x ``side`` points of each rectified image to the result of `describe_answer`."""
-    manifest, size = answer.model.manifest, (answer.width, answer.height)
+    manifest, shown = answer.model.manifest, answer.shown
+    start, size = (shown.left, shown.top), (shown.width, shown.height)
     indices = range(len(manifest.transforms))
-    points = [(sample_points(answer.output, manifest, index, side) * size).tolist() for index in indices]
+    points = [(sample_points(answer.output, manifest, index, side) * size + start).tolist() for index in indices]
     description["points"] = points[manifest.main]
     for transform, found in zip(description.get("transforms", ()), points, strict=False):
         transform["points"] = found

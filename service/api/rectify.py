@@ -14,12 +14,14 @@ from imaging.errors import ImageError
 from imaging.fast_codecs import FileFormat
 from imaging.formats.signatures import identify
 from service.api.accept import choose_type
-from service.api.predict import Endpoint, Predict, rectified_options
+from service.api.predict import Endpoint, Predict, images_of, rectified_options, wanted_views
+from service.api.prediction_json import describe_reliability
 from service.api.request_body import Body
 from service.errors import InvalidParameterError
 from service.inference.engine import Answer
 from service.inference.outputs import angle, corners
 from service.inference.preprocessing import Upload
+from service.inference.rectified.options import RectifiedOptions
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
 from service.responses import Header, RawResponse, to_bytes
@@ -60,20 +62,39 @@ class Rectify:
             offered = offer(upload, options)
             chosen = choose_type(body.headers, [*(TYPES[each] for each in offered), JSON])
             if chosen == JSON:
-                images = len(model.manifest.transforms)
+                images = images_of(model, options)
                 wanted = rectified_options(options, offered[0], images, self._state.settings)
-                return RawResponse(await self._predict.describe(model, upload, options, wanted, timeout_ms))
+                return await self._predict.describe(model, upload, options, wanted, timeout_ms)
             picture_format = next(each for each, media_type in TYPES.items() if media_type == chosen)
             if picture_format == "jpeg" and options.padding == "transparent":
                 raise InvalidParameterError("padding: JPEG files cannot be transparent; accept image/png or image/webp")
             wanted = rectified_options(options, picture_format, 1, self._state.settings)
             assert wanted is not None  # noqa: S101 - there is a format
-            answer = await self._state.engine.predict(model, upload, wanted._replace(only_main=True), timeout_ms)
-            assert answer.rectified is not None  # noqa: S101
-            main = answer.rectified[0 if len(answer.rectified) == 1 else model.manifest.main]
-            return RawResponse(main.content, ((b"content-type", chosen.encode()), *describe_in_headers(answer)))
+            main_only = wanted._replace(only_main=True)  # which tells it from JSON in the cache too
+
+            async def sample() -> RawResponse:
+                answer = await self._predict_main(model, upload, options, main_only, timeout_ms)
+                assert answer.rectified is not None  # noqa: S101
+                main = answer.rectified[0 if len(answer.rectified) == 1 else model.manifest.main]
+                return RawResponse(main.content, ((b"content-type", chosen.encode()), *describe_in_headers(answer)))
+
+            return await self._predict.remember(sample, model, upload, options, main_only)
 
         return await self._predict.answer_with(respond, RectifyOptions, query, body)
+
+    async def _predict_main(
+        self, model: Model, upload: Upload, options: RectifyOptions, wanted: RectifiedOptions, timeout_ms: int
+    ) -> Answer:
+        """The prediction for the picture, or for its region."""
+        engine, views = self._state.engine, wanted_views(options)
+        if not options.region:
+            return await engine.predict(model, upload, wanted, timeout_ms, views)
+        if len(options.region) > 1:
+            raise InvalidParameterError(
+                f"region: {len(options.region)} regions do not fit into one picture; ask for one, or accept {JSON}"
+            )
+        (answer,) = await engine.predict_regions(model, upload, options.region, wanted, timeout_ms, views)
+        return answer
 
 
 def offer(upload: Upload, options: RectifyOptions) -> Sequence[FileFormat]:
@@ -92,16 +113,18 @@ def offer(upload: Upload, options: RectifyOptions) -> Sequence[FileFormat]:
 def describe_in_headers(answer: Answer) -> tuple[Header, ...]:
     """The result beside the picture, see `service.api.routes`."""
     main = answer.output.transforms[answer.model.manifest.main]
-    size = answer.width, answer.height
-    rounded = [[round(x, 2), round(y, 2)] for x, y in corners(main.region, *size)]
+    shown = answer.shown
+    outline = corners(main.region, shown.width, shown.height, shown.left, shown.top)
+    rounded = [[round(x, 2), round(y, 2)] for x, y in outline]
     return (
         (b"vary", b"Accept"),
         (b"x-model", f"{answer.model.name}/{answer.model.version}".encode()),
         (b"x-class", quote(answer.label[:MAX_LABEL], safe=VISIBLE).encode()),
         (b"x-class-index", b"%d" % int(answer.output.ranking[0])),
         (b"x-probability", b"%.6f" % answer.probability),
-        (b"x-angle", b"%.2f" % angle(main.theta, *size)),
+        (b"x-angle", b"%.2f" % angle(main.theta, shown.width, shown.height)),
         (b"x-corners", to_bytes(rounded)),
+        *(((b"x-reliability", to_bytes(describe_reliability(answer.reliability))),) if answer.reliability else ()),
     )
 
 

@@ -14,6 +14,7 @@ from service.api.multipart import Part, read_media_type, read_text, split_form
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, UnsupportedMediaTypeError, shorten
 from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
+from service.schemas import MAX_REGIONS
 
 ONE = "image"
 SEVERAL = "images"
@@ -22,7 +23,7 @@ CHARSET = "_charset_"
 DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
 NO_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 WHITE_SPACE = b" \t\n\r\f\v"
-MAX_FIELDS = 16
+MAX_FIELDS = 16 + MAX_REGIONS
 MAX_FIELD_BYTES = 1000
 MAX_NAMES = 5
 """Maximum number of names in an error, each with at most `MAX_NAME` characters."""

@@ -26,6 +26,7 @@ from service.middleware.auth import Access
 from service.schemas import (
     AccuracyInfo,
     BatchPrediction,
+    BatchRegionPredictions,
     ErrorBody,
     InputInfo,
     ModelInfo,
@@ -34,6 +35,7 @@ from service.schemas import (
     Prediction,
     PredictOptions,
     RectifyOptions,
+    RegionPredictions,
     Status,
     TransformInfo,
     WorthInfo,
@@ -82,10 +84,18 @@ PICTURES_BODY: dict[str, Any] = {
 }
 
 
+CACHE_STATUS: dict[str, Any] = {
+    "Cache-Status": {
+        "description": "only with a response cache: whether the answer came from memory (RFC 9211)",
+        "schema": {"type": "string"},
+    }
+}
+PREDICTED: dict[str, Any] = {"description": "The answer.", "headers": CACHE_STATUS}
 RECTIFIED_PICTURE: dict[str, Any] = {
     "description": "The picture; with Accept: application/json the answer of /predict.",
     "content": {kind: {"schema": BINARY} for kind in ("image/png", "image/jpeg", "image/webp")},
-    "headers": {
+    "headers": CACHE_STATUS
+    | {
         name: {"description": text, "schema": {"type": kind}}
         for name, kind, text in (
             ("X-Model", "string", "name and version of the model: NAME/VERSION"),
@@ -94,6 +104,7 @@ RECTIFIED_PICTURE: dict[str, Any] = {
             ("X-Probability", "number", "its probability"),
             ("X-Angle", "number", "degrees by which the region is turned clockwise in the uploaded picture"),
             ("X-Corners", "string", "the corners of the region in pixels of the uploaded picture, as JSON"),
+            ("X-Reliability", "string", "the Reliability of the answer as JSON, if it was requested"),
         )
     },
 }
@@ -132,8 +143,8 @@ def create_routes(state: ServiceState) -> APIRouter:
         "/predict",
         tags=["predict"],
         summary="Classify and rectify one picture",
-        response_model=Prediction,
-        responses=errors(*PICTURE_ERRORS),
+        response_model=Prediction | RegionPredictions,
+        responses={200: PREDICTED, **errors(*PICTURE_ERRORS)},
         openapi_extra=PICTURE_BODY,
     )
     def predict(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
@@ -143,8 +154,8 @@ def create_routes(state: ServiceState) -> APIRouter:
         "/predict/batch",
         tags=["predict"],
         summary="Classify and rectify several pictures independently",
-        response_model=BatchPrediction,
-        responses=errors(*BODY_ERRORS),
+        response_model=BatchPrediction | BatchRegionPredictions,
+        responses={200: PREDICTED, **errors(*BODY_ERRORS)},
         openapi_extra=PICTURES_BODY,
     )
     def predict_batch(options: Annotated[PredictOptions, Query()], x_timeout_ms: TimeoutHeader = None) -> None:
@@ -154,7 +165,7 @@ def create_routes(state: ServiceState) -> APIRouter:
         "/rectify",
         tags=["predict"],
         summary="Rectify one picture, and answer with the picture itself",
-        response_model=Prediction,
+        response_model=Prediction | RegionPredictions,
         responses={200: RECTIFIED_PICTURE, **errors(*PICTURE_ERRORS, NotAcceptableError)},
         openapi_extra=PICTURE_BODY,
     )

@@ -4,11 +4,11 @@ with Client("http://127.0.0.1:8000") as client:
     answer = client.predict("picture.png")
 """
 
-from service.client.calls import Options, Picture, RectifyOptions
+from service.client.calls import Options, Picture, RectifyOptions, Region
 from service.client.clients import AsyncClient, Client
 from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
 from service.client.rectified import RectifiedPicture
-from service.schemas import ErrorBody, ModelInfo, Prediction
+from service.schemas import ErrorBody, ModelInfo, Prediction, Reliability
 
 __all__ = [
     "AnswerError",
@@ -25,5 +25,7 @@ __all__ = [
     "RectifiedPicture",
     "RectifyOptions",
     "RefusedError",
+    "Region",
+    "Reliability",
     "UnreachableError",
 ]

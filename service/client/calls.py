@@ -1,7 +1,7 @@
 """Builds the requests and reads the responses of both clients."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypedDict, TypeVar
@@ -11,12 +11,14 @@ from pydantic import BaseModel
 
 from service.client.errors import AnswerError, BusyError, FileError, RefusedError
 from service.client.rectified import Format, RectifiedPicture, read_rectified
-from service.schemas import BatchPrediction, ErrorBody, ModelList, Padding, Prediction, Status
+from service.schemas import BatchPrediction, ErrorBody, ModelList, Padding, Prediction, RegionPredictions, Status
 
 AnswerType = TypeVar("AnswerType")
 SchemaType = TypeVar("SchemaType", bound=BaseModel)
 Picture = bytes | str | os.PathLike[str]
 """The content of a picture file, or its path."""
+Region = Sequence[float]
+"""Left, top, right and bottom in pixels of the picture, upright."""
 BUSY = (429, 503)
 
 
@@ -29,6 +31,10 @@ class CommonOptions(TypedDict, total=False):
     """``model``, ``source``, or height x width like ``600x800``."""
     padding: Padding
     margin: float
+    reliability: int
+    """Views of the picture, 4 to 16, from which the reliability of the answer is told."""
+    views: int
+    """Views of the picture, 4 to 16, over which the probabilities are averaged."""
     timeout_ms: int
     """Milliseconds after which the service answers with 504."""
 
@@ -38,6 +44,8 @@ class RectifyOptions(CommonOptions, total=False):
 
     rectified: Format
     """By default the format of the uploaded picture, or PNG."""
+    region: Region
+    """The only part of the picture that the model is shown."""
 
 
 class Options(CommonOptions, total=False):
@@ -69,6 +77,17 @@ def predict(picture: Picture, options: Options) -> Call[Prediction]:
     return Call("POST", "/predict", as_schema(Prediction), with_options(body_of(picture), options))
 
 
+def predict_regions(picture: Picture, regions: Iterable[Region], options: Options) -> Call[RegionPredictions]:
+    """Send one picture as the body, to be answered for each of its regions.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    request = with_options(body_of(picture), options)
+    params = request["params"] | {"region": [as_text(region) for region in regions] or ""}
+    return Call("POST", "/predict", as_schema(RegionPredictions), request | {"params": params})
+
+
 def rectify(picture: Picture, options: RectifyOptions) -> Call[RectifiedPicture]:
     """Send one picture as the body, to be answered with a picture.
 
@@ -77,7 +96,9 @@ def rectify(picture: Picture, options: RectifyOptions) -> Call[RectifiedPicture]
     """
     request = with_options(body_of(picture), options)
     headers = request["headers"] | {"Accept": "image/*"}
-    return Call("POST", "/rectify", read_rectified, request | {"headers": headers})
+    region = {"region": as_text(options["region"])} if "region" in options else {}
+    params = request["params"] | region
+    return Call("POST", "/rectify", read_rectified, request | {"headers": headers, "params": params})
 
 
 def predict_batch(pictures: Iterable[Picture], options: Options) -> Call[BatchPrediction]:
@@ -108,6 +129,11 @@ def as_schema(schema: type[SchemaType]) -> Callable[[httpx.Response], SchemaType
 def body_of(picture: Picture) -> dict[str, Any]:
     """The arguments of a request whose body is a picture file."""
     return {"content": read(picture), "headers": {"Content-Type": "application/octet-stream"}}
+
+
+def as_text(region: Region) -> str:
+    """A region as the service takes it; it refuses what is none."""
+    return ",".join(str(float(side)) for side in region)
 
 
 def with_options(request: dict[str, Any], options: CommonOptions) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from httpx_retries import Retry, RetryTransport
 
 from service import __version__
 from service.client import calls
-from service.client.calls import AnswerType, Call, Options, Picture, RectifyOptions
+from service.client.calls import AnswerType, Call, Options, Picture, RectifyOptions, Region
 from service.client.errors import BusyError, ClientError, UnreachableError
 from service.client.rectified import RectifiedPicture
 from service.schemas import ErrorBody, ModelInfo, Prediction
@@ -90,6 +90,12 @@ class Client:
         """Predict one picture."""
         return self._send(calls.predict(picture, options))
 
+    def predict_regions(
+        self, picture: Picture, regions: Iterable[Region], **options: Unpack[Options]
+    ) -> list[Prediction]:
+        """Predict each of ``regions`` of one picture, which the service decodes once."""
+        return self._send(calls.predict_regions(picture, regions, options)).regions
+
     def rectify(self, picture: Picture, **options: Unpack[RectifyOptions]) -> RectifiedPicture:
         """Return the rectified picture itself, by default in the resolution and format of ``picture``."""
         return self._send(calls.rectify(picture, options))
@@ -145,6 +151,12 @@ class AsyncClient:
     async def predict(self, picture: Picture, **options: Unpack[Options]) -> Prediction:
         """Predict one picture."""
         return await self._send(await asyncio.to_thread(calls.predict, picture, options))
+
+    async def predict_regions(
+        self, picture: Picture, regions: Iterable[Region], **options: Unpack[Options]
+    ) -> list[Prediction]:
+        """Predict each of ``regions`` of one picture, which the service decodes once."""
+        return (await self._send(await asyncio.to_thread(calls.predict_regions, picture, regions, options))).regions
 
     async def rectify(self, picture: Picture, **options: Unpack[RectifyOptions]) -> RectifiedPicture:
         """Return the rectified picture itself, by default in the resolution and format of ``picture``."""

@@ -3,18 +3,19 @@
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from PIL import Image
 
-from service.client.calls import Options, RectifyOptions, read
+from service.client.calls import Options, RectifyOptions, Region, read
 from service.client.clients import TIMEOUT_S, URL, Client
 from service.client.drawing import draw
 from service.client.errors import ClientError, FileError, RefusedError
 from service.client.rectified import SUFFIXES
-from service.schemas import Padding, Prediction
+from service.schemas import Padding, Prediction, Reliability, read_region
 
 DRAWN = ".answer.png"
 BAR = 24
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Predict, print and draw each picture. Return 0 if all of them succeeded, else 1."""
     parsed = parser().parse_args(arguments)
     options: Options = {}
-    for name in ("model", "version", "top_k"):
+    for name in ("model", "version", "top_k", "reliability", "views"):
         if (value := getattr(parsed, name)) is not None:
             options[name] = value
     rectify: RectifyOptions = {}
@@ -34,27 +35,44 @@ def main(arguments: Sequence[str]) -> int:
             rectify[option] = value
     answered = 0
     try:
-        check_rectified(parsed.rectified, parsed.pictures, rectify)
+        check_rectified(parsed.rectified, parsed.pictures, parsed.region, rectify)
         if parsed.rectified is not None:
             rectify["rectified"] = SUFFIXES[parsed.rectified.suffix.lower()]
-        drawings = destinations(parsed.pictures, parsed.out)
+        if parsed.region:
+            rectify["region"] = parsed.region[0]
+        drawings = destinations(parsed.pictures, parsed.out, len(parsed.region))
         key = read(parsed.key_file).decode("ascii", "replace").strip() if parsed.key_file else None
         with Client(parsed.url, key=key, timeout_s=parsed.timeout) as client:
-            for picture, drawing in zip(parsed.pictures, drawings, strict=True):
+            for picture, files in zip(parsed.pictures, drawings, strict=True):
                 try:
                     content = read(picture)
-                    answer = client.predict(content, **options)
-                    write_drawing(content, answer, drawing)
+                    answers = ask(client, content, parsed.region, options)
+                    for answer, drawing in zip(answers, files, strict=True):
+                        write_drawing(content, answer, drawing)
                     if parsed.rectified is not None:
                         client.rectify(content, **rectify).save(parsed.rectified)
                 except (RefusedError, FileError) as error:  # the other pictures go on
                     print_error(f"{picture}: {error}")
                 else:
                     answered += 1
-                    print_text(table(picture, answer, drawing))
+                    for answer, drawing in zip(answers, files, strict=True):
+                        print_text(table(picture, answer, drawing))
     except ClientError as error:
         print_error(str(error))
     return 0 if answered == len(parsed.pictures) else 1
+
+
+def ask(client: Client, picture: bytes, regions: Sequence[Region], options: Options) -> Sequence[Prediction]:
+    """The answer for the picture, or one for each region."""
+    return client.predict_regions(picture, regions, **options) if regions else [client.predict(picture, **options)]
+
+
+def region(text: str) -> Region:
+    """Read an argument."""
+    try:
+        return read_region(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,6 +88,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--version", metavar="N", type=int, help="version of the model (default: that of the service)")
     options.add_argument("--top-k", metavar="N", type=int, help="number of classes to print (default: 5)")
     options.add_argument(
+        "--region",
+        metavar="X1,Y1,X2,Y2",
+        type=region,
+        action="append",
+        default=[],
+        help="show the model only this part of each picture, in pixels; repeat it for several parts",
+    )
+    options.add_argument(
         "--out", metavar="FOLDER", type=Path, help="folder of the drawings (default: beside the pictures)"
     )
     options.add_argument(
@@ -78,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rectified-size", metavar="SIZE", help="its size: source (default), model or HEIGHTxWIDTH")
     options.add_argument("--padding", choices=get_args(Padding), help="its surroundings (default: black)")
     options.add_argument("--margin", metavar="SHARE", type=float, help="more of the surroundings, 0 to 1 (default: 0)")
+    options.add_argument("--reliability", metavar="N", type=int, help="tell how reliable the answer is from N views")
+    options.add_argument("--views", metavar="N", type=int, help="average the probabilities over N views, 4 to 16")
     options.add_argument("--key-file", metavar="FILE", type=Path, help="file with the API key")
     options.add_argument(
         "--timeout", metavar="S", type=float, default=TIMEOUT_S, help="seconds to wait (default: %(default)g)"
@@ -85,11 +113,14 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def check_rectified(file: Path | None, pictures: Sequence[Path], options: RectifyOptions) -> None:
+def check_rectified(
+    file: Path | None, pictures: Sequence[Path], regions: Sequence[Region], options: RectifyOptions
+) -> None:
     """Check where the rectified picture is to be written.
 
     Raises:
-        FileError: there is no format for the file, several pictures would be written to it, or it is a picture itself.
+        FileError: there is no format for the file, several pictures or regions would be written to it, or it is a
+            picture itself.
     """
     if file is None:
         if {"rectified_size", "padding", "margin"} & options.keys():
@@ -98,19 +129,25 @@ def check_rectified(file: Path | None, pictures: Sequence[Path], options: Rectif
         raise FileError(f"{file} is no file for a picture; end its name with {', '.join(SUFFIXES)}")
     elif len(pictures) > 1:
         raise FileError(f"{len(pictures)} pictures would be written to {file}; run the command once for each")
+    elif len(regions) > 1:
+        raise FileError(f"{len(regions)} regions would be written to {file}; run the command once for each")
     elif file.resolve() == pictures[0].resolve():
         raise FileError(f"{file} would be overwritten by its rectified picture; choose another --rectified")
 
 
-def destinations(pictures: Sequence[Path], folder: Path | None) -> list[Path]:
-    """Return the files of the drawings.
+def destinations(pictures: Sequence[Path], folder: Path | None, regions: int) -> list[list[Path]]:
+    """Return the files of the drawings: one for each picture, or a numbered one for each of its ``regions``.
 
     Raises:
         FileError: two drawings have the same file, or the folder cannot be created.
     """
-    drawings = [(folder or picture.parent) / f"{picture.stem}{DRAWN}" for picture in pictures]
-    for drawing in drawings:
-        if drawings.count(drawing) > 1:
+    numbers = [f".{number}" for number in range(1, regions + 1)] or [""]
+    drawings = [
+        [(folder or picture.parent) / f"{picture.stem}{number}{DRAWN}" for number in numbers] for picture in pictures
+    ]
+    flat = [drawing for files in drawings for drawing in files]
+    for drawing, count in Counter(flat).items():
+        if count > 1:
             raise FileError(
                 f"two pictures would be drawn to {drawing}; run the command once for each, with another --out"
             )
@@ -141,11 +178,24 @@ def table(picture: Path, answer: Prediction, drawing: Path) -> str:
     """Format the prediction as text."""
     model, times = answer.model, answer.timings_ms
     width = max(len(prediction.label) for prediction in answer.predictions)
-    lines = [f"{picture}: {model.name}/{model.version} in {times.total:.1f} ms, drawn to {drawing}"]
+    part = f" ({','.join(map(str, answer.region))})" if answer.region else ""
+    lines = [f"{picture}{part}: {model.name}/{model.version} in {times.total:.1f} ms, drawn to {drawing}"]
     for prediction in answer.predictions:
         bar = "█" * round(prediction.probability * BAR)
         lines.append(f"  {prediction.label:<{width}}  {prediction.probability:>6.1%}  {bar}".rstrip())
+    if answer.reliability is not None:
+        lines.append(f"  {describe(answer.reliability)}")
     return "\n".join(lines)
+
+
+def describe(reliability: Reliability) -> str:
+    """Format the reliability as text."""
+    score = "" if reliability.score is None else f" {reliability.score:.1%};"
+    turned = "" if reliability.angle == "follows" else " (which way is up: cannot tell)"
+    return (
+        f"reliability:{score} class in {reliability.label_agreement:.0%} of {reliability.views} views, corners off by "
+        f"{reliability.corner_deviation_px:.1f} px, angle by {reliability.angle_deviation_deg:.1f}°{turned}"
+    )
 
 
 def print_text(text: str) -> None:

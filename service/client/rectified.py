@@ -10,7 +10,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from service.client.errors import FileError
-from service.schemas import Corners, ModelReference
+from service.schemas import Corners, ModelReference, Reliability
 
 Format = Literal["png", "jpeg", "webp"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -35,6 +35,8 @@ class RectifiedPicture:
     """Degrees by which the region is turned clockwise in the uploaded picture."""
     corners: list[list[float]]
     """The corners of the region in pixels of the uploaded picture."""
+    reliability: Reliability | None = None
+    """Only if it was requested."""
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the file; nothing is left of it if that fails.
@@ -73,6 +75,7 @@ def read_rectified(response: httpx.Response) -> RectifiedPicture:
             probability=float(headers["x-probability"]),
             angle=float(headers["x-angle"]),
             corners=read_corners(headers["x-corners"]),
+            reliability=Reliability.model_validate_json(told) if (told := headers.get("x-reliability")) else None,
         )
     except KeyError as error:
         raise ValueError(f"the header {error} is missing") from error

@@ -57,7 +57,7 @@ class Inference(NamedTuple, Generic[Value]):
 class Item(Generic[Value]):
     """A picture in the queue and the future of its result."""
 
-    __slots__ = ("answer", "arrived", "deadline", "pixels")
+    __slots__ = ("answer", "arrived", "deadline", "is_view", "pixels")
 
     def __init__(
         self,
@@ -65,11 +65,13 @@ class Item(Generic[Value]):
         answer: asyncio.Future[Inference[Value]],
         arrived: float,
         deadline: float,
+        is_view: bool,
     ) -> None:
         self.pixels = pixels
         self.answer = answer
         self.arrived = arrived
         self.deadline = deadline
+        self.is_view = is_view
 
 
 class Batcher(Generic[Value]):
@@ -84,6 +86,7 @@ class Batcher(Generic[Value]):
         inference_timeout_s: float,
         picture_ms: float,
         metrics: ModelMetrics,
+        observe: Callable[[Outputs], None] | None = None,
         in_place: bool = True,
         spare_core: bool = True,
     ) -> None:
@@ -96,11 +99,13 @@ class Batcher(Generic[Value]):
             inference_timeout_s: the time after which an inference is given up.
             picture_ms: the measured duration of an inference for one picture.
             metrics: counts the inferences.
+            observe: is given the outputs for all pictures that are no views.
             in_place: whether short inferences run on the event loop.
             spare_core: whether the thread and the event loop can run at the same time.
         """
         self._run = run
         self._read = read
+        self._observe = observe
         self._max_batch = max_batch
         self._hang_s = inference_timeout_s
         self._picture_ms = picture_ms
@@ -126,11 +131,13 @@ class Batcher(Generic[Value]):
         queued_s: float = 0.0,
         *,
         is_alone: bool = False,
+        is_view: bool = False,
     ) -> asyncio.Future[Inference[Value]]:
         """Queue ``pixels`` ``(H, W, C)`` until ``deadline``, a time of `time.perf_counter`.
 
         The request has already waited for ``queued_s``. With ``is_alone`` no other picture can come in this iteration
-        of the event loop, and an idle batcher does not wait for one. To cancel, set an exception on the returned
+        of the event loop, and an idle batcher does not wait for one. ``is_view`` says that it is a changed view of
+        another picture, which tells nothing of the pictures that are sent. To cancel, set an exception on the returned
         future.
 
         Raises:
@@ -142,7 +149,7 @@ class Batcher(Generic[Value]):
             raise NotReadyError("the model hangs; send the request to another instance")
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
-        item = Item(pixels, loop.create_future(), now - queued_s, deadline)
+        item = Item(pixels, loop.create_future(), now - queued_s, deadline, is_view)
         self._waiting.append(item)
         if self._busy_since is None:
             self._busy_since = now
@@ -200,11 +207,12 @@ class Batcher(Generic[Value]):
         loop = asyncio.get_running_loop()
         try:
             images = np.stack([item.pixels for item in batch]) if self._together else batch[0].pixels[np.newaxis]
+            views = [item.is_view for item in batch]
             if len(batch) * self._picture_ms > self._in_place_ms:
-                task = loop.run_in_executor(self._thread, self._timed, images)
+                task = loop.run_in_executor(self._thread, self._timed, images, views)
                 task.add_done_callback(lambda done: self._finish(batch, done))
                 return
-            self._resolve(batch, *self._timed(images))
+            self._resolve(batch, *self._timed(images, views))
         except Exception as error:  # noqa: BLE001 - whatever is raised fails this batch, and the next one is started
             self._fail(batch, error)
         if is_alone:
@@ -218,13 +226,15 @@ class Batcher(Generic[Value]):
             return self._max_batch
         return max(1, min(self._max_batch, int(CUT_MS / max(self._picture_ms, MIN_MS))))
 
-    def _timed(self, images: NDArray[np.uint8]) -> tuple[Sequence[Value], float, float]:
+    def _timed(self, images: NDArray[np.uint8], views: list[bool]) -> tuple[Sequence[Value], float, float]:
         started = time.perf_counter()
         outputs = self._run(images)
         ended = time.perf_counter()
         wrong = sorted(name for name, output in outputs.items() if len(output) != len(images))
         if wrong:
             raise ValueError(f"the number of {', '.join(wrong)} differs from the number of pictures in the batch")
+        if self._observe is not None and not all(views):
+            self._observe(without(outputs, views) if any(views) else outputs)
         return self._read(outputs), started, ended
 
     def _finish(self, batch: list[Item[Value]], done: asyncio.Future[tuple[Sequence[Value], float, float]]) -> None:
@@ -282,3 +292,9 @@ def expire(item: Item[Value]) -> None:
     item.answer.set_exception(
         DeadlineExceededError("the answer was not ready within the time given; try again later or allow more time")
     )
+
+
+def without(outputs: Outputs, left_out: list[bool]) -> Outputs:
+    """Return the outputs of a batch without those that are ``left_out``."""
+    kept = np.logical_not(left_out)
+    return {name: output[kept] for name, output in outputs.items()}

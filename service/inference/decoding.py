@@ -3,19 +3,20 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple, Never, TypeVar
 
 from export.format.artifact import ImageInput
+from imaging.crops import Box
 from imaging.decoding import ExaminedImage
 from imaging.limits.cost import Cost
 from imaging.limits.limits import Limits
-from imaging.preprocessing import Picture
+from imaging.preprocessing import InputSpec, Picture
 from service.errors import DeadlineExceededError
-from service.inference.preprocessing import Target, Upload, examine_picture, preprocess
+from service.inference.preprocessing import Target, Upload, examine_picture, preprocess, preprocess_regions
 from service.inference.process_pool import ProcessPool
 from service.inference.rectified.memory import Hold, MemoryBudget
 from service.memory import return_free_memory
@@ -98,6 +99,35 @@ class Decoders:
         Raises:
             RequestError: see `read`.
         """
+        async with self._hold(upload, rectified_pixels, deadline) as examined:
+            yield await self._prepare(partial(preprocess, keep=True), examined, model_input, 1, deadline)
+
+    @asynccontextmanager
+    async def keep_regions(
+        self,
+        upload: Upload,
+        model_input: ImageInput,
+        regions: Sequence[Box],
+        rectified_pixels: int,
+        deadline: float,
+    ) -> AsyncIterator[list[Picture]]:
+        """Decode ``upload`` once, into an input of the model for each of ``regions``; see `keep`.
+
+        The whole picture is kept only if there are ``rectified_pixels``.
+
+        Raises:
+            InvalidParameterError: a region lies outside of the picture.
+            RequestError: see `read`.
+        """
+        work = partial(
+            preprocess_regions, keep=rectified_pixels > 0, regions=regions, max_pixels=self._limits.max_pixels
+        )
+        async with self._hold(upload, rectified_pixels, deadline) as examined:
+            yield await self._prepare(work, examined, model_input, 1 + len(regions), deadline)
+
+    @asynccontextmanager
+    async def _hold(self, upload: Upload, rectified_pixels: int, deadline: float) -> AsyncIterator[ExaminedImage]:
+        """Examine ``upload``, and take the memory of the whole picture and of what is made of it."""
         if len(upload.data) <= self._in_place.bytes:
             examined = examine_picture(upload, self._limits)
         else:
@@ -107,10 +137,7 @@ class Decoders:
         hold = Hold(cost.bytes + rectified_pixels * BYTES_PER_PIXEL)
         try:
             await self.before_deadline(self._memory.take(hold), deadline)
-            if fits(cost, self._in_place):
-                yield preprocess(examined, model_input, keep=True)
-            else:
-                yield await self.before_deadline(self._keep_elsewhere(examined, model_input, deadline), deadline)
+            yield examined
         finally:
             self._memory.give_back(hold)
             if hold.size > LARGE_BYTES:
@@ -134,7 +161,7 @@ class Decoders:
     async def _read_in_thread(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture:
         """Decode ``upload`` in a thread, or in a process if it takes long."""
         found = await self.in_thread(partial(self._read_unless_long, upload, model_input, deadline))
-        return found if isinstance(found, Picture) else await self._in_process(found, model_input, False, deadline)
+        return found if isinstance(found, Picture) else await self._in_process(preprocess, found, model_input, deadline)
 
     def _read_unless_long(self, upload: Upload, model_input: ImageInput, deadline: float) -> Picture | ExaminedImage:
         """Decode the picture, or only examine it if a process has to decode it."""
@@ -149,21 +176,43 @@ class Decoders:
             if examined.cost.bytes > LARGE_BYTES:
                 return_free_memory()
 
-    async def _keep_elsewhere(self, examined: ExaminedImage, model_input: ImageInput, deadline: float) -> Picture:
-        """The picture and the whole of it, decoded in a thread or in a process."""
+    async def _prepare(
+        self,
+        work: Callable[[ExaminedImage, InputSpec], Value],
+        examined: ExaminedImage,
+        model_input: ImageInput,
+        passes: int,
+        deadline: float,
+    ) -> Value:
+        """The result of ``work``, which reads all pixels ``passes`` times, here or in a thread or a process."""
+        if fits(examined.cost, self._in_place, passes):
+            return work(examined, model_input)
+        return await self.before_deadline(self._prepare_elsewhere(work, examined, model_input, deadline), deadline)
+
+    async def _prepare_elsewhere(
+        self,
+        work: Callable[[ExaminedImage, InputSpec], Value],
+        examined: ExaminedImage,
+        model_input: ImageInput,
+        deadline: float,
+    ) -> Value:
         if self._needs_process(examined.cost, KEPT_IN_THREAD_S):
-            return await self._in_process(examined, model_input, True, deadline)
-        return await self.in_thread(partial(preprocess, examined, model_input, keep=True))
+            return await self._in_process(work, examined, model_input, deadline)
+        return await self.in_thread(partial(work, examined, model_input))
 
     def _needs_process(self, cost: Cost, longest_s: float) -> bool:
         return self._processes is not None and (cost.seconds > longest_s or not cost.bounded)
 
     async def _in_process(
-        self, examined: ExaminedImage, model_input: ImageInput, keep: bool, deadline: float
-    ) -> Picture:
+        self,
+        work: Callable[[ExaminedImage, InputSpec], Value],
+        examined: ExaminedImage,
+        model_input: ImageInput,
+        deadline: float,
+    ) -> Value:
         assert self._processes is not None  # noqa: S101 - see `_needs_process`
         target = Target(model_input.height, model_input.width, model_input.channels, tuple(model_input.background))
-        return await self._processes.run(preprocess, examined, target, keep, deadline=deadline)
+        return await self._processes.run(work, examined, target, deadline=deadline)
 
     async def in_thread(self, work: Callable[[], Value]) -> Value:
         """Run ``work``, which takes less than a second, in a thread."""
@@ -193,6 +242,6 @@ async def while_client_waits(work: Coroutine[Any, Any, Value]) -> Value:
         del work, task, disconnected  # an error leads back to this frame: the cycle would keep the upload for long
 
 
-def fits(cost: Cost, in_place: InPlace) -> bool:
-    """Whether a picture may be decoded on the event loop."""
-    return cost.bounded and cost.pixels <= in_place.pixels and cost.seconds <= in_place.seconds
+def fits(cost: Cost, in_place: InPlace, passes: int = 1) -> bool:
+    """Whether a picture may be decoded on the event loop, where its pixels are then read ``passes`` times."""
+    return cost.bounded and cost.pixels * passes <= in_place.pixels and cost.seconds <= in_place.seconds

@@ -3,30 +3,36 @@
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import starmap
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import ImageInput
+from imaging.crops import Box, Crop
 from imaging.fast_codecs import FileFormat
 from imaging.preprocessing import Picture
-from service.errors import InferenceFailedError, RequestError
+from imaging.views import make_views, view_maps
+from service.errors import RequestError
+from service.inference.batcher import Inference
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.loading import has_spare_core
-from service.inference.outputs import ModelOutput
+from service.inference.outputs import ModelOutput, finite_output
 from service.inference.preprocessing import Upload
 from service.inference.rectified.image import RectifiedFile, encode_image, image_size, rectify
 from service.inference.rectified.options import RectifiedOptions
 from service.inference.registry import Model, Models
-from service.request_context import Timings, queued_s, record_model, record_prediction, track_future
+from service.inference.views.options import ViewOptions
+from service.inference.views.reliability import Reliability, average, measure_reliability
+from service.request_context import Timings, gather_all, queued_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
 PICTURES_AT_ONCE = 16
 """Pictures of one request that are decoded together. After an error, no further ones are started."""
+NO_VIEWS = ViewOptions()
 TURN_S = 0.005
 """Longest time of pictures in one iteration of the event loop, besides the last picture."""
 
@@ -45,6 +51,15 @@ class Answer(NamedTuple):
     """A file for each transformer, or for the main one only, if rectified images were requested."""
     batch_size: int
     timings: Timings
+    crop: Crop | None = None
+    """The part of the picture that the model was shown, if regions were requested."""
+    reliability: Reliability | None = None
+    """Only if it was requested."""
+
+    @property
+    def shown(self) -> Crop:
+        """The part of the picture that the model was shown."""
+        return self.crop or Crop(0, 0, self.width, self.height)
 
     @property
     def label(self) -> str:
@@ -136,13 +151,15 @@ class Engine:
         picture: Upload | bytes,
         rectified: RectifiedOptions | FileFormat | None = None,
         timeout_ms: int | None = None,
+        views: ViewOptions = NO_VIEWS,
         *,
         is_alone: bool = False,
     ) -> Answer:
         """Predict one picture file within ``timeout_ms`` (default: the setting), time in the admission queue included.
 
-        ``rectified`` is the form of the rectified images, or only their format. By default there are none. ``is_alone``
-        says that the caller has no other picture now, with which this one could share an inference.
+        ``rectified`` is the form of the rectified images, or only their format. By default there are none. ``views``
+        are inferred besides the picture. ``is_alone`` says that the caller has no other picture now, with which this
+        one could share an inference.
 
         Raises:
             RequestError: the picture cannot be used, the deadline has passed, or the model failed.
@@ -154,11 +171,38 @@ class Engine:
         if self.turns.is_over:
             await self.turns.wait()
         if options is not None and options.needs_source:
-            return await self._predict_source(model, upload, options, started, deadline, is_alone=is_alone)
+            return await self._predict_source(model, upload, options, started, deadline, views, is_alone=is_alone)
         opened = self._decoders.read_at_once(upload, model.manifest.input)
         if opened is None:
             opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
-        return await self._infer_one(model, opened, options, started, deadline, is_alone=is_alone)
+        return await self._infer_one(model, opened, options, started, deadline, views, is_alone=is_alone)
+
+    async def predict_regions(
+        self,
+        model: Model,
+        picture: Upload | bytes,
+        regions: Sequence[Box],
+        rectified: RectifiedOptions | None = None,
+        timeout_ms: int | None = None,
+        views: ViewOptions = NO_VIEWS,
+    ) -> list[Answer]:
+        """Predict each of ``regions`` of one picture file, which is decoded once; see `predict`.
+
+        Raises:
+            InvalidParameterError: a region lies outside of the picture.
+            RequestError: see `predict`.
+        """
+        started = time.perf_counter()
+        deadline = started - queued_s() + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
+        upload = Upload(picture, None) if isinstance(picture, bytes) else picture
+        pixels = 0
+        if rectified is not None and rectified.needs_source:
+            images = 1 if rectified.only_main else len(model.manifest.transforms)
+            pixels = rectified.max_pixels * images * len(regions)
+        await self.turns.wait()
+        async with self._decoders.keep_regions(upload, model.manifest.input, regions, pixels, deadline) as crops:
+            work = (self._infer_one(model, crop, rectified, started, deadline, views) for crop in crops)
+            return await gather_all(work)
 
     async def _predict_source(
         self,
@@ -167,13 +211,14 @@ class Engine:
         options: RectifiedOptions,
         started: float,
         deadline: float,
+        views: ViewOptions = NO_VIEWS,
         *,
         is_alone: bool = False,
     ) -> Answer:
         """The prediction for a picture whose rectified images are sampled from the whole of it."""
         pixels = options.max_pixels * (1 if options.only_main else len(model.manifest.transforms))
         async with self._decoders.keep(upload, model.manifest.input, pixels, deadline) as opened:
-            return await self._infer_one(model, opened, options, started, deadline, is_alone=is_alone)
+            return await self._infer_one(model, opened, options, started, deadline, views, is_alone=is_alone)
 
     async def _infer_one(
         self,
@@ -182,13 +227,18 @@ class Engine:
         options: RectifiedOptions | None,
         started: float,
         deadline: float,
+        views: ViewOptions = NO_VIEWS,
         *,
         is_alone: bool = False,
     ) -> Answer:
         """The prediction for a decoded picture, whose decoding began at ``started``."""
         decoded = time.perf_counter()
         self.turns.record(decoded - started)
-        inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
+        reliability = None
+        if views.needed:
+            inference, reliability = await self._infer_views(model, opened, views, deadline)
+        else:
+            inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
         inferred = time.perf_counter()
         if self.turns.is_over:
             await self.turns.wait()
@@ -199,7 +249,30 @@ class Engine:
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
         record_prediction(started, timings, inference.batch_size, ended)
-        return Answer(model, output, opened.width, opened.height, files, inference.batch_size, timings)
+        batch_size, crop = inference.batch_size, opened.crop
+        return Answer(model, output, opened.width, opened.height, files, batch_size, timings, crop, reliability)
+
+    async def _infer_views(
+        self, model: Model, opened: Picture, views: ViewOptions, deadline: float
+    ) -> tuple[Inference[ModelOutput], Reliability | None]:
+        """Infer a picture and its views together; return what they say of the picture."""
+        width, height = opened.shown.width, opened.shown.height
+        maps = view_maps(views.needed, width / height)
+        work = partial(make_views, opened.pixels, maps)
+        if opened.pixels.shape[0] * opened.pixels.shape[1] * views.needed <= IN_PLACE_PIXELS:
+            changed = work()
+        else:
+            changed = await self._decoders.before_deadline(self._decoders.in_thread(work), deadline)
+        self.models.recorder.of_model((model.name, model.version)).viewed(views.needed)
+        found = await infer_together(model, [opened.pixels, *changed], deadline, has_views=True)
+        output, *seen = [finite_output(each.value) for each in found]
+        if views.averaged:
+            output = average(model.manifest, output, seen[: views.averaged])
+        reliability = None
+        if views.reliability:
+            shown = slice(views.reliability)
+            reliability = measure_reliability(model.manifest, output, seen[shown], maps[shown], width, height)
+        return found[0]._replace(value=output), reliability
 
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
@@ -212,25 +285,16 @@ class Engine:
             RequestError: a picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
-        queued = queued_s()
         if isinstance(pictures, np.ndarray):
             pixels = list(pictures)
         else:
             pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
         decode_ms = (time.perf_counter() - started) * 1000
-        answers = [track_future(model.batcher.submit(picture, deadline, queued)) for picture in pixels]
-        # Exceptions are returned as results, so that each of several is retrieved.
-        inferences = await asyncio.gather(*answers, return_exceptions=True)
         outputs = []
-        try:
-            for inference in inferences:
-                if isinstance(inference, BaseException):
-                    raise inference
-                outputs.append(finite_output(inference.value))
-                timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
-                record_prediction(started, timings, inference.batch_size, time.perf_counter())
-        finally:
-            del answers, inferences, inference  # an error refers to this frame: the cycle would keep the pictures alive
+        for inference in await infer_together(model, pixels, deadline):
+            outputs.append(finite_output(inference.value))
+            timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
+            record_prediction(started, timings, inference.batch_size, time.perf_counter())
         return outputs
 
     async def infer_rectified(
@@ -292,8 +356,9 @@ class Engine:
                 pixels = output.transforms[index].rectified
                 work, size = partial(encode_image, pixels, options.format), pixels.shape[0] * pixels.shape[1]
             else:
-                work = partial(rectify, source, output, manifest, index, options)
-                sides = image_size(output.transforms[index].theta, opened.width, opened.height, options)
+                work = partial(rectify, source, output, manifest, index, options, opened.crop)
+                shown = opened.shown
+                sides = image_size(output.transforms[index].theta, shown.width, shown.height, options)
                 size = math.prod(sides)
                 self.models.recorder.of_model((model.name, model.version)).rectified(size)
             if size <= IN_PLACE_PIXELS and (source is None or source.size <= IN_PLACE_PIXELS):
@@ -303,23 +368,27 @@ class Engine:
         return files
 
 
-async def gather_all(work: Iterable[Coroutine[Any, Any, Value]]) -> list[Value]:
-    """The results of all ``work``. If some of it fails, the rest is cancelled."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def finite_output(output: ModelOutput) -> ModelOutput:
-    """Return ``output`` if all of its numbers are finite.
+async def infer_together(
+    model: Model, pictures: Sequence[NDArray[np.uint8]], deadline: float, *, has_views: bool = False
+) -> list[Inference[ModelOutput]]:
+    """Infer ``pictures`` ``(H, W, C)`` in the same batches. With ``has_views``, all but the first are views of it.
 
     Raises:
-        InferenceFailedError: a number is not finite.
+        RequestError: the deadline has passed, or the model failed.
     """
-    if not output.is_finite:
-        raise InferenceFailedError("the model returned values that are not finite for this picture")
-    return output
+    queued = queued_s()
+    answers = [
+        track_future(model.batcher.submit(picture, deadline, queued, is_view=has_views and number > 0))
+        for number, picture in enumerate(pictures)
+    ]
+    # Exceptions are returned as results, so that each of several is retrieved.
+    inferences = await asyncio.gather(*answers, return_exceptions=True)
+    found: list[Inference[ModelOutput]] = []
+    try:
+        for inference in inferences:
+            if isinstance(inference, BaseException):
+                raise inference
+            found.append(inference)
+        return found
+    finally:
+        del answers, inferences, inference  # an error refers to this frame: the cycle would keep the pictures alive

@@ -12,12 +12,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from export.format.artifact import Artifact, ArtifactError, Manifest, Outputs
+from export.format.artifact import Artifact, ArtifactError
 from service.errors import ModelLoadError
 from service.inference.admission import CapacityLimiter
 from service.inference.backends import Backend, Device, open_backend
 from service.inference.batcher import Batcher
-from service.inference.outputs import ModelOutput, read
+from service.inference.outputs import read
 from service.inference.registry import Model
 from service.metrics.drift import Window
 from service.metrics.recorder import Recorder
@@ -66,11 +66,12 @@ def load_model(
     spare_core = has_spare_core(settings)
     batcher = Batcher(
         backend.run,
-        partial(read_and_record, manifest=manifest, window=window),
+        partial(read, manifest=manifest),
         max_batch=settings.max_batch,
         inference_timeout_s=settings.inference_timeout_s,
         picture_ms=picture_ms,
         metrics=recorder.of_model((name, version)),
+        observe=None if window is None else window.observe,
         in_place=backend.device == "cpu",  # while a GPU infers, the CPU decodes the next pictures
         spare_core=spare_core,
     )
@@ -94,13 +95,6 @@ def has_spare_core(settings: Settings) -> bool:
 def digest(artifact: Artifact) -> str:
     """Hash the manifest of ``artifact``, which holds the hashes of all of its files."""
     return hashlib.sha256(artifact.manifest.model_dump_json().encode()).hexdigest()
-
-
-def read_and_record(outputs: Outputs, manifest: Manifest, window: Window | None) -> list[ModelOutput]:
-    """Split a batch with `read`, and record it in the drift ``window``."""
-    if window is not None:
-        window.observe(outputs)
-    return read(outputs, manifest)
 
 
 def warm_up(backend: Backend, artifact: Artifact) -> float:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest, Outputs
+from imaging.crops import Crop
+from service.errors import InferenceFailedError
 
 CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
 """The corners of the rectified image in its own homogeneous coordinates, clockwise from top left."""
@@ -93,9 +95,18 @@ def regions(theta: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray((normalised + 1) / 2)
 
 
-def corners(region: Points, width: int, height: int) -> Points:
-    """Scale a region to pixels of a ``width`` x ``height`` picture. The centre of the first pixel is at (0.5, 0.5)."""
-    return [[x * width, y * height] for x, y in region]
+def corners(region: Points, width: int, height: int, left: int = 0, top: int = 0) -> Points:
+    """Scale a region to pixels of a ``width`` x ``height`` picture. The centre of the first pixel is at (0.5, 0.5).
+
+    If that is a part of a larger picture, which begins at ``left`` and ``top``, the pixels are those of the whole.
+    """
+    return [[left + x * width, top + y * height] for x, y in region]
+
+
+def theta_of_picture(theta: Points, crop: Crop, width: int, height: int) -> Points:
+    """Return ``theta`` of a ``crop`` as the map into the whole ``width`` x ``height`` picture."""
+    found: Points = (crop.to_picture(width, height) @ np.vstack([theta, [0, 0, 1]]))[:2].tolist()
+    return found
 
 
 def angle(theta: Points, width: int, height: int) -> float:
@@ -108,3 +119,14 @@ def angle(theta: Points, width: int, height: int) -> float:
     b, c = b * width / height, c * height / width
     radians = math.atan2(-c - b, d - a) if a * d < b * c else math.atan2(c - b, a + d)
     return math.degrees(radians)
+
+
+def finite_output(output: ModelOutput) -> ModelOutput:
+    """Return ``output`` if all of its numbers are finite.
+
+    Raises:
+        InferenceFailedError: a number is not finite.
+    """
+    if not output.is_finite:
+        raise InferenceFailedError("the model returned values that are not finite for this picture")
+    return output

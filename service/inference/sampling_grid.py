@@ -60,6 +60,23 @@ def sampling_map(output: ModelOutput, manifest: Manifest, index: int, frame: flo
     return SamplingMap(compose, whole * (frame, frame, 1))
 
 
+def within(sampling: SamplingMap, crop: Floats) -> SamplingMap:
+    """The map into a whole picture, of which ``sampling`` leads into a part; see `Crop.to_picture` for ``crop``.
+
+    Points beyond the horizon stay far outside.
+    """
+
+    def apply(points: Floats) -> Floats:
+        mapped = sampling.apply(points)
+        if not sampling.is_smooth:
+            hidden = (np.abs(mapped) >= BEYOND).any(axis=1)
+            mapped[hidden] *= 1 / crop[[0, 1], [0, 1]]
+        return apply_affine(crop[:2], mapped)
+
+    homography = None if sampling.homography is None else crop @ sampling.homography
+    return SamplingMap(apply, homography, sampling.is_smooth)
+
+
 def steps_of(output: ModelOutput, manifest: Manifest, index: int) -> list[TransformOutput]:
     """The outputs of the earlier steps of the branch of transformer ``index``, and its own.
 

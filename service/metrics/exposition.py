@@ -33,11 +33,15 @@ GAUGES: Final = {
     "in_flight": ("stn_pictures_in_flight", "Pictures from the arrival of their bytes to their answers", MODEL),
     "limit": ("stn_pictures_limit", "Pictures that may be in flight; further ones are rejected with 429", MODEL),
     "hangs": ("stn_model_hangs", "Workers in which an inference of the model hangs", MODEL),
+    "cache_bytes": ("stn_response_cache_bytes", "Memory of the answers that are kept for equal requests", ()),
     "resident": ("stn_worker_resident_bytes", "Memory of a worker", ("worker",)),
 }
 COUNTERS: Final = {
     "rectified": ("stn_rectified_images", "Rectified images that were sampled from the whole picture", MODEL),
     "rectified_pixels": ("stn_rectified_pixels", "Pixels of these images", MODEL),
+    "cache_hits": ("stn_response_cache_hits", "Answers that came from the response cache", MODEL),
+    "cache_misses": ("stn_response_cache_misses", "Answers that were looked for there in vain", MODEL),
+    "views": ("stn_views", "Changed views of pictures that were inferred besides them", MODEL),
     "rejection": ("stn_rejections", "Rejected requests and pictures by error code", (*MODEL, "cause")),
     "cpu": ("stn_worker_cpu_seconds", "Processor time of a worker", ("worker",)),
     "log_lines_dropped": ("stn_log_lines_dropped", "Log lines that were dropped because stderr was not read", ()),

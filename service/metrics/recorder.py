@@ -76,6 +76,10 @@ class ModelMetrics:
         self._failures = 0
         self._rectified = [0.0, 0.0]
         """The number of images that were sampled from whole pictures, and their pixels."""
+        self._cached = [0.0, 0.0]
+        """Answers that were not and that were found in the response cache."""
+        self._views = 0.0
+        """The number of changed views of pictures that were inferred."""
         self.last_s = 0.0
         """When the last inference ended, in seconds since the epoch; 0 before the first."""
 
@@ -98,6 +102,14 @@ class ModelMetrics:
         self._rectified[0] += 1
         self._rectified[1] += pixels
 
+    def cached(self, *, hit: bool) -> None:
+        """Count an answer that was looked for in the response cache."""
+        self._cached[hit] += 1
+
+    def viewed(self, views: int) -> None:
+        """Count views of a picture that are inferred besides it."""
+        self._views += views
+
     def flush(self) -> None:
         """Count the pending values."""
         if self.pending:
@@ -114,6 +126,9 @@ class ModelMetrics:
         found["inferred", *self.labels] = [self._queue_s, self._failures]
         for kind, number in zip(("rectified", "rectified_pixels"), self._rectified, strict=True):
             found[kind, *self.labels] = [number]
+        for kind, number in zip(("cache_misses", "cache_hits"), self._cached, strict=True):
+            found[kind, *self.labels] = [number]
+        found["views", *self.labels] = [self._views]
         found |= {("batch", *self.labels, str(size)): list(batches) for size, batches in self._batches.items()}
         return found
 

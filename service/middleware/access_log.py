@@ -136,6 +136,8 @@ def describe(method: str, path: str, client: Client, context: RequestContext) ->
         known += f',"error":"{context.error}"'
     if context.trace is not None:
         known += f',"trace_id":"{context.trace}"'
+    if context.cached:
+        known += f',"cached":{context.cached}'
     if context.answered:
         known += ANSWERED % (len(context.answered), *longest(context.answered))
     return LINE % (

@@ -165,9 +165,9 @@ class AccessPolicy:
 
 
 class Requirement:
-    """Describes in OpenAPI that a route requires a key.
+    """Authorises a request that no `AuthMiddleware` has authorised, and describes in OpenAPI that a key is required.
 
-    `AuthMiddleware` usually enforces it. A router in another application without that middleware enforces it here.
+    The application has that middleware. A router in another application may not.
     """
 
     def __init__(self, policy: AccessPolicy, access: Access) -> None:

@@ -148,7 +148,7 @@ def create_fast_path(state: ServiceState) -> FastPathHandler | None:
         principal = policy.authorize(access[path], headers)
         context.key = principal.key
         if state.rate_limiter is not None:
-            state.rate_limiter.admit(principal, client[0] if client is not None else "")
+            context.counted_for = state.rate_limiter.admit(principal, client[0] if client is not None else "")
 
     predict = Predict(state)
     return FastPathHandler(

@@ -22,8 +22,10 @@ from training.recipes.recipe import Placement, Recipe, Size
 
 MOST_BACKGROUNDS = 4000
 """Number of backgrounds that are kept in memory."""
-DRAWS = 46
+DRAWS = 47
 """Number of uniform numbers per picture."""
+MASK_SHIFT = 0.3
+"""Largest distance of a mask's centre from the object's in each direction, as a share of what surrounds the object."""
 SHRUNK = 1.4
 """Pixels of the picture for each pixel of the canvas above which the picture is read at half size."""
 RESOLUTIONS = (2, 3, 4)
@@ -99,12 +101,12 @@ class OnBackgrounds:
             if len(crowded):
                 chosen = rows[crowded]
                 other = self._read(images.roll(1, dims=0)[chosen], second[chosen])
-                ground[crowded] = self._paste(ground[crowded], other, second[chosen], draws[chosen, 4:8].flip(1))
-            canvas[rows] = self._paste(ground, canvas[rows], maps[rows], draws[rows, 4:8])
+                ground[crowded] = self._paste(ground[crowded], other, second[chosen], draws[chosen, 4:9].flip(1))
+            canvas[rows] = self._paste(ground, canvas[rows], maps[rows], draws[rows, 4:9])
         for number, change in enumerate((self._pole, self._shadow, self._blur, self._coarse), start=1):
             chosen = torch.nonzero(clutter[:, number])[:, 0]
             if len(chosen):
-                canvas[chosen] = change(canvas[chosen], draws[chosen, 4 + 4 * number : 8 + 4 * number])
+                canvas[chosen] = change(canvas[chosen], draws[chosen, 5 + 4 * number : 9 + 4 * number])
         casts = torch.exp(0.15 * (draws[:, -images.shape[1] :] - 0.5))[:, :, None, None]
         return Distorted(relit(canvas * casts, light), labels, maps, is_placed)
 
@@ -164,14 +166,18 @@ class OnBackgrounds:
         return (found * factor).clamp(0, 255)
 
     def _paste(self, ground: Tensor, placed: Tensor, maps: Tensor, uniform: Tensor) -> Tensor:
-        """Blend pictures into backgrounds by superelliptic masks with hard to soft edges."""
+        """Blend pictures into backgrounds by superelliptic masks with hard to soft edges.
+
+        A mask is not exactly around the object, so that its edge does not tell where the object is.
+        """
         points = affine_points(maps, base_grid(*self.canvas).to(ground))
+        aside = MASK_SHIFT * (1 - self.crop) * (2 * uniform[:, None, None, 3:5] - 1)
         height, width = ground.shape[-2:]
         pixel = 1 / torch.linalg.det(maps[:, :, :2]).abs().sqrt() * min(height, width) / 2  # per unit of the picture
         power = 2 * 5 ** uniform[:, 0, None, None]
         radius = self.crop * (1 + 0.35 * uniform[:, 1, None, None])
         softness = 0.5 * 10 ** uniform[:, 2, None, None] / pixel[:, None, None]  # 0.5 to 5 pixels of the canvas
-        distance = (points.abs() + 1e-6).pow(power[..., None]).sum(dim=-1).pow(1 / power)  # (N, H, W)
+        distance = ((points - aside).abs() + 1e-6).pow(power[..., None]).sum(dim=-1).pow(1 / power)  # (N, H, W)
         inside = torch.sigmoid((radius - distance) / softness)
         edge = torch.sigmoid((1 - points.abs().amax(dim=-1)) / (0.5 / pixel[:, None, None]))
         alpha = (inside * edge)[:, None]

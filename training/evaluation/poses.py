@@ -151,3 +151,21 @@ def size_deviation(maps: Tensor) -> float:
     """Return the standard deviation of a picture's size over its versions ``(V, N, 2, 3)``, as in `Pose`."""
     size = torch.linalg.det(maps[..., :2]).abs().clamp(min=SMALLEST_AREA).log() / 2
     return round(math.exp(float(size.std(dim=0, unbiased=False).mean())), 4)
+
+
+def targets(boxes: Tensor | None, crop: float, like: Tensor, share: float = 1.0) -> Tensor:
+    """Return the wanted frames.
+
+    Args:
+        boxes: ``(N, 2, 2)`` of the objects, if they are known.
+        crop: side of the canonical crop, which is wanted where boxes are not known.
+        like: ``(N, 2, 3)``: frames of the same number, type and device.
+        share: side of a wanted frame as a share of its box's.
+
+    Returns:
+        ``(N, 2, 3)``.
+    """
+    if boxes is None:
+        return torch.tensor([[crop, 0.0, 0.0], [0.0, crop, 0.0]]).to(like).expand_as(like)
+    centres, halves = boxes.to(like).mean(dim=1), share * (boxes[:, 1] - boxes[:, 0]).to(like) / 2
+    return torch.cat([torch.diag_embed(halves), centres[:, :, None]], dim=2)

@@ -9,29 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.distributed import processes, total
+from training.evaluation.poses import targets
 
 ATTENTION = 0.1
 """Weight of the attention loss relative to the pose loss."""
 ROUNDING = 0.05
 """Error, as a share of the target's side, below which the loss becomes quadratic."""
-
-
-def targets(boxes: Tensor | None, crop: float, like: Tensor, share: float = 1.0) -> Tensor:
-    """Return the wanted frames.
-
-    Args:
-        boxes: ``(N, 2, 2)`` of the objects, if they are known.
-        crop: side of the canonical crop, which is wanted where boxes are not known.
-        like: ``(N, 2, 3)``: frames of the same number, type and device.
-        share: side of a wanted frame as a share of its box's.
-
-    Returns:
-        ``(N, 2, 3)``.
-    """
-    if boxes is None:
-        return torch.tensor([[crop, 0.0, 0.0], [0.0, crop, 0.0]]).to(like).expand_as(like)
-    centres, halves = boxes.to(like).mean(dim=1), share * (boxes[:, 1] - boxes[:, 0]).to(like) / 2
-    return torch.cat([torch.diag_embed(halves), centres[:, :, None]], dim=2)
 
 
 def pose_loss(frames: Tensor, wanted: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from training.evaluation.metrics import Cell
 from training.evaluation.overlaps import BoxScores
 from training.evaluation.poses import Pose
 from training.evaluation.rectification import Uprightness
+from training.evaluation.reliability import Reliability
 from training.evaluation.worth import Worth
 from training.files import read_arrays, write_text
 from training.networks.network import SpatialTransformerClassifier
@@ -117,6 +118,8 @@ class Evaluation(BaseModel):
     """Measured if there is a transformer."""
     pose: Pose | None = None
     """Measured on some of the test pictures if there is a transformer."""
+    reliability: Reliability | None = None
+    """Measured on some of the validation pictures if there is a transformer."""
     uprightness: Uprightness | None = None
     """Measured on the first test digits if the distortion is an affine map."""
     boxes: BoxScores | None = None

@@ -25,12 +25,13 @@ from training.data.splits import Corners, Split
 from training.distributed import processes, share_of, share_statistics, sum_of
 from training.errors import CollapseError, RecipeError, RunError
 from training.evaluation.metrics import Spread
+from training.evaluation.poses import targets
 from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.corners import corner_losses
 from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
-from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss, targets
+from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.fitting.worth_check import WorthCheck
@@ -78,6 +79,7 @@ class Training(lightning.LightningModule):
                 module.versions = self.versions
         self.network.classify_in_bf16 = self.recipe.precision != "float32"
         for transform in self.network.transforms:
+            transform.joint = self.recipe.joint
             transform.localise_in_bf16 = self.recipe.precision == "bf16-all"
 
     def forward(self, images: Tensor) -> Output:

@@ -73,6 +73,8 @@ class SpatialTransformer(nn.Module):
         self.register_buffer("start", (torch.eye(2, 3) if start is None else start) * wider)
         self.moved = not torch.equal(self.start, torch.eye(2, 3))
         self.narrow = 1 / margin
+        self.joint = True
+        """Whether gradients reach theta through the sampled pixels, that is, from whatever reads them."""
         self.localise_in_bf16 = False
         """Whether localisation networks compute in bfloat16, in training."""
 
@@ -94,7 +96,8 @@ class SpatialTransformer(nn.Module):
                 mapped = chain(mapped, lambda points: points * self.narrow)
             mapped = chain(mapped, partial(self.transformer.points, parameters))
             grid = mapped(sampler.base)
-            view = sampler(images, grid if sampler.samples == 1 else mapped(sampler.fine))
+            read = grid if sampler.samples == 1 else mapped(sampler.fine)
+            view = sampler(images, read if self.joint else read.detach())
             exact = not warps and not self.moved
             theta = self.transformer.theta(parameters, sampler.base) if exact else affine_fit(grid, sampler.base)
             warps.append(Warp(theta, parameters, delta, grid, view, mapped, scores))

@@ -183,6 +183,9 @@ class Recipe(BaseModel):
     corners: float = Field(
         0.0, ge=0, description="folder: loss weight: the region's corners lie on those in corners.csv, if it exists"
     )
+    joint: bool = Field(
+        True, description="train localisation by the classification loss too; false: by the losses on frames alone"
+    )
     area: float = Field(0.0, ge=0, description="loss weight: the sampled region keeps its size and shape")
     area_of: Literal["picture", "ink"] = Field(
         "picture", description="target of area: the undistorted picture, or the bounding box of its ink"
@@ -269,7 +272,7 @@ NEEDS |= dict.fromkeys(
 NEEDS |= dict.fromkeys(
     (
         *("parallel", "steps", "crop", "feature_stage", "shared_stage", "coordinates", "slope"),
-        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners"),
+        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
 )
@@ -344,6 +347,8 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
         yield "pose has no effect on pictures without boxes; set placement.chance, or use canonical"
     if recipe.pose and recipe.canonical and (boxes or recipe.placement.chance == 1):
         yield "canonical has no effect where pose tells every frame; leave one of them out"
+    if not (recipe.joint or recipe.pose or recipe.canonical or recipe.corners or recipe.upright):
+        yield "joint=false leaves localisation without a loss; set pose, canonical, corners or upright, or leave it out"
     if recipe.shared_steps and (recipe.view or recipe.refinement):
         yield "shared_steps uses one network for all steps; leave view and refinement out"
     if "attention" in (recipe.localisation, recipe.refinement) and recipe.transformer not in SHIFTED:

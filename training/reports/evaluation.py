@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import structlog
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from training.evaluation.metrics import Cell, Spread, confusion_cells
 from training.evaluation.overlaps import measure_boxes
 from training.evaluation.poses import measure_pose
 from training.evaluation.rectification import measure_uprightness
+from training.evaluation.reliability import Look, measure_reliability
 from training.evaluation.worth import DECORATION_CURE, measure_worth
 from training.files import write_arrays, write_text
 from training.fitting.runs import Evaluation, Run, advice
@@ -49,8 +52,8 @@ log = structlog.get_logger(__name__)
 def evaluate(run: Run, data_root: Path) -> Evaluation:
     """Evaluate the best checkpoint; write ``evaluation.json`` and the network's answers.
 
-    The temperature is fitted on the validation pictures, as they are and placed as in training; all other measures are
-    of the test pictures.
+    The temperature is fitted on the validation pictures, as they are and placed as in training, and so is the score of
+    reliability; all other measures are of the test pictures.
 
     Raises:
         DataError: the data set cannot be read.
@@ -132,6 +135,9 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         ),
         worth=None if theta is None or one_class else measure_worth(network, test.images, test.labels),
         pose=None if theta is None else measure_pose(network, recipe, whole.at(some), info.classes),
+        reliability=None
+        if theta is None
+        else measure_reliability(look_with(network, recipe), recipe, held_out._replace(corners=None)),
         uprightness=(
             measure_uprightness(network, recipe, whole.at(torch.arange(count)[:UPRIGHT_DIGITS]))
             if recipe.can_stand_upright
@@ -216,6 +222,19 @@ def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
                 thetas.append(torch.stack([warp.theta for warp in output.warps], dim=1))
                 corners.append(output.warps[-1].map(corner_points()).expand(len(batch.labels), -1, -1))
     return Answers(torch.cat(logits), *((torch.cat(thetas), torch.cat(corners)) if thetas else (None, None)))
+
+
+def look_with(network: SpatialTransformerClassifier, recipe: Recipe) -> Look:
+    """Return what ``network`` sees in pictures, for measures that know nothing of networks."""
+    main = recipe.steps - 1  # the last step of the first branch
+
+    def look(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        found = answers(network, Split(images, torch.zeros(len(images), dtype=torch.int64)))
+        assert found.thetas is not None  # noqa: S101 - there is a transformer
+        return found.logits.argmax(dim=1).numpy(), found.thetas[:, main].double().numpy()
+
+    return look
 
 
 def class_accuracy(cells: list[Cell], classes: tuple[str, ...]) -> dict[str, float]:

@@ -23,7 +23,8 @@ from service.api.open_inference.decoding import (
     decode_request,
     decode_shape,
 )
-from service.api.predict import check_options, rectified_options
+from service.api.options import check_options
+from service.api.predict import rectified_options
 from service.api.request_body import Content, from_text, too_large
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, shorten
 from service.inference.preprocessing import Upload

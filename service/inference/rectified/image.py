@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.format.artifact import Manifest
+from imaging.crops import Crop
 from imaging.fast_codecs import FileFormat, encode
 from imaging.warping import Padding, SamplingMap, warp
 from service.inference.outputs import ModelOutput, Points
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions
-from service.inference.sampling_grid import sampling_map
+from service.inference.sampling_grid import sampling_map, within
 
 ALPHA = 4
 """Channels of a picture with transparency."""
@@ -34,12 +35,23 @@ def encode_image(pixels: NDArray[np.uint8], file_format: FileFormat) -> Rectifie
 
 
 def rectify(
-    source: NDArray[np.uint8], output: ModelOutput, manifest: Manifest, index: int, options: RectifiedOptions
+    source: NDArray[np.uint8],
+    output: ModelOutput,
+    manifest: Manifest,
+    index: int,
+    options: RectifiedOptions,
+    crop: Crop | None = None,
 ) -> RectifiedFile:
-    """Sample the rectified image of transformer ``index`` from ``source``, a `Picture.source`, and encode it."""
+    """Sample the rectified image of transformer ``index`` from ``source``, a `Picture.source`, and encode it.
+
+    ``crop`` is the part of the source that the model was shown, unless it was the whole.
+    """
     height, width = source.shape[:2]
-    size = image_size(output.transforms[index].theta, width, height, options)
+    shown = crop or Crop(0, 0, width, height)
+    size = image_size(output.transforms[index].theta, shown.width, shown.height, options)
     sampling = sampling_map(output, manifest, index, options.frame)
+    if crop is not None:
+        sampling = within(sampling, crop.to_picture(width, height))
     return encode_image(sample(source, sampling, size, options.padding, options.format), options.format)
 
 

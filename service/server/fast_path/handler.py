@@ -11,7 +11,8 @@ from functools import partial
 from time import perf_counter
 from typing import NamedTuple
 
-from service.api.predict import outcome, read_options
+from service.api.options import read_options
+from service.api.predict import outcome
 from service.api.request_body import Body
 from service.errors import STOPPED, RequestError
 from service.inference.admission import CapacityLimiter

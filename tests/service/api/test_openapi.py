@@ -68,7 +68,7 @@ ERRORS: dict[tuple[str, str], set[str]] = {
 }
 OPTIONS = {
     *("top_k", "points", "model", "version", "x-timeout-ms"),
-    *("rectified", "rectified_size", "padding", "margin"),
+    *("rectified", "rectified_size", "padding", "margin", "region"),
 }
 PICTURES: Any = {"files": [("images", PICTURE), ("images", b"seven")]}
 FORM = {"content-type": "multipart/form-data; boundary=x"}
@@ -113,7 +113,8 @@ def schema(document: dict[str, Any], path: str, method: str, status: str) -> dic
     as_bytes = {"/infer": {"application/octet-stream"}, "/rectify": {"image/png", "image/jpeg", "image/webp"}}
     last = path[path.rindex("/") :]
     assert content.keys() == {"application/json"} | (as_bytes.get(last, set()) if status == "200" else set())
-    reference = content["application/json"]["schema"]["$ref"]
+    described = content["application/json"]["schema"]
+    reference = described.get("anyOf", [described])[0]["$ref"]  # the second is with regions
     found: dict[str, Any] = document["components"]["schemas"][reference.rpartition("/")[2]]
     return found
 

@@ -78,6 +78,21 @@ def test_a_picture_may_be_a_path(server: Service, ask: Ask, tmp_path: Path) -> N
         assert ask(server.url, "predict", path).predictions == ask(server.url, "predict", PICTURE).predictions
 
 
+def test_regions_of_a_picture_are_answered_in_order(server: Service, ask: Ask) -> None:
+    regions = [(0, 0, 14, 14), np.array([2, 3.5, 1000, 20], np.float32)]
+    first, second = ask(server.url, "predict_regions", PICTURE, regions, rectified="none")
+    assert (first.region, second.region) == ([0, 0, 14, 14], [2, 3, 42, 20])
+    found = ask(server.url, "rectify", PICTURE, region=regions[1])
+    np.testing.assert_allclose(found.corners, second.corners, atol=0.006)
+
+
+@pytest.mark.parametrize("regions", [[], [(1, 2, 3)], [(9, 9, 1, 1)], [(0, 0, float("nan"), 1)], [(90, 90, 99, 99)]])
+def test_regions_that_are_none_are_refused_by_the_service(server: Service, ask: Ask, regions: Any) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        ask(server.url, "predict_regions", PICTURE, regions)
+    assert (refusal.value.status, refusal.value.code) == (422, "invalid_parameter")
+
+
 def test_a_batch_answers_for_each_picture(server: Service, ask: Ask) -> None:
     good, bad, other = ask(server.url, "predict_batch", [PICTURE, b"no picture", encode(DIGITS[1])], top_k=1)
     assert isinstance(bad, ErrorBody)

@@ -78,6 +78,27 @@ def test_a_bad_picture_does_not_keep_others_from_their_answers(server: Service, 
     assert sorted(file.name for file in folder.glob("*.answer.png")) == ["two.answer.png"]
 
 
+def test_it_asks_for_regions(server: Service, folder: Path) -> None:
+    regions = ("--region", "0,0,20,20", "--region", "3.5,4,99,28")
+    done = client("seven.png", *regions, "--top-k", 1, "--url", server.url, folder=folder)
+    assert complaints(done, 0) == []
+    heads = done.stdout.splitlines()[::2]
+    assert [head.split(":")[0] for head in heads] == ["seven.png (0,0,20,20)", "seven.png (3,4,42,28)"]
+    assert [head.rpartition(" ")[2] for head in heads] == ["seven.1.answer.png", "seven.2.answer.png"]
+    assert sorted(file.name for file in folder.glob("seven.*.png")) == ["seven.1.answer.png", "seven.2.answer.png"]
+    one = client(
+        "seven.png", *regions[:2], "--rectified", "part.png", "--url", server.url, "--out", "drawn", folder=folder
+    )
+    assert complaints(one, 0) == []
+    assert (folder / "part.png").exists()
+    assert (
+        "2 regions would be written to part.png"
+        in complaints(client("seven.png", *regions, "--rectified", "part.png", "--url", server.url, folder=folder))[-1]
+    )
+    wrong = client("seven.png", "--region", "9,9,1,1", folder=folder)
+    assert "x1 < x2" in complaints(wrong, 2)[-1]
+
+
 def test_it_writes_the_rectified_picture(server: Service, folder: Path) -> None:
     done = client(
         *("seven.png", "--url", server.url, "--rectified", "straight.jpg", "--rectified-size", "50x60"),

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 from export.format.artifact import Manifest, Outputs
 from export.parity import trained
+from imaging.crops import Crop
+from imaging.warping import SamplingMap
 from service.inference.outputs import read
-from service.inference.sampling_grid import apply_tps, project, regular_grid, sample_points, spline
+from service.inference.sampling_grid import BEYOND, apply_tps, project, regular_grid, sample_points, spline, within
 from tests.conftest import Service
 from tests.export.test_kinds import COMPOSITIONS, composed, interface, pictures, served
 from tests.networks import small
@@ -75,3 +77,14 @@ def test_wrong_counts_of_points_are_refused(server: Service, points: object) -> 
     answer = server.client.post("/predict", content=encode(DIGITS[0]), params={"points": str(points)})
     assert answer.status_code == 422
     assert "points" in answer.json()["error"]["message"]
+
+
+def test_points_beyond_the_horizon_stay_outside_of_the_picture_of_which_a_small_part_was_shown() -> None:
+    def apply(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(points[:, :1] > 0, [BEYOND, BEYOND], points)
+
+    small = Crop(100, 50, 102, 51).to_picture(2000, 1000)
+    found = within(SamplingMap(apply, None, is_smooth=False), small)
+    inside, hidden = found.apply(np.array([[-1.0, 0.0], [0.5, 0.0]]))
+    np.testing.assert_allclose((inside + 1) / 2 * (2000, 1000), (100, 50.5))
+    assert np.abs(hidden).min() > 5

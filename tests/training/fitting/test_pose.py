@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.fitting.pose import CanonicalPose, attention_loss, pose_loss, targets
+from training.evaluation.poses import targets
+from training.fitting.pose import CanonicalPose, attention_loss, pose_loss
 from training.networks.geometry import compose
 
 CROP = 0.8

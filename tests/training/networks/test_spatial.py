@@ -272,6 +272,20 @@ def test_items_of_a_batch_do_not_touch_each_other(kind: str) -> None:
         torch.testing.assert_close(alone.rectified[0], together.rectified[item], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_what_reads_the_image_trains_theta_only_if_training_is_joint(samples: int) -> None:
+    transformer, images = AffineTransformer(), pictures()
+    networks = [Constant(torch.full((6,), 0.1)) for _ in range(2)]
+    spatial = in_steps(transformer, [*networks], samples=samples)
+    spatial.joint = False
+    warps = spatial(images.requires_grad_(), unchanged)
+    warps[-1].rectified.square().sum().backward(retain_graph=True)
+    assert all(network.delta.grad is None for network in networks)
+    assert images.grad is not None
+    warps[-1].theta.square().sum().backward()
+    assert all(network.delta.grad is not None and network.delta.grad.abs().max() > 0 for network in networks)
+
+
 def test_steps_before_the_last_see_a_margin_around_their_region() -> None:
     transformer = AffineTransformer()
     first, second = random_deltas(transformer, 2)

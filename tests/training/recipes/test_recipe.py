@@ -105,6 +105,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"rectified": [14, 14], "classifier_widths": [8] * 5}, "raise rectified or shorten classifier_widths"),
         ({"feature_stage": 2, "classifier_widths": [8]}, "lower feature_stage or lengthen classifier_widths"),
         ({"transformer": "none", "pyramid": True}, "pyramid has no effect without a transformer"),
+        ({"joint": False, "upright": 0.0, "area": 0.0}, "joint=false leaves localisation without a loss"),
     ],
 )
 def test_a_contradiction_is_refused_when_the_recipe_is_made(changes: dict[str, object], cure: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.predict import read_options
+from service.api.options import read_options
 from service.api.request_body import Body
 from service.errors import InvalidParameterError, ModelNotFoundError, UnauthorizedError
 from service.inference.admission import CapacityLimiter, Permit
