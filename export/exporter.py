@@ -124,7 +124,7 @@ def export_run(
         probabilities=PROBABILITIES,
         transforms=interface.transforms,
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
-        accuracy=accuracy,
+        accuracy=accuracy if len(info.classes) > 1 else None,  # or every answer is right
         worth=worth_of(evaluation),
         reliability=reliability_of(run, evaluation.reliability),
         temperature=evaluation.temperature,

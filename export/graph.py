@@ -95,7 +95,12 @@ def read_grey_levels(network: SpatialTransformerClassifier) -> None:
 
 
 def divide_in_first_layers(network: SpatialTransformerClassifier) -> None:
-    """Let the first layers of ``network`` divide by the standard deviation: all layers before them are linear."""
+    """Let the first layers of ``network`` divide by the standard deviation: all layers before them are linear.
+
+    What a backbone's layers do is not known, so its network keeps the division.
+    """
+    if network.recipe.is_backbone:
+        return
     localisations = dict.fromkeys(each for one in network.transforms for each in one.localisations)
     if network.std is None or not all(isinstance(each, nn.Sequential) for each in localisations):
         return

@@ -34,8 +34,8 @@ app = typer.Typer(
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the data sets, in torchvision's layout (missing ones are downloaded); for my-images, that of "
-        "the pictures.  [default: that of the run, or data]"
+        help="Folder of the data sets, in torchvision's layout (missing ones are downloaded); for my-images and "
+        "corners, that of the pictures.  [default: that of the run, or data]"
     ),
 ]
 
@@ -68,7 +68,7 @@ def run(
         typer.Option(
             metavar="NAME",
             callback=model_name,
-            help="Export the model to models/NAME.  [default for my-images: my-images]",
+            help="Export the model to models/NAME.  [default for my-images and corners: the recipe's name]",
         ),
     ] = None,
 ) -> None:
@@ -280,13 +280,15 @@ def parse_changes(pairs: list[str]) -> dict[str, object]:
 
 def show_split(run: Run) -> None:
     """Print the number of pictures of each class in a folder, and the sizes chosen for them."""
-    from training.data.folders import PARTS, counts, read_split
+    from training.data.folder.corners import read_corners
+    from training.data.folder.source import PARTS, counts, read_split
 
     if not run.split_file.exists():
         return
     recipe = run.info().recipe
     table = Table("class", *PARTS)
-    found = counts(read_split(run.split_file))
+    entries = read_split(run.split_file)
+    found = counts(entries)
     for label, parts in islice(found.items(), SHOWN_CLASSES):
         table.add_row(escape(label), *(f"{parts[part]:,}" for part in PARTS))
     if len(found) > SHOWN_CLASSES:
@@ -294,6 +296,10 @@ def show_split(run: Run) -> None:
         every = (f"{sum(parts[part] for parts in found.values()):,}" for part in PARTS)
         table.add_row(f"all {len(found):,} classes", *every)
     Console().print(table)
+    if run.corners_file.exists():
+        known = {each.path for each in read_corners(run.corners_file)}
+        several = (f"{sum(e.path in known for e in entries if e.part == part):,} {part}" for part in PARTS)
+        typer.echo(f"corners are known in {', '.join(several)} pictures")
     height, width = recipe.canvas
     typer.echo(f"pictures are resized to {width}x{height}, {len(recipe.mean)} channel(s); {recipe.epochs} epochs")
 

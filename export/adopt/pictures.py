@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from export.format.errors import ArtifactError
-from training.data.listing import is_picture
+from training.data.folder.listing import is_picture
 from training.data.pictures import read_pictures
 
 MOST = 64

@@ -255,7 +255,7 @@ class Manifest(Document):
     task: Task = "classification"
     """Whether the model returns class probabilities, or raw outputs (`features`) instead."""
     classes: Annotated[tuple[Text, ...], Field(max_length=100_000)]
-    """At least two, or none if the task is not classification."""
+    """One or more, or none if the task is not classification. A straightener has a single one."""
     input: ImageInput
     outputs: tuple[Text, ...]
     """Names in the order in which the model returns them."""
@@ -320,8 +320,8 @@ class Manifest(Document):
         classifies = self.task == "classification"
         if classifies != bool(self.probabilities) or classifies == bool(self.features):
             raise ValueError("a classifier has probabilities, and any other model has features instead")
-        if len(self.classes) < 2 if classifies else self.classes:
-            raise ValueError("a classifier has at least two classes, and any other model has none")
+        if classifies != bool(self.classes):
+            raise ValueError("a classifier has classes, and any other model has none")
         named = {feature.name for feature in self.features} or {self.probabilities}
         named = named.union(*({t.theta, t.parameters, t.rectified} for t in self.transforms))
         if named != set(self.outputs):

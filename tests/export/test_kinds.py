@@ -57,6 +57,8 @@ COMPOSITIONS: dict[str, dict[str, object]] = {
         "localisation": "tutorial",
         "normalise": "before",
     },
+    "a backbone of timm": {"rectified": (32, 32), "classifier": "timm:test_resnet"},
+    "a backbone of torchvision, in colour": {"rectified": (32, 32), "classifier": "torchvision:shufflenet_v2_x0_5"},
 }
 RUNTIMES: dict[str, Callable[[], Runtime]] = {
     "onnx": OnnxRuntime,
@@ -69,7 +71,9 @@ every_composition = pytest.mark.parametrize("name", COMPOSITIONS)
 def composed(name: str) -> Recipe:
     """The recipe of a composition."""
     recipe = small(**COMPOSITIONS[name])
-    return in_colour(recipe) if name == "in colour" else recipe
+    if recipe.classifier.startswith("timm:"):
+        pytest.importorskip("timm")
+    return in_colour(recipe) if name.endswith("in colour") else recipe
 
 
 def interface(recipe: Recipe) -> Signature:

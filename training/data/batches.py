@@ -148,9 +148,13 @@ def distort(how: Distortion, split: Split, generator: Generator, before: Tensor 
 
     ``before`` ``(N, 2, 3)`` are maps that change the pictures first; the distortion must be an affine map too. Both are
     applied in one, so that pictures are interpolated once. The result's maps lead to the changed pictures.
+
+    Pictures with known corners show the thing among its surroundings, so they are not placed on backgrounds.
     """
     height, width = split.images.shape[-2:]
     parameters = how.draw(len(split.labels), (height, width), generator)
+    if split.corners is not None and isinstance(how, OnBackgrounds):
+        parameters = how.spare(parameters, split.corners.known.cpu())
     if before is None:
         return how.apply(split.images.float(), split.labels, parameters)
     maps, *others = parameters

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from training.data.augmentation import Jittered, linear_maps, relit
 from training.data.distortions import Distorted
-from training.data.listing import is_picture, walk
+from training.data.folder.listing import is_picture, walk
 from training.data.pictures import read_pictures
 from training.errors import DataError
 from training.networks.geometry import affine_points, base_grid
@@ -52,8 +52,8 @@ class OnBackgrounds:
     """Some pictures are placed on backgrounds; the others are augmented as they are.
 
     Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; ``(N,)``: 1 for each picture that is placed, else 0;
-    maps ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; and uniform numbers
-    ``(N, DRAWS)`` for everything else.
+    maps ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; uniform numbers
+    ``(N, DRAWS)`` for everything else; and maps ``(N, 2, 3)`` of the pictures if they are not placed after all.
     """
 
     def __init__(self, others: Jittered, placement: Placement, crop: float, backgrounds: Tensor | None) -> None:
@@ -77,13 +77,19 @@ class OnBackgrounds:
         numbers = torch.rand(count, DRAWS, generator=generator)
         placed_share = (numbers[:, 0] < self.placement.chance).float()
         sizes = self._sizes(numbers[:, 1])
-        placed = self._maps(sizes, numbers[:, 2:7], picture)
+        placed, unplaced = self._maps(sizes, numbers[:, 2:7], picture), maps
         second = self._maps(self._sizes(numbers[:, 7]).clamp(max=0.8) * sizes.clamp(max=1), numbers[:, 8:13], picture)
         maps = torch.where(placed_share[:, None, None] > 0, placed, maps)
-        return maps, placed_share, second, light, numbers[:, 13:]
+        return maps, placed_share, second, light, numbers[:, 13:], unplaced
+
+    def spare(self, parameters: tuple[Tensor, ...], spared: Tensor) -> tuple[Tensor, ...]:
+        """Return ``parameters`` by which the pictures ``spared`` ``(N,)`` are not placed."""
+        maps, placed_share, *others, unplaced = parameters
+        maps = torch.where(spared[:, None, None], unplaced, maps)
+        return maps, placed_share.masked_fill(spared, 0), *others, unplaced
 
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
-        maps, placed_share, second, light, numbers = (parameter.to(images) for parameter in parameters)
+        maps, placed_share, second, light, numbers, _ = (parameter.to(images) for parameter in parameters)
         is_placed = placed_share > 0
         clutter = numbers[:, :6] < self.placement.clutter
         draws = numbers[:, 6:]

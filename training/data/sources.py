@@ -7,7 +7,8 @@ from typing import TypeVar
 import torch
 from torchvision.datasets import CIFAR10, MNIST
 
-from training.data.folders import Folder, read_split
+from training.data.folder.corners import read_corners
+from training.data.folder.source import Folder, read_split
 from training.data.splits import Source, Split, hold_out
 from training.data.traffic_signs import Signs
 from training.errors import DataError
@@ -79,16 +80,17 @@ def stored(read: Callable[[], Stored], name: str, root: Path, cure: str) -> Stor
         ) from error
 
 
-def open_source(recipe: Recipe, root: Path, split_file: Path | None = None) -> Source:
+def open_source(recipe: Recipe, root: Path, split_file: Path | None = None, corners_file: Path | None = None) -> Source:
     """Return the data set of ``recipe`` under ``root``; no picture is read yet.
 
     Raises:
-        DataError: the recipe is for a folder of pictures, and its ``split_file`` cannot be read.
+        DataError: the recipe is for a folder of pictures, and its ``split_file`` or ``corners_file`` cannot be read.
     """
     if recipe.dataset == "folder":
         if split_file is None:
             raise DataError("a folder of pictures must be split before it can be read; create a run of it")
-        return Folder(root, read_split(split_file), recipe.canvas, len(recipe.mean), recipe.scene)
+        outlines = [] if corners_file is None else read_corners(corners_file)
+        return Folder(root, read_split(split_file), recipe.canvas, len(recipe.mean), recipe.scene, outlines)
     if recipe.dataset == "cifar10":
         return Objects(root, recipe.validation_size)
     if recipe.dataset == "gtsrb":

@@ -9,6 +9,26 @@ from training.data.random_streams import Stream, seeded
 from training.errors import DataError
 
 
+class Corners(NamedTuple):
+    """Where the thing lies in each picture, as far as it is known."""
+
+    points: Tensor
+    """``(N, 4, 2)``: the thing's corners, clockwise from its own top left, normalised to [-1, 1]; NaN if unknown."""
+    boxed: Tensor
+    """``(N,)``: whether the corners are only those of a box around the thing, which does not tell its rotation."""
+    sizes: Tensor
+    """``(N, 2)``: width and height of the picture's file in pixels; 1 if the corners are unknown."""
+
+    @property
+    def known(self) -> Tensor:
+        """``(N,)``: whether the corners, or the box, are known."""
+        return self.points[:, 0, 0].isfinite()
+
+    def at(self, positions: Tensor) -> Self:
+        """Return the corners of the pictures at ``positions``."""
+        return type(self)(*(part[positions] for part in self))
+
+
 class Split(NamedTuple):
     """Labelled pictures of one size."""
 
@@ -20,11 +40,14 @@ class Split(NamedTuple):
     """``(N,)`` int64: pictures of the same scene have the same number and must stay in one split."""
     boxes: Tensor | None = None
     """``(N, 2, 2)``: smallest and largest (x, y) of the object's bounding box, normalised to [-1, 1]."""
+    corners: Corners | None = None
+    """None if the data set has none."""
 
     def at(self, positions: Tensor) -> Self:
         """Return the pictures at ``positions``."""
         groups, boxes = (None if part is None else part[positions] for part in (self.groups, self.boxes))
-        return type(self)(self.images[positions], self.labels[positions], groups, boxes)
+        corners = None if self.corners is None else self.corners.at(positions)
+        return type(self)(self.images[positions], self.labels[positions], groups, boxes, corners)
 
 
 class Source(Protocol):

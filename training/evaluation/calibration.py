@@ -25,6 +25,8 @@ class Calibration(BaseModel):
 
 def calibration(logits: Tensor, labels: Tensor) -> Calibration:
     """Measure ``logits`` ``(N, K)`` against ``labels`` ``(N,)``."""
+    if logits.shape[1] == 1:  # the only class is certain
+        return Calibration(loss=0.0, error=0.0)
     error = multiclass_calibration_error(logits.softmax(dim=1), labels, num_classes=logits.shape[1], n_bins=BINS)
     return Calibration(loss=round(float(functional.cross_entropy(logits, labels)), 6), error=round(float(error), 6))
 

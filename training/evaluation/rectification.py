@@ -8,7 +8,7 @@ from training.data.batches import distortion
 from training.data.splits import Split
 from training.evaluation.overlaps import bounds, box_corners, frames, intersection_over_union, quadrilateral_overlap
 from training.evaluation.poses import VERSIONS, deviation, mean_degrees, rotation, views
-from training.networks.geometry import compose
+from training.networks.geometry import compose, inverse_points
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
 
@@ -48,7 +48,7 @@ def measure_uprightness(network: SpatialTransformerClassifier, recipe: Recipe, d
         input_angles.append(rotation(view.maps))
         rectified.append(view.rectified)
         inputs.append(view.images)
-        found, wanted = frames(view.theta), to_canvas(boxes, view.maps)
+        found, wanted = frames(view.theta), inverse_points(view.maps, boxes)
         boxes_met.append(intersection_over_union(bounds(found), bounds(wanted)) > NEAR)
         quadrilaterals.append(quadrilateral_overlap(found, wanted))
     return Uprightness(
@@ -88,10 +88,3 @@ def ink_areas(images: Tensor) -> Tensor:
     """Return the area of each digit's box as a share of the picture: ``(N, C, H, W)`` from 0 to 255 -> ``(N,)``."""
     boxes = bounds(ink_boxes(images))
     return (boxes[:, 1] - boxes[:, 0]).prod(dim=1) / 4
-
-
-def to_canvas(points: Tensor, maps: Tensor) -> Tensor:
-    """Map points ``(N, M, 2)`` of the originals to the canvas, by the inverse of ``maps`` ``(N, 2, 3)``."""
-    inverse = torch.linalg.inv(maps[:, :, :2])
-    moved: Tensor = (points - maps[:, None, :, 2]) @ inverse.transpose(1, 2)
-    return moved

@@ -29,6 +29,7 @@ class MetricsTable(Callback):
         "upright_loss",
         "pose_loss",
         "canonical_loss",
+        "corner_loss",
     )
     """The possible columns in order; a recipe without a transformer has fewer."""
 

@@ -3,6 +3,7 @@
 RUN/
   run.json            recipe, seed, classes, size of the network, versions of the libraries, location of the data set
   split.csv           for a folder of pictures: the split of each picture
+  corners.csv         for a folder of pictures: where the thing lies in those whose corners are known
   metrics.csv         one row per epoch
   checkpoints/        best.ckpt (the epoch that the run keeps), last.ckpt (to resume from)
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
@@ -28,12 +29,15 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from training.data.folders import Folder, split_folder, split_text
-from training.data.sizing import fit_to_pictures
+from training.data.folder.corners import corners_text
+from training.data.folder.listing import CORNERS_TABLE, SPLIT_TABLE
+from training.data.folder.sizing import fit_to_pictures
+from training.data.folder.source import Folder, labelled_corners, split_folder, split_text
 from training.data.sources import open_source
 from training.data.splits import Source
 from training.errors import RunError
 from training.evaluation.calibration import Calibration
+from training.evaluation.corners import CornerScores
 from training.evaluation.metrics import Cell
 from training.evaluation.overlaps import BoxScores
 from training.evaluation.poses import Pose
@@ -120,6 +124,8 @@ class Evaluation(BaseModel):
     """Measured on the first test digits if the distortion is an affine map."""
     boxes: BoxScores | None = None
     """Measured if the data set has bounding boxes."""
+    corners: CornerScores | None = None
+    """Measured if the corners, or boxes, of some test pictures are known."""
 
     @model_validator(mode="before")
     @classmethod
@@ -143,7 +149,8 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
-        self.split_file = folder / "split.csv"
+        self.split_file = folder / SPLIT_TABLE
+        self.corners_file = folder / CORNERS_TABLE
         self.answers_file = folder / "answers.npz"
         self.validation_file = folder / "validation.npz"
         self.samples_file = folder / "samples.npz"
@@ -160,9 +167,10 @@ class Run:
         data_root: Path,
         *,
         split: str | None = None,
+        corners: str | None = None,
         model: str | None = None,
     ) -> Self:
-        """Create the folder, and write ``split`` to ``split.csv`` and then ``run.json``.
+        """Create the folder, and write ``split.csv`` and ``corners.csv``, if there are any, and then ``run.json``.
 
         Raises:
             RunError: the folder is not empty, or cannot be written.
@@ -189,6 +197,8 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             if split is not None:
                 write_text(run.split_file, split)
+            if corners is not None:
+                write_text(run.corners_file, corners)
             write_text(run.info_file, info.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise RunError(f"cannot write the run to {folder}: {error.strerror}; choose another --out") from error
@@ -196,9 +206,10 @@ class Run:
 
     def take_back(self) -> None:
         """Undo `create`, unless training has left something in the folder since."""
-        if {file.name for file in self.folder.iterdir()} <= {self.info_file.name, self.split_file.name}:
-            self.split_file.unlink(missing_ok=True)
-            self.info_file.unlink(missing_ok=True)
+        made = (self.split_file, self.corners_file, self.info_file)
+        if {file.name for file in self.folder.iterdir()} <= {file.name for file in made}:
+            for file in made:
+                file.unlink(missing_ok=True)
             if self.made_folder:
                 self.folder.rmdir()
 
@@ -278,9 +289,10 @@ class Run:
 
         Raises:
             RunError: the folder contains no run.
-            DataError: its split table cannot be read.
+            DataError: its table of splits or corners cannot be read.
         """
-        return open_source(self.info().recipe, data_root, self.split_file)
+        corners = self.corners_file if self.corners_file.exists() else None
+        return open_source(self.info().recipe, data_root, self.split_file, corners)
 
     def groups(self) -> torch.Tensor | None:
         """Read the number of each test picture's group (track, scene), ``(N,)``; None if the data set tells none.
@@ -362,9 +374,11 @@ def begin_run(
     if recipe.dataset != "folder":
         return Run.create(folder, recipe, seed, open_source(recipe, data_root).classes, data_root, model=model)
     entries = split_folder(data_root, recipe)
+    outlines = labelled_corners(data_root, recipe, entries)
     fitted = fit_to_pictures(recipe, data_root, entries, set(chosen))
     classes = Folder(data_root, entries, fitted.canvas, len(fitted.mean)).classes
-    return Run.create(folder, fitted, seed, classes, data_root, model=model, split=split_text(entries))
+    corners = corners_text(outlines) if outlines else None
+    return Run.create(folder, fitted, seed, classes, data_root, model=model, split=split_text(entries), corners=corners)
 
 
 def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:

@@ -21,19 +21,21 @@ from torchmetrics.classification import MulticlassAccuracy
 from training.data.batches import distort, loader, shape_changes, training_distortion, training_splits
 from training.data.distortions import Distorted, warp_affine
 from training.data.random_streams import Stream, seed_of, seeded
-from training.data.splits import Split
+from training.data.splits import Corners, Split
 from training.distributed import processes, share_of, share_statistics, sum_of
 from training.errors import CollapseError, RecipeError, RunError
 from training.evaluation.metrics import Spread
 from training.evaluation.poses import targets
 from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
+from training.fitting.corners import corner_losses
 from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.fitting.worth_check import WorthCheck
+from training.networks.backbones import load_pretrained
 from training.networks.dropout import Dropout
 from training.networks.geometry import undistorted
 from training.networks.network import Output, SpatialTransformerClassifier
@@ -64,9 +66,9 @@ class Training(lightning.LightningModule):
         """Number of distorted versions of each picture in a step."""
         self.distortion = training_distortion(recipe)
         self.canonical_pose = CanonicalPose(classes, recipe.crop) if recipe.canonical else None
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.train_accuracy = MulticlassAccuracy(max(classes, 2), average="micro")
         self.theta_spread = Spread(6)
-        self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.validation_accuracy = MulticlassAccuracy(max(classes, 2), average="micro")
 
     def setup(self, stage: str) -> None:
         """Prepare the network; called in each training process."""
@@ -99,15 +101,18 @@ class Training(lightning.LightningModule):
         labels = torch.cat([version.labels for version in distorted])
         output = self(torch.cat([version.images for version in distorted]))
         loss = functional.cross_entropy(output.logits, labels, label_smoothing=self.recipe.label_smoothing)
-        self.train_accuracy(output.logits, labels)
+        self.train_accuracy(output.logits.argmax(dim=1), labels)
         self.record("train_loss", loss, len(labels))
         self.record("train_accuracy", self.train_accuracy, len(labels))
         if output.warps:
             maps = [version.maps for version in distorted]
             loss = loss + self.geometry_loss(output.warps, maps, originals)
-            if self.recipe.pose or self.recipe.canonical:
+            if self.recipe.pose or self.recipe.canonical or self.recipe.corners:
                 boxes = None if batch.boxes is None else share_of(batch.boxes)
-                loss = loss + self.frame_loss(output.warps, distorted, labels, boxes)
+                corners = None
+                if batch.corners is not None:
+                    corners = Corners(*map(share_of, batch.corners)).at(torch.arange(len(labels)) % len(originals))
+                loss = loss + self.frame_loss(output.warps, distorted, labels, boxes, corners)
         self.check_finite(loss, output.warps)
         return loss
 
@@ -150,18 +155,24 @@ class Training(lightning.LightningModule):
         return loss
 
     def frame_loss(
-        self, warps: tuple[Warp, ...], distorted: list[Distorted], labels: Tensor, boxes: Tensor | None
+        self,
+        warps: tuple[Warp, ...],
+        distorted: list[Distorted],
+        labels: Tensor,
+        boxes: Tensor | None,
+        corners: Corners | None = None,
     ) -> Tensor:
         """Return the recipe's losses on the frames of all warps.
 
         A frame is told where the object lies: in a picture with a box, and in one that was placed. The other frames
-        are only held at the canonical crop in the mean of their class.
+        are only held at the canonical crop in the mean of their class, unless the corners of their object are known.
 
         Args:
             warps: of all versions of the pictures.
             distorted: the versions.
             labels: ``(N,)`` of all versions.
             boxes: ``(M, 2, 2)`` of the originals, if they are known.
+            corners: of the originals of all versions, as far as they are known.
         """
         recipe = self.recipe
         maps = torch.cat([version.maps for version in distorted if version.maps is not None]).to(warps[0].theta)
@@ -183,6 +194,11 @@ class Training(lightning.LightningModule):
             if (scores := warps[0].scores) is not None:
                 gap = attention_loss(scores[told], recipe.cells, maps[told], wanted[told])
                 loss = loss + weight * ATTENTION * gap
+        if recipe.corners and corners is not None:
+            every_gap, gap = corner_losses(warps, maps, corners, recipe)
+            self.record("corner_loss", gap, int(corners.known.sum()))
+            loss = loss + recipe.corners * every_gap
+            told = told | corners.known
         if self.canonical_pose is not None:
             gap = self.canonical_pose(frames[-1][~told], labels[~told])
             self.record("canonical_loss", gap, len(labels))
@@ -215,7 +231,7 @@ class Training(lightning.LightningModule):
         output = self(batch.images)
         loss = functional.cross_entropy(output.logits, labels)
         self.check_finite(loss, output.warps)
-        self.validation_accuracy(output.logits, labels)
+        self.validation_accuracy(output.logits.argmax(dim=1), labels)
         self.log("validation_loss", loss, batch_size=len(labels), sync_dist=True)
         if output.warps:
             self.theta_spread(output.warps[-1].theta.flatten(1))
@@ -312,7 +328,8 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
 
     Raises:
         DataError: the data set cannot be read.
-        RecipeError: a batch cannot be divided evenly among the devices, or there are fewer devices.
+        RecipeError: a batch cannot be divided evenly among the devices, there are fewer devices, or a backbone's
+            trained weights cannot be loaded.
         CollapseError: training failed.
         RunError: the last checkpoint cannot be read, or Ctrl+C stopped the training.
     """
@@ -322,6 +339,8 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
         raise RecipeError(
             f"{devices} devices cannot share batch_size={recipe.batch_size} evenly; choose a multiple of {devices}"
         )
+    if devices > 1 and recipe.is_backbone:  # its batch normalisation may be one of a library's own
+        raise RecipeError(f"classifier={recipe.classifier} trains on one device only; leave out --devices")
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
     with fenced(info.seed):
@@ -335,6 +354,8 @@ def fit_splits(
     info = run.info()
     recipe = info.recipe
     training = Training(info.network(), recipe, info.seed, len(info.classes))
+    if recipe.pretrained and resumed is None:
+        load_pretrained(training.network.classifier, recipe, info.channels * max(1, recipe.branches))
     try:
         trainer = lightning.Trainer(
             max_epochs=recipe.epochs,

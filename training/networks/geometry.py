@@ -89,6 +89,13 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return torch.cat([linear, shift], dim=-1)
 
 
+def inverse_points(theta: Tensor, points: Tensor) -> Tensor:
+    """Apply the inverse of affine maps ``(N, 2, 3)`` to ``points`` ``(N, M, 2)``: ``(N, M, 2)``."""
+    inverse = torch.linalg.inv(theta[:, :, :2])
+    moved: Tensor = (points - theta[:, None, :, 2]) @ inverse.transpose(1, 2)
+    return moved
+
+
 def undistorted(distortion: Tensor, theta: Tensor) -> Tensor:
     """Return the maps ``(N, 2, 3)`` from the rectified image to the undistorted picture: theta, then the distortion.
 

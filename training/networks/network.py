@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from training.networks.backbones import backbone_classifier
 from training.networks.classifiers import (
     Classifier,
     cifar_classifier,
@@ -143,7 +144,13 @@ def transformer(recipe: Recipe, size: Size) -> Transformer:
 
 
 def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
-    """Build the recipe's classifier."""
+    """Build the recipe's classifier.
+
+    Raises:
+        RecipeError: it is a backbone that does not exist, is not installed, or does not take the rectified image.
+    """
+    if recipe.is_backbone:
+        return backbone_classifier(recipe.classifier, channels, classes, recipe.read_size)
     if recipe.classifier == "tutorial":
         return tutorial_classifier(channels, classes, recipe.read_size)
     if recipe.classifier == "cifar":

@@ -6,6 +6,7 @@ from training.recipes.photographs import (
     CIFAR10,
     CIFAR10_145K,
     CIFAR10_CNN,
+    CORNERS,
     GTSRB,
     GTSRB_CNN,
     GTSRB_SMALL,
@@ -20,6 +21,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         MY_IMAGES,
+        CORNERS,
         MNIST_RTS,
         *DISTORTED_MNIST,
         MNIST_TC84,

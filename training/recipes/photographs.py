@@ -111,6 +111,7 @@ MY_IMAGES = Recipe(
     localisation_rate=1.0,
     pose=0.5,
     canonical=1.0,
+    corners=10.0,
     upright=0.5,
     classifier_width=32,
     classifier_stages=4,
@@ -120,9 +121,31 @@ MY_IMAGES = Recipe(
     learning_rate=2e-3,
     weight_decay=0.05,
 )
-"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/data/sizing.py).
+"""Sizes, normalisation, epochs and batch size are chosen when a run is created (see training/data/folder/sizing.py).
 
 Set crop to the share of the sides that the object usually fills, and backgrounds to a folder of pictures without it.
+"""
+
+CORNERS = change_recipe(
+    MY_IMAGES,
+    {
+        "name": "corners",
+        "summary": "plates, cards, documents: found and straightened, from a folder of pictures with a corners.csv",
+        "augmentation": Augmentation(rotation=20, zoom=1.4, stretch=1.15, shear=8, shift=0.15, light=0.5),
+        "placement": Placement(),
+        "canvas": (96, 96),
+        "transformer": "projective",
+        "crop": 0.7,
+        "pose": 0.0,
+        "canonical": 0.0,
+        "corners": 10.0,
+        "identity_penalty": 0.02,
+        "classifier_widths": (16, 32),
+    },
+)
+"""A single class is enough, because the corners are the labels. Sizes and epochs are chosen as for my-images.
+
+The identity penalty brings corners back that lie beyond the horizon of a projective map, where they have no gradient.
 """
 
 GTSRB = change_recipe(

@@ -23,7 +23,7 @@ AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
 CELL = 8
 """Side of a cell of localisation=attention, in pixels."""
-SHIFTED = ("affine", "similarity", "attention")
+SHIFTED = ("affine", "similarity", "attention", "projective")
 """Transformers among whose parameters is a shift."""
 LocalisationName = Literal["fcn", "cnn", "tutorial", "cifar", "modern", "fine", "attention"]
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8, "fine": 8, "attention": 24}
@@ -141,8 +141,13 @@ class Recipe(BaseModel):
     shared_stage: bool = Field(False, description="feed localisation the features of the classifier's first stage")
     coordinates: bool = Field(False, description="add pixel coordinates to localisation's input (CoordConv)")
     slope: float = Field(0.0, ge=0, lt=1, description="negative slope of localisation's activation; 0 is ReLU")
-    classifier: Literal["conv", "residual", "tutorial", "cifar"] = Field(
-        "conv", description="network that classifies the rectified image"
+    classifier: str = Field(
+        "conv",
+        pattern=r"^(conv|residual|tutorial|cifar|(timm|torchvision):[A-Za-z0-9_.-]+)$",
+        description="network that classifies the rectified image; timm:NAME and torchvision:NAME are backbones",
+    )
+    pretrained: bool | Path = Field(
+        False, description="start a backbone with the weights of its library (downloaded), or of FILE.safetensors"
     )
     classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="stages of the conv classifier; each halves the size")
@@ -175,6 +180,9 @@ class Recipe(BaseModel):
     canonical: float = Field(
         0.0, ge=0, description="loss weight: the mean frame of each class lies on the canonical crop"
     )
+    corners: float = Field(
+        0.0, ge=0, description="folder: loss weight: the region's corners lie on those in corners.csv, if it exists"
+    )
     joint: bool = Field(
         True, description="train localisation by the classification loss too; false: by the losses on frames alone"
     )
@@ -201,6 +209,11 @@ class Recipe(BaseModel):
     def read_size(self) -> Size:
         """Height and width of the classifier's input."""
         return self.canvas if self.transformer == "none" else self.rectified
+
+    @property
+    def is_backbone(self) -> bool:
+        """Whether the classifier is a backbone of timm or torchvision."""
+        return ":" in self.classifier
 
     @property
     def points(self) -> int:
@@ -247,6 +260,7 @@ NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
     "backgrounds": ("placement.chance", lambda recipe: recipe.placement.chance > 0),
     "classifier_widths": ("classifier=conv", lambda recipe: recipe.classifier == "conv"),
+    "pretrained": ("classifier=timm:NAME or torchvision:NAME", lambda recipe: recipe.is_backbone),
     "box": ("pose", lambda recipe: recipe.pose > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
@@ -258,7 +272,7 @@ NEEDS |= dict.fromkeys(
 NEEDS |= dict.fromkeys(
     (
         *("parallel", "steps", "crop", "feature_stage", "shared_stage", "coordinates", "slope"),
-        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "joint"),
+        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
 )
@@ -311,7 +325,7 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
     smallest = SMALLEST_PICTURE[recipe.localisation]
     if min(recipe.canvas) < smallest:
         yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
-    for name in ("feature_stage", "shared_stage", "upright", "pose", "canonical", "crop"):
+    for name in ("feature_stage", "shared_stage", "upright", "pose", "canonical", "corners", "crop"):
         if getattr(recipe, name) != Recipe.model_fields[name].default and recipe.parallel > 1:
             yield f"{name} works with a single transformer only; set parallel=1, or leave {name} out"
     for name in ("feature_stage", "shared_stage"):
@@ -326,13 +340,15 @@ def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
         if getattr(recipe, name) and not recipe.frames_known:
             known = ", ".join(sorted(AFFINE_DISTORTIONS))
             yield f"{name} needs augmentation, placement, or a distortion that is an affine map: {known}"
+    if recipe.corners and recipe.dataset != "folder":
+        yield "corners works with dataset=folder only; leave it out"
     boxes = recipe.dataset in BOXED
     if recipe.pose and not boxes and not recipe.placement.chance:
         yield "pose has no effect on pictures without boxes; set placement.chance, or use canonical"
     if recipe.pose and recipe.canonical and (boxes or recipe.placement.chance == 1):
         yield "canonical has no effect where pose tells every frame; leave one of them out"
-    if not (recipe.joint or recipe.pose or recipe.canonical or recipe.upright):
-        yield "joint=false leaves localisation without a loss; set pose, canonical or upright, or leave joint out"
+    if not (recipe.joint or recipe.pose or recipe.canonical or recipe.corners or recipe.upright):
+        yield "joint=false leaves localisation without a loss; set pose, canonical, corners or upright, or leave it out"
     if recipe.shared_steps and (recipe.view or recipe.refinement):
         yield "shared_steps uses one network for all steps; leave view and refinement out"
     if "attention" in (recipe.localisation, recipe.refinement) and recipe.transformer not in SHIFTED:

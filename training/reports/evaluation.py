@@ -18,6 +18,7 @@ from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
 from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
+from training.evaluation.corners import measure_corners
 from training.evaluation.intervals import accuracy_interval
 from training.evaluation.metrics import Cell, Spread, confusion_cells
 from training.evaluation.overlaps import measure_boxes
@@ -27,6 +28,7 @@ from training.evaluation.reliability import Look, measure_reliability
 from training.evaluation.worth import DECORATION_CURE, measure_worth
 from training.files import write_arrays, write_text
 from training.fitting.runs import Evaluation, Run, advice
+from training.networks.geometry import corner_points
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
 
@@ -71,7 +73,7 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
         ) from error
     write_text(run.evaluation_file, evaluation.model_dump_json(indent=2) + "\n")
     answered = {cell[1] for cell in evaluation.confusions}
-    if len(answered) == 1:
+    if len(answered) == 1 and len(run.info().classes) > 1:
         log.warning("one_class_answered", label=run.info().classes[answered.pop()], cure=ONE_CLASS_CURE)
     elif (worth := evaluation.worth) is not None and worth.decoration:
         log.warning("transformer_is_decoration", lost=worth.lost, cure=DECORATION_CURE)
@@ -106,6 +108,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     test = distorted(recipe, whole, Stream.TEST)
     given = answers(network, test)
     theta = given.thetas[:, -1] if given.thetas is not None else None
+    one_class = len(info.classes) == 1
     predicted, count = given.logits.argmax(dim=1), len(test.labels)
     right = predicted == test.labels
     cells = confusion_cells(predicted, test.labels, len(info.classes))
@@ -130,9 +133,11 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         placed_accuracy=(
             None if placed is None else round(float((placed.logits.argmax(1) == held_out.labels).double().mean()), 6)
         ),
-        worth=None if theta is None else measure_worth(network, test.images, test.labels),
+        worth=None if theta is None or one_class else measure_worth(network, test.images, test.labels),
         pose=None if theta is None else measure_pose(network, recipe, whole.at(some), info.classes),
-        reliability=None if theta is None else measure_reliability(look_with(network, recipe), recipe, held_out),
+        reliability=None
+        if theta is None
+        else measure_reliability(look_with(network, recipe), recipe, held_out._replace(corners=None)),
         uprightness=(
             measure_uprightness(network, recipe, whole.at(torch.arange(count)[:UPRIGHT_DIGITS]))
             if recipe.can_stand_upright
@@ -141,6 +146,11 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         boxes=(
             measure_boxes(theta, whole.boxes, training.boxes)
             if theta is not None and whole.boxes is not None and training.boxes is not None
+            else None
+        ),
+        corners=(
+            measure_corners(given.corners, whole.corners, training.corners)
+            if given.corners is not None and whole.corners is not None
             else None
         ),
     )
@@ -158,6 +168,8 @@ class Answers(NamedTuple):
     """``(N, K)``."""
     thetas: Tensor | None
     """``(N, T, 2, 3)`` in the order of the network's warps; None without a transformer."""
+    corners: Tensor | None = None
+    """``(N, 4, 2)``: where the whole map of the last warp takes the corners; None without a transformer."""
 
 
 def judge_validation(
@@ -191,7 +203,9 @@ def answers_when_placed(network: SpatialTransformerClassifier, recipe: Recipe, h
     always = recipe.model_copy(update={"placement": recipe.placement.model_copy(update={"chance": 1.0})})
     how, parts = training_distortion(always), []
     for number, positions in enumerate(torch.split(torch.arange(len(held_out.labels)), PLACED_AT_ONCE)):
-        changed = distort(how, held_out.at(positions), seeded(Stream.VALIDATION, position=number))
+        changed = distort(
+            how, held_out.at(positions)._replace(corners=None), seeded(Stream.VALIDATION, position=number)
+        )
         parts.append(answers(network, Split(changed.images.round().to(torch.uint8), changed.labels)))
     thetas = [part.thetas for part in parts if part.thetas is not None]
     return Answers(torch.cat([part.logits for part in parts]), torch.cat(thetas) if thetas else None)
@@ -199,13 +213,15 @@ def answers_when_placed(network: SpatialTransformerClassifier, recipe: Recipe, h
 
 def answers(network: SpatialTransformerClassifier, split: Split) -> Answers:
     """Run ``network`` on ``split``."""
-    logits, thetas = [], []
+    logits, thetas, corners = [], [], []
     with torch.inference_mode():
         for batch in loader(split, BATCH):
             output = network(batch.images.float() / 255)
             logits.append(output.logits)
-            thetas += [torch.stack([warp.theta for warp in output.warps], dim=1)] if output.warps else []
-    return Answers(torch.cat(logits), torch.cat(thetas) if thetas else None)
+            if output.warps:
+                thetas.append(torch.stack([warp.theta for warp in output.warps], dim=1))
+                corners.append(output.warps[-1].map(corner_points()).expand(len(batch.labels), -1, -1))
+    return Answers(torch.cat(logits), *((torch.cat(thetas), torch.cat(corners)) if thetas else (None, None)))
 
 
 def look_with(network: SpatialTransformerClassifier, recipe: Recipe) -> Look:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from training.evaluation.corners import CornerFit, CornerScores
 from training.evaluation.overlaps import BoxScores
 from training.evaluation.poses import Pose
 from training.fitting.runs import Evaluation, Run
@@ -25,8 +26,10 @@ def evaluation_facts(run: Run, evaluation: Evaluation) -> dict[str, str]:
         "calibration error": before_and_after("error"),
         "validation accuracy": f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}"
         + interval_text(evaluation.validation_interval),
-        "parameters": f"{run.info().network_parameters:,}",
     }
+    if len(run.info().classes) == 1:  # every answer is right
+        facts = {"test pictures": f"{evaluation.pictures:,}, of a single class"}
+    facts["parameters"] = f"{run.info().network_parameters:,}"
     if evaluation.theta_spread is not None:
         facts["spread of theta"] = f"{evaluation.theta_spread:.3f}"
     if (worth := evaluation.worth) is not None:
@@ -54,6 +57,28 @@ def evaluation_facts(run: Run, evaluation: Evaluation) -> dict[str, str]:
             f"theta's box {scores.theta:.3f}{own_overlaps(scores)}, whole picture {scores.whole:.3f}, "
             f"best centre crop ({scores.centre_side:.0%}) {scores.centre:.3f}"
         )
+    if (corners := evaluation.corners) is not None:
+        facts |= corner_facts(corners)
+    return facts
+
+
+def corner_facts(scores: CornerScores) -> dict[str, str]:
+    """Return the measures of corners by name, as text."""
+
+    def text(fit: CornerFit) -> str:
+        return f"{fit.error_px:.1f} pixels (90% within {fit.error_px_90:.1f}), overlap {fit.overlap:.3f}"
+
+    facts = {}
+    if scores.after is not None and scores.before is not None:
+        counts = f"{scores.pictures:,} test pictures, {scores.labelled:,} labelled to train"
+        facts = {
+            "corners": f"{text(scores.after)}; {counts}",
+            "corners before": f"whole picture: {text(scores.before)}",
+        }
+        if scores.guess is not None:
+            facts["corners without looking"] = f"mean of the training pictures: {text(scores.guess)}"
+    if scores.box_overlap is not None:
+        facts["overlap with boxes"] = f"{scores.box_overlap:.3f} on {scores.boxed:,} test pictures"
     return facts
 
 

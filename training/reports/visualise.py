@@ -50,8 +50,9 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     figures = {
         "rectified.png": rectified_figure(images[:EXAMPLES], network, info.classes, evaluation.temperature),
         "curves.png": curves_figure(run.metrics_file),
-        "confusion.png": confusion_figure(evaluation.confusions, info.classes),
     }
+    if len(info.classes) > 1:
+        figures["confusion.png"] = confusion_figure(evaluation.confusions, info.classes)
     if mistakes := most_confused(*run.answers()):
         figures["confused.png"] = confused_figure(mistakes, test.images, network, info.classes)
     if thetas is not None:
@@ -83,11 +84,14 @@ def curves_figure(metrics_file: Path) -> Figure:
     for split in ("train", "validation"):
         panels[0].plot(epochs, columns[f"{split}_loss"], label=split)
         panels[1].plot(epochs, [100 * (1 - accuracy) for accuracy in columns[f"{split}_accuracy"]], label=split)
+    if "corner_loss" in columns:
+        panels[0].plot(epochs, columns["corner_loss"], label="corners")
     for name in watched:
         panels[2].plot(epochs, columns[name], label=name.replace("_", " "))
     titles = (("loss", "log"), ("error, %", "log"), ("transforms", "linear"))
     for axes, (title, scale) in zip(panels, titles, strict=False):
-        axes.set(title=title, xlabel="epoch", yscale=scale)
+        positive = any(max(line.get_ydata()) > 0 for line in axes.get_lines())  # or a logarithm shows nothing
+        axes.set(title=title, xlabel="epoch", yscale=scale if positive else "linear")
         axes.legend()
     return figure
 

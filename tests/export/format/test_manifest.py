@@ -155,10 +155,16 @@ def test_a_network_that_is_no_classifier_has_raw_outputs_instead_of_classes() ->
     assert {name: tensor.shape for name, tensor in found.items()}["output"] == (18, 68)
 
 
+def test_a_straightener_has_a_single_class() -> None:
+    content = fields() | {"classes": ["card"], "accuracy": None}
+    jsonschema.validate(content, SCHEMAS[FORMAT_VERSION])
+    assert read_manifest(json.dumps(content).encode(), "it").answers()["probabilities"].shape == (1,)
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"classes": ["one"]},
+        {"classes": []},
         {"probabilities": ""},
         {"task": "features"},
         {"features": FEATURES["features"]},

@@ -11,8 +11,8 @@ from training.data.batches import distortion
 from training.data.distortions import similarity_maps
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
-from training.evaluation.rectification import ink_areas, ink_boxes, measure_uprightness, stillness, to_canvas
-from training.networks.geometry import affine_points, base_grid
+from training.evaluation.rectification import ink_areas, ink_boxes, measure_uprightness, stillness
+from training.networks.geometry import affine_points, base_grid, inverse_points
 from training.networks.network import SpatialTransformerClassifier
 from training.networks.samplers import sample
 from training.recipes.digits import MNIST_RTS
@@ -32,7 +32,7 @@ def test_a_box_is_found_where_the_ink_is_and_follows_the_digit_onto_the_canvas()
     torch.testing.assert_close(box, torch.tensor([[[0.0, -0.5], [1.0, -0.5], [1.0, 0.5], [0.0, 0.5]]]))
     maps = similarity_maps(torch.zeros(1), torch.ones(1), torch.tensor([[-7.0, 0.0]]), (28, 28), (56, 56))
     expected = torch.tensor([[[-0.25, -0.25], [0.25, -0.25], [0.25, 0.25], [-0.25, 0.25]]])
-    torch.testing.assert_close(to_canvas(box, maps), expected)
+    torch.testing.assert_close(inverse_points(maps, box), expected)
 
 
 def test_the_area_of_the_ink_is_a_share_of_the_picture() -> None:

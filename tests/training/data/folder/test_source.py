@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from structlog.testing import capture_logs
 
-from training.data.folders import Entry, Folder, counts, read_split, split_folder, split_text
+from training.data.folder.source import Entry, Folder, counts, read_split, split_folder, split_text
 from training.errors import DataError
 from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Recipe, change_recipe

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import structlog
 
@@ -12,6 +12,10 @@ from imaging.formats.signatures import EXTENSIONS
 from training.errors import DataError
 
 SPLIT_TABLE = "split.csv"
+CORNERS_TABLE = "corners.csv"
+LABELS_TABLE = "labels.csv"
+ONLY_CLASS = "thing"
+"""The class of pictures that lie in the folder itself."""
 UNWRITABLE = {"Cc", "Cs"}
 """Categories of characters that names in a table cannot have: control characters, and bytes that are not UTF-8."""
 SHOWN = 5
@@ -34,40 +38,47 @@ LEFTOVERS = (
 log = structlog.get_logger(__name__)
 
 
-def find_pictures(root: Path) -> list[str]:
+def find_pictures(root: Path, *, one_class: bool = False) -> list[str]:
     """Return the paths of all pictures in the directories of ``root``, relative to it and in order.
+
+    With ``one_class``, a single directory is enough, and without any, the pictures in ``root`` itself are returned.
 
     Raises:
         DataError: ``root`` has no class directories, an empty one, or names that a table cannot contain.
     """
     found, others, leftovers = [], [], [entry for entry in sorted(root.glob("*")) if is_leftover(entry)]
-    for folder in find_classes(root):
+    folders = find_classes(root, at_least=0 if one_class else 2)
+    loose = [file for file in sorted(root.iterdir()) if is_picture(file) and not is_leftover(file)]
+    if not folders and not loose:
+        raise DataError(f"{root} has no pictures ({', '.join(EXTENSIONS)}); name another folder with --data-root")
+    for folder in folders:
         visible = list(walk(folder, leftovers))
         inside = [file for file in visible if is_picture(file)]
         if not inside:
             raise DataError(f"{folder} has no pictures ({', '.join(EXTENSIONS)}); add some, or remove the directory")
         found += [file.relative_to(root).as_posix() for file in inside]
         others += [file for file in visible if not is_picture(file)]
+    if not folders:
+        found = [file.name for file in loose]
     if wrong := [file for file in found if any(unicodedata.category(letter) in UNWRITABLE for letter in file)]:
         raise DataError(
             f"{root} has {shortened(map(repr, wrong))}, which {SPLIT_TABLE} cannot list; rename files whose names "
             "contain control characters, or bytes that are not UTF-8"
         )
-    loose = [file for file in sorted(root.iterdir()) if is_picture(file) and not is_leftover(file)]
-    warn_of_ignored(loose, "not in a class directory")
+    warn_of_ignored(loose if folders else [], "not in a class directory")
     warn_of_ignored([file for file in others if file.is_dir()], "links to directories")
     warn_of_ignored([file for file in others if not file.is_dir()], "not pictures of a supported format")
     warn_of_ignored(leftovers, "hidden, or left by another program")
     return found
 
 
-def find_classes(root: Path) -> list[Path]:
+def find_classes(root: Path, at_least: int = 2) -> list[Path]:
     """Return the class directories, in order.
 
     Raises:
-        DataError: ``root`` does not have two classes, or contains splits instead of classes.
+        DataError: ``root`` does not have ``at_least`` so many classes, or contains splits instead of classes.
     """
-    cure = "--data-root must name a folder with one directory for each class"
+    cure = f"--data-root must name a folder with one directory for each class, or with {LABELS_TABLE}"
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; {cure}")
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_leftover(entry))
@@ -80,8 +91,11 @@ def find_classes(root: Path) -> list[Path]:
             f"{root} is split into {shortened(entry.name for entry in parts)}{beside} already; {cure}, "
             f"with all of its pictures; to keep the split, add {SPLIT_TABLE} with the columns path and split"
         )
-    if len({class_of(entry.name) for entry in classes}) < 2:
-        raise DataError(f"{root} has {len(classes)} directories, but at least two classes are needed; {cure}")
+    if len({unicodedata.normalize("NFC", entry.name) for entry in classes}) < at_least:
+        raise DataError(
+            f"{root} has {len(classes)} directories, but at least two classes are needed; {cure}; one class is enough "
+            f"only if {CORNERS_TABLE} says where the thing lies, and the recipe's weight corners is above 0"
+        )
     return classes
 
 
@@ -92,8 +106,14 @@ def holds_classes(folder: Path) -> bool:
 
 
 def class_of(path: str) -> str:
-    """Return the class of a relative path, in Unicode's composed form (NFC)."""
-    return unicodedata.normalize("NFC", Path(path).parts[0])
+    """Return the class of a relative path: its directory, in Unicode's composed form (NFC), or else `ONLY_CLASS`."""
+    first, *within = Path(path).parts
+    return unicodedata.normalize("NFC", first) if within else ONLY_CLASS
+
+
+def plain(path: str) -> str:
+    """Return a relative path as this project writes it, without ``./``; nothing stays nothing."""
+    return PurePosixPath(path).as_posix() if path else path
 
 
 def walk(folder: Path, leftovers: list[Path]) -> Iterator[Path]:

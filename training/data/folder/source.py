@@ -1,5 +1,8 @@
 """A folder of the user's pictures, with one directory per class, as in torchvision's ImageFolder.
 
+A ``labels.csv`` tells the classes in place of directories. With corners that say where the thing lies, one class is
+enough, and no directory is needed.
+
 The split is decided once, when a run is created, and recorded in the run's ``split.csv``. It is random, unless the
 folder itself has a ``split.csv``.
 """
@@ -10,14 +13,24 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import structlog
 import torch
 
-from training.data.listing import SPLIT_TABLE, class_of, find_pictures, shortened, warn_of_ignored
+from training.data.folder.corners import Outline, corners_of, find_corners
+from training.data.folder.labels import has_column, read_labels
+from training.data.folder.listing import (
+    CORNERS_TABLE,
+    LABELS_TABLE,
+    SPLIT_TABLE,
+    class_of,
+    find_pictures,
+    shortened,
+    warn_of_ignored,
+)
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
@@ -37,27 +50,45 @@ class Entry(NamedTuple):
     """A row of a split table."""
 
     path: str
-    """Path of the picture relative to the folder; its first component is the class."""
+    """Path of the picture relative to the folder."""
     part: Part
+    named: str | None = None
+    """The class, if a table tells it; otherwise it is the path's first component."""
 
     @property
     def label(self) -> str:
         """The class."""
-        return class_of(self.path)
+        return self.named or class_of(self.path)
 
 
 class Folder:
     """The pictures of a split table, resized to one size."""
 
     def __init__(
-        self, root: Path, entries: Sequence[Entry], size: Size, channels: int, scene_pattern: str | None = None
+        self,
+        root: Path,
+        entries: Sequence[Entry],
+        size: Size,
+        channels: int,
+        scene_pattern: str | None = None,
+        outlines: Sequence[Outline] = (),
     ) -> None:
-        """``size`` is (height, width); ``channels`` is 1 (grey) or 3 (RGB); pictures of one `scene` are a group."""
+        """Describe the pictures; none is read yet.
+
+        Args:
+            root: the folder.
+            entries: its split table.
+            size: height and width to which pictures are resized.
+            channels: 1 (grey) or 3 (RGB).
+            scene_pattern: pictures of one `scene` are a group.
+            outlines: the corners of some of the pictures.
+        """
         self.root = root
         self.entries = entries
         self.size = size
         self.channels = channels
         self.scene_pattern = scene_pattern
+        self.outlines = outlines
         self.classes = tuple(sorted({entry.label for entry in entries}))
 
     def training(self) -> tuple[Split, Split]:
@@ -71,11 +102,12 @@ class Folder:
         images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
         labels = torch.tensor([numbers[entry.label] for entry in chosen])
+        corners = corners_of(self.root, [entry.path for entry in chosen], self.outlines) if self.outlines else None
         if self.scene_pattern is None:
-            return Split(images, labels)
+            return Split(images, labels, corners=corners)
         scenes = [(entry.label, scene(entry.path, self.scene_pattern)) for entry in chosen]
         positions = {name: position for position, name in enumerate(dict.fromkeys(scenes))}
-        return Split(images, labels, torch.tensor([positions[name] for name in scenes]))
+        return Split(images, labels, torch.tensor([positions[name] for name in scenes]), corners=corners)
 
 
 def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
@@ -84,15 +116,21 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     Pictures whose paths have the same match of ``recipe.scene`` belong to one scene, and stay in one split.
 
     Raises:
-        DataError: there are fewer than two classes, a class has too few pictures, pictures are damaged and the recipe
-            does not skip them, or there are both scenes and a table.
+        DataError: there are fewer than two classes and no corners, a class has too few pictures, pictures are damaged
+            and the recipe does not skip them, or there are both scenes and a table.
     """
     table = root / SPLIT_TABLE
+    if has_column(root, "split"):
+        if table.exists():
+            raise DataError(f"{table} and {root / LABELS_TABLE} both tell the split; remove the one or the column")
+        table = root / LABELS_TABLE
     if table.exists() and recipe.scene is not None:
         raise DataError(
             f"{table} decides the split, so scene={recipe.scene} has no effect; leave out scene, or remove the table"
         )
-    files = find_pictures(root)
+    one_class = recipe.corners > 0 and corners_table(root) is not None
+    classes = classes_of(root, one_class=one_class)
+    files = list(classes)
     unreadable = damage([root / file for file in files])
     if unreadable and recipe.unreadable == "refuse":
         raise DataError(
@@ -102,14 +140,73 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     for file, reason in unreadable.items():
         log.warning("picture_skipped", file=str(file), reason=reason)
     readable = [file for file in files if root / file not in unreadable]
-    entries = read_table(root, readable, files) if table.exists() else split_at_random(readable, recipe)
-    check_classes(root, entries, {class_of(file) for file in files})
+    entries = read_table(table, readable, files) if table.exists() else split_at_random(readable, classes, recipe)
+    told = (root / LABELS_TABLE).exists()
+    entries = [entry._replace(named=classes[entry.path] if told else None) for entry in entries]
+    check_classes(root, entries, set(classes.values()))
     warn_of_copies(root, entries)
     return entries
 
 
-def read_table(root: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
-    """Read the ``split.csv`` in ``root``; pictures that it does not list are ignored.
+def classes_of(root: Path, *, one_class: bool) -> dict[str, str]:
+    """Return the class of each picture in ``root``, as `LABELS_TABLE` or else the directories tell it, in order.
+
+    Raises:
+        DataError: the table or the directories are wrong, or there are fewer than two classes, unless ``one_class``.
+    """
+    table = root / LABELS_TABLE
+    if not table.exists():
+        return {file: class_of(file) for file in find_pictures(root, one_class=one_class)}
+    found = dict(read_labels(root))
+    if len(set(found.values())) < 2 and not one_class:
+        raise DataError(f"{table} has a single label, but at least two classes are needed; one is enough with corners")
+    return found
+
+
+def corners_table(root: Path) -> Path | None:
+    """Return the table of ``root`` that tells corners, if there is one.
+
+    Raises:
+        DataError: there are two.
+    """
+    own, column = root / CORNERS_TABLE, has_column(root, "x1")
+    if own.exists() and column:
+        raise DataError(f"{own} and {root / LABELS_TABLE} both tell corners; remove the one or the columns")
+    return own if own.exists() else root / LABELS_TABLE if column else None
+
+
+def labelled_corners(root: Path, recipe: Recipe, entries: Sequence[Entry]) -> list[Outline]:
+    """Return the corners that a table in ``root`` tells, for the pictures of the split.
+
+    Raises:
+        DataError: the table cannot be read, a row is wrong, or there is nothing to learn: a single class, and no
+            training picture with corners.
+    """
+    table = corners_table(root)
+    if table is None:
+        return []
+    if not recipe.corners:
+        log.warning("corners_left_out", file=str(table), cure="set corners=10 (the weight of their loss)")
+        return []
+    outlines = find_corners(table, [entry.path for entry in entries])
+    with_corners = {each.path for each in outlines}
+    parts = {entry.part for entry in entries if entry.path in with_corners}
+    if "train" not in parts and len({entry.label for entry in entries}) == 1:
+        raise DataError(
+            f"{table} has corners of no picture that is trained on, and with a single class there is nothing else to "
+            f"learn; add rows, or assign pictures with corners to train in {root / SPLIT_TABLE}"
+        )
+    if outlines and parts != set(PARTS):
+        log.warning(
+            "splits_without_corners",
+            splits=", ".join(part for part in PARTS if part not in parts),
+            cure=f"label more pictures, or assign labelled ones in {SPLIT_TABLE}",
+        )
+    return outlines
+
+
+def read_table(table: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
+    """Read the split in ``table``; pictures that it does not list are ignored.
 
     Raises:
         DataError: it cannot be read, or lists a picture that is missing from ``files``, or one twice.
@@ -120,27 +217,27 @@ def read_table(root: Path, readable: Sequence[str], files: Sequence[str]) -> lis
         entry
         if entry.path in there
         else entry._replace(path=encoded.get(unicodedata.normalize("NFC", entry.path), entry.path))
-        for entry in read_split(root / SPLIT_TABLE)
+        for entry in read_split(table)
     ]
     if missing := [entry.path for entry in entries if entry.path not in there]:
-        raise DataError(f"{root / SPLIT_TABLE} lists {shortened(missing)}, not found in {root}; correct column path")
+        raise DataError(f"{table} lists {shortened(missing)}, not found in {table.parent}; correct column path")
     if twice := [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]:
-        raise DataError(f"{root / SPLIT_TABLE} lists {shortened(twice)} more than once; keep one row of each")
+        raise DataError(f"{table} lists {shortened(twice)} more than once; keep one row of each")
     listed = {entry.path for entry in entries}
-    warn_of_ignored([file for file in files if file not in listed], f"not in {SPLIT_TABLE}")
+    warn_of_ignored([file for file in files if file not in listed], f"not in {table.name}")
     wanted = set(readable)
     return [entry for entry in entries if entry.path in wanted]
 
 
-def split_at_random(files: Sequence[str], recipe: Recipe) -> list[Entry]:
-    """Hold out a share of each class for validation and the same share for the test, reproducibly at random.
+def split_at_random(files: Sequence[str], classes: Mapping[str, str], recipe: Recipe) -> list[Entry]:
+    """Hold out a share of each of the ``classes`` for validation, and the same for the test, reproducibly at random.
 
     Raises:
         DataError: the recipe's pattern for scenes does not match a file.
     """
     by_class: dict[str, dict[str, list[str]]] = {}
     for file in files:
-        by_class.setdefault(class_of(file), {}).setdefault(scene(file, recipe.scene), []).append(file)
+        by_class.setdefault(classes[file], {}).setdefault(scene(file, recipe.scene), []).append(file)
     entries = []
     generator = seeded(Stream.SPLIT)
     for scenes in by_class.values():
@@ -217,7 +314,7 @@ def warn_of_copies(root: Path, entries: Sequence[Entry]) -> None:
 
 
 def read_split(file: Path) -> list[Entry]:
-    """Read a table with the columns ``path`` and ``split`` (train, validation or test).
+    """Read a table with the columns ``path`` and ``split`` (train, validation or test), and sometimes ``label``.
 
     Raises:
         DataError: it cannot be read, or a row is incomplete or wrong.
@@ -225,22 +322,26 @@ def read_split(file: Path) -> list[Entry]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text)
-            rows = [(reader.line_num, row["path"], row["split"]) for row in reader]
+            rows = [(reader.line_num, row["path"], row["split"], row.get("label")) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(f"{file} cannot be read as a table with the columns path and split ({error})") from error
-    if short := [str(line) for line, path, split in rows if not (path and split)]:
+    if short := [str(line) for line, path, split, _ in rows if not (path and split)]:
         raise DataError(f"{file} lacks path or split in line {shortened(short)}; write both, or remove the line")
-    if wrong := sorted({split for _, _, split in rows if split not in PARTS}):
+    if wrong := sorted({split for _, _, split, _ in rows if split not in PARTS}):
         raise DataError(f"{file} has {shortened(wrong)} in its column split; write {', '.join(PARTS)}")
-    return [Entry(path, next(part for part in PARTS if part == split)) for _, path, split in rows]
+    return [Entry(path, next(part for part in PARTS if part == split), label) for _, path, split, label in rows]
 
 
 def split_text(entries: Sequence[Entry]) -> str:
     """Return the content of the table that `read_split` reads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "split"))
-    writer.writerows(entries)
+    if any(entry.named for entry in entries):
+        writer.writerow(("path", "split", "label"))
+        writer.writerows(entries)
+    else:
+        writer.writerow(("path", "split"))
+        writer.writerows(entry[:2] for entry in entries)
     return text.getvalue()
 
 

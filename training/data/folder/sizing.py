@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from training.data.folders import Entry
+from training.data.folder.source import Entry
 from training.data.pictures import read_pictures, shape
 from training.recipes.recipe import Recipe, Size, change_recipe
 

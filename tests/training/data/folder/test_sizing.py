@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.folders import Entry
-from training.data.sizing import canvas_for, fit_to_pictures, rectified_for
+from training.data.folder.sizing import canvas_for, fit_to_pictures, rectified_for
+from training.data.folder.source import Entry
 from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Size, change_recipe
 

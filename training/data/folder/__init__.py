@@ -1,0 +1,1 @@
+"""A folder of pictures of the user's own: its files, their split, the sizes chosen for them, and their corners."""
