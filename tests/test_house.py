@@ -98,9 +98,10 @@ MATRIX: dict[str, set[str]] = {
         "service.server",
         "service.workers",
     },
+    "service.score": SERVICE_CORE | {"service.inference", "service.repository", "imaging"},
     "service.client": {"service", "service.schemas"},
     "service.configuration": {"service.leaves"},
-    "service.__main__": {"service.cli", "service.client", "service.middleware"},
+    "service.__main__": {"service.cli", "service.client", "service.middleware", "service.score"},
 }
 """For each sub-package, the others that it may import. Nothing may be imported in a circle."""
 LEAVES = {
