@@ -82,7 +82,7 @@ class ArchiveSource:
     def _read(self, file: str, stream: Any, start: int) -> Iterator[Row]:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=StrictTarInfo) as archive:
             while (member := archive.next()) is not None:
-                # tarfile keeps all members, which would take a gigabyte for a million pictures.
+                # tarfile keeps all members, so that memory would grow with their number.
                 archive.members = []  # type: ignore[attr-defined]  # typeshed lacks it
                 if not member.isfile() or not member.name.lower().endswith(EXTENSIONS):
                     continue

@@ -54,7 +54,8 @@ def picture_server() -> Iterator[tuple[str, threading.Event, threading.Event]]:
             if self.command == "GET":
                 self.wfile.write(PICTURES[0])
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass

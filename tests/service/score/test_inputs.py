@@ -75,7 +75,7 @@ def test_a_name_that_is_no_text_is_read_and_shown_with_escapes(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["nothing", "*.jpg", "nothing.csv", "file:///nothing/*.png"])
 def test_an_input_that_is_not_there_is_an_error_that_says_what_to_name(tmp_path: Path, name: str) -> None:
     place = name if "://" in name else tmp_path / name
-    with pytest.raises(InputError, match="there is no .*; name a folder, a file or a pattern"):
+    with pytest.raises(InputError, match=r"there is no .*; name a folder, a file or a pattern"):
         rows_of(select(place), tmp_path)
 
 
@@ -83,7 +83,7 @@ def test_a_folder_without_pictures_is_an_error_and_leaves_no_listing(tmp_path: P
     folder = tmp_path / "tars"
     folder.mkdir()
     write_tar(folder / "0.tar", {"a.png": PICTURES[0]})
-    with pytest.raises(InputError, match="there are no pictures in .*'folder/\\*.tar'"):
+    with pytest.raises(InputError, match=r"there are no pictures in .*'folder/\*.tar'"):
         rows_of(select(folder), tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["tars"]
 

@@ -87,14 +87,14 @@ def test_a_damaged_output_is_refused_with_the_cure(tmp_path: Path, damage: str) 
         (tmp_path / "part-000000.parquet").unlink()
     else:
         (tmp_path / RECORD).write_text("{" if damage == "record" else json.dumps([1]))
-    with pytest.raises(OutputError, match="remove (it and those after it|the folder)"):
+    with pytest.raises(OutputError, match=r"remove (it and those after it|the folder)"):
         begin(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["file", "file/out", "/proc/out"])
 def test_an_output_that_cannot_be_a_folder_is_an_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be used: .*; choose another --out"):
+    with pytest.raises(OutputError, match=r"cannot be used: .*; choose another --out"):
         begin(tmp_path / place)
 
 

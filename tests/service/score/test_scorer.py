@@ -100,7 +100,7 @@ def test_rectified_pictures_are_written_and_named(tmp_path: Path) -> None:
         assert (image.format, image.size) == ("JPEG", (60, 40))
     assert [file.name for file in (tmp_path / "00001").iterdir()] == [Path(first).name]
     (tmp_path / "00002").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot write .*; free some space"):
+    with pytest.raises(OutputError, match=r"cannot write .*; free some space"):
         scorer.score([Row(20_000, "c.png", PICTURES[0])])
     scorer.close()
 

@@ -18,10 +18,11 @@ def test_relative_paths_start_at_the_folder_of_the_table_or_at_the_root(tmp_path
 
 
 def test_conditions_on_other_columns_select_rows(tmp_path: Path) -> None:
+    names = ["path", "split", "width"]
     rows = [[f"{number}.png", "test" if number % 2 else "train", number] for number in range(10)]
     for table in (
-        write_csv(tmp_path / "table.csv", ["path", "split", "width"], rows),
-        write_parquet(tmp_path / "table.parquet", dict(zip(["path", "split", "width"], zip(*rows, strict=True)))),  # type: ignore[arg-type]
+        write_csv(tmp_path / "table.csv", names, rows),
+        write_parquet(tmp_path / "table.parquet", dict(zip(names, zip(*rows, strict=True), strict=True))),
     ):
         assert numbers(rows_of(select(table, "split=test", "width>=5"), tmp_path)) == [5, 7, 9]
         assert numbers(rows_of(select(table, "split=test"), tmp_path, start=6)) == [7, 9]
@@ -80,7 +81,7 @@ def test_paths_that_are_no_utf_8_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_a_table_without_the_column_is_an_error_that_lists_its_columns(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "table.csv", ["picture", "label"], [["a.png", 1]])
-    with pytest.raises(InputError, match="none of the columns path, .*--column: picture, label"):
+    with pytest.raises(InputError, match=r"none of the columns path, .*--column: picture, label"):
         rows_of(select(table), tmp_path)
     with pytest.raises(InputError, match="no column 'images'"):
         rows_of(select(table, column="images"), tmp_path)
