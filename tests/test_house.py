@@ -77,8 +77,25 @@ MATRIX: dict[str, set[str]] = {
         "service.api",
         "service.api.open_inference",
     },
+    "service.grpc": SERVICE_CORE
+    | {
+        "service.metrics",
+        "service.inference",
+        "service.middleware",
+        "service.state",
+        "service.api",
+        "service.api.open_inference",
+    },
     "service.server": SERVICE_CORE
-    | {"service.metrics", "service.inference", "service.middleware", "service.state", "service.api", "service.app"},
+    | {
+        "service.metrics",
+        "service.inference",
+        "service.middleware",
+        "service.state",
+        "service.api",
+        "service.app",
+        "service.grpc",
+    },
     "service.workers": SERVICE_CORE
     | {
         "service.metrics",
