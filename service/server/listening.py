@@ -38,7 +38,7 @@ def check_grpc(settings: Settings) -> None:
         AddressError: the port is in use or not allowed.
     """
     host, port = settings.host, settings.grpc_port
-    if port is None:
+    if port < 0:
         return
     if any(find_spec(package) is None for package in GRPC_PACKAGES):
         raise SettingsError("--grpc-port needs gRPC; install it with: pip install -e '.[grpc]'")

@@ -180,7 +180,7 @@ def create_fast_path(state: ServiceState) -> FastPathHandler | None:
 
 def create_grpc(state: ServiceState) -> "GrpcServer | None":
     """Create the gRPC server of an application, if its settings name a port."""
-    if state.settings.grpc_port is None:
+    if state.settings.grpc_port < 0:
         return None
     from service.grpc.server import GrpcServer
 

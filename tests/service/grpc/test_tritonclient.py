@@ -30,6 +30,8 @@ KEY, ENTRY = make_key("ada")
 HEADERS = {"authorization": f"Bearer {KEY}"}
 MAX_BATCH_BYTES = 200_000
 SERVICE = "/inference.GRPCInferenceService"
+TENSOR = {"name": NAME, "datatype": "UINT8", "shape": [1, *GOLDEN_PICTURES.shape[1:]]}
+"""One golden picture."""
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,7 @@ def labels(result: triton.InferResult) -> list[str]:
 
 def message(**changes: Any) -> service_pb2.ModelInferRequest:
     """A request for one golden picture."""
-    tensor = {"name": NAME, "datatype": "UINT8", "shape": [1, *GOLDEN_PICTURES.shape[1:]]}
-    given: dict[str, Any] = {"model_name": "digits", "inputs": [tensor]}
+    given: dict[str, Any] = {"model_name": "digits", "inputs": [TENSOR]}
     return service_pb2.ModelInferRequest(**given | {"raw_input_contents": [GOLDEN_PICTURES[0].tobytes()]} | changes)
 
 
@@ -136,8 +137,7 @@ def test_encoded_pictures_classes_and_rectified_files(client: triton.InferenceSe
 
 def test_contents_that_are_not_raw(channel: grpc.Channel) -> None:
     infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
-    numbers = {"name": NAME, "datatype": "UINT8", "shape": [1, *GOLDEN_PICTURES.shape[1:]]}
-    numbers["contents"] = {"uint_contents": GOLDEN_PICTURES[0].ravel().tolist()}
+    numbers = TENSOR | {"contents": {"uint_contents": GOLDEN_PICTURES[0].ravel().tolist()}}
     pictures = {"name": NAME, "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [PICTURE]}}
     expected = infer(message(), metadata=[*HEADERS.items()])
     for tensor in (numbers, pictures):
@@ -168,7 +168,6 @@ def test_the_asynchronous_client_shares_inferences(address: str) -> None:
     asyncio.run(talk())
 
 
-TENSOR = {"name": NAME, "datatype": "UINT8", "shape": [1, *GOLDEN_PICTURES.shape[1:]]}
 TOO_MANY = {"name": NAME, "datatype": "BYTES", "shape": [21]}
 WRONG: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
     ({"model_name": "nobody"}, grpc.StatusCode.NOT_FOUND, "no model is called 'nobody'"),
