@@ -11,7 +11,7 @@ from service.inference.registry import Models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
 from service.repository.repository import initial_statuses
-from service.server.listening import listen, url_of
+from service.server.listening import check_grpc, listen, url_of
 from service.server.server import Server
 from service.settings import Settings, load_settings
 from service.workers.supervisor import Supervisor
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop. An error at the start becomes one line and exit code 1."""
     try:
         settings = load_settings(arguments)
+        check_grpc(settings)
         redactor = AccessPolicy(settings).redactor()
         log_writer = configure_logs(settings, redactor)
         app = create_app(settings, log_writer=log_writer)

@@ -1,4 +1,4 @@
-"""All errors of the service: those that stop its start, and those that answer a request.
+"""All errors of the service: those that stop its start, those that end scoring, and those that answer a request.
 
 ServiceError                          base class
 ├── StartError                        the service cannot start: one line, exit code 1
@@ -6,6 +6,9 @@ ServiceError                          base class
 │   ├── ModelLoadError                an artifact cannot be loaded, or gives wrong outputs
 │   ├── DeviceError                   the requested device is missing
 │   └── AddressError                  the host and port cannot be used
+├── ScoreError                        scoring many pictures cannot begin or go on: one line, exit code 1
+│   ├── InputError                    the input cannot be read, or has no pictures
+│   └── OutputError                   the answers cannot be written where they should be
 └── RequestError                      answered as {"error": {"code", "message"}} with a status
     ├── InvalidImageError         400 the picture is damaged, truncated or empty
     ├── InvalidBodyError          400 the body around the picture cannot be parsed
@@ -67,6 +70,18 @@ class DeviceError(StartError):
 
 class AddressError(StartError):
     """The address cannot be listened on."""
+
+
+class ScoreError(ServiceError):
+    """Scoring many pictures cannot begin or go on. What is written stays, and the next run goes on from there."""
+
+
+class InputError(ScoreError):
+    """The input cannot be read, or has no pictures."""
+
+
+class OutputError(ScoreError):
+    """The answers cannot be written, or the folder holds those of another run."""
 
 
 class RequestError(ServiceError):

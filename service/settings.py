@@ -33,6 +33,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    grpc_port: int = Field(
+        -1, ge=-1, le=65535, description="port for gRPC (extra `grpc`); 0 takes a free one; -1: no gRPC"
+    )
     models: Path = Field(Path("models"), description="folder of the models, laid out as NAME/VERSION")
     load: References = Field(
         "",

@@ -33,8 +33,9 @@ COSTLY_NAMES = {
     "evaluate",
     "OnnxRuntime",
     "Coordinator",
+    "Workers",
 }
-"""What test modules import to start programs, train, export, or run several workers."""
+"""What test modules import to start programs, train, export, or run several processes."""
 COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
 """Fixtures that start a program, train a network or export one."""
 

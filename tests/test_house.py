@@ -78,8 +78,25 @@ MATRIX: dict[str, set[str]] = {
         "service.api",
         "service.api.open_inference",
     },
+    "service.grpc": SERVICE_CORE
+    | {
+        "service.metrics",
+        "service.inference",
+        "service.middleware",
+        "service.state",
+        "service.api",
+        "service.api.open_inference",
+    },
     "service.server": SERVICE_CORE
-    | {"service.metrics", "service.inference", "service.middleware", "service.state", "service.api", "service.app"},
+    | {
+        "service.metrics",
+        "service.inference",
+        "service.middleware",
+        "service.state",
+        "service.api",
+        "service.app",
+        "service.grpc",
+    },
     "service.workers": SERVICE_CORE
     | {
         "service.metrics",
@@ -99,9 +116,10 @@ MATRIX: dict[str, set[str]] = {
         "service.server",
         "service.workers",
     },
+    "service.score": SERVICE_CORE | {"service.inference", "service.repository", "imaging"},
     "service.client": {"service", "service.schemas"},
     "service.configuration": {"service.leaves"},
-    "service.__main__": {"service.cli", "service.client", "service.middleware"},
+    "service.__main__": {"service.cli", "service.client", "service.middleware", "service.score"},
 }
 """For each sub-package, the others that it may import. Nothing may be imported in a circle."""
 LEAVES = {

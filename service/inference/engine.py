@@ -170,6 +170,7 @@ class Engine:
         options = RectifiedOptions(rectified) if isinstance(rectified, str) else rectified
         if self.turns.is_over:
             await self.turns.wait()
+            started = time.perf_counter()  # waiting is no work
         if options is not None and options.needs_source:
             return await self._predict_source(model, upload, options, started, deadline, views, is_alone=is_alone)
         opened = self._decoders.read_at_once(upload, model.manifest.input)
@@ -242,6 +243,7 @@ class Engine:
         inferred = time.perf_counter()
         if self.turns.is_over:
             await self.turns.wait()
+            inferred = time.perf_counter()
         output = finite_output(inference.value)
         files = None if options is None else await self._rectify(model, output, opened, options, deadline)
         ended = time.perf_counter()

@@ -2,11 +2,13 @@
 
 import ipaddress
 import socket
+from importlib.util import find_spec
 
-from service.errors import AddressError
+from service.errors import AddressError, SettingsError
 from service.settings import Settings
 
 BACKLOG = 2048
+GRPC_PACKAGES = ("grpc", "grpc_health", "grpc_reflection")
 ACCEPTED_A_TURN = 8
 """Connections that are accepted in a turn of the event loop; one would take seconds for hundreds."""
 
@@ -25,6 +27,30 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         raise AddressError(
             f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port"
+        ) from error
+
+
+def check_grpc(settings: Settings) -> None:
+    """Check the port for gRPC, which is bound later, by each worker.
+
+    Raises:
+        SettingsError: gRPC is not installed, or several workers would take a free port each.
+        AddressError: the port is in use or not allowed.
+    """
+    host, port = settings.host, settings.grpc_port
+    if port < 0:
+        return
+    if any(find_spec(package) is None for package in GRPC_PACKAGES):
+        raise SettingsError("--grpc-port needs gRPC; install it with: pip install -e '.[grpc]'")
+    if settings.workers > 1 and not port:
+        raise SettingsError("--grpc-port 0 is for one worker; with several, choose a port")
+    if port and port == settings.port:
+        raise SettingsError(f"--grpc-port {port} is that of HTTP; choose another one")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise AddressError(
+            f"cannot listen on {host}:{port} ({error.strerror}) for gRPC; choose another --host or --grpc-port"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn, as this service wants it."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -7,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 import uvicorn
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from service.api.predict import ONE, SEVERAL, Predict
 from service.api.stream import PATH as STREAM
 from service.app import get_state, is_unmodified
+from service.errors import AddressError
 from service.middleware.access_log import Client
 from service.request_context import RequestContext
 from service.server.fast_path.admission_queue import AdmissionQueue
@@ -29,6 +31,9 @@ from service.server.protocol import protocol_class
 from service.server.proxy_headers import TrustedProxies
 from service.server.watchdog import HANGS, Watchdog
 from service.state import ServiceState
+
+if TYPE_CHECKING:
+    from service.grpc.server import GrpcServer
 
 COLLECT_AFTER = 50_000
 """New objects, less those that are gone, after which cyclic garbage is looked for."""
@@ -56,6 +61,7 @@ class Server(uvicorn.Server):
         self._is_worker = worker is not None
         self._place = worker.slot if worker is not None else None
         self._grace_s = settings.shutdown_timeout_s
+        self._grpc: GrpcServer | None = None
         self._watchdog = Watchdog(settings.inference_timeout_s, self._end, self._place)
         options = ProtocolOptions(
             access_log=state.access_log,
@@ -122,6 +128,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer, and say so."""
         await super().startup(sockets)
+        self._grpc = create_grpc(self._state)
+        if self._grpc is not None:
+            try:
+                await self._grpc.start()
+            except AddressError as error:
+                log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
+                self._end(CANNOT_START)
         self._watchdog.start()
         self._on_ready()
 
@@ -130,7 +143,10 @@ class Server(uvicorn.Server):
         if self._place is not None:
             self._place.ready[self._place.number] = 0
         self._watchdog.end_within(self._grace_s + LAST_S)
-        await super().shutdown(sockets)
+        if self._grpc is None:
+            await super().shutdown(sockets)
+        else:
+            await asyncio.gather(self._grpc.stop(self._grace_s), super().shutdown(sockets))
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second; whether to stop."""
@@ -164,6 +180,15 @@ def create_fast_path(state: ServiceState) -> FastPathHandler | None:
         AdmissionQueue(open_below=min(settings.max_batch, settings.max_queue), patience_s=settings.timeout_ms / 1000),
         left_to_application={b"origin"} if settings.cors_origins else (),
     )
+
+
+def create_grpc(state: ServiceState) -> "GrpcServer | None":
+    """Create the gRPC server of an application, if its settings name a port."""
+    if state.settings.grpc_port < 0:
+        return None
+    from service.grpc.server import GrpcServer
+
+    return GrpcServer(state)
 
 
 def calm_collector() -> None:

@@ -2,19 +2,22 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 from starlette.routing import Route
 from starlette.types import Scope
 
 from service.api.open_inference.compression import inflate
-from service.api.open_inference.requests import LONGEST_NUMBER, read_request
+from service.api.open_inference.requests import LONGEST_NUMBER, DecodedRequest, read_request
 from service.api.open_inference.responses import JSON_LENGTH, write_response
 from service.api.predict import Endpoint, read_timeout
-from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES, Body
+from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES, Body, Content
 from service.errors import ModelNotFoundError
 from service.inference.admission import Permit
 from service.inference.engine import Engine
+from service.inference.outputs import ModelOutput
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
 from service.request_context import queued_s
@@ -54,18 +57,48 @@ class Infer:
             if ENCODING in headers:
                 encoding = headers[ENCODING].decode("latin-1")
                 content = await inflate(content, encoding, max_bytes, permit, deadline)
-            arguments = content, json_length, model.manifest, settings
-            in_place = can_read_in_place(len(content), json_length)
-            request = read_request(*arguments) if in_place else await asyncio.to_thread(read_request, *arguments)
-            permit.take(pictures=len(request.pictures))
-            if request.timeout_ms:
-                deadline = min(deadline, arrived + request.timeout_ms / 1000)
-            options = next((each.rectified for each in request.outputs if each.rectified is not None), None)
-            if options is None:
-                return write_response(model, request, await engine.infer(model, request.pictures, deadline))
-            rectified = await engine.infer_rectified(model, request.pictures, deadline, options)
-            results, files = [output for output, _ in rectified], [file.content for _, file in rectified]
-            return await asyncio.to_thread(write_response, model, request, results, files)
+            inferred = await infer(self._state, model, permit, content, json_length, arrived, deadline)
+            if not inferred.files:
+                return write_response(model, *inferred)
+            return await asyncio.to_thread(write_response, model, *inferred)
+
+
+class Inferred(NamedTuple):
+    """A request and the results for its pictures."""
+
+    request: DecodedRequest
+    results: Sequence[ModelOutput]
+    files: Sequence[bytes]
+    """The rectified images, if the request asked for them."""
+
+
+async def infer(
+    state: ServiceState,
+    model: Model,
+    permit: Permit,
+    content: Content,
+    json_length: bytes | None,
+    arrived: float,
+    deadline: float,
+) -> Inferred:
+    """Read a request from ``content``, as `read_request` does, and infer its pictures.
+
+    It arrived at the time ``arrived`` of `time.perf_counter`. Its parameter ``timeout`` may shorten the ``deadline``.
+
+    Raises:
+        RequestError: there is no result.
+    """
+    arguments = content, json_length, model.manifest, state.settings
+    in_place = can_read_in_place(len(content), json_length)
+    request = read_request(*arguments) if in_place else await asyncio.to_thread(read_request, *arguments)
+    permit.take(pictures=len(request.pictures))
+    if request.timeout_ms:
+        deadline = min(deadline, arrived + request.timeout_ms / 1000)
+    options = next((each.rectified for each in request.outputs if each.rectified is not None), None)
+    if options is None:
+        return Inferred(request, await state.engine.infer(model, request.pictures, deadline), ())
+    rectified = await state.engine.infer_rectified(model, request.pictures, deadline, options)
+    return Inferred(request, [output for output, _ in rectified], [file.content for _, file in rectified])
 
 
 def create_infer_routes(state: ServiceState) -> list[Route]:

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over gRPC: another way to the same engine, limits, keys, logs and metrics."""
