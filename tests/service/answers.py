@@ -3,9 +3,9 @@
 import http.client
 import json
 import socket
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
-import httpx
 from pydantic import BaseModel
 
 from service.schemas import ErrorBody, Prediction
@@ -18,6 +18,22 @@ read_logs: dict[int, int] = {}
 """How much of a process's log `well` has judged, so that it complains of each trouble once."""
 
 
+class Response(Protocol):
+    """An answer as httpx describes it, and Starlette's TestClient too, whichever version of httpx it uses."""
+
+    @property
+    def status_code(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def content(self) -> bytes: ...
+
+    @property
+    def text(self) -> str: ...
+
+
 def as_schema(schema: type[BaseModel], content: bytes) -> Answer:
     """``content`` as JSON; it must be exactly what ``schema`` describes."""
     answer: Answer = json.loads(content)
@@ -25,7 +41,7 @@ def as_schema(schema: type[BaseModel], content: bytes) -> Answer:
     return answer
 
 
-def prediction(response: httpx.Response) -> Answer:
+def prediction(response: Response) -> Answer:
     """A success."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
@@ -45,7 +61,7 @@ def error(content: bytes, code: str, says: str = "") -> None:
     assert not any(innards in found["message"] for innards in ("Traceback", ".py", "0x", "\n")), found
 
 
-def refused(response: httpx.Response, status: int, code: str, says: str = "") -> None:
+def refused(response: Response, status: int, code: str, says: str = "") -> None:
     """An error of ``status``."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"

@@ -218,4 +218,4 @@ def test_it_works_in_any_asgi_server() -> None:
             assert socket.receive_json()["error"]["code"] == "model_not_found"
             with pytest.raises(WebSocketDisconnect):
                 socket.receive_json()
-        refused(client.post("/predict", content=b"seven"), 415, "unsupported_media_type")  # type: ignore[arg-type]
+        refused(client.post("/predict", content=b"seven"), 415, "unsupported_media_type")

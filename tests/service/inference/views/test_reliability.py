@@ -43,7 +43,8 @@ def sample(label: str, turned: float = 0) -> Grey:
 
 def disc(radius: float) -> Grey:
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    return np.rint(255 * np.clip(radius + 0.5 - np.hypot(x - WIDTH / 2, y - HEIGHT / 2), 0, 1)).astype(np.uint8)
+    grey: Grey = np.rint(255 * np.clip(radius + 0.5 - np.hypot(x - WIDTH / 2, y - HEIGHT / 2), 0, 1)).astype(np.uint8)
+    return grey
 
 
 def test_upright_digits_can_be_trusted() -> None:
