@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from training.errors import RecipeError
@@ -72,7 +71,9 @@ def torchvision_features(model: str, channels: int, *, pretrained: bool = False)
     Raises:
         RecipeError: torchvision has no such classifier, or it cannot be used.
     """
-    known = [each for each in torchvision.models.list_models(torchvision.models) if each not in UNUSABLE]
+    from torchvision import models
+
+    known = [each for each in models.list_models(models) if each not in UNUSABLE]
     if model not in known:
         raise RecipeError(f"torchvision has no usable classifier {model!r}{alike(model, known)}")
     if channels != 3:
@@ -80,7 +81,7 @@ def torchvision_features(model: str, channels: int, *, pretrained: bool = False)
             f"classifier=torchvision:{model} reads 3 channels, but gets {channels}; choose a backbone of timm, which "
             "reads any number"
         )
-    features: nn.Module = torchvision.models.get_model(model, weights="DEFAULT" if pretrained else None)
+    features: nn.Module = models.get_model(model, weights="DEFAULT" if pretrained else None)
     last = next(name for name, each in reversed([*features.named_modules()]) if isinstance(each, nn.Linear))
     features.set_submodule(last, nn.Identity())
     return features
