@@ -36,6 +36,8 @@ WITHIN = 0.15
 true frame."""
 SMALLEST, LARGEST = 1e-4, 100.0
 """The range of deviations, whose logarithms are finite."""
+MOST_LEVELS = 2**26
+"""Levels of the pictures that are changed at a time."""
 STEPS = 20
 """Number of points of the curves."""
 
@@ -123,11 +125,16 @@ def show(how: Distortion, pictures: Split, version: int) -> Shown:
     Raises:
         TypeError: the change is not an affine map.
     """
-    changed = distort(how, pictures, seeded(Stream.VALIDATION, position=version))
-    if changed.maps is None:
-        raise TypeError("the change of the pictures is not an affine map")
-    images = changed.images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-    return Shown(np.ascontiguousarray(images.numpy()), changed.labels.numpy(), as_floats(changed.maps))
+    at_once = max(1, MOST_LEVELS // pictures.images[0].numel())
+    parts = []
+    for number, some in enumerate(torch.split(torch.arange(len(pictures.labels)), at_once)):
+        stream = seeded(Stream.VALIDATION, position=version + number * (VERSIONS + 1))
+        changed = distort(how, pictures.at(some), stream)
+        if changed.maps is None:
+            raise TypeError("the change of the pictures is not an affine map")
+        images = changed.images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        parts.append((images.contiguous().numpy(), changed.labels.numpy(), as_floats(changed.maps)))
+    return Shown(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def true_thetas(look: Look, recipe: Recipe, how: Distortion, pictures: Split, maps: Floats) -> Floats:
