@@ -21,7 +21,7 @@ from service.errors import ForbiddenError, InvalidBodyError, QueueFullError, Req
 from service.inference.registry import Model
 from service.middleware.auth import EVERYBODY, POLICY_VIOLATION, Access, Principal, Requirement
 from service.middleware.request_id import new_id
-from service.request_context import RequestContext, current
+from service.request_context import RequestContext, current, record_counted_for
 from service.responses import RawResponse, error_response
 from service.schemas import PredictOptions
 from service.state import ServiceState
@@ -171,7 +171,8 @@ class Connection:
 
     async def _predict_frame(self, frame: Frame) -> RawResponse:
         if self._state.rate_limiter is not None:
-            self._state.rate_limiter.admit(self._principal, (self._client or ("",))[0])
+            client = self._client[0] if self._client is not None else ""
+            record_counted_for(self._state.rate_limiter.admit(self._principal, client))
         if frame.content is None:
             raise InvalidBodyError("a frame is a picture file in a binary message, and this message is text")
         return await self._predict.answer_one(self._query, Body(self._headers, gone, frame.content))
