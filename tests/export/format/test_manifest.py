@@ -71,7 +71,17 @@ def test_what_the_schema_refuses_is_refused_when_it_is_read(change: dict[str, An
         read_manifest(json.dumps(content).encode(), "the manifest")
 
 
-OPTIONAL = {"format_version", "convention", "price", "reference", "temperature", "task", "features", "worth"}
+OPTIONAL = {
+    "format_version",
+    "convention",
+    "price",
+    "reference",
+    "temperature",
+    "task",
+    "features",
+    "worth",
+    "reliability",
+}
 
 
 @pytest.mark.parametrize("name", sorted(fields().keys() - OPTIONAL))
