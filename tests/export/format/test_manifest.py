@@ -71,7 +71,17 @@ def test_what_the_schema_refuses_is_refused_when_it_is_read(change: dict[str, An
         read_manifest(json.dumps(content).encode(), "the manifest")
 
 
-OPTIONAL = {"format_version", "convention", "price", "reference", "temperature", "task", "features", "worth"}
+OPTIONAL = {
+    "format_version",
+    "convention",
+    "price",
+    "reference",
+    "temperature",
+    "task",
+    "features",
+    "worth",
+    "reliability",
+}
 
 
 @pytest.mark.parametrize("name", sorted(fields().keys() - OPTIONAL))
@@ -141,7 +151,7 @@ FEATURES: dict[str, Any] = {
 
 
 def test_the_second_format_is_read() -> None:
-    second = {key: value for key, value in fields().items() if key not in ("task", "features")}
+    second = {key: value for key, value in fields().items() if key not in ("task", "features", "reliability")}
     second["transforms"] = [{key: value for key, value in second["transforms"][0].items() if key != "sampling"}]
     second |= {"format_version": 2}
     jsonschema.validate(second, SCHEMAS[2])
