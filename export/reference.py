@@ -75,10 +75,10 @@ def add_reference(place: Path, run: Run, data_root: Path, backgrounds: Path | No
     pictures = as_sent(distorted(info.recipe, held_out, Stream.VALIDATION))
     found = values_in_batches(lambda batch: model(pictures[batch]), len(pictures), manifest)
     recipe = info.recipe if backgrounds is None else info.recipe.model_copy(update={"backgrounds": backgrounds})
-    reliability = measure_reliability(look_with(model, manifest), recipe, held_out)
+    measured = measure_reliability(look_with(model, manifest), recipe, held_out) if manifest.transforms else None
     made = {
         "reference": make_reference(found, validation_of(run)),
-        "reliability": reliability_of(run, reliability),
+        "reliability": reliability_of(run, measured),
     }
     put_in_place(artifact, manifest.model_copy(update=made), runtime)
     return manifest.model_copy(update=made)
@@ -112,11 +112,13 @@ def put_in_place(artifact: Artifact, manifest: Manifest, runtime: Runtime) -> No
 def show(manifest: Manifest) -> None:
     """Print what is new in ``manifest``."""
     made, trust = manifest.reference, manifest.reliability
-    assert made is not None and trust is not None  # noqa: S101 - both were added
+    assert made is not None  # noqa: S101 - it was added
     table = Table("of", "quantity", "bins", "mean", title=f"{made.pictures:,} pictures: {made.dataset}")
     for d in made.distributions:
         table.add_row(d.transform or "the model", d.quantity, str(len(d.shares)), f"{d.mean:.4f}")
     Console().print(table)
+    if trust is None:  # there is no transformer
+        return
     Console().print(
         f"reliability: corners within {trust.within:.0%} of the side have the probability "
         f"1 / (1 + exp({-trust.intercept:.3f} {-trust.slope:+.3f} ln(deviation))); {trust.pictures:,} pictures"

@@ -22,6 +22,7 @@ from training.data.distortions import Distortion
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
 from training.evaluation.poses import VERSIONS, known_changes, targets
+from training.networks.geometry import affine_fit, corner_points
 from training.recipes.recipe import Recipe
 
 Floats = NDArray[np.float64]
@@ -149,6 +150,11 @@ def true_thetas(look: Look, recipe: Recipe, how: Distortion, pictures: Split, ma
     else:
         others = (show(how, pictures, version) for version in range(1, VERSIONS + 1))
         frames = np.median([bring_back(other.maps, look(other.pictures)[1]) for other in others], axis=0)
+    if recipe.corners and pictures.corners is not None:
+        told = (pictures.corners.known & ~pictures.corners.boxed).numpy()
+        square = (-1, 2, 2, 2)
+        fits = affine_fit(pictures.corners.points.view(square), corner_points().view(square))
+        frames = np.where(told[:, None, None], as_floats(fits), frames)
     inverse = np.linalg.inv(maps[:, :, :2])
     return bring_back(np.concatenate([inverse, -inverse @ maps[:, :, 2:]], axis=2), frames)
 

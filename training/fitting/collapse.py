@@ -109,7 +109,8 @@ class CollapseGuard(Callback):
                 log.warning("transformer_in_danger", epoch=epoch, reason=reason, cure=CURE)
             self.best_loss = min(self.best_loss, health.loss)
             self.best_spread = max(self.best_spread, health.spread)
-            if (validation_loss := float(measured["validation_loss"])) < self.best_validation_loss:
+            validation_loss = float(measured["validation_loss"])
+            if validation_loss < self.best_validation_loss or not self.chance_loss:  # 0 in every epoch with one class
                 self.best_validation_loss = validation_loss
                 self.good = copy.deepcopy(
                     {"network": pl_module.state_dict(), "optimiser": trainer.optimizers[0].state_dict(), "epoch": epoch}

@@ -7,7 +7,7 @@ from training.data.splits import Corners
 from training.distributed import processes, sum_of
 from training.evaluation.overlaps import box_corners
 from training.fitting.pose import ATTENTION, attention_loss
-from training.networks.geometry import corner_points, inverse_points
+from training.networks.geometry import affine_points, corner_points, inverse_points
 from training.networks.spatial import Warp
 from training.recipes.recipe import Recipe
 
@@ -31,7 +31,7 @@ def corner_losses(warps: tuple[Warp, ...], maps: Tensor, corners: Corners, recip
         nothing = every[-1].sum() * 0
         return nothing, nothing.detach()
     wanted = on_canvas(corners, maps).at(known)
-    gaps = [corner_loss(found[known], wanted) for found in every]
+    gaps = [corner_loss(found[known], wanted, maps[known]) for found in every]
     whole = torch.stack(gaps).sum()
     if (scores := warps[0].scores) is not None:
         middle = wanted.points.mean(dim=1)
@@ -68,17 +68,20 @@ def mapped_corners(warps: tuple[Warp, ...], steps: int, margin: float) -> list[T
     return [warp.map(points / margin if step < steps else points) for step, warp in enumerate(warps, start=1)]
 
 
-def corner_loss(found: Tensor, wanted: Corners) -> Tensor:
+def corner_loss(found: Tensor, wanted: Corners, maps: Tensor) -> Tensor:
     """Return the mean squared distance of the corners, in half sides of the picture: a scalar, 0 if equal.
 
-    A box says only how far the thing reaches. Its corners are compared with those of the box around the found ones, so
-    that a turned thing may stay turned.
+    A box says only how far the thing reaches in the unchanged picture. Its corners are compared with those of the box
+    around the found ones there, so that a turned thing may stay turned.
 
     Args:
         found: ``(N, 4, 2)``.
         wanted: the corners of the same pictures, which must be known.
+        maps: ``(N, 2, 3)`` from the changed pictures to the pictures.
     """
-    around = box_corners(torch.stack([found.amin(dim=1), found.amax(dim=1)], dim=1))
+    back = affine_points(maps, found)
+    reach = torch.stack([back.amin(dim=1), back.amax(dim=1)], dim=1)
+    around = on_canvas(wanted._replace(points=box_corners(reach)), maps).points
     compared = torch.where(wanted.boxed[:, None, None], around, found)
     loss: Tensor = (compared - wanted.points).square().sum(dim=2).mean()
     return loss

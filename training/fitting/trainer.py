@@ -280,14 +280,14 @@ def shared(distorted: Distorted) -> Distorted:
     return Distorted(*(None if part is None else share_of(part) for part in distorted))  # type: ignore[arg-type]
 
 
-def selection(recipe: Recipe) -> tuple[str, str]:
+def selection(recipe: Recipe, classes: int) -> tuple[str, str]:
     """Return the quantity by which the epoch is selected that a run keeps, and whether its ``min`` or ``max`` counts.
 
     If the learning rate falls to zero, it is the last epoch. Earlier ones were trained at higher rates, and the highest
     accuracy on a few thousand pictures mostly picks one of them by chance. If the rate is constant, no epoch is more
-    settled than another, and the one with the lowest validation loss is kept.
+    settled than another, and the one with the lowest validation loss is kept. (It is 0 for a single class.)
     """
-    return ("epoch", "max") if recipe.schedule == "cosine" else ("validation_loss", "min")
+    return ("epoch", "max") if recipe.schedule == "cosine" or classes == 1 else ("validation_loss", "min")
 
 
 def callbacks(run: Run, info: RunInfo, validation: Split, *, progress: bool) -> list[Callback]:
@@ -305,7 +305,7 @@ def callbacks(run: Run, info: RunInfo, validation: Split, *, progress: bool) -> 
         found.append(RunningAverage(decay=recipe.average))
     if progress:
         found.append(TQDMProgressBar())
-    monitor, mode = selection(recipe)
+    monitor, mode = selection(recipe, len(info.classes))
     best = Checkpoints(
         run.checkpoints,
         filename=run.best_checkpoint.stem,

@@ -135,9 +135,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         ),
         worth=None if theta is None or one_class else measure_worth(network, test.images, test.labels),
         pose=None if theta is None else measure_pose(network, recipe, whole.at(some), info.classes),
-        reliability=None
-        if theta is None
-        else measure_reliability(look_with(network, recipe), recipe, held_out._replace(corners=None)),
+        reliability=None if theta is None else measure_reliability(look_with(network, recipe), recipe, held_out),
         uprightness=(
             measure_uprightness(network, recipe, whole.at(torch.arange(count)[:UPRIGHT_DIGITS]))
             if recipe.can_stand_upright

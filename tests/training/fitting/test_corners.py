@@ -10,12 +10,14 @@ from training.data.placement import OnBackgrounds
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Corners, Split
 from training.fitting.corners import corner_loss, corner_losses, mapped_corners, on_canvas
-from training.networks.geometry import affine_points, corner_points
+from training.networks.geometry import affine_points, corner_points, inverse_points
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.photographs import CORNERS
 from training.recipes.recipe import Augmentation, Placement, Recipe, change_recipe
 
 THING = torch.tensor([[[-0.4, -0.5], [0.3, -0.3], [0.4, 0.5], [-0.5, 0.2]]])
+
+STILL = torch.eye(2, 3)[None]
 
 
 def known(points: Tensor = THING, *, boxed: bool = False) -> Corners:
@@ -27,18 +29,29 @@ def small(**changes: object) -> Recipe:
 
 
 def test_corners_in_their_place_cost_nothing_and_others_their_squared_distance() -> None:
-    assert corner_loss(THING, known()) == 0
-    torch.testing.assert_close(corner_loss(THING + torch.tensor([0.3, 0.4]), known()), torch.tensor(0.25))
+    assert corner_loss(THING, known(), STILL) == 0
+    torch.testing.assert_close(corner_loss(THING + torch.tensor([0.3, 0.4]), known(), STILL), torch.tensor(0.25))
     turned = THING.roll(1, dims=1)
-    assert corner_loss(turned, known()) > 0.1, "each corner has its own place"
+    assert corner_loss(turned, known(), STILL) > 0.1, "each corner has its own place"
 
 
 def test_a_box_says_how_far_the_thing_reaches_and_nothing_of_its_rotation() -> None:
     diamond = torch.tensor([[[0.0, -0.5], [0.5, 0.0], [0.0, 0.5], [-0.5, 0.0]]])
     box = 0.5 * corner_points()
-    assert corner_loss(diamond, known(box, boxed=True)) == 0
-    assert corner_loss(0.5 * diamond, known(box, boxed=True)) > 0.1
-    assert corner_loss(diamond, known(box)) > 0.1
+    assert corner_loss(diamond, known(box, boxed=True), STILL) == 0
+    assert corner_loss(0.5 * diamond, known(box, boxed=True), STILL) > 0.1
+    assert corner_loss(diamond, known(box), STILL) > 0.1
+
+
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+def test_a_frame_that_follows_a_turned_picture_fits_its_box(mirror: float) -> None:
+    angle = torch.tensor(0.35)
+    maps = torch.tensor([[[mirror * angle.cos(), -angle.sin(), 0.1], [mirror * angle.sin(), angle.cos(), 0.0]]])
+    box = 0.5 * corner_points()
+    wanted, following = on_canvas(known(box, boxed=True), maps), inverse_points(maps, box)
+    assert corner_loss(following, wanted, maps) < 1e-10
+    middle = following.mean(dim=1, keepdim=True)
+    assert corner_loss(middle + 0.75 * (following - middle), wanted, maps) > 0.01
 
 
 @pytest.mark.parametrize("flip", [False, True])

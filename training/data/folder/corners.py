@@ -10,7 +10,7 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -78,13 +78,32 @@ def read_corners(file: Path) -> list[Outline]:
     if 0 < len(lacking := [name for name in QUADRILATERAL[4:] if name not in names]) < 4:
         raise DataError(f"{file} has no column {', '.join(lacking)}; {COLUMNS}")
     outlines = [outline(file, line, row) for line, row in rows if any((row.get(name) or "").strip() for name in marks)]
+    check_once(file, outlines)
+    return outlines
+
+
+def check_once(file: Path, outlines: Sequence[Outline]) -> None:
+    """Check that each picture has one row.
+
+    Raises:
+        DataError: one has several.
+    """
     if twice := [path for path, count in Counter(each.path for each in outlines).items() if count > 1]:
         lines = [str(each.line) for each in outlines if each.path == twice[0]]
         raise DataError(
             f"{file} has {twice[0]} in lines {', '.join(lines)}{and_more(twice[1:])}; keep one row of each picture, "
             "with the thing that is to be straightened"
         )
-    return outlines
+
+
+def is_left_out(root: Path, path: str) -> bool:
+    """Return whether ``path`` names a file in ``root``, letter by letter, also where the system ignores case."""
+    inside = PurePosixPath(path)
+    if inside.is_absolute() or not {"..", "\\"}.isdisjoint((*inside.parts, *path)):
+        return False
+    file = root / path
+    name = unicodedata.normalize("NFC", file.name)
+    return file.is_file() and any(unicodedata.normalize("NFC", each.name) == name for each in file.parent.iterdir())
 
 
 def outline(file: Path, line: int, row: dict[str, str]) -> Outline:
@@ -122,15 +141,19 @@ def find_corners(file: Path, paths: Collection[str]) -> list[Outline]:
             names the line.
     """
     root = file.parent
-    encoded = {unicodedata.normalize("NFC", path): path for path in paths}
-    known = [(encoded.get(unicodedata.normalize("NFC", each.path)), each) for each in read_corners(file)]
-    if missing := [each for path, each in known if path is None and not (root / each.path).is_file()]:
+    encoded = {unicodedata.normalize("NFC", path): path for path in paths} | {path: path for path in paths}
+    known = [
+        (encoded.get(each.path, encoded.get(unicodedata.normalize("NFC", each.path))), each)
+        for each in read_corners(file)
+    ]
+    if missing := [each for path, each in known if path is None and not is_left_out(root, each.path)]:
         raise DataError(
             f"{file}, line {missing[0].line}: {missing[0].path} is not among the pictures of {root}"
             f"{and_more([each.path for each in missing[1:]])}; correct column path (relative to the folder), or remove "
             "the lines"
         )
     found = [each._replace(path=path) for path, each in known if path is not None]
+    check_once(file, found)
     for each in found:
         if wrong := problem(each, shape(root / each.path)):
             raise DataError(f"{file}, line {each.line}: {wrong}")
@@ -146,6 +169,11 @@ def problem(outline: Outline, picture: Shape) -> str | None:
         return (
             f"the corner ({x:g}, {y:g}) lies far outside of {outline.path}, which has {picture.width}x{picture.height} "
             "pixels; write pixels of the picture as it is shown, from its upper left corner"
+        )
+    if (points.max(axis=0) <= 0).any() or (points.min(axis=0) >= size).any():
+        return (
+            f"the thing lies outside of {outline.path}, which has {picture.width}x{picture.height} pixels; write pixels "
+            "of this file, not of a larger copy"
         )
     if outline.boxed:
         left, top, right, bottom = outline.numbers

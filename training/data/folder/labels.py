@@ -34,6 +34,7 @@ def read_labels(root: Path) -> list[Labelled]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, plain(row["path"] or ""), (row["label"] or "").strip()) for row in reader]
     except KeyError as error:
         raise DataError(f"{file} has no column {error.args[0]}; {COLUMNS}") from error
@@ -61,6 +62,6 @@ def has_column(root: Path, name: str) -> bool:
     """Return whether the folder ``root`` has the table, with a column ``name``."""
     try:
         with (root / LABELS_TABLE).open(newline="", encoding="utf-8-sig") as text:
-            return name in (csv.DictReader(text).fieldnames or ())
+            return name in {each.strip() for each in csv.DictReader(text).fieldnames or ()}
     except (OSError, UnicodeDecodeError, csv.Error):
         return False

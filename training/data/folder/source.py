@@ -28,6 +28,7 @@ from training.data.folder.listing import (
     SPLIT_TABLE,
     class_of,
     find_pictures,
+    plain,
     shortened,
     warn_of_ignored,
 )
@@ -102,10 +103,12 @@ class Folder:
         images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
         labels = torch.tensor([numbers[entry.label] for entry in chosen])
-        corners = corners_of(self.root, [entry.path for entry in chosen], self.outlines) if self.outlines else None
+        paths = [entry.path for entry in chosen]
+        is_marked = not {outline.path for outline in self.outlines}.isdisjoint(paths)
+        corners = corners_of(self.root, paths, self.outlines) if is_marked else None
         if self.scene_pattern is None:
             return Split(images, labels, corners=corners)
-        scenes = [(entry.label, scene(entry.path, self.scene_pattern)) for entry in chosen]
+        scenes = [(None if entry.named else entry.label, scene(entry.path, self.scene_pattern)) for entry in chosen]
         positions = {name: position for position, name in enumerate(dict.fromkeys(scenes))}
         return Split(images, labels, torch.tensor([positions[name] for name in scenes]), corners=corners)
 
@@ -140,8 +143,10 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     for file, reason in unreadable.items():
         log.warning("picture_skipped", file=str(file), reason=reason)
     readable = [file for file in files if root / file not in unreadable]
-    entries = read_table(table, readable, files) if table.exists() else split_at_random(readable, classes, recipe)
     told = (root / LABELS_TABLE).exists()
+    entries = (
+        read_table(table, readable, files) if table.exists() else split_at_random(readable, classes, recipe, told=told)
+    )
     entries = [entry._replace(named=classes[entry.path] if told else None) for entry in entries]
     check_classes(root, entries, set(classes.values()))
     warn_of_copies(root, entries)
@@ -229,15 +234,22 @@ def read_table(table: Path, readable: Sequence[str], files: Sequence[str]) -> li
     return [entry for entry in entries if entry.path in wanted]
 
 
-def split_at_random(files: Sequence[str], classes: Mapping[str, str], recipe: Recipe) -> list[Entry]:
+def split_at_random(
+    files: Sequence[str], classes: Mapping[str, str], recipe: Recipe, *, told: bool = False
+) -> list[Entry]:
     """Hold out a share of each of the ``classes`` for validation, and the same for the test, reproducibly at random.
+
+    If a table has ``told`` the classes, a scene may show several of them; it counts as one of its first picture's.
 
     Raises:
         DataError: the recipe's pattern for scenes does not match a file.
     """
     by_class: dict[str, dict[str, list[str]]] = {}
+    home: dict[str, str] = {}
     for file in files:
-        by_class.setdefault(classes[file], {}).setdefault(scene(file, recipe.scene), []).append(file)
+        name = scene(file, recipe.scene)
+        label = home.setdefault(name, classes[file]) if told else classes[file]
+        by_class.setdefault(label, {}).setdefault(name, []).append(file)
     entries = []
     generator = seeded(Stream.SPLIT)
     for scenes in by_class.values():
@@ -322,7 +334,11 @@ def read_split(file: Path) -> list[Entry]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text)
-            rows = [(reader.line_num, row["path"], row["split"], row.get("label")) for row in reader]
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            rows = [
+                (reader.line_num, plain(row["path"] or ""), (row["split"] or "").strip(), row.get("label"))
+                for row in reader
+            ]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(f"{file} cannot be read as a table with the columns path and split ({error})") from error
     if short := [str(line) for line, path, split, _ in rows if not (path and split)]:

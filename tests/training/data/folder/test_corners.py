@@ -1,5 +1,6 @@
 """corners.csv is read as it is meant, and what cannot be meant is refused by file, line and cure."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,10 @@ def test_pictures_are_measured_as_they_are_shown(root: Path) -> None:
         (f"{HEADER}0.png,{SQUARE}\n1.png,{SQUARE}\n0.png,{SQUARE}\n", "has 0.png in lines 2, 4; keep one row"),
         (f"{HEADER}0.png,{SQUARE}\nnone.png,{SQUARE}\n", "line 3: none.png is not among the pictures of .*; correct"),
         (f"{HEADER}0.png,10,10,300,10,30,25,10,25\n", r"line 2: the corner \(300, 10\) lies far outside of 0.png"),
+        (f"{HEADER}0.png,41,10,60,10,60,25,41,25\n", "line 2: the thing lies outside of 0.png, which has"),
+        (f"{HEADER}0.png,{SQUARE}\n./0.png,{SQUARE}\n", "has 0.png in lines 2, 3; keep one row"),
+        (f"{HEADER}../{{folder}}/0.png,{SQUARE}\n", "line 2: .*0.png is not among the pictures of .*; correct"),
+        (f"{HEADER}{{root}}/0.png,{SQUARE}\n", "line 2: .*0.png is not among the pictures of .*; correct"),
         (f"{HEADER}0.png,10,10,30,25,30,10,10,25\n", "line 2: the sides of 0.png cross; list the corners clockwise"),
         (f"{HEADER}0.png,10,10,20,10,30,10,10,25\n", "line 2: three corners of 0.png lie on one line"),
         (f"{HEADER}0.png,10,10,10,25,30,25,30,10\n", "line 2: the corners of 0.png run anticlockwise"),
@@ -88,9 +93,25 @@ def test_pictures_are_measured_as_they_are_shown(root: Path) -> None:
     ],
 )
 def test_a_wrong_table_is_refused_with_what_is_wrong_and_the_cure(root: Path, text: str, message: str) -> None:
-    table(root, text)
+    table(root, text.replace("{folder}", root.name).replace("{root}", str(root)))
     with pytest.raises(DataError, match=message):
         find_corners(root / "corners.csv", ["0.png", "1.png"])
+
+
+def test_a_picture_with_two_rows_is_refused_however_its_accents_are_encoded(root: Path) -> None:
+    (root / "0.png").rename(root / unicodedata.normalize("NFC", "é.png"))
+    names = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
+    table(root, HEADER + "".join(f"{name},{SQUARE}\n" for name in names))
+    with pytest.raises(DataError, match="in lines 2, 3; keep one row"):
+        find_corners(root / "corners.csv", names[:1])
+
+
+def test_two_files_that_differ_in_their_encoding_keep_their_corners(root: Path) -> None:
+    names = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
+    for number, name in enumerate(names):
+        (root / f"{number}.png").rename(root / name)
+    table(root, HEADER + "".join(f"{name},{SQUARE}\n" for name in names))
+    assert [outline.path for outline in find_corners(root / "corners.csv", names)] == names
 
 
 def test_a_table_that_is_no_text_is_refused(root: Path) -> None:

@@ -49,11 +49,21 @@ def test_a_run_keeps_the_classes_in_its_split(root: Path, tmp_path: Path) -> Non
     assert read_split(tmp_path / "kept.csv") == entries
 
 
-def test_the_table_may_tell_splits_and_corners_too(root: Path) -> None:
+def test_a_scene_that_shows_several_labels_stays_in_one_split(root: Path) -> None:
+    table(root, *(f"{path},{'one' if n % 4 < 2 else 'two'}" for n, path in enumerate(paths())))
+    recipe = change_recipe(MY_IMAGES, {"scene": r"([0-9])[0-9]*\.png"})
+    homes: dict[str, set[str]] = {}
+    for entry in split_folder(root, recipe):
+        homes.setdefault(Path(entry.path).stem[0], set()).add(entry.part)
+    assert all(len(parts) == 1 for parts in homes.values())
+
+
+@pytest.mark.parametrize("header", ["path,label,split,x1,y1,x2,y2", "path, label, split, x1, y1, x2, y2"])
+def test_the_table_may_tell_splits_and_corners_too(root: Path, header: str) -> None:
     parts = ["train"] * 12 + ["validation"] * 4 + ["test"] * 4
     rows = [f"{path},card,{part},5,5,25,15" for path, part in zip(paths(), parts, strict=True)]
     rows[0] = f"{paths()[0]},card,train,,,,"
-    table(root, *rows, header="path,label,split,x1,y1,x2,y2")
+    table(root, *rows, header=header)
     entries = split_folder(root, CORNERS)
     assert counts(entries) == {"card": {"train": 12, "validation": 4, "test": 4}}
     outlines = labelled_corners(root, CORNERS, entries)
