@@ -1,7 +1,7 @@
 """Schemas of the responses, for the OpenAPI document and the client."""
 
 import base64
-import math
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -66,7 +66,7 @@ MAX_REGIONS = 256
 FARTHEST = 1e6
 """The largest coordinate of a region, in pixels."""
 SIDES = 4
-NUMBER = r"-?[0-9]{1,7}([.][0-9]{1,20})?"
+NUMBER = r"-?[0-9]{1,7}([.][0-9]{1,20})?(e[+-]?[0-9]{1,2})?"
 
 
 def read_region(text: object) -> tuple[float, ...]:
@@ -75,12 +75,9 @@ def read_region(text: object) -> tuple[float, ...]:
     Raises:
         ValueError: these are no numbers, or there are no pixels between them.
     """
-    parts = text.split(",", SIDES) if isinstance(text, str) else ()
-    try:
-        sides = tuple(float(part) for part in parts)
-    except ValueError:
-        sides = ()
-    if len(sides) != SIDES or not all(math.isfinite(side) and abs(side) <= FARTHEST for side in sides):
+    parts = text.split(",", SIDES) if isinstance(text, str) else []
+    sides = tuple(float(part) for part in parts if re.fullmatch(NUMBER, part))
+    if not len(sides) == len(parts) == SIDES or any(abs(side) > FARTHEST for side in sides):
         raise ValueError("a region is left, top, right and bottom in pixels of the picture, like 40,30,200,180")
     left, top, right, bottom = sides
     if left >= right or top >= bottom:

@@ -110,6 +110,7 @@ class Connection:
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer until the client leaves, or sends nothing for `Settings.keep_alive_s`."""
+        send = self._limited(send)
         answering = asyncio.ensure_future(self._answer_all(send))
         reading = asyncio.ensure_future(self._read_all(receive))
         try:
@@ -125,6 +126,15 @@ class Connection:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    def _limited(self, send: Send) -> Send:
+        """Return ``send`` for a client that may not read, for which servers wait without a limit."""
+
+        async def limited(message: Message) -> None:
+            async with asyncio.timeout(self._state.settings.request_timeout_s):
+                await send(message)
+
+        return limited
 
     async def _read_all(self, receive: Receive) -> bool:
         """Keep the newest frame; return whether the client has left, as otherwise none arrives."""
@@ -186,8 +196,11 @@ async def gone() -> Message:
 def check_origin(headers: Headers, allowed: str) -> None:
     """Raise `ForbiddenError` if the page of another origin opens the connection, which CORS does not prevent."""
     origin = headers.get("origin")
-    if origin is None or urlsplit(origin).netloc == headers.get("host"):
-        return
+    try:
+        if origin is None or urlsplit(origin).netloc == headers.get("host"):
+            return
+    except ValueError as error:
+        raise ForbiddenError("the header Origin is not that of a page") from error
     if origin not in (listed := [each.strip().rstrip("/") for each in allowed.split(",")]) and "*" not in listed:
         raise ForbiddenError("pages of this origin may not use the service; start it with --cors-origins")
 

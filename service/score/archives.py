@@ -90,9 +90,11 @@ class ArchiveSource:
                 if member.size > self._max_bytes:
                     message = f"{member.size} bytes are more than {self._max_bytes}; raise STN_MAX_BYTES"
                     row = row._replace(problem=message, code=TooLargeError.code)
-                elif row.number >= start:
+                else:
+                    # It is read also where it is not needed, so that damage comes at the same row in every run.
                     content = archive.extractfile(member)
-                    row = row._replace(content=content.read() if content else b"")
+                    picture = content.read() if content else b""
+                    row = row._replace(content=picture if row.number >= start else None)
                 yield row
 
     def _is_selected(self, row: Row) -> bool:

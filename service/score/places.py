@@ -46,9 +46,14 @@ def parent(place: str) -> str:
 
 
 def public(place: str) -> str:
-    """Return ``place`` without the user, the password and the query of a URL, which may be secrets."""
+    """Return ``place`` without the user, the password and the query of a URL, which may be secrets.
+
+    A chain of URLs, as in ``zip://a.jpg::https://host/x.zip``, has several.
+    """
     if not is_url(place):
         return place
+    if "::" in place:
+        return "::".join(map(public, place.split("::")))
     scheme, _, rest = place.partition("://")
     host, slash, path = rest.partition("?")[0].partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

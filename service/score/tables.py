@@ -137,7 +137,8 @@ def text_blocks(stream: Any, delimiter: str, column: str, conditioned: Sequence[
     names = next(reader, [])
     places = [names.index(name) for name in (column, *conditioned)]
     first = 0
-    while lines := [line for line in islice(reader, PATH_ROWS) if line]:
+    filled = filter(None, reader)
+    while lines := list(islice(filled, PATH_ROWS)):
         whole = [line if len(line) == len(names) else [""] * len(names) for line in lines]
         cells, *others = ([line[place] for line in whole] for place in places)
         arrays = [pa.array([printable(cell) for cell in other]) for other in others]

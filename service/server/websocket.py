@@ -1,7 +1,7 @@
 """Hands a connection over to the WebSocket protocol that uvicorn brings, as uvicorn's own HTTP protocols do.
 
 It depends on no private member: only on `uvicorn.Config.ws_protocol_class`, which `Config(ws=...)` sets, on the
-arguments of its constructor, and on the methods of `asyncio.Protocol`.
+arguments of its constructor, on its attribute ``client``, and on the methods of `asyncio.Protocol`.
 """
 
 import asyncio
@@ -47,5 +47,6 @@ def hand_over(
     protocol: asyncio.Protocol = create(config=config, server_state=server_state, app_state=app_state)
     lines = [b"GET %b HTTP/1.1\r\n" % request.target, *(b"%b: %b\r\n" % header for header in request.headers), b"\r\n"]
     protocol.connection_made(transport)
+    protocol.client = request.client  # type: ignore[attr-defined]  # as proxies name it; the scope's client is made of it
     transport.set_protocol(protocol)
     protocol.data_received(b"".join(lines))

@@ -1,6 +1,8 @@
 """WS /stream: the newest frame is answered, older ones are dropped and counted, and nothing else is lost."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -118,6 +120,7 @@ def test_wrong_options_end_the_connection_with_the_reason(server: Service, query
 def test_pages_of_other_origins_may_not_open_it(server: Service) -> None:
     assert refusal(server, origin="https://other.example")["code"] == "forbidden"
     assert refusal(server, origin="null")["code"] == "forbidden"
+    assert refusal(server, origin="http://[x")["code"] == "forbidden"
     with stream(server, origin=server.url) as connection:
         connection.send(PICTURE)
         assert "predictions" in received(connection)
@@ -160,6 +163,39 @@ def test_idle_streams_are_no_requests_in_progress_and_end() -> None:
             assert closed.value.rcvd is not None
             assert "no frame" in closed.value.rcvd.reason
         well(service)
+
+
+def test_a_client_that_does_not_read_gives_its_place_to_others() -> None:
+    large = "rectified_size=1500x1500"
+    with start_service("--max-streams", 1, "--keep-alive-s", 2, "--request-timeout-s", 2) as service:
+        head = f"GET /stream?{large} HTTP/1.1\r\nHost: {service.url.partition('//')[2]}\r\n"
+        head += "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3RuLXNlcnZlIHNlcnZlcw==\r\n\r\n"
+        frame = b"\x82\xfe" + len(PICTURE).to_bytes(2, "big") + bytes(4) + PICTURE
+        with raw_connection(service) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(head.encode())
+            for _ in range(20):
+                connection.sendall(frame)
+                time.sleep(0.05)
+            wait_until(lambda: takes_frames(service))
+
+
+def takes_frames(service: Service) -> bool:
+    with stream(service) as connection:
+        try:
+            connection.send(PICTURE)
+            return "predictions" in received(connection)
+        except ConnectionClosed:
+            return False
+
+
+def test_a_proxy_that_is_trusted_names_the_client_of_a_stream() -> None:
+    with start_service("--rate-limit", "1/hour", "--forwarded-allow-ips", "127.0.0.1") as service:
+        for client in ("203.0.113.1", "203.0.113.2"):
+            with stream(service, additional_headers={"X-Forwarded-For": client}) as connection:
+                connection.send(PICTURE)
+                assert "predictions" in received(connection)
 
 
 def test_it_can_be_turned_off() -> None:
@@ -211,11 +247,11 @@ def test_plain_requests_for_it_find_nothing(server: Service) -> None:
 
 def test_it_works_in_any_asgi_server() -> None:
     with TestClient(create_app(Settings(load="digits/3", log_level="error"))) as client:
-        with client.websocket_connect("/stream?rectified=none") as socket:
-            socket.send_bytes(PICTURE)
-            assert socket.receive_json()["predictions"][0]["label"] == "7"
-        with client.websocket_connect("/stream?model=letters") as socket:
-            assert socket.receive_json()["error"]["code"] == "model_not_found"
+        with client.websocket_connect("/stream?rectified=none") as opened:
+            opened.send_bytes(PICTURE)
+            assert opened.receive_json()["predictions"][0]["label"] == "7"
+        with client.websocket_connect("/stream?model=letters") as opened:
+            assert opened.receive_json()["error"]["code"] == "model_not_found"
             with pytest.raises(WebSocketDisconnect):
-                socket.receive_json()
+                opened.receive_json()
         refused(client.post("/predict", content=b"seven"), 415, "unsupported_media_type")

@@ -54,6 +54,11 @@ def test_rows_are_numbered_through_several_tables_and_can_begin_anywhere(tmp_pat
             assert rows_of(select(tmp_path / pattern), tmp_path, start) == everything[start:]
 
 
+def test_many_blank_lines_do_not_end_a_table(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "table.csv", ["path"], [["a.png"], *[[]] * 9000, ["b.png"]])
+    assert [row.path for row in rows_of(select(table), tmp_path)] == ["a.png", "b.png"]
+
+
 def test_the_number_of_rows_is_known_or_estimated(tmp_path: Path) -> None:
     table = write_parquet(tmp_path / "0.parquet", {"path": ["a"] * 7})
     assert source_of(select(table), tmp_path).total() == 7
