@@ -162,7 +162,7 @@ def create_middleware(state: ServiceState) -> list[Middleware]:
         middleware.append(Middleware(TracingMiddleware, state.tracer, state.redactor))
     if settings.cors_origins:
         middleware.append(Middleware(CORSMiddleware, **cors_options(settings.cors_origins)))
-    middleware += [Middleware(ErrorMiddleware), Middleware(AuthMiddleware, state.policy)]
+    middleware += [Middleware(ErrorMiddleware), Middleware(AuthMiddleware, state.policy, state.access_log)]
     if state.rate_limiter is not None:
         middleware.append(Middleware(RateLimitMiddleware, state.rate_limiter))
     return middleware

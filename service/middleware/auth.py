@@ -15,9 +15,11 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ForbiddenError, HeadTooLargeError, RateLimitedError, RequestError, UnauthorizedError
+from service.middleware.access_log import AccessLog
 from service.middleware.api_keys import hash_key, load_keys
+from service.middleware.request_id import new_id
 from service.redaction import Redactor
-from service.request_context import path_within, record_key
+from service.request_context import RequestContext, path_within, record_key
 from service.responses import error_response, send_response
 from service.settings import Settings
 
@@ -60,9 +62,11 @@ OPEN_TO_ALL = Principal(None, Access.OPEN)
 class AuthMiddleware:
     """Adds the `Principal` of a request to its scope, or answers with an error."""
 
-    def __init__(self, app: ASGIApp, policy: "AccessPolicy") -> None:
+    def __init__(self, app: ASGIApp, policy: "AccessPolicy", access_log: AccessLog) -> None:
+        """``access_log`` is for WebSockets, of which `AccessLogMiddleware` knows nothing."""
         self._app = app
         self._policy = policy
+        self._access_log = access_log
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] in ("http", "websocket"):
@@ -71,6 +75,9 @@ class AuthMiddleware:
                 scope["principal"] = self._policy.check(path, scope["headers"])
             except RequestError as error:
                 if scope["type"] == "websocket":
+                    context = RequestContext(new_id())
+                    context.status, context.error = error.status, error.code
+                    self._access_log.end("GET", path, scope.get("client"), context)
                     return send({"type": "websocket.close", "code": POLICY_VIOLATION})
                 return send_response(send, error_response(error, path))
             scope["policy"] = self._policy
