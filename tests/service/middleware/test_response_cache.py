@@ -15,7 +15,7 @@ from service.middleware.api_keys import make_key
 from service.middleware.response_cache import ENTRY_BYTES, ResponseCache, batch_status
 from service.request_context import RequestContext, current
 from service.responses import RawResponse
-from tests.conftest import Service, start_service
+from tests.conftest import Service, start_service, wait_until
 from tests.service import artifacts
 from tests.service.answers import PICTURE, refused
 from tests.service.exposed import scrape
@@ -132,11 +132,13 @@ def test_hits_are_counted_and_logged_as_requests(cached: Cached) -> None:
     assert grown("stn_requests_total", route="/predict", status=200) == 3
     assert grown("stn_batch_size_sum") == 1
     assert grown("stn_response_cache_bytes") > len(answers[0].content)
-    cached.service.client.get("/health/live")
-    lines = [json.loads(line) for line in cached.service.log().splitlines() if line.startswith("{")]
-    logged = {line["request_id"]: line for line in lines if line["event"] == "request"}
-    told = [logged.get(answer.headers["x-request-id"], {}).get("cached") for answer in answers[:2]]
-    assert told == [None, 1]
+
+    def told() -> list[int | None]:
+        lines = [json.loads(line) for line in cached.service.log().splitlines() if line.startswith("{")]
+        logged = {line["request_id"]: line for line in lines if line["event"] == "request"}
+        return [logged.get(answer.headers["x-request-id"], {}).get("cached") for answer in answers[:2]]
+
+    wait_until(lambda: told() == [None, 1])
 
 
 def test_a_replaced_version_answers_for_itself(cached: Cached) -> None:

@@ -1,5 +1,6 @@
 """``python -m service score`` as its user sees it."""
 
+import logging
 import os
 import re
 import signal
@@ -13,10 +14,21 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import structlog
 
 from service.score.command import main
 from tests.conftest import REPOSITORY, wait_until
 from tests.service.score.inputs import PICTURES, write_csv, write_folder
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """The command sets up the logs of its process, which here is that of the tests."""
+    config, handlers = structlog.get_config(), logging.root.handlers[:]
+    yield
+    structlog.configure(**config)
+    logging.captureWarnings(False)
+    logging.root.handlers[:] = handlers
 
 
 def command(*arguments: object) -> list[str]:

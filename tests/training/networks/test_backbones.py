@@ -62,7 +62,7 @@ def test_a_backbone_of_timm_reads_grey_images_and_several_branches_too() -> None
         ("torchvision:resnet19", 3, "torchvision has no usable classifier 'resnet19'; it has, for example, resnet"),
         ("torchvision:inception_v3", 3, "no usable classifier 'inception_v3'"),
         ("torchvision:resnet18", 1, "reads 3 channels, but gets 1; choose a backbone of timm"),
-        ("timm:test_vit", 3, "does not take images of 32x32 pixels .*; change rectified"),
+        ("timm:levit_128s", 3, "does not take images of 32x32 pixels .*; change rectified"),
         ("timm:resnet_19", 3, "timm has no model 'resnet_19'; it has, for example, resn"),
     ],
 )

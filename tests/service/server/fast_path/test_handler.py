@@ -78,9 +78,10 @@ class FastLine(Line):
         """With so many requests of others in progress."""
         others = {asyncio.ensure_future(asyncio.Event().wait()) for _ in range(AT_ONCE)}
         self.models.limiter.take(pictures, 4 * pictures)
-        self.state.tasks |= cast(Any, others)
+        in_progress: set[Any] = self.protocol.options.in_progress
+        in_progress |= others
         yield
-        self.state.tasks -= cast(Any, others)
+        in_progress -= others
         for other in others:
             other.cancel()
 
@@ -185,7 +186,7 @@ async def test_a_request_knows_whether_it_is_alone() -> None:
     line = FastLine(answer)
     await line.ask()
     other = {asyncio.ensure_future(asyncio.Event().wait())}
-    line.state.tasks |= cast(Any, other)
+    line.protocol.options.in_progress.update(cast(Any, other))
     await line.ask()
     other.pop().cancel()
     assert [sent[-1:] for sent in line.sent] == [b"1", b"0"]
@@ -197,7 +198,7 @@ async def test_a_request_for_which_there_is_no_room_is_refused_before_anything_i
     line = FastLine(gate)
     with line.busy(MOST):
         (answer,) = await line.ask()
-        assert len(line.state.tasks) == AT_ONCE, "there is no task for it"
+        assert len(line.protocol.options.in_progress) == AT_ONCE, "there is no task for it"
     head, _, content = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 429 ")
     assert head.endswith(b"\r\nRetry-After: 1")
