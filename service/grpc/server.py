@@ -149,7 +149,7 @@ class OpenInference:
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
-    """The health service of gRPC, for probes. `Watch` is not offered."""
+    """The health service of gRPC, for probes. Only `Check` is offered."""
 
     def __init__(self, state: ServiceState) -> None:
         self._state = state
@@ -159,6 +159,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service but {SERVICE}")
         status = health_pb2.HealthCheckResponse
         return status(status=status.SERVING if is_ready(self._state) else status.NOT_SERVING)
+
+    async def List(self, _: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "List is not offered; call Check")
+
+    async def Watch(self, _: Any, context: Any) -> None:  # noqa: N802 - gRPC's name
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Watch is not offered; call Check from time to time")
 
 
 class GrpcServer:
