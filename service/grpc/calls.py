@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -86,14 +86,11 @@ class Calls:
     async def unary(self, method: str, work: Callable[[], Awaitable[Answer]], context: Any) -> Answer | None:
         """Answer a call with the result of ``work``, or end it with the code of its error."""
         given, answer, error = await self.outcome(method, work, caller_of(context))
-        metadata: tuple[tuple[str, str], ...] = ((REQUEST_ID.decode(), given.id),)
-        if error is None:
-            context.set_trailing_metadata(metadata)
-            return answer
-        if RETRY_AFTER in error.headers:
-            metadata += ((RETRY_AFTER.lower(), error.headers[RETRY_AFTER]),)
-        await context.abort(CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), str(error), metadata)
-        return None
+        metadata = ((REQUEST_ID.decode(), given.id),)
+        if error is not None:
+            await abort(context, error, metadata)
+        context.set_trailing_metadata(metadata)
+        return answer
 
     async def outcome(
         self, method: str, work: Callable[[], Awaitable[Answer]], caller: Caller
@@ -125,6 +122,14 @@ class Calls:
                 context.status, context.error = error.status, error.code
             state.access_log.end("POST", context.route, caller.client, context)
         return context, answer, error
+
+
+async def abort(context: Any, error: RequestError, metadata: tuple[tuple[str, str], ...] = ()) -> NoReturn:
+    """End a call with the code of ``error``."""
+    if RETRY_AFTER in error.headers:
+        metadata += ((RETRY_AFTER.lower(), error.headers[RETRY_AFTER]),)
+    await context.abort(CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), str(error), metadata)
+    raise error  # never: the line above raises
 
 
 def caller_of(context: Any) -> Caller:

@@ -30,6 +30,8 @@ def read_message(message: ModelInferRequest, max_json_bytes: int) -> tuple[bytes
         InvalidBodyError: the message violates the protocol.
         TooLargeError: it has more than ``max_json_bytes`` besides raw tensors and picture files.
     """
+    if len(message.inputs) > 1 or len(message.raw_input_contents) > 1:  # before anything walks millions of them
+        raise InvalidBodyError("the model takes one input, not several")
     contents = [tensor.contents for tensor in message.inputs if tensor.HasField("contents")]
     raw = sum(map(len, message.raw_input_contents))
     if message.ByteSize() - raw - sum(len(file) for each in contents for file in each.bytes_contents) > max_json_bytes:

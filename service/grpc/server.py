@@ -1,36 +1,49 @@
 """The gRPC server: the Open Inference Protocol, the health service and reflection."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from time import perf_counter
 from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from service import __version__
 from service.api.open_inference.infer import find_model, infer
 from service.api.open_inference.routes import EXTENSIONS, describe_model
-from service.errors import AddressError
+from service.errors import AddressError, RequestError
 from service.grpc import open_inference_pb2 as messages
-from service.grpc.calls import SERVICE, Calls, KeyInterceptor, caller_of
+from service.grpc.calls import SERVICE, Calls, KeyInterceptor, abort, caller_of
 from service.grpc.messages import read_message, write_message, write_tensor
+from service.grpc.reading import Reader
 from service.inference.admission import Permit
 from service.inference.registry import Model
 from service.state import ServiceState
+
+MOST_READ = 16
+"""Messages of single calls that are read at a time."""
+PATIENCE_S = 10
+"""Seconds after which a message makes way for others, if it has not arrived."""
+MOST_PROBES_READ = 4
+"""Messages of the health service and reflection, which are open to strangers, that are read at a time."""
+PROBE_PATIENCE_S = 0.2
+"""The same for these, whose messages arrive at once since they are small."""
 
 log = structlog.get_logger(__name__)
 
 
 class OpenInference:
-    """The methods of the service. Each takes its message and the `grpc.aio.ServicerContext` of its call."""
+    """The methods of the service. Each reads from the `grpc.aio.ServicerContext` of its call what it needs."""
 
     def __init__(self, state: ServiceState) -> None:
+        settings = state.settings
         self._state = state
+        self._messages = Reader(MOST_READ, settings.request_timeout_s, PATIENCE_S)
+        self._streamed = Reader(settings.max_streams, settings.keep_alive_s, PATIENCE_S)
         self._calls = Calls(state)
 
-    async def server_live(self, _: messages.ServerLiveRequest, context: Any) -> Any:
+    async def server_live(self, _: object, context: Any) -> Any:
         """Whether the process answers and no model hangs."""
 
         async def live() -> messages.ServerLiveResponse:
@@ -38,7 +51,7 @@ class OpenInference:
 
         return await self._calls.unary("ServerLive", live, context)
 
-    async def server_ready(self, _: messages.ServerReadyRequest, context: Any) -> Any:
+    async def server_ready(self, _: object, context: Any) -> Any:
         """Whether all models can answer."""
 
         async def ready() -> messages.ServerReadyResponse:
@@ -46,15 +59,15 @@ class OpenInference:
 
         return await self._calls.unary("ServerReady", ready, context)
 
-    async def model_ready(self, message: messages.ModelReadyRequest, context: Any) -> Any:
+    async def model_ready(self, _: object, context: Any) -> Any:
         """Whether a model can answer."""
 
         async def ready() -> messages.ModelReadyResponse:
-            return messages.ModelReadyResponse(ready=self._state.engine.serves(self._find(message)))
+            return messages.ModelReadyResponse(ready=self._state.engine.serves(await self._find(context)))
 
         return await self._calls.unary("ModelReady", ready, context)
 
-    async def server_metadata(self, _: messages.ServerMetadataRequest, context: Any) -> Any:
+    async def server_metadata(self, _: object, context: Any) -> Any:
         """The service and its extensions."""
 
         async def describe() -> messages.ServerMetadataResponse:
@@ -62,11 +75,11 @@ class OpenInference:
 
         return await self._calls.unary("ServerMetadata", describe, context)
 
-    async def model_metadata(self, message: messages.ModelMetadataRequest, context: Any) -> Any:
+    async def model_metadata(self, _: object, context: Any) -> Any:
         """Inputs and outputs of a model."""
 
         async def describe() -> messages.ModelMetadataResponse:
-            model = self._find(message)
+            model = await self._find(context)
             versions = sorted(other.version for other in self._state.engine.models if other.name == model.name)
             described = describe_model(model, versions)
             return messages.ModelMetadataResponse(
@@ -79,20 +92,19 @@ class OpenInference:
 
         return await self._calls.unary("ModelMetadata", describe, context)
 
-    async def model_infer(self, message: messages.ModelInferRequest, context: Any) -> Any:
+    async def model_infer(self, _: object, context: Any) -> Any:
         """The outputs of a model for tensors or picture files."""
 
         async def work() -> messages.ModelInferResponse:
+            message = await self._messages.read_only(context)
             return await self._infer(message, context.time_remaining())
 
         return await self._calls.unary("ModelInfer", work, context)
 
-    async def model_stream_infer(
-        self, requests: AsyncIterator[messages.ModelInferRequest], context: Any
-    ) -> AsyncIterator[messages.ModelStreamInferResponse]:
+    async def model_stream_infer(self, _: object, context: Any) -> AsyncIterator[messages.ModelStreamInferResponse]:
         """The same for requests one after the other. An error is a message of the stream, which goes on."""
         caller = caller_of(context)
-        async for message in requests:
+        async for message in read_all(self._streamed, context):
 
             async def work(message: messages.ModelInferRequest = message) -> messages.ModelInferResponse:
                 return await self._infer(message, context.time_remaining())
@@ -119,7 +131,8 @@ class OpenInference:
                 model, await infer(self._state, model, permit, content, json_length, arrived, deadline)
             )
 
-    def _find(self, message: messages.ModelReadyRequest | messages.ModelMetadataRequest) -> Model:
+    async def _find(self, context: Any) -> Model:
+        message = await self._messages.read_only(context)
         return find_model(self._state.engine, message.name, message.version or None)
 
     def handlers(self) -> dict[str, Any]:
@@ -133,7 +146,7 @@ class OpenInference:
             "ModelInfer": self.model_infer,
         }
         found: dict[str, Any] = {
-            method: grpc.unary_unary_rpc_method_handler(
+            method: grpc.stream_unary_rpc_method_handler(  # which does not read by itself, and without a limit
                 answer,
                 getattr(messages, f"{method}Request").FromString,
                 getattr(messages, f"{method}Response").SerializeToString,
@@ -148,17 +161,58 @@ class OpenInference:
         return found
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
-    """The health service of gRPC, for probes. `Watch` is not offered."""
+class Health:
+    """The health service of gRPC, for probes. Only `Check` is offered."""
 
-    def __init__(self, state: ServiceState) -> None:
+    def __init__(self, state: ServiceState, probes: Reader) -> None:
         self._state = state
+        self._messages = probes
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+    async def check(self, _: object, context: Any) -> Any:
+        """Whether all models can answer."""
+        try:
+            request = await self._messages.read_only(context)
+        except RequestError as error:
+            await abort(context, error)
         if request.service not in ("", SERVICE):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service but {SERVICE}")
         status = health_pb2.HealthCheckResponse
         return status(status=status.SERVING if is_ready(self._state) else status.NOT_SERVING)
+
+    async def not_offered(self, _: object, context: Any) -> None:
+        """Refuse the call without reading its message."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is not offered; call Check from time to time")
+
+    def handlers(self) -> dict[str, Any]:
+        """Return the handler of each method, as gRPC registers them."""
+        refuse = grpc.stream_stream_rpc_method_handler(self.not_offered)
+        check = grpc.stream_unary_rpc_method_handler(
+            self.check,
+            health_pb2.HealthCheckRequest.FromString,
+            health_pb2.HealthCheckResponse.SerializeToString,
+        )
+        return {"Check": check, "List": refuse, "Watch": refuse}
+
+
+class Reflection(reflection.aio.ReflectionServicer):  # type: ignore[misc]  # it has no types
+    """The reflection of gRPC, whose streams end when they are idle."""
+
+    def __init__(self, services: Iterable[str], probes: Reader) -> None:
+        super().__init__(services)
+        self._messages = probes
+
+    async def ServerReflectionInfo(self, _: object, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - gRPC's name
+        async for answer in super().ServerReflectionInfo(read_all(self._messages, context), context):
+            yield answer
+
+
+async def read_all(reader: Reader, context: Any) -> AsyncIterator[Any]:
+    """Yield the messages of a stream; end it if none arrives in time."""
+    try:
+        while (message := await reader.read(context)) is not grpc.aio.EOF:
+            yield message
+    except RequestError as error:
+        await abort(context, error)
 
 
 class GrpcServer:
@@ -177,10 +231,12 @@ class GrpcServer:
             maximum_concurrent_rpcs=settings.max_queue,
         )
         handler = grpc.method_handlers_generic_handler(SERVICE, OpenInference(state).handlers())
-        self._server.add_generic_rpc_handlers((handler,))
-        health_pb2_grpc.add_HealthServicer_to_server(Health(state), self._server)
-        services = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(services, self._server)
+        probes = Reader(MOST_PROBES_READ, settings.header_timeout_s, PROBE_PATIENCE_S)
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        health_handler = grpc.method_handlers_generic_handler(health, Health(state, probes).handlers())
+        self._server.add_generic_rpc_handlers((handler, health_handler))
+        reflected = Reflection((SERVICE, health, reflection.SERVICE_NAME), probes)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, self._server)
 
     async def start(self) -> None:
         """Begin to answer.

@@ -176,6 +176,9 @@ WRONG: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
     ({"model_version": "latest"}, grpc.StatusCode.NOT_FOUND, "is not a version"),
     ({"inputs": []}, grpc.StatusCode.INVALID_ARGUMENT, "1 raw_input_contents for 0 inputs"),
     ({"inputs": [], "raw_input_contents": []}, grpc.StatusCode.INVALID_ARGUMENT, "takes one input"),
+    ({"inputs": [TENSOR] * 2}, grpc.StatusCode.INVALID_ARGUMENT, "takes one input, not several"),
+    ({"raw_input_contents": [b""] * 2}, grpc.StatusCode.INVALID_ARGUMENT, "takes one input, not several"),
+    ({"inputs": [{}] * 6000}, grpc.StatusCode.INVALID_ARGUMENT, "takes one input, not several"),
     ({"inputs": [TENSOR | {"shape": [1, 2, 3, 1]}]}, grpc.StatusCode.INVALID_ARGUMENT, "must have the shape"),
     ({"inputs": [TENSOR | {"datatype": "FP32"}]}, grpc.StatusCode.INVALID_ARGUMENT, "must be UINT8"),
     ({"inputs": [TENSOR | {"name": "other"}]}, grpc.StatusCode.INVALID_ARGUMENT, "takes one input"),
@@ -266,6 +269,16 @@ def test_probes_and_reflection_need_no_key(channel: grpc.Channel) -> None:
         health.Check(health_pb2.HealthCheckRequest(service="nobody"))
     services = ProtoReflectionDescriptorDatabase(channel).get_services()
     assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= {*services}
+
+
+def test_health_says_what_it_does_not_offer(channel: grpc.Channel) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    with pytest.raises(grpc.RpcError) as error:
+        next(health.Watch(health_pb2.HealthCheckRequest()))
+    assert (error.value.code(), "call Check" in error.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, True)
+    with pytest.raises(grpc.RpcError) as error:
+        health.List(health_pb2.HealthListRequest())
+    assert (error.value.code(), "call Check" in error.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, True)
 
 
 def test_a_port_that_is_taken_is_one_line(server: Service) -> None:
