@@ -172,8 +172,8 @@ def problem(outline: Outline, picture: Shape) -> str | None:
         )
     if (points.max(axis=0) <= 0).any() or (points.min(axis=0) >= size).any():
         return (
-            f"the thing lies outside of {outline.path}, which has {picture.width}x{picture.height} pixels; write pixels "
-            "of this file, not of a larger copy"
+            f"the thing lies outside of {outline.path}, which has {picture.width}x{picture.height} pixels; write "
+            "pixels of this file, not of a larger copy"
         )
     if outline.boxed:
         left, top, right, bottom = outline.numbers
