@@ -193,9 +193,9 @@ def answers(answer: Answer, images: Tensor, side: int) -> tuple[Tensor, Tensor |
     return torch.cat(probabilities), torch.cat(thetas) if thetas else None
 
 
-def street_rows(answer: Answer, side: int, scenes: Path) -> Iterator[dict[str, object]]:
-    """Measure on signs of the held-out photographs."""
-    boxes = [box for file, found in read_boxes(scenes).items() if is_held_out(file) for box in found]
+def street_rows(answer: Answer, side: int, scenes: Path, *, on_backgrounds: bool) -> Iterator[dict[str, object]]:
+    """Measure on signs of the held-out photographs, or of those that give backgrounds."""
+    boxes = [box for file, found in read_boxes(scenes).items() if is_held_out(file) != on_backgrounds for box in found]
     known = [box for box in boxes if box.label in GROUPS]
     for name, shares in SHARES.items():
         cut = crops(known, shares)
@@ -204,7 +204,8 @@ def street_rows(answer: Answer, side: int, scenes: Path) -> Iterator[dict[str, o
         others = [label for label in range(probabilities.shape[1]) if not any(label in g for g in GROUPS.values())]
         wanted = torch.tensor([list(GROUPS).index(label) for label in cut.labels])
         right = torch.cat([groups, probabilities[:, others]], dim=1).argmax(dim=1) == wanted
-        row: dict[str, object] = {"test": f"streets, {name}", "pictures": len(wanted), "right": percent(right)}
+        test = f"streets{' of backgrounds' if on_backgrounds else ''}, {name}"
+        row: dict[str, object] = {"test": test, "pictures": len(wanted), "right": percent(right)}
         if theta is not None:
             frames = compose(cut.maps, theta)
             found = intersection_over_union(ellipse_box(frames), cut.boxes)
@@ -271,14 +272,20 @@ if __name__ == "__main__":
     judge.add_argument("models", type=Path, nargs="+")
     judge.add_argument("--scenes", type=Path)
     judge.add_argument("--data-root", type=Path)
-    judge.add_argument("--validation", action="store_true", help="GTSRB's validation pictures instead of its test")
+    judge.add_argument(
+        "--validation",
+        action="store_true",
+        help="no test pictures: GTSRB's validation pictures, and signs of the photographs that give backgrounds",
+    )
     asked = parser.parse_args()
     if asked.command == "backgrounds":
         print(write_backgrounds(asked.scenes, asked.folder), "patches")
     else:
         for folder in asked.models:
             answer, side = (artifact if (folder / "manifest.json").exists() else trained)(folder)
-            rows = [] if asked.scenes is None else list(street_rows(answer, side, asked.scenes))
+            rows: list[dict[str, object]] = []
+            if asked.scenes is not None:
+                rows += street_rows(answer, side, asked.scenes, on_backgrounds=asked.validation)
             if asked.data_root is not None:
                 rows += sign_rows(answer, side, asked.data_root, on_validation=asked.validation)
             for row in rows:
