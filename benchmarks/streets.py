@@ -167,14 +167,14 @@ def artifact(folder: Path) -> tuple[Answer, int]:
 
 
 def trained(folder: Path) -> tuple[Answer, int]:
-    """Return a function that runs a run's best network, and the side of its input."""
+    """Return a function that runs a run's best network at its temperature, and the side of its input."""
     run = Run(folder)
-    network = run.trained_network()
+    network, temperature = run.trained_network(), run.evaluation().temperature
 
     def answer(images: Tensor) -> tuple[Tensor, Tensor | None]:
         with torch.inference_mode():
             output = network(images.float() / 255)
-        return output.logits.softmax(dim=1), output.warps[-1].theta if output.warps else None
+        return (output.logits / temperature).softmax(dim=1), output.warps[-1].theta if output.warps else None
 
     return answer, run.info().recipe.canvas[0]
 
