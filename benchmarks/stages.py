@@ -137,14 +137,14 @@ class Client(asyncio.Transport):
 
     def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__()
-        self._connection = cast(Any, config.http_protocol_class)(config, state, {})
-        self._connection.connection_made(self)
+        self.connection = cast(Any, config.http_protocol_class)(config, state, {})
+        self.connection.connection_made(self)
         self._answered: asyncio.Future[bytes] | None = None
 
     def ask(self, data: bytes) -> asyncio.Future[bytes]:
         """Send a request; done when it is answered, with the status."""
         self._answered = asyncio.get_running_loop().create_future()
-        self._connection.data_received(data)
+        self.connection.data_received(data)
         return self._answered
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -185,8 +185,8 @@ async def refusals(config: uvicorn.Config, data: bytes) -> float:
     state = ServerState()
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     in_progress: Any = {asyncio.ensure_future(asyncio.shield(never)) for _ in range(100)}
-    state.tasks |= in_progress
     client = Client(config, state)
+    client.connection.options.in_progress.update(in_progress)
     best = float("inf")
     for _ in range(ROUNDS):
         started = process_time()

@@ -26,7 +26,7 @@ from service.inference.engine import Answer
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
 from service.inference.registry import Model
-from service.inference.views.options import ViewOptions
+from service.inference.views.options import NO_VIEWS, ViewOptions
 from service.middleware.auth import Access, Requirement
 from service.middleware.response_cache import batch_status, is_hit
 from service.request_context import is_alone, queued_s, record_route
@@ -175,6 +175,8 @@ class Predict:
         is_alone: bool = False,
     ) -> RawResponse:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
+        if self._state.response_cache is None:
+            return RawResponse(await self._describe(model, upload, options, rectified, timeout_ms, is_alone))
 
         async def answer() -> RawResponse:
             return RawResponse(await self._describe(model, upload, options, rectified, timeout_ms, is_alone))
@@ -263,7 +265,7 @@ def rectified_options(
 
 def wanted_views(options: AnswerOptions) -> ViewOptions:
     """Return the views that ``options`` ask for."""
-    return ViewOptions(options.reliability, options.views)
+    return ViewOptions(options.reliability, options.views) if options.reliability or options.views else NO_VIEWS
 
 
 def regions_of(options: AnswerOptions) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from itertools import starmap
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +25,15 @@ from service.inference.preprocessing import Upload
 from service.inference.rectified.image import RectifiedFile, encode_image, image_size, rectify
 from service.inference.rectified.options import RectifiedOptions
 from service.inference.registry import Model, Models
-from service.inference.views.options import ViewOptions
+from service.inference.views.options import NO_VIEWS, ViewOptions
 from service.inference.views.reliability import Reliability, average, measure_reliability
 from service.request_context import Timings, gather_all, queued_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
 PICTURES_AT_ONCE = 16
 """Pictures of one request that are decoded together. After an error, no further ones are started."""
-NO_VIEWS = ViewOptions()
 TURN_S = 0.005
 """Longest time of pictures in one iteration of the event loop, besides the last picture."""
-
-Value = TypeVar("Value")
 
 
 class Answer(NamedTuple):

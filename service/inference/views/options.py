@@ -15,3 +15,6 @@ class ViewOptions(NamedTuple):
     def needed(self) -> int:
         """The number of views for all uses."""
         return max(self)
+
+
+NO_VIEWS = ViewOptions()
