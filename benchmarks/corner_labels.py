@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.streets import Box, is_held_out, read_boxes
+from benchmarks.streets import Box, is_free, is_held_out, read_boxes
 from training.data.distortions import convex, homographies
 from training.data.folder.listing import CORNERS_TABLE, SPLIT_TABLE
 from training.data.traffic_signs import Sign, file_signs
@@ -92,9 +92,8 @@ def background(street: Path, boxes: list[Box], generator: np.random.Generator) -
     for _ in range(60):
         side = round(generator.uniform(0.4, 1) * min(picture.size))
         left, top = (int(generator.integers(0, length - side + 1)) for length in picture.size)
-        right, bottom = left + side, top + side
-        if not any(b.left < right and b.right > left and b.top < bottom and b.bottom > top for b in boxes):
-            picture = picture.crop((left, top, right, bottom))
+        if is_free(boxes, left, top, side):
+            picture = picture.crop((left, top, left + side, top + side))
             break
     return picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 

@@ -89,11 +89,7 @@ def write_backgrounds(scenes: Path, folder: Path) -> int:
         for _ in range(60):
             side = round(generator.uniform(0.2, 0.9) * min(picture.size))
             left, top = (int(generator.integers(0, length - side + 1)) for length in picture.size)
-            touches = any(
-                box.left < left + side and box.right > left and box.top < top + side and box.bottom > top
-                for box in boxes
-            )
-            if touches or side < 48:
+            if side < 48 or not is_free(boxes, left, top, side):
                 continue
             patch = picture.crop((left, top, left + side, top + side))
             patch.resize((144, 144), Image.Resampling.BICUBIC).save(folder / f"{file.stem}-{kept}.webp", quality=90)
@@ -101,6 +97,12 @@ def write_backgrounds(scenes: Path, folder: Path) -> int:
             if kept == PATCHES:
                 break
     return count
+
+
+def is_free(boxes: list[Box], left: float, top: float, side: float) -> bool:
+    """Whether none of ``boxes`` touches a square."""
+    right, bottom = left + side, top + side
+    return not any(b.left < right and b.right > left and b.top < bottom and b.bottom > top for b in boxes)
 
 
 class Crops(NamedTuple):

@@ -8,6 +8,7 @@ therefore plain Starlette routes, which `service.api.routes` describes in the Op
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
@@ -175,12 +176,7 @@ class Predict:
         is_alone: bool = False,
     ) -> RawResponse:
         """Return the JSON of one picture. A batch joins these, since to write it at a time would block the loop."""
-        if self._state.response_cache is None:
-            return RawResponse(await self._describe(model, upload, options, rectified, timeout_ms, is_alone))
-
-        async def answer() -> RawResponse:
-            return RawResponse(await self._describe(model, upload, options, rectified, timeout_ms, is_alone))
-
+        answer = partial(self._describe, model, upload, options, rectified, timeout_ms, is_alone)
         return await self.remember(answer, model, upload, options, rectified)
 
     async def remember(
@@ -209,14 +205,15 @@ class Predict:
         rectified: RectifiedOptions | None,
         timeout_ms: int,
         is_alone: bool,
-    ) -> bytes:
+    ) -> RawResponse:
         started = perf_counter() - queued_s()
         engine, views = self._state.engine, wanted_views(options)
         if options.region:
             answers = await engine.predict_regions(model, upload, options.region, rectified, timeout_ms, views)
-            return b'{"regions":[%b]}' % b",".join([await self._write(each, options, started) for each in answers])
+            written = [await self._write(each, options, started) for each in answers]
+            return RawResponse(b'{"regions":[%b]}' % b",".join(written))
         answer = await engine.predict(model, upload, rectified, timeout_ms, views, is_alone=is_alone)
-        return await self._write(answer, options, started)
+        return RawResponse(await self._write(answer, options, started))
 
     async def _write(self, answer: Answer, options: AnswerOptions, started: float) -> bytes:
         """Return the JSON of ``answer``."""
