@@ -22,7 +22,7 @@ from service.api.predict import Predict
 from service.api.request_body import Body
 from service.api.stream import Stream
 from service.app import create_state
-from service.memory import return_free_memory
+from service.inference.rectified.memory import return_free_memory
 from service.settings import Settings
 from service.state import ServiceState
 from tests.service.pictures import save

@@ -19,8 +19,6 @@ ROOT_MODULES = {
     "training": {"__init__", "__main__", "api"},
 }
 """Modules of a package's own folder that are nodes of the matrix by themselves. The others are its leaves."""
-MOST_MODULES = {"service": 13}
-"""Folders that have more than a dozen modules for now."""
 SERVICE_CORE = {"service.leaves", "service", "export.format.artifact"}
 TRAINING_CORE = {"training.leaves"}
 MATRIX: dict[str, set[str]] = {
@@ -201,7 +199,7 @@ def test_the_matrix_has_no_circle() -> None:
 
 def test_folders_have_at_most_a_dozen_modules() -> None:
     counts = Counter(str(file.parent.relative_to(ROOT)) for file in MODULES if not file.stem.startswith("__"))
-    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES.get(folder, 12)} == {}
+    assert {folder: count for folder, count in counts.items() if count > 12} == {}
 
 
 @pytest.mark.parametrize("file", FORMAT, ids=lambda file: file.stem)

@@ -18,8 +18,7 @@ from imaging.preprocessing import InputSpec, Picture
 from service.errors import DeadlineExceededError
 from service.inference.preprocessing import Target, Upload, examine_picture, preprocess, preprocess_regions
 from service.inference.process_pool import ProcessPool
-from service.inference.rectified.memory import Hold, MemoryBudget
-from service.memory import return_free_memory
+from service.inference.rectified.memory import Hold, MemoryBudget, return_free_memory
 from service.request_context import track_future
 from service.settings import Settings
 

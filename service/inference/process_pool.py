@@ -17,7 +17,7 @@ import pebble
 import structlog
 
 from service.errors import InvalidImageError, NotReadyError
-from service.memory import return_free_memory
+from service.inference.rectified.memory import return_free_memory
 
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
 NICE = 5

@@ -16,8 +16,8 @@ from export.format.artifact import ArtifactError, read_artifact
 from service.background import BlockingCalls, Failures, repeat
 from service.errors import ModelNotFoundError, StartError
 from service.inference.loading import Opener, default_opener, digest, load_model
+from service.inference.rectified.memory import return_free_memory
 from service.inference.registry import Model, Models
-from service.memory import return_free_memory
 from service.repository.plan import Change, ModelStatus, check_loaded, merge_reports, target_versions
 from service.repository.poller import Poller, scan_folder
 from service.repository.startup import find_folders

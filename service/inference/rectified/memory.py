@@ -1,6 +1,8 @@
-"""A limit of the memory of whole pictures, which are held until they have been sampled."""
+"""A limit of the memory of whole pictures, which are held until they have been sampled, and its return."""
 
 import asyncio
+import ctypes
+from contextlib import suppress
 
 
 class Hold:
@@ -36,3 +38,9 @@ class MemoryBudget:
             hold.is_taken = False
             self.held -= hold.size
             self._freed.set()
+
+
+def return_free_memory() -> None:
+    """Have the GNU C library return its free memory to the system. Other C libraries do so by themselves."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
