@@ -202,7 +202,8 @@ def add_routes(app: FastAPI, state: ServiceState) -> None:
     app.include_router(create_model_repository_routes(state))
     app.include_router(create_metrics_route(lambda: state.metrics, **policy.requirement(policy.access(METRICS))))
     if settings.ui:
-        app.include_router(create_ui(lambda: state.engine.models, settings.models, **policy.requirement(Access.USER)))
+        folder, needs = settings.models_folder, policy.requirement(Access.USER)
+        app.include_router(create_ui(lambda: state.engine.models, folder, **needs))
     add_documentation(app)
 
 

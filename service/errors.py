@@ -64,6 +64,10 @@ class ModelLoadError(StartError):
     """A model cannot be loaded, or its warm-up gave wrong outputs."""
 
 
+class MirrorError(StartError):
+    """Models at a URL cannot be copied to this machine."""
+
+
 class DeviceError(StartError):
     """The requested device cannot be used."""
 

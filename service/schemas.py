@@ -368,6 +368,11 @@ class ModelInfo(BaseModel):
     temperature: float = Field(description="divisor of the logits, for calibration; 1 without calibration")
     accuracy: AccuracyInfo | None = Field(description="null if it was not measured, as for adopted networks")
     worth: WorthInfo | None = Field(None, description="null if it was not measured when the model was exported")
+    digest: str = Field("", description="SHA-256 of the manifest, which holds the checksums of all files")
+    signed_by: str | None = Field(
+        None,
+        description="SHA-256 of the public key that verified the signature; null without STN_VERIFY_KEY",
+    )
 
 
 class ModelState(BaseModel):

@@ -1,11 +1,12 @@
 """Settings: from ``STN_*`` in the environment or the same-named flags of ``python -m service``, which win."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -14,6 +15,8 @@ from service.errors import SettingsError
 PREFIX = "STN_"
 PROGRAM = "python -m service"
 Count = Annotated[int, Field(ge=1)]
+Place = Annotated[str, BeforeValidator(os.fspath)]
+"""A path or URL."""
 REFERENCE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(/[1-9][0-9]{0,8})?"
 References = Annotated[str, Field(pattern=rf"^({REFERENCE}(,{REFERENCE})*)?$")]
 """``NAME`` or ``NAME/VERSION``, separated by commas."""
@@ -36,7 +39,20 @@ class Settings(BaseSettings):
     grpc_port: int = Field(
         -1, ge=-1, le=65535, description="port for gRPC (extra `grpc`); 0 takes a free one; -1: no gRPC"
     )
-    models: Path = Field(Path("models"), description="folder of the models, laid out as NAME/VERSION")
+    models: Place = Field(
+        "models",
+        min_length=1,
+        description="folder of the models, laid out as NAME/VERSION, or its URL, like"
+        " s3://bucket/models (extra `remote`)",
+    )
+    models_cache: Path = Field(
+        Path("~/.cache/stn-serve"), description="folder for the copy of the models if STN_MODELS is a URL"
+    )
+    verify_key: Place = Field(
+        "",
+        description="public key (elliptic curve, PEM) for the signatures that models must have (extra `signing`);"
+        " empty: models need no signature",
+    )
     load: References = Field(
         "",
         description="models to load at the start, as NAME or NAME/VERSION, separated by commas; empty: all in the "
@@ -171,6 +187,18 @@ class Settings(BaseSettings):
         False, description="send traces to the OpenTelemetry collector that OTEL_EXPORTER_OTLP_ENDPOINT names"
     )
     log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
+
+    @property
+    def models_folder(self) -> Path:
+        """The folder of the models, or of their copy if `models` is a URL."""
+        if not self.has_remote_models:
+            return Path(self.models)
+        return self.models_cache.expanduser() / hashlib.sha256(self.models.encode()).hexdigest()[:16]
+
+    @property
+    def has_remote_models(self) -> bool:
+        """Whether `models` is a URL."""
+        return "://" in self.models
 
     @property
     def admin(self) -> bool:

@@ -21,6 +21,7 @@ from service.middleware.auth import AccessPolicy
 from service.middleware.rate_limit import RateLimiter
 from service.middleware.response_cache import ResponseCache
 from service.redaction import Redactor
+from service.repository.mirror import copy_at_start
 from service.repository.repository import Repository
 from service.repository.startup import load_models
 from service.settings import Settings
@@ -125,6 +126,8 @@ class ServiceState:
             StartError: a model cannot be loaded.
         """
         if self.models is None:
+            if self.worker is None:  # the supervisor has copied them for its workers
+                copy_at_start(self.settings)
             self.models = load_models(self.settings, recorder=self.recorder)
         return self.models
 

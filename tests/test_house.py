@@ -52,7 +52,7 @@ MATRIX: dict[str, set[str]] = {
     "service.leaves": {"service", "export.format.artifact"},
     "service.metrics": SERVICE_CORE,
     "service.inference": SERVICE_CORE | {"service.metrics", "imaging"},
-    "service.repository": SERVICE_CORE | {"service.inference", "service.metrics"},
+    "service.repository": SERVICE_CORE | {"export.format.remote", "service.inference", "service.metrics"},
     "service.middleware": SERVICE_CORE | {"service.metrics"},
     "service.state": SERVICE_CORE
     | {"service.metrics", "service.inference", "service.repository", "service.middleware"},
@@ -114,7 +114,7 @@ MATRIX: dict[str, set[str]] = {
         "service.server",
         "service.workers",
     },
-    "service.score": SERVICE_CORE | {"service.inference", "service.repository", "imaging"},
+    "service.score": SERVICE_CORE | {"service.inference", "service.repository", "export.format.remote", "imaging"},
     "service.client": {"service", "service.schemas"},
     "service.configuration": {"service.leaves"},
     "service.__main__": {"service.cli", "service.client", "service.middleware", "service.score"},

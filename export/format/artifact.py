@@ -49,6 +49,7 @@ from export.format.modelfile import Inside, embed, look_inside
 __all__ = [  # the names that the service may import from this package
     "GOLDEN",
     "MANIFEST",
+    "SIGNATURE",
     "Artifact",
     "ArtifactError",
     "Distribution",
@@ -74,10 +75,13 @@ __all__ = [  # the names that the service may import from this package
     "values",
     "versions",
     "write_artifact",
+    "write_files",
 ]
 
 MANIFEST: Final = "manifest.json"
 GOLDEN: Final = "golden.npz"
+SIGNATURE: Final = "model.sig"
+"""The signature of a version, as OpenSSF Model Signing writes it."""
 LARGEST_MANIFEST: Final = 16 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RUNTIMES: Final[Mapping[str, RuntimeName]] = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "program"}
@@ -97,6 +101,8 @@ class Artifact(NamedTuple):
     """Its content."""
     golden_pictures: bytes
     """The content of ``golden.npz``."""
+    signer: str = ""
+    """Fingerprint of the public key that verified its signature; empty if none was asked for."""
 
     def golden(self) -> tuple[NDArray[np.uint8], Outputs]:
         """Return the golden pictures ``(N, H, W, C)`` and the expected outputs by name.
@@ -283,7 +289,12 @@ def claim_version(models: Path, name: str, version: int | None, *, force: bool) 
 
 
 def write_artifact(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Write an artifact to a temporary folder and rename it, replacing any earlier artifact.
+    """Write an artifact, replacing any earlier one whole; see `write_files`."""
+    write_files(folder, {**files, MANIFEST: (manifest.model_dump_json(indent=2) + "\n").encode()})
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of an artifact to a temporary folder and rename it, replacing any earlier artifact.
 
     On Linux the two folders are exchanged atomically, so an interruption leaves either the old version or the new one.
     Elsewhere two renames are needed; an interruption between them leaves the old version complete but hidden.
@@ -297,7 +308,6 @@ def write_artifact(folder: Path, manifest: Manifest, files: Mapping[str, bytes])
         aside.mkdir(parents=True)
         for name, content in files.items():
             write_through(aside / name, content)
-        write_through(aside / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
         if folder.exists() and not exchange(aside, folder):
             folder.rename(old)
         if not folder.exists():

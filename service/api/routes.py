@@ -245,4 +245,6 @@ def describe(model: Model, *, default: bool) -> ModelInfo:
         temperature=manifest.temperature,
         accuracy=None if manifest.accuracy is None else AccuracyInfo(**manifest.accuracy.model_dump()),
         worth=None if manifest.worth is None else WorthInfo(**manifest.worth.model_dump()),
+        digest=model.digest,
+        signed_by=model.signer or None,
     )

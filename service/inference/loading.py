@@ -78,7 +78,7 @@ def load_model(
     in_turns = backend.device == "cpu" and not spare_core
     concurrency = settings.max_batch * (1 if in_turns else BATCHES_AT_ONCE)
     limiter = CapacityLimiter(settings.max_queue, settings.max_queue_bytes, concurrency)
-    return Model(name, version, manifest, backend.device, batcher, limiter, digest(artifact), window)
+    return Model(name, version, manifest, backend.device, batcher, limiter, digest(artifact), window, artifact.signer)
 
 
 def default_opener(settings: Settings) -> Opener:

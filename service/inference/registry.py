@@ -26,6 +26,8 @@ class Model(NamedTuple):
     """The hash of the artifact; equal for equal content."""
     window: Window | None
     """The last pictures, to detect drift; None if the artifact has no reference."""
+    signer: str = ""
+    """See `Artifact.signer`."""
 
 
 class Models:

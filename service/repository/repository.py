@@ -12,23 +12,23 @@ from typing import NamedTuple
 
 import structlog
 
-from export.format.artifact import ArtifactError, read_artifact
+from export.format.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, repeat
-from service.errors import ModelNotFoundError, StartError
+from service.errors import MirrorError, ModelNotFoundError, StartError
 from service.inference.loading import Opener, default_opener, digest, load_model
 from service.inference.rectified.memory import return_free_memory
 from service.inference.registry import Model, Models
+from service.repository.mirror import SCAN_TIMEOUT_S, scan_models, scan_timeout_s
 from service.repository.plan import Change, ModelStatus, check_loaded, merge_reports, target_versions
-from service.repository.poller import Poller, scan_folder
+from service.repository.poller import Poller, Scan
 from service.repository.startup import find_folders
+from service.repository.trust import read_trusted
 from service.repository.version_policy import Policy, Selection
 from service.settings import Settings
 
 NOT_LOADED = "not loaded"
 RELEASE_CHECK_S = 1.0
 """Pause between checks for retired models that have been freed."""
-SCAN_TIMEOUT_S = 10.0
-"""Longest time to list the models folder, which may be on a network file system that does not answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +113,7 @@ class Repository:
 
     async def rescan(self) -> None:
         """Update the index with the versions in the models folder; an unreadable folder leaves it as it was."""
-        find = partial(find_folders, self._settings.models, lambda _, __: None)
+        find = partial(find_folders, self._settings.models_folder, lambda _, __: None)
         try:
             self._available = set(await self._scanner.run_async(find, SCAN_TIMEOUT_S))
         except (ArtifactError, OSError) as error:
@@ -128,6 +128,11 @@ class Repository:
             LoadFailedError: a version cannot be loaded; all versions that were served before still are.
             ModelNotFoundError: the folder has no such model.
         """
+        if self._settings.has_remote_models:
+            try:
+                await self._scan()
+            except (MirrorError, TimeoutError) as error:  # the copy may have the version
+                self.failures.record("copy_models", error)
         change = Change(name, policy or self._selection.policy(name))
         self._poller.record_request(change)
         check_loaded(name, await self.apply(change))
@@ -202,10 +207,10 @@ class Repository:
         No exception leaves the thread, because its traceback would keep the content of the files in memory.
         """
         try:
-            folder = find_folders(self._settings.models, lambda _, __: None).get((name, version))
+            folder = find_folders(self._settings.models_folder, lambda _, __: None).get((name, version))
             if folder is None:
-                return f"there is no {name}/{version} in {self._settings.models}; put it there, or unload {name}"
-            artifact = read_artifact(folder)
+                return f"there is no {name}/{version} in {self._settings.models_folder}; put it there, or unload {name}"
+            artifact = read_trusted(folder, self._settings)
             if served and served.digest == digest(artifact) and not served.batcher.hangs:
                 return served
             return load_model(name, version, artifact, self._settings, self._opener, self._models.recorder)
@@ -224,9 +229,15 @@ class Repository:
             if remaining != before:
                 await asyncio.to_thread(return_free_memory)
 
+    async def _scan(self) -> Scan:
+        """Copy models at a URL, and scan the folder."""
+        return await self._scanner.run_async(
+            partial(scan_models, self._settings, self.failures), scan_timeout_s(self._settings)
+        )
+
     async def _poll(self) -> None:
         """Apply the changes in the models folder. A change that fails is tried again later."""
-        scan = await self._scanner.run_async(partial(scan_folder, self._settings.models), SCAN_TIMEOUT_S)
+        scan = await self._scan()
         for change in self._poller.changes(scan):
             try:
                 status = await self.apply(change)

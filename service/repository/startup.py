@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from export.format.artifact import ArtifactError, find_artifacts, read_artifact
+from export.format.artifact import ArtifactError, find_artifacts
+from export.format.remote import public_url
 from service.errors import ModelLoadError
 from service.inference.engine import Engine
 from service.inference.loading import Opener, default_opener, digest, load_model
 from service.inference.registry import Models
 from service.metrics.recorder import Recorder
+from service.repository.trust import read_trusted
 from service.repository.version_policy import Selection
 from service.settings import Settings
 
@@ -42,15 +44,15 @@ def load_models(
     """
     selection = Selection(settings)
     try:
-        folders = find_folders(settings.models)
+        folders, place = find_folders(settings.models_folder), public_url(settings.models)
         if not folders and present is None:
-            raise ModelLoadError(f"there is no model in {settings.models}; it must hold NAME/VERSION/manifest.json")
+            raise ModelLoadError(f"there is no model in {place}; it must hold NAME/VERSION/manifest.json")
         chosen = selection.choose(folders) if present is None else [(n, v) for n in present for v in present[n]]
         for name, version in chosen:
             if (name, version) not in folders:
                 found_names = ", ".join(f"{name}/{version}" for name, version in folders)
-                raise ModelLoadError(f"there is no {name}/{version} in {settings.models}; there are: {found_names}")
-        found = [(name, version, read_artifact(folders[name, version])) for name, version in chosen]
+                raise ModelLoadError(f"there is no {name}/{version} in {place}; there are: {found_names}")
+        found = [(name, version, read_trusted(folders[name, version], settings)) for name, version in chosen]
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
     opener = opener or default_opener(settings)

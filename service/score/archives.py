@@ -6,10 +6,11 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from export.format.remote import public_url
 from imaging.formats.signatures import EXTENSIONS
 from service.errors import InputError, TooLargeError
 from service.score.conditions import Condition, check_columns, select
-from service.score.places import describe, file_system, public, size_of
+from service.score.places import describe, file_system, size_of
 from service.score.rows import Row, printable
 
 CUT_SHORT = "the archive is damaged or cut short here; what came before it was scored"
@@ -74,10 +75,10 @@ class ArchiveSource:
                         self._position = before + stream.tell()
                     yield row
         except tarfile.TarError:
-            yield Row(self._passed, printable(public(file)), problem=CUT_SHORT)
+            yield Row(self._passed, printable(public_url(file)), problem=CUT_SHORT)
             self._passed += 1
         except (OSError, ValueError) as error:
-            raise InputError(f"{public(file)} cannot be read: {describe(error)}") from error
+            raise InputError(f"{public_url(file)} cannot be read: {describe(error)}") from error
 
     def _read(self, file: str, stream: Any, start: int) -> Iterator[Row]:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=StrictTarInfo) as archive:
@@ -86,7 +87,7 @@ class ArchiveSource:
                 archive.members = []  # type: ignore[attr-defined]  # typeshed lacks it
                 if not member.isfile() or not member.name.lower().endswith(EXTENSIONS):
                     continue
-                row = Row(self._passed, printable(f"{public(file)}/{member.name}"))
+                row = Row(self._passed, printable(f"{public_url(file)}/{member.name}"))
                 if member.size > self._max_bytes:
                     message = f"{member.size} bytes are more than {self._max_bytes}; raise STN_MAX_BYTES"
                     row = row._replace(problem=message, code=TooLargeError.code)

@@ -8,6 +8,7 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from export.format.remote import is_url
 from imaging.fast_codecs import FileFormat
 from imaging.warping import Padding
 from service.errors import InputError, OutputError, ServiceError
@@ -15,7 +16,6 @@ from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read
 from service.schemas import RectifyOptions
 from service.score.conditions import read_condition
 from service.score.inputs import Selection
-from service.score.places import is_url
 from service.score.run import PART_ROWS, Outcome, Run, find_model, score, worker_settings
 from service.score.scorer import ScoreOptions
 from service.score.workers import Workers, log_errors_only

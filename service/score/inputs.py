@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from export.format.remote import is_url, public_url
 from service.errors import InputError, OutputError
 from service.score.archives import ArchiveSource
 from service.score.conditions import Condition, check_columns, select
-from service.score.places import describe, expand, file_name, find, fingerprint, is_folder, is_url, public, walk
+from service.score.places import describe, expand, file_name, find, fingerprint, is_folder, walk
 from service.score.rows import Row, Source, printable
 from service.score.tables import SEPARATORS, TableSource
 
@@ -58,7 +59,9 @@ def find_input(selection: Selection) -> Input:
         files = [file for name in expand(selection.place) for file in find(name)]
         kinds = {kind_of(file) for file in files}
         if len(kinds) > 1:
-            raise InputError(f"{public(selection.place)} names {' and '.join(sorted(kinds))}; score them one by one")
+            raise InputError(
+                f"{public_url(selection.place)} names {' and '.join(sorted(kinds))}; score them one by one"
+            )
         kind = kinds.pop()
     if kind != "tables" and (selection.column or selection.root):
         raise InputError("--column and --root are for tables, and this input has none")
@@ -80,7 +83,7 @@ def open_source(found: Input, selection: Selection, listing: Path) -> Source:
     if found.kind == "tars":
         return ArchiveSource(found.files, selection.conditions, selection.max_bytes)
     if not listing.exists():
-        write_listing(list_pictures(selection.place), listing, public(selection.place))
+        write_listing(list_pictures(selection.place), listing, public_url(selection.place))
     return ListedSource(listing, selection.conditions)
 
 
@@ -152,7 +155,7 @@ class ListedSource:
 
     def _select(self, batch: pa.RecordBatch, first: int, start: int) -> Iterator[Row]:
         locations = [os.fsdecode(location) for location in batch.column(0).to_pylist()]
-        paths = [printable(public(location) if is_url(location) else location) for location in locations]
+        paths = [printable(public_url(location) if is_url(location) else location) for location in locations]
         selected = range(len(paths))
         for position in select(self._conditions, pa.record_batch({"path": paths})) if self._conditions else selected:
             if first + position >= start:

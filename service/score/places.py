@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from export.format.remote import is_url, public_url
 from imaging.formats.signatures import EXTENSIONS
 from service.errors import InputError
 
@@ -28,11 +29,6 @@ class UnreadableError(Exception):
     """A picture cannot be read; the message says why."""
 
 
-def is_url(place: str) -> bool:
-    """Whether ``place`` is a URL and not a path of this machine."""
-    return "://" in place
-
-
 def join(base: str, path: str) -> str:
     """Return ``path`` from the folder ``base``, both paths or URLs; absolute paths and URLs stay as they are."""
     if is_url(path):
@@ -43,20 +39,6 @@ def join(base: str, path: str) -> str:
 def parent(place: str) -> str:
     """Return the folder of a file or URL."""
     return place.rpartition("/")[0] if is_url(place) else str(Path(place).parent)
-
-
-def public(place: str) -> str:
-    """Return ``place`` without the user, the password and the query of a URL, which may be secrets.
-
-    A chain of URLs, as in ``zip://a.jpg::https://host/x.zip``, has several.
-    """
-    if not is_url(place):
-        return place
-    if "::" in place:
-        return "::".join(map(public, place.split("::")))
-    scheme, _, rest = place.partition("://")
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def expand(place: str) -> list[str]:
@@ -81,7 +63,7 @@ def file_system(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         system, path = url_to_fs(place)
     except (ImportError, ValueError) as error:
-        raise InputError(f"{public(place)} cannot be read: {error}") from error
+        raise InputError(f"{public_url(place)} cannot be read: {error}") from error
     return system, path
 
 
@@ -101,9 +83,9 @@ def find(place: str) -> list[str]:
         else:
             found = [path] if system.exists(path) else []
     except Exception as error:
-        raise InputError(f"{public(place)} cannot be read: {describe(error)}") from error
+        raise InputError(f"{public_url(place)} cannot be read: {describe(error)}") from error
     if not found:
-        raise InputError(f"there is no {public(place)}; name a folder, a file or a pattern like 'pictures/*.jpg'")
+        raise InputError(f"there is no {public_url(place)}; name a folder, a file or a pattern like 'pictures/*.jpg'")
     return [system.unstrip_protocol(name) for name in found] if is_url(place) else found
 
 
@@ -119,7 +101,7 @@ def is_folder(place: str) -> bool:
     try:
         return bool(system.isdir(path))
     except Exception as error:
-        raise InputError(f"{public(place)} cannot be read: {describe(error)}") from error
+        raise InputError(f"{public_url(place)} cannot be read: {describe(error)}") from error
 
 
 def walk(folder: str) -> Iterator[str]:
@@ -148,7 +130,7 @@ def walk(folder: str) -> Iterator[str]:
     except (InputError, GeneratorExit):
         raise
     except Exception as error:
-        raise InputError(f"{public(folder)} cannot be read: {describe(error)}") from error
+        raise InputError(f"{public_url(folder)} cannot be read: {describe(error)}") from error
 
 
 def fingerprint(place: str) -> dict[str, str]:
@@ -161,8 +143,8 @@ def fingerprint(place: str) -> dict[str, str]:
     try:
         stated = system.info(path)
     except Exception as error:
-        raise InputError(f"{public(place)} cannot be read: {describe(error)}") from error
-    return {"file": public(place)} | {name: str(stated[name]) for name in STATED if stated.get(name) is not None}
+        raise InputError(f"{public_url(place)} cannot be read: {describe(error)}") from error
+    return {"file": public_url(place)} | {name: str(stated[name]) for name in STATED if stated.get(name) is not None}
 
 
 def read_picture(place: str, max_bytes: int) -> bytes:
@@ -226,4 +208,4 @@ def size_of(place: str) -> int:
 
 def file_name(place: str) -> str:
     """Return the last part of a path or URL."""
-    return Path(public(place)).name
+    return Path(public_url(place)).name

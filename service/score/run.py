@@ -13,15 +13,17 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from export.format.artifact import ArtifactError, read_artifact
+from export.format.artifact import ArtifactError
+from export.format.remote import is_url, public_url
 from service.errors import InputError, ModelLoadError, OutputError
 from service.inference.backends import cuda_obstacle
 from service.inference.loading import digest
+from service.repository.mirror import copy_at_start
 from service.repository.startup import find_folders
+from service.repository.trust import read_trusted
 from service.repository.version_policy import read_references
 from service.score.inputs import Selection, find_input, open_source
 from service.score.parts import Parts
-from service.score.places import is_url, public
 from service.score.rows import chunks
 from service.score.scorer import ScoreOptions
 from service.score.workers import Scored, Workers
@@ -62,13 +64,14 @@ def find_model(settings: Settings, reference: str) -> tuple[str, int, str]:
     """
     ((name, versions),) = read_references(reference).items()
     try:
-        folders = find_folders(settings.models)
+        copy_at_start(settings)
+        folders = find_folders(settings.models_folder)
         available = [version for other, version in folders if other == name]
         if not available or not {*versions} <= {*available}:
             there = ", ".join(f"{other}/{version}" for other, version in folders) or "none"
-            raise ModelLoadError(f"there is no {reference} in {settings.models}; there are: {there}")
+            raise ModelLoadError(f"there is no {reference} in {public_url(settings.models)}; there are: {there}")
         version = versions[0] if versions else max(available)
-        return name, version, digest(read_artifact(folders[name, version]))
+        return name, version, digest(read_trusted(folders[name, version], settings))
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
 
@@ -177,7 +180,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
 def asked(run: Run, kind: str, facts: list[dict[str, str]]) -> dict[str, object]:
     """Return what decides about the output. A later run must ask for the same to go on."""
     selection, options = run.selection, run.options
-    place = public(selection.place) if is_url(selection.place) else str(Path(selection.place).absolute())
+    place = public_url(selection.place) if is_url(selection.place) else str(Path(selection.place).absolute())
     form = options.form
     rectified = None
     if options.rectified is not None:
@@ -187,7 +190,7 @@ def asked(run: Run, kind: str, facts: list[dict[str, str]]) -> dict[str, object]
         "kind": kind,
         "files": facts,
         "column": selection.column,
-        "root": selection.root and public(selection.root),
+        "root": selection.root and public_url(selection.root),
         "where": [str(condition) for condition in selection.conditions],
         "model": f"{options.name}/{options.version}",
         "digest": options.digest,

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from export.format.remote import is_url
 from service.errors import InferenceFailedError, ModelLoadError, NotReadyError, OutputError, RequestError, TooLargeError
 from service.inference.engine import Answer
 from service.inference.rectified.image import RectifiedFile
 from service.inference.rectified.options import RectifiedOptions
 from service.repository.startup import load_engine
 from service.score.answers import Failure, to_batch
-from service.score.places import UnreadableError, describe, is_url, read_picture
+from service.score.places import UnreadableError, describe, read_picture
 from service.score.rows import UNREADABLE, Row
 from service.settings import Settings
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from export.format.remote import public_url
 from service.errors import InputError
 from service.score.conditions import Condition, check_columns, select
-from service.score.places import describe, file_name, file_system, join, parent, public, size_of
+from service.score.places import describe, file_name, file_system, join, parent, size_of
 from service.score.rows import Row, printable
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -57,7 +58,7 @@ class TableSource:
         self._column = choose_column(column, names[0], files[0])
         for file, columns in zip(files, names, strict=True):
             choose_column(self._column, columns, file)
-            check_columns(conditions, columns, public(file))
+            check_columns(conditions, columns, public_url(file))
         self._counts = [row_count(file) for file in files]
         self._sizes = [size_of(file) for file in files]
         self._passed = self._position = 0
@@ -91,7 +92,7 @@ class TableSource:
                 else:
                     yield from parquet_blocks(stream, self._column, conditioned, start)
         except (pa.ArrowException, csv.Error, OSError, ValueError) as error:
-            raise InputError(f"{public(file)} cannot be read: {describe(error)}") from error
+            raise InputError(f"{public_url(file)} cannot be read: {describe(error)}") from error
 
     def _select(self, block: Block, file: str, root: str, offset: int, start: int) -> Iterator[Row]:
         """The rows of a block from number ``start`` on that meet the conditions."""
@@ -99,7 +100,7 @@ class TableSource:
         for position in select(self._conditions, block.conditioned).tolist() if self._conditions else selected:
             number = block.first + position
             if offset + number >= start:
-                yield read_cell(block.cells[position], offset + number, f"{public(file)}#{number}", root)
+                yield read_cell(block.cells[position], offset + number, f"{public_url(file)}#{number}", root)
 
 
 def read_cell(cell: Any, number: int, name: str, root: str) -> Row:
@@ -109,7 +110,7 @@ def read_cell(cell: Any, number: int, name: str, root: str) -> Row:
     if isinstance(cell, bytes) and cell:
         return Row(number, printable(name), cell)
     if isinstance(cell, str) and cell:
-        return Row(number, printable(public(cell)), location=join(root, cell))
+        return Row(number, printable(public_url(cell)), location=join(root, cell))
     return Row(number, printable(name), problem=EMPTY)
 
 
@@ -164,7 +165,7 @@ def column_names(file: str) -> list[str]:
                 return next(csv.reader(as_text(stream), delimiter=separator(file)), [])
             return list(pq.ParquetFile(stream).schema_arrow.names)
     except (pa.ArrowException, csv.Error, OSError, ValueError) as error:
-        raise InputError(f"{public(file)} is no table that can be read: {describe(error)}") from error
+        raise InputError(f"{public_url(file)} is no table that can be read: {describe(error)}") from error
 
 
 def row_count(file: str) -> int | None:
@@ -186,7 +187,7 @@ def choose_column(column: str | None, names: Sequence[str], file: str) -> str:
     found = next((name for name in candidates if name in names), None)
     if found is None:
         asked = f"no column {column!r}" if column else f"none of the columns {', '.join(COLUMNS)}"
-        raise InputError(f"{public(file)} has {asked}; name one of its own with --column: {', '.join(names)}")
+        raise InputError(f"{public_url(file)} has {asked}; name one of its own with --column: {', '.join(names)}")
     return found
 
 

@@ -21,9 +21,10 @@ import structlog
 
 from export.format.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, backoff_s
+from service.errors import MirrorError
+from service.repository.mirror import SCAN_TIMEOUT_S, scan_models, scan_timeout_s
 from service.repository.plan import Change, ModelStatus, merge_reports, target_versions
-from service.repository.poller import Poller, scan_folder
-from service.repository.repository import SCAN_TIMEOUT_S
+from service.repository.poller import Poller
 from service.repository.startup import find_folders
 from service.settings import Settings
 from service.workers.messages import (
@@ -115,8 +116,10 @@ class Coordinator:
 
     def _poll(self) -> None:
         try:
-            scan = self._scanner.run(partial(scan_folder, self._settings.models), SCAN_TIMEOUT_S)
-        except (ArtifactError, OSError) as error:
+            scan = self._scanner.run(
+                partial(scan_models, self._settings, self._failures), scan_timeout_s(self._settings)
+            )
+        except (ArtifactError, MirrorError, OSError) as error:
             self._failed_polls += 1
             self._next_poll = time.monotonic() + backoff_s(self._settings.poll_s, self._failed_polls)
             self._failures.record("poll_models", error)
@@ -202,7 +205,7 @@ class Coordinator:
                 self._send(pipe, ChangePending())
 
     def _target_versions(self, change: Change, before: ModelStatus) -> list[int]:
-        find = partial(find_folders, self._settings.models, lambda _, __: None)
+        find = partial(find_folders, self._settings.models_folder, lambda _, __: None)
         try:
             return target_versions(change, self._scanner.run(find, SCAN_TIMEOUT_S), before.served)
         except (ArtifactError, OSError):

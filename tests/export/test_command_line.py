@@ -12,7 +12,7 @@ from export.format.artifact import read_artifact
 from training.fitting.runs import Run
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["onnx", "inspect", "check", "adopt", "compose"]
+COMMANDS = ["onnx", "inspect", "check", "adopt", "compose", "push", "pull", "sign"]
 
 
 def export(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

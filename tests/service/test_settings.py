@@ -16,7 +16,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_defaults_serve_the_models_folder_to_this_machine_alone() -> None:
     settings = load_settings([])
-    assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8000, Path("models"))
+    assert (settings.host, settings.port, settings.models_folder) == ("127.0.0.1", 8000, Path("models"))
     assert settings.device == "auto"
 
 

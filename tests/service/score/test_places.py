@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.score.places import public
+from export.format.remote import public_url
 
 
 @pytest.mark.parametrize(
@@ -14,4 +14,4 @@ from service.score.places import public
     ],
 )
 def test_no_user_password_or_query_of_a_url_is_written_down(place: str, written: str) -> None:
-    assert public(place) == written
+    assert public_url(place) == written

@@ -1,0 +1,1 @@
+"""Copy models from a URL."""

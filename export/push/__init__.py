@@ -1,0 +1,1 @@
+"""Copy models to a URL."""

@@ -1,0 +1,56 @@
+"""Copy a model to a URL: ``python -m export.push MODELS/NAME[/VERSION] URL``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.console import run_command
+from export.format.artifact import SIGNATURE, ArtifactError, read_artifact, read_bytes, versions
+from export.format.remote import LARGEST_SIGNATURE, RemoteModels
+
+
+def push(
+    model: Annotated[Path, typer.Argument(metavar="MODELS/NAME[/VERSION]", help="A version, or all of them.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The models folder there, as in s3://bucket/models.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace versions that are there and differ.")] = False,
+) -> None:
+    """Copy one version of a model, or all of them, to a URL that fsspec can write, with their signatures.
+
+    Each version is verified before, and read again afterwards. A service with --models URL takes it from there.
+
+    Examples:
+
+      python -m export.push models/digits/3 s3://bucket/models
+
+      python -m export.push models/digits hf://me/digits
+
+    Exit codes: 0 success, 1 failure, 2 wrong command.
+    """
+    if (model / "run.json").is_file():
+        raise ArtifactError(f"{model} is a run; export it first (python -m export.onnx {model}), and push its folder")
+    folders = [model] if model.name.isdecimal() else [model / str(version) for version in versions(model)]
+    if not folders:
+        raise ArtifactError(f"{model} has no versions; name MODELS/NAME or MODELS/NAME/VERSION")
+    remote = RemoteModels(url)
+    there = remote.versions()
+    for folder in folders:
+        name, version = folder.resolve().parent.name, int(folder.name)
+        artifact = read_artifact(folder)
+        names = {*artifact.manifest.files, "manifest.json"} | ({SIGNATURE} if (folder / SIGNATURE).exists() else set())
+        files = {file: read_bytes(folder / file, None if file != SIGNATURE else LARGEST_SIGNATURE) for file in names}
+        if (name, version) in there:
+            head = remote.head(there[name, version])
+            if all(files.get(file) == content for file, content in head.items()) and (SIGNATURE in head) == (
+                SIGNATURE in files
+            ):
+                typer.echo(f"{name}/{version} is at {remote.url} already")
+                continue
+            if not force:
+                raise ArtifactError(f"{name}/{version} at {remote.url} differs; export a new version, or add --force")
+        remote.write(name, version, files)
+        typer.echo(f"{name}/{version} is at {remote.url}")
+
+
+if __name__ == "__main__":
+    run_command(push, "python -m export.push")

@@ -1,0 +1,84 @@
+"""``python -m export.push`` and ``python -m export.pull``: models at a URL."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from export.format.artifact import read_artifact
+from export.format.remote import RemoteError, RemoteModels, public_url
+from tests.export.test_command_line import export, one_line
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/there"
+
+
+def test_what_is_pushed_can_be_pulled(url: str, tmp_path: Path) -> None:
+    done = export("push", MODELS / "digits", url)
+    assert done.returncode == 0, done.stderr
+    assert sorted(RemoteModels(url).versions()) == [("digits", 2), ("digits", 3)]
+    assert "already" in export("push", MODELS / "digits" / "3", url).stdout
+    done = export("pull", url, "--model", "digits/3", "--out", tmp_path / "here")
+    assert done.returncode == 0, done.stderr
+    assert [folder.name for folder in (tmp_path / "here" / "digits").iterdir()] == ["3"]
+    found = read_artifact(tmp_path / "here" / "digits" / "3")
+    assert found.model == read_artifact(MODELS / "digits" / "3").model
+    assert "up to date" in export("pull", url, "--model", "digits/3", "--out", tmp_path / "here").stdout
+
+
+def test_a_different_version_is_replaced_by_force_only(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "digits" / "3"
+    shutil.copytree(MODELS / "digits" / "2", folder)
+    export("push", MODELS / "digits" / "3", url)
+    assert "--force" in one_line(export("push", folder, url))
+    assert "--force" in one_line(export("pull", url, "--model", "digits/3", "--out", tmp_path / "models"))
+    assert export("push", folder, url, "--force").returncode == 0
+    remote = RemoteModels(url)
+    version = remote.versions()["digits", 3]
+    assert remote.head(version)["manifest.json"] == (folder / "manifest.json").read_bytes()
+
+
+def test_what_cannot_be_pushed_is_named(url: str, tmp_path: Path) -> None:
+    assert "has no versions" in one_line(export("push", tmp_path, url))
+    damaged = tmp_path / "digits" / "3"
+    shutil.copytree(MODELS / "digits" / "3", damaged)
+    (damaged / "golden.npz").write_bytes(b"")
+    assert "golden.npz" in one_line(export("push", damaged, url))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert "export it first" in one_line(export("push", tmp_path / "run", url))
+    assert not (tmp_path / "there").exists()
+
+
+def test_what_is_not_there_cannot_be_pulled(url: str, tmp_path: Path) -> None:
+    export("push", MODELS / "digits" / "3", url)
+    assert "it has digits/3" in one_line(export("pull", url, "--model", "cats", "--out", tmp_path / "here"))
+    assert not (tmp_path / "here").exists()
+
+
+def test_damage_at_the_url_is_not_written_here(url: str, tmp_path: Path) -> None:
+    export("push", MODELS / "digits" / "3", url)
+    file = tmp_path / "there" / "digits" / "3" / "model.onnx"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert "not the file that its manifest lists" in one_line(export("pull", url, "--out", tmp_path / "here"))
+    file.write_bytes(file.read_bytes() * 2)
+    assert "larger than" in one_line(export("pull", url, "--out", tmp_path / "here"))
+    assert not list((tmp_path / "here").rglob("*.onnx"))
+
+
+def test_a_version_without_a_manifest_is_none(url: str, tmp_path: Path) -> None:
+    export("push", MODELS / "digits" / "3", url)
+    (tmp_path / "there" / "digits" / "3" / "manifest.json").unlink()
+    assert RemoteModels(url).versions() == {}
+
+
+def test_secrets_of_urls_are_not_shown() -> None:
+    assert public_url("https://me:secret@host/models?token=secret") == "https://host/models"
+    assert public_url("zip://a.jpg::https://me:secret@host/x.zip") == "zip://a.jpg::https://host/x.zip"
+    with pytest.raises(RemoteError) as caught:
+        RemoteModels("teleport://me:secret@host/models")
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,140 @@
+"""With a key, only models that are signed with it are served."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from export.format.artifact import ArtifactError, read_artifact
+from service.errors import ModelLoadError, SettingsError
+from service.repository.startup import load_models
+from service.repository.trust import fingerprint, read_trusted
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+MODEL = ROOT / "models" / "digits" / "3"
+Harm = Callable[[Path], None]
+
+
+def write_key(folder: Path, name: str = "key") -> Path:
+    """Write a private key, and beside it the public key, whose path is returned."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    )
+    public = folder / f"{name}.pub"
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return public
+
+
+def sign(folder: Path, key: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "export.sign", str(folder), "--key", str(key)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_key(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def signed_once(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
+    folder = tmp_path_factory.mktemp("signed") / "digits" / "3"
+    shutil.copytree(MODEL, folder)
+    done = sign(folder, keys.with_suffix(".pem"))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def signed(signed_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(signed_once, tmp_path / "digits" / "3"))
+
+
+def test_a_signed_model_is_served_and_names_its_signer(signed: Path, keys: Path) -> None:
+    models = load_models(Settings(models=signed.parents[1], verify_key=keys))
+    assert [model.signer for model in models] == [fingerprint(keys)]
+
+
+def test_without_a_key_signatures_are_not_looked_at(signed: Path) -> None:
+    (signed / "model.sig").write_text("nonsense")
+    assert read_trusted(signed, Settings(models=signed.parents[1])).signer == ""
+
+
+def change_a_byte(folder: Path) -> None:
+    content = bytearray((folder / "golden.npz").read_bytes())
+    content[-1] ^= 1
+    (folder / "golden.npz").write_bytes(content)
+
+
+def swap_the_model(folder: Path) -> None:
+    """Replace all files by those of another valid artifact."""
+    for file in (ROOT / "models" / "digits" / "2").iterdir():
+        shutil.copy(file, folder)
+
+
+def remove_the_signature(folder: Path) -> None:
+    (folder / "model.sig").unlink()
+
+
+def break_the_signature(folder: Path) -> None:
+    (folder / "model.sig").write_text("{}")
+
+
+def add_a_file(folder: Path) -> None:
+    (folder / "more.bin").write_bytes(b"more")
+
+
+def link_a_file(folder: Path) -> None:
+    (folder / "golden.npz").rename(folder.parent / "golden.npz")
+    (folder / "golden.npz").symlink_to(folder.parent / "golden.npz")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [change_a_byte, swap_the_model, remove_the_signature, break_the_signature, add_a_file, link_a_file],
+    ids=lambda harm: harm.__name__,
+)
+def test_what_was_changed_after_signing_is_not_loaded(signed: Path, keys: Path, harm: Harm) -> None:
+    harm(signed)
+    with pytest.raises(ModelLoadError, match=r"signed|signature"):
+        load_models(Settings(models=signed.parents[1], verify_key=keys))
+
+
+def test_a_signature_by_another_key_does_not_count(signed: Path, tmp_path: Path) -> None:
+    other = write_key(tmp_path, "other")
+    with pytest.raises(ArtifactError, match=r"is not what the key .* has signed"):
+        read_trusted(signed, Settings(models=signed.parents[1], verify_key=other))
+
+
+def test_a_key_that_cannot_be_used_stops_the_start(signed: Path, tmp_path: Path) -> None:
+    missing, nonsense, other_kind = tmp_path / "missing", tmp_path / "nonsense", tmp_path / "rsa"
+    nonsense.write_text("nonsense")
+    rsa_key = rsa.generate_private_key(65537, 2048).public_key()
+    other_kind.write_bytes(rsa_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    for key, reason in ((missing, "cannot be read"), (nonsense, "cannot be read"), (other_kind, "elliptic curve")):
+        with pytest.raises(SettingsError, match=reason):
+            load_models(Settings(models=signed.parents[1], verify_key=key))
+
+
+def test_only_whole_undamaged_versions_are_signed(tmp_path: Path, keys: Path) -> None:
+    folder = Path(shutil.copytree(MODEL, tmp_path / "digits" / "3"))
+    change_a_byte(folder)
+    done = sign(folder, keys.with_suffix(".pem"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert not (folder / "model.sig").exists()
+    done = sign(MODEL, tmp_path / "no.pem")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no.pem" in done.stderr
+    assert not list(MODEL.glob("model.sig*"))
+
+
+def test_the_artifact_is_read_from_the_bytes_that_were_verified(signed: Path, keys: Path) -> None:
+    artifact = read_trusted(signed, Settings(models=signed.parents[1], verify_key=keys))
+    assert (artifact.folder, artifact.model) == (signed, read_artifact(MODEL).model)
