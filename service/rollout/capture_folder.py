@@ -95,7 +95,8 @@ class CaptureFolder:
         """What is in the folder; from time to time it is counted, and outdated pictures are deleted."""
         if time.monotonic() < self._counted + RECOUNT_S:
             with suppress(OSError, ValueError, TypeError):
-                return Usage(*json.loads((self._folder / USAGE).read_text()))
+                pictures, total = map(int, json.loads((self._folder / USAGE).read_text()))
+                return Usage(pictures, total)
         usage = self._recount()
         self._write(USAGE, json.dumps(usage).encode())
         self._counted = time.monotonic()

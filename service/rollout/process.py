@@ -19,12 +19,12 @@ from service.errors import ModelLoadError, StartError
 from service.inference.loading import digest, warm_up
 from service.inference.outputs import Points, class_probabilities, is_finite, regions
 from service.inference.preprocessing import Upload, examine_picture, preprocess, preprocess_regions
-from service.inference.process_pool import end_with_parent
+from service.inference.process_pool import NICE, end_with_parent
 from service.repository.startup import find_folders
 from service.rollout.messages import Compared, Failed, Job, Outcome, Said, Shown
 
 LOWEST = 19
-"""Niceness where the system has no class for idle work."""
+"""Niceness for comparisons where the system has no class for idle work."""
 
 
 def work(pipe: Connection, job: Job) -> None:
@@ -32,12 +32,14 @@ def work(pipe: Connection, job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
-    give_way()
+    with suppress(OSError):
+        os.nice(NICE)
     try:
         pair = Pair(job)
     except (ArtifactError, StartError, OSError) as error:
         pipe.send(str(error))
         return
+    give_way()
     pipe.send(None)
     with suppress(EOFError, BrokenPipeError):
         while True:

@@ -82,7 +82,9 @@ def write_moody(folder: Path, *, hangs: bool) -> Path:
     if hangs:
         number = make.make_tensor_value_info("number", onnx.TensorProto.INT64, [])
         going, goes_on = (make.make_tensor_value_info(text, onnx.TensorProto.BOOL, []) for text in ("going", "goes_on"))
-        before, after = (make.make_tensor_value_info(text, onnx.TensorProto.UINT8, None) for text in ("before", "after"))
+        before, after = (
+            make.make_tensor_value_info(text, onnx.TensorProto.UINT8, None) for text in ("before", "after")
+        )
         steps = [make.make_node("Identity", [old], [new]) for old, new in (("going", "goes_on"), ("before", "after"))]
         body = make.make_graph(steps, "step", [number, going, before], [goes_on, after])
         nodes.append(make.make_node("Loop", ["", "is_bad", name], ["calm"], body=body))

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from service.api.open_inference.rollout import RolloutInfo
 from service.api.open_inference.schemas import (
     InferenceError,
     InferenceResponse,
@@ -40,6 +41,8 @@ SUCCESSES: dict[tuple[str, str], type[BaseModel]] = {
     **{(f"{path}/config", "get"): ModelConfig for path in V2_MODELS},
     **{(f"{path}/stats", "get"): Statistics for path in V2_MODELS},
     **{(f"{path}/infer", "post"): InferenceResponse for path in V2_MODELS},
+    ("/v2/repository/models/{name}/rollout", "get"): RolloutInfo,
+    ("/v2/repository/models/{name}/rollout", "post"): RolloutInfo,
 }
 REPOSITORY = "/v2/repository"
 ADMIN_PATHS = [f"{REPOSITORY}/{path}" for path in ("index", "models/{name}/load", "models/{name}/unload")]
@@ -59,6 +62,8 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     (f"{REPOSITORY}/index", "post"): {"400", "401", "403", "408", "413", "503"},
     (f"{REPOSITORY}/models/{{name}}/load", "post"): {"400", "401", "403", "404", "408", "413", "503"},
     (f"{REPOSITORY}/models/{{name}}/unload", "post"): {"401", "403", "404", "503"},
+    (f"{REPOSITORY}/models/{{name}}/rollout", "get"): {"401", "403", "404", "503"},
+    (f"{REPOSITORY}/models/{{name}}/rollout", "post"): {"400", "401", "403", "404", "408", "409", "413", "503"},
     **{(f"{path}/ready", "get"): {"404", "503"} for path in V2_MODELS},
     **{(f"{path}/{about}", "get"): {"404"} for path in V2_MODELS for about in ("config", "stats")},
     **{
