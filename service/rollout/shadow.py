@@ -143,7 +143,8 @@ class Shadow:
                     error=self.trouble,
                     retry_s=pause_s,
                 )
-                self._report(self._on_dropped, reason, len(offers))
+                # One picture may be the cause, and more like it may wait.
+                self._report(self._on_dropped, reason, len(offers) + self._clear())
                 self._closed.wait(pause_s)
             else:
                 failures, self.trouble = 0, ""
@@ -163,6 +164,14 @@ class Shadow:
             if not self._is_busy():
                 return taken
             self._report(self._on_dropped, "busy", len(taken))
+
+    def _clear(self) -> int:
+        """Drop the pictures that wait, and return how many there were."""
+        with self._changed:
+            dropped = len(self._waiting)
+            self._waiting.clear()
+            self._bytes = 0
+        return dropped
 
     def _ask(self, pictures: list[Shown]) -> Sequence[Outcome]:
         """Return what the process finds, which is started if there is none.
