@@ -6,6 +6,7 @@ is killed, and if it dies, it is started again after a pause; live pictures noti
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
@@ -15,7 +16,6 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from time import monotonic
 from typing import Any, NamedTuple
 
 import structlog
@@ -31,7 +31,8 @@ MOST_BYTES = 32 * 2**20
 """Bytes of the pictures in the queue."""
 TOGETHER = 8
 """Pictures that are sent at a time."""
-SHORTEST_WAIT_S = 0.05
+STEP_S = 0.1
+"""Interval between looks at what the process does while its answer is awaited."""
 PAUSE_S = 1.0
 """Pause before a process that failed is started again, which doubles with each failure in a row."""
 
@@ -116,12 +117,6 @@ class Shadow:
             if self._running is not None:
                 self._running[1].kill()
 
-    @property
-    def pid(self) -> int | None:
-        """The id of the process, while there is one."""
-        with self._changed:
-            return None if self._running is None else self._running[1].pid
-
     def _run(self) -> None:
         failures = 0
         while offers := self._take():
@@ -143,9 +138,9 @@ class Shadow:
                     error=self.trouble,
                     retry_s=pause_s,
                 )
-                # One picture may be the cause, and more like it may wait.
-                self._report(self._on_dropped, reason, len(offers) + self._clear())
+                self._report(self._on_dropped, reason, len(offers))
                 self._closed.wait(pause_s)
+                self._report(self._on_dropped, reason, self._clear())  # they may be like the one that did it
             else:
                 failures, self.trouble = 0, ""
                 files = [offer.file for offer in offers]
@@ -226,10 +221,12 @@ def receive(pipe: Connection, process: BaseProcess, timeout_s: float) -> Any:
         TimeoutError: there is none in time.
         ConnectionError: the process has died.
     """
-    began, waited_before = monotonic(), waited_s(process)
     left_s = timeout_s
-    while not pipe.poll(max(left_s, SHORTEST_WAIT_S)):
-        left_s = timeout_s - (monotonic() - began) + waited_s(process) - waited_before
+    _, before_s = activity(process)
+    while not pipe.poll(min(STEP_S, timeout_s)):
+        is_runnable, ran_s = activity(process)
+        left_s -= ran_s - before_s if is_runnable else STEP_S
+        before_s = ran_s
         if left_s <= 0:
             raise TimeoutError(f"the process did not answer within {timeout_s:g} s")
     try:
@@ -238,9 +235,10 @@ def receive(pipe: Connection, process: BaseProcess, timeout_s: float) -> Any:
         raise ConnectionResetError("the process has died") from None
 
 
-def waited_s(process: BaseProcess) -> float:
-    """Return how long a process that could run has waited for a processor; 0 where the system does not report it."""
+def activity(process: BaseProcess) -> tuple[bool, float]:
+    """Return whether a process runs or could run, and its processor time in seconds; (False, 0) if nobody knows."""
     try:
-        return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+        state, *fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False, 0.0
+    return state == "R", (int(fields[10]) + int(fields[11])) / os.sysconf("SC_CLK_TCK")
