@@ -14,7 +14,7 @@ from time import monotonic
 import structlog
 
 from imaging.limits.limits import Limits as PictureLimits
-from service.errors import ConflictError, InferenceFailedError, ModelNotFoundError, ServiceError
+from service.errors import ConflictError, InferenceFailedError, ModelNotFoundError
 from service.inference.loading import Opener, default_opener
 from service.inference.outputs import class_probabilities
 from service.inference.registry import Model, Models, Seen
@@ -109,13 +109,16 @@ class RolloutManager:
         return trial.version if draw(trial) < trial.rollout.canary else model
 
     def observe(self, seen: Seen) -> None:
-        """See `service.inference.registry.Rollouts`."""
-        trial = self._trials.get(seen.model.name)
-        is_live = trial is not None and seen.model is trial.default
-        if trial is not None and is_live and trial.shadow is not None and random() < trial.rollout.shadow:  # noqa: S311
-            self._offer(trial, trial.shadow, seen)
-        if self._capture is not None:
-            self._capture.consider(seen)
+        """See `service.inference.registry.Rollouts`. It raises nothing, since the picture has its answer."""
+        try:
+            trial = self._trials.get(seen.model.name)
+            is_live = trial is not None and seen.model is trial.default
+            if trial is not None and is_live and trial.shadow is not None and random() < trial.rollout.shadow:  # noqa: S311
+                self._offer(trial, trial.shadow, seen)
+            if self._capture is not None:
+                self._capture.consider(seen)
+        except Exception as error:  # noqa: BLE001
+            self._repository.failures.record("shadow", error)
 
     async def begin(self, name: str, rollout: Rollout) -> None:
         """Roll a version out, or change the shares and the rule of a rollout.
@@ -310,19 +313,24 @@ class RolloutManager:
         if rule is not None and not trial.promoting and monotonic() >= trial.next_check:
             trial.next_check = monotonic() + RULE_CHECK_S
             if trial.comparison.fulfils(rule):
-                trial.promoting = True
-                task = asyncio.create_task(self._promote_by_rule(trial, rule))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._promote_by_rule(trial, rule)
 
-    async def _promote_by_rule(self, trial: Trial, rule: Rule) -> None:
+    def _promote_by_rule(self, trial: Trial, rule: Rule) -> None:
         name, version = trial.version.name, trial.version.version
         log.info("rollout_fulfilled", model=name, version=version, **rule._asdict())
+        trial.promoting = True
+        task = asyncio.create_task(self._switch(trial, self._steady(name, version), self._traffic(name)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _switch(self, trial: Trial, traffic: Traffic | None, expected: Traffic | None) -> None:
+        """Promote a version by its rule, unless its rollout is no longer as ``expected``."""
+        name, version = trial.version.name, trial.version.version
         try:
-            await self._repository.switch(name, self._steady(name, version), self._traffic(name))
+            await self._repository.switch(name, traffic, expected)
         except ConflictError:  # another worker was faster, or somebody has rolled it back
             log.info("rollout_changed_meanwhile", model=name, version=version)
-        except ServiceError as error:
+        except Exception as error:  # noqa: BLE001 - it is tried again
             self._repository.failures.record("promote", error, model=name)
         finally:
             trial.promoting = False

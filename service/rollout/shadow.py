@@ -33,6 +33,8 @@ TOGETHER = 8
 """Pictures that are sent at a time."""
 STEP_S = 0.1
 """Interval between looks at what the process does while its answer is awaited."""
+PATIENCE = 20
+"""How many seconds of waiting for a processor count as one second of work."""
 PAUSE_S = 1.0
 """Pause before a process that failed is started again, which doubles with each failure in a row."""
 
@@ -215,7 +217,7 @@ class Shadow:
 
 
 def receive(pipe: Connection, process: BaseProcess, timeout_s: float) -> Any:
-    """Return the next message of ``process``, whose waits for a processor do not count towards ``timeout_s``.
+    """Return the next message of ``process``. Its waits for a processor count little towards ``timeout_s``.
 
     Raises:
         TimeoutError: there is none in time.
@@ -225,7 +227,7 @@ def receive(pipe: Connection, process: BaseProcess, timeout_s: float) -> Any:
     _, before_s = activity(process)
     while not pipe.poll(min(STEP_S, timeout_s)):
         is_runnable, ran_s = activity(process)
-        left_s -= ran_s - before_s if is_runnable else STEP_S
+        left_s -= max(ran_s - before_s, STEP_S / PATIENCE) if is_runnable else STEP_S
         before_s = ran_s
         if left_s <= 0:
             raise TimeoutError(f"the process did not answer within {timeout_s:g} s")
