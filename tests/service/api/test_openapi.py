@@ -41,8 +41,6 @@ SUCCESSES: dict[tuple[str, str], type[BaseModel]] = {
     **{(f"{path}/config", "get"): ModelConfig for path in V2_MODELS},
     **{(f"{path}/stats", "get"): Statistics for path in V2_MODELS},
     **{(f"{path}/infer", "post"): InferenceResponse for path in V2_MODELS},
-    ("/v2/repository/models/{name}/rollout", "get"): RolloutInfo,
-    ("/v2/repository/models/{name}/rollout", "post"): RolloutInfo,
 }
 REPOSITORY = "/v2/repository"
 ADMIN_PATHS = [f"{REPOSITORY}/{path}" for path in ("index", "models/{name}/load", "models/{name}/unload")]
@@ -189,6 +187,18 @@ def test_it_explains_what_clients_of_the_open_inference_protocol_send(document: 
         for about in "", "/ready", "/config", "/stats":
             options = document["paths"][path + about]["get"]["parameters"]
             assert {option["name"] for option in options} == in_path
+
+
+def test_it_describes_the_body_and_the_answer_of_a_rollout(document: dict[str, Any]) -> None:
+    rollout = document["paths"][f"{REPOSITORY}/models/{{name}}/rollout"]
+    body = rollout["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert body.keys() == {"version", "shadow", "canary", "promote_when", "action"}
+    assert all(field["description"] for field in body.values())
+    for method in ("get", "post"):
+        reference = rollout[method]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+        assert reference.endswith("/RolloutInfo")
+    parts = definitions(RolloutInfo)
+    assert document["components"]["schemas"] | parts == document["components"]["schemas"]
 
 
 def test_it_describes_the_bodies_and_answers_of_the_admin_routes(document: dict[str, Any]) -> None:
