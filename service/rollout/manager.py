@@ -96,6 +96,7 @@ class RolloutManager:
         for trial in self._trials.values():
             if trial.shadow is not None:
                 trial.shadow.close()
+        self._trials.clear()
         for task in self._tasks:
             task.cancel()
         if self._capture is not None:
