@@ -18,6 +18,7 @@ from service.api.errors import add_error_handlers
 from service.api.metrics import create_metrics_route
 from service.api.open_inference.infer import create_infer_routes
 from service.api.open_inference.model_repository import create_model_repository_routes
+from service.api.open_inference.rollout import create_rollout_routes
 from service.api.open_inference.routes import create_open_inference_routes
 from service.api.predict import create_predict_routes
 from service.api.rectify import create_rectify_route
@@ -200,6 +201,7 @@ def add_routes(app: FastAPI, state: ServiceState) -> None:
     app.include_router(create_routes(state))
     app.include_router(create_open_inference_routes(state))
     app.include_router(create_model_repository_routes(state))
+    app.include_router(create_rollout_routes(state))
     app.include_router(create_metrics_route(lambda: state.metrics, **policy.requirement(policy.access(METRICS))))
     if settings.ui:
         folder, needs = settings.models_folder, policy.requirement(Access.USER)

@@ -11,6 +11,7 @@ from service.inference.registry import Models
 from service.logging import configure_logs
 from service.middleware.auth import AccessPolicy
 from service.repository.repository import initial_statuses
+from service.repository.version_policy import startup_rollouts
 from service.server.listening import check_grpc, listen, url_of
 from service.server.server import Server
 from service.settings import Settings, load_settings
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
             print(line, flush=True)  # noqa: T201
 
         if settings.workers > 1:
-            present = initial_statuses(models)
+            present = initial_statuses(models, startup_rollouts(settings))
             del app, models  # each worker loads its own; these only prove that they load
             return Supervisor(settings, listener, announce, present, log_writer).run()
         server = Server(app, announce)

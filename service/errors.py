@@ -19,6 +19,7 @@ ServiceError                          base class
     ├── ModelNotFoundError        404 no such model or version
     ├── NotAcceptableError        406 the response cannot have any of the requested types
     ├── RequestTimeoutError       408 the request did not arrive in time
+    ├── ConflictError             409 what was asked for does not fit the present state
     ├── TooLargeError             413 too many bytes, pixels or pictures
     ├── UnsupportedMediaTypeError 415 another type of content
     ├── UnsupportedEncodingError  415 another compression of the body
@@ -162,6 +163,13 @@ class RequestTimeoutError(RequestError):
     status = 408
     code = "request_timeout"
     headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
+
+
+class ConflictError(RequestError):
+    """What was asked for does not fit the present state, which may have changed meanwhile."""
+
+    status = 409
+    code = "conflict"
 
 
 class TooLargeError(RequestError):

@@ -20,6 +20,10 @@ Place = Annotated[str, BeforeValidator(os.fspath)]
 REFERENCE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(/[1-9][0-9]{0,8})?"
 References = Annotated[str, Field(pattern=rf"^({REFERENCE}(,{REFERENCE})*)?$")]
 """``NAME`` or ``NAME/VERSION``, separated by commas."""
+VERSIONED = REFERENCE.removesuffix("?")
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""0 for none."""
 
 
 class Settings(BaseSettings):
@@ -70,6 +74,32 @@ class Settings(BaseSettings):
     )
     poll_s: int = Field(0, ge=0, description="seconds between scans of the models folder; 0: never")
     load_timeout_s: Count = Field(300, description="seconds that loading a model may take while the service runs")
+    rollout: str = Field(
+        "",
+        pattern=rf"^({VERSIONED}(,{VERSIONED})*)?$",
+        description="versions to roll out from the start beside the default versions of their models, for example "
+        "digits/3; empty: none",
+    )
+    rollout_shadow: Share = Field(
+        0.1, description="share of the pictures of the default version that these answer too, for comparison alone"
+    )
+    rollout_canary: Share = Field(0.0, description="share of the callers that these answer instead")
+    promote_pictures: int = Field(
+        0, ge=0, description="pictures after whose comparison these become the defaults by themselves; 0: never"
+    )
+    promote_agreement: Share = Field(0.995, description="share of pictures of the same class that this needs")
+    promote_corner_p95_px: Bound = Field(
+        0.0, description="95th percentile of the distance of corners, in pixels, that this allows; 0: any"
+    )
+    promote_p99_ratio: Bound = Field(
+        0.0, description="99th percentile of the inference time, relative to the default's, that this allows; 0: any"
+    )
+    capture: str = Field("", description="folder to write captured pictures to, for training; empty: none")
+    capture_share: Share = Field(0.1, description="share of the pictures that qualify which are captured")
+    capture_below: Share = Field(0.6, description="probability below which a picture qualifies")
+    capture_pictures: Count = Field(1000, description="most captured pictures in the folder")
+    capture_bytes: Count = Field(256 * 2**20, description="most bytes of captured pictures in the folder")
+    capture_days: Count = Field(30, description="days after which a captured picture is deleted")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models run; auto uses a GPU if there is one, cuda refuses to start without one"
     )

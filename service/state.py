@@ -24,6 +24,7 @@ from service.redaction import Redactor
 from service.repository.mirror import copy_at_start
 from service.repository.repository import Repository
 from service.repository.startup import load_models
+from service.rollout.manager import RolloutManager
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Running(NamedTuple):
     engine: Engine
     repository: Repository
     metrics: Metrics
+    rollouts: RolloutManager
 
 
 class Parts(NamedTuple):
@@ -111,6 +113,11 @@ class ServiceState:
         """The metrics; see `engine`."""
         return self._running().metrics
 
+    @property
+    def rollouts(self) -> RolloutManager:
+        """The rollouts; see `engine`."""
+        return self._running().rollouts
+
     def workers_ready(self) -> bool:
         """Whether all workers can answer."""
         return self.worker is None or self.worker.is_ready()
@@ -141,22 +148,25 @@ class ServiceState:
         engine = Engine(models, self.settings)
         repository = self.worker.repository if self.worker else Repository(self.settings, models)
         shared = SharedMetrics(self.worker.slot if self.worker else None, repository.failures)
+        rollouts = RolloutManager(self.settings, models, repository)
         metrics = Metrics(
             shared,
             self.recorder,
             self.log_writer,
-            partial(self._gauges, models),
+            partial(self._gauges, models, rollouts, shared.number),
             models.drift_windows,
             max(1, self.settings.drift_window // 2),
         )
         if self.tracer is not None:
             self.tracer.open()
-        self.running = Running(engine, repository, metrics)
+        await rollouts.start()
+        self.running = Running(engine, repository, metrics, rollouts)
         repository.start()
 
     async def stop(self) -> None:
         """Finish the accepted requests, and release the resources of `start`. The next start loads the models again."""
         running = self._running()
+        running.rollouts.close()
         running.repository.close()
         await running.engine.close()
         log.info("stopped")
@@ -166,10 +176,11 @@ class ServiceState:
             await asyncio.to_thread(self.tracer.close)
         await asyncio.to_thread(self.log_writer.close)
 
-    def _gauges(self, models: Models) -> Counts:
-        """The present values of ``models`` and of the response cache."""
+    def _gauges(self, models: Models, rollouts: RolloutManager, worker: int) -> Counts:
+        """The present values of ``models``, of their rollouts and of the response cache."""
         cache = self.response_cache
-        return models.gauges(self.settings.max_queue) | (cache.gauges() if cache is not None else {})
+        found = models.gauges(self.settings.max_queue) | rollouts.gauges(worker)
+        return found | (cache.gauges() if cache is not None else {})
 
     def _running(self) -> Running:
         if self.running is None:

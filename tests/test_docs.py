@@ -118,7 +118,7 @@ def test_the_requests_on_the_page_for_clients_are_answered(command: str, server:
 def test_the_page_for_clients_lists_every_error_and_option() -> None:
     codes = {kind.code for kind in RequestError.__subclasses__()}
     documented = set(re.findall(r"`(\w+)`", CLIENTS))
-    assert codes - {"load_failed", "unsupported_encoding"} <= documented
+    assert codes - {"load_failed", "conflict", "unsupported_encoding"} <= documented
     assert {*PredictOptions.model_fields, *Prediction.model_fields} <= documented
 
 

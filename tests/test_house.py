@@ -53,9 +53,10 @@ MATRIX: dict[str, set[str]] = {
     "service.metrics": SERVICE_CORE,
     "service.inference": SERVICE_CORE | {"service.metrics", "imaging"},
     "service.repository": SERVICE_CORE | {"export.format.remote", "service.inference", "service.metrics"},
+    "service.rollout": SERVICE_CORE | {"service.inference", "service.metrics", "service.repository", "imaging"},
     "service.middleware": SERVICE_CORE | {"service.metrics"},
     "service.state": SERVICE_CORE
-    | {"service.metrics", "service.inference", "service.repository", "service.middleware"},
+    | {"service.metrics", "service.inference", "service.repository", "service.rollout", "service.middleware"},
     "service.api": SERVICE_CORE
     | {"service.metrics", "service.inference", "service.middleware", "service.state", "imaging"},
     "service.api.open_inference": SERVICE_CORE
@@ -63,6 +64,7 @@ MATRIX: dict[str, set[str]] = {
         "service.metrics",
         "service.inference",
         "service.repository",
+        "service.rollout",
         "service.middleware",
         "service.state",
         "service.api",

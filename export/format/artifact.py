@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.format.drift import count_in_bins, distance, values
+from export.format.drift import count_in_bins, distance, make_reference, values
 from export.format.errors import ArtifactError
 from export.format.golden import Outputs, pack_golden, unpack_golden
 from export.format.manifest import (
@@ -37,6 +37,7 @@ from export.format.manifest import (
     FileRecord,
     ImageInput,
     Manifest,
+    Quantity,
     Reference,
     Reliability,
     RuntimeName,
@@ -57,6 +58,7 @@ __all__ = [  # the names that the service may import from this package
     "ImageInput",
     "Manifest",
     "Outputs",
+    "Quantity",
     "Reference",
     "Reliability",
     "RuntimeName",
@@ -67,6 +69,7 @@ __all__ = [  # the names that the service may import from this package
     "count_in_bins",
     "distance",
     "find_artifacts",
+    "make_reference",
     "pack_golden",
     "read_artifact",
     "read_bytes",

@@ -152,7 +152,7 @@ class Predict:
 
     def _find(self, options: AnswerOptions) -> Model:
         """Return the requested model, which must be a classifier."""
-        model = self._state.engine.find(options.model, options.version)
+        model = self._state.engine.route(options.model, options.version)
         if model.manifest.task != "classification":
             raise InvalidParameterError(
                 f"{model.name} is not a classifier; POST /v2/models/{model.name}/infer returns its outputs, or name "

@@ -1,6 +1,7 @@
 """The gRPC server: the Open Inference Protocol, the health service and reflection."""
 
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -121,7 +122,8 @@ class OpenInference:
         """Answer ``message`` within the time of the service, and within ``remaining_s`` if there is a deadline."""
         arrived = perf_counter()
         settings = self._state.settings
-        model = find_model(self._state.engine, message.model_name, message.model_version or None)
+        find = partial(self._state.engine.route, same_tensors=True)
+        model = find_model(find, message.model_name, message.model_version or None)
         timeout_s = settings.timeout_ms / 1000
         deadline = arrived + (timeout_s if remaining_s is None else min(timeout_s, remaining_s))
         with Permit(model.limiter) as permit:
@@ -133,7 +135,7 @@ class OpenInference:
 
     async def _find(self, context: Any) -> Model:
         message = await self._messages.read_only(context)
-        return find_model(self._state.engine, message.name, message.version or None)
+        return find_model(self._state.engine.find, message.name, message.version or None)
 
     def handlers(self) -> dict[str, Any]:
         """Return the handler of each method, as gRPC registers them."""

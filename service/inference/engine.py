@@ -24,7 +24,7 @@ from service.inference.outputs import ModelOutput, finite_output
 from service.inference.preprocessing import Upload
 from service.inference.rectified.image import RectifiedFile, encode_image, image_size, rectify
 from service.inference.rectified.options import RectifiedOptions
-from service.inference.registry import Model, Models
+from service.inference.registry import Model, Models, Seen
 from service.inference.views.options import NO_VIEWS, ViewOptions
 from service.inference.views.reliability import Reliability, average, measure_reliability
 from service.request_context import Timings, gather_all, queued_s, record_model, record_prediction, track_future
@@ -129,12 +129,14 @@ class Engine:
         return not self._closing and not self.hangs
 
     def find(self, name: str | None = None, version: int | None = None) -> Model:
-        """Return the requested model.
-
-        Raises:
-            ModelNotFoundError: see `Models.find`.
-        """
+        """Return the requested model; see `Models.find`."""
         model = self.models.find(name, version)
+        record_model(model.name, model.version)
+        return model
+
+    def route(self, name: str | None = None, version: int | None = None, *, same_tensors: bool = False) -> Model:
+        """Return the model that answers the current request; see `Models.route`."""
+        model = self.models.route(name, version, same_tensors=same_tensors)
         record_model(model.name, model.version)
         return model
 
@@ -173,7 +175,7 @@ class Engine:
         opened = self._decoders.read_at_once(upload, model.manifest.input)
         if opened is None:
             opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
-        return await self._infer_one(model, opened, options, started, deadline, views, is_alone=is_alone)
+        return await self._infer_one(model, opened, options, started, deadline, views, upload, is_alone=is_alone)
 
     async def predict_regions(
         self,
@@ -199,8 +201,8 @@ class Engine:
             pixels = rectified.max_pixels * images * len(regions)
         await self.turns.wait()
         async with self._decoders.keep_regions(upload, model.manifest.input, regions, pixels, deadline) as crops:
-            work = (self._infer_one(model, crop, rectified, started, deadline, views) for crop in crops)
-            return await gather_all(work)
+            given = rectified, started, deadline, views, upload
+            return await gather_all(self._infer_one(model, crop, *given) for crop in crops)
 
     async def _predict_source(
         self,
@@ -216,7 +218,7 @@ class Engine:
         """The prediction for a picture whose rectified images are sampled from the whole of it."""
         pixels = options.max_pixels * (1 if options.only_main else len(model.manifest.transforms))
         async with self._decoders.keep(upload, model.manifest.input, pixels, deadline) as opened:
-            return await self._infer_one(model, opened, options, started, deadline, views, is_alone=is_alone)
+            return await self._infer_one(model, opened, options, started, deadline, views, upload, is_alone=is_alone)
 
     async def _infer_one(
         self,
@@ -226,6 +228,7 @@ class Engine:
         started: float,
         deadline: float,
         views: ViewOptions = NO_VIEWS,
+        upload: Upload | None = None,
         *,
         is_alone: bool = False,
     ) -> Answer:
@@ -242,14 +245,15 @@ class Engine:
             await self.turns.wait()
             inferred = time.perf_counter()
         output = finite_output(inference.value)
+        if self.models.observer is not None and not views.averaged:
+            self.models.observer.observe(Seen(model, output, opened, upload))
         files = None if options is None else await self._rectify(model, output, opened, options, deadline)
         ended = time.perf_counter()
         self.turns.record(ended - inferred)
         decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
         timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
-        record_prediction(started, timings, inference.batch_size, ended)
-        batch_size, crop = inference.batch_size, opened.crop
-        return Answer(model, output, opened.width, opened.height, files, batch_size, timings, crop, reliability)
+        record_prediction(started, timings, size := inference.batch_size, ended)
+        return Answer(model, output, opened.width, opened.height, files, size, timings, opened.crop, reliability)
 
     async def _infer_views(
         self, model: Model, opened: Picture, views: ViewOptions, deadline: float
@@ -284,16 +288,20 @@ class Engine:
             RequestError: a picture cannot be used, the deadline has passed, or the model failed.
         """
         started = time.perf_counter()
+        uploads: Sequence[Upload | None] = [None] * len(pictures)
         if isinstance(pictures, np.ndarray):
-            pixels = list(pictures)
+            opened = [Picture(pixels, pixels.shape[1], pixels.shape[0]) for pixels in pictures]
         else:
-            pixels = [picture.pixels for picture in await self._read_all(pictures, model.manifest.input, deadline)]
+            opened, uploads = await self._read_all(pictures, model.manifest.input, deadline), pictures
         decode_ms = (time.perf_counter() - started) * 1000
         outputs = []
-        for inference in await infer_together(model, pixels, deadline):
+        for inference in await infer_together(model, [picture.pixels for picture in opened], deadline):
             outputs.append(finite_output(inference.value))
             timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, 0.0)
             record_prediction(started, timings, inference.batch_size, time.perf_counter())
+        if self.models.observer is not None:
+            for picture, output, upload in zip(opened, outputs, uploads, strict=True):
+                self.models.observer.observe(Seen(model, output, picture, upload))
         return outputs
 
     async def infer_rectified(
@@ -357,8 +365,7 @@ class Engine:
             else:
                 work = partial(rectify, source, output, manifest, index, options, opened.crop)
                 shown = opened.shown
-                sides = image_size(output.transforms[index].theta, shown.width, shown.height, options)
-                size = math.prod(sides)
+                size = math.prod(image_size(output.transforms[index].theta, shown.width, shown.height, options))
                 self.models.recorder.of_model((model.name, model.version)).rectified(size)
             if size <= IN_PLACE_PIXELS and (source is None or source.size <= IN_PLACE_PIXELS):
                 files.append(work())

@@ -1,14 +1,16 @@
 """The models that are served, found by name and version."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from export.format.artifact import Manifest
+from imaging.preprocessing import Picture
 from service.errors import ModelNotFoundError
 from service.inference.admission import CapacityLimiter
 from service.inference.batcher import Batcher
 from service.inference.outputs import ModelOutput
+from service.inference.preprocessing import Upload
 from service.metrics.drift import Window
 from service.metrics.recorder import Counts, Key, Recorder, labels
 
@@ -30,6 +32,29 @@ class Model(NamedTuple):
     """See `Artifact.signer`."""
 
 
+class Seen(NamedTuple):
+    """A picture that a model has answered."""
+
+    model: Model
+    output: ModelOutput
+    picture: Picture
+    upload: Upload | None
+    """None if the picture came as a tensor."""
+
+
+class Rollouts(Protocol):
+    """Tries other versions beside the default versions of some models."""
+
+    def choose(self, model: Model, *, same_tensors: bool) -> Model:
+        """Return the version that answers the current request, which asks for the default version, ``model``.
+
+        With ``same_tensors`` it has the same inputs and outputs.
+        """
+
+    def observe(self, seen: Seen) -> None:
+        """Note an answered picture."""
+
+
 class Models:
     """The served models by name and version. `serve` replaces all of them at once."""
 
@@ -41,9 +66,16 @@ class Models:
     ) -> None:
         """``defaults`` is as in `Selection`; ``recorder`` counts the inferences of ``models``."""
         self.recorder = recorder or Recorder()
+        self.observer: Rollouts | None = None
+        """Is told of every answered picture."""
         self._defaults = defaults or {}
         self._served: tuple[Model, ...] = ()
         self._found: dict[tuple[str | None, int | None], Model] = {}
+        self._undivided = self._found
+        """`_found` without what `_divider` decides about."""
+        self._divider: Rollouts | None = None
+        self._divided: frozenset[str] = frozenset()
+        self._pinned: Mapping[str, int] = {}
         self.changes = 0
         """How often the models have been replaced."""
         self._leaving: WeakKeyDictionary[Batcher[ModelOutput], tuple[str, int]] = WeakKeyDictionary()
@@ -52,18 +84,31 @@ class Models:
     def __iter__(self) -> Iterator[Model]:
         return iter(self._served)
 
-    def serve(self, models: Iterable[Model]) -> None:
-        """Serve exactly ``models`` from now on.
+    def serve(self, models: Iterable[Model], pinned: Mapping[str, int] | None = None) -> None:
+        """Serve exactly ``models`` from now on, with the default versions ``pinned`` whatever the settings say.
 
         Only requests in flight still refer to the other models, which are freed with the last of these requests.
         """
         before, self._served = self._served, tuple(sorted(models, key=lambda model: (model.name, model.version)))
-        self._found = self._index()
+        self.pin(pinned or {})
         self.changes += 1
         batchers = set(self.batchers)
         for model in before:
             if model.batcher not in batchers:
                 self._leaving[model.batcher] = (model.name, model.version)
+
+    def pin(self, versions: Mapping[str, int]) -> None:
+        """Let these default versions replace those of the settings, for each model that has them."""
+        self._pinned = versions
+        self._found = self._index()
+        self.divide(self._divider, self._divided)
+
+    def divide(self, divider: Rollouts | None, names: Iterable[str]) -> None:
+        """Have ``divider`` decide which version answers requests for the default versions of ``names``."""
+        self._divider, self._divided = divider, frozenset(names)
+        self._undivided = {
+            key: model for key, model in self._found.items() if key[1] is not None or model.name not in self._divided
+        }
 
     @property
     def batchers(self) -> list[Batcher[ModelOutput]]:
@@ -90,6 +135,22 @@ class Models:
         if model is None:
             raise self._unknown(self.default_name if name is None else name, version)
         return model
+
+    def route(self, name: str | None, version: int | None, *, same_tensors: bool = False) -> Model:
+        """Return the model that answers the current request, which names this one; see `find` and `Rollouts.choose`."""
+        model = self._undivided.get((name, version))
+        if model is None:
+            model = self.find(name, version)
+            if self._divider is not None:
+                return self._divider.choose(model, same_tensors=same_tensors)
+        return model
+
+    def usual_default(self, name: str) -> int:
+        """Return the version of a served model that is its default by the settings."""
+        versions = [model.version for model in self._served if model.name == name]
+        return next(
+            (version for version in reversed(self._defaults.get(name, ())) if version in versions), versions[-1]
+        )
 
     def is_default(self, model: Model) -> bool:
         """Whether ``model`` is the default version of its name."""
@@ -118,10 +179,10 @@ class Models:
         found: dict[tuple[str | None, int | None], Model] = {}
         for model in self._served:
             found[model.name, model.version] = found[model.name, None] = model
-        for name, versions in self._defaults.items():
-            for version in versions:
-                if model_pinned := found.get((name, version)):
-                    found[name, None] = model_pinned
+        defaults = [(name, version) for name, versions in self._defaults.items() for version in versions]
+        for name, version in (*defaults, *self._pinned.items()):
+            if model_pinned := found.get((name, version)):
+                found[name, None] = model_pinned
         default = self.default_name
         return found | {(None, version): model for (name, version), model in found.items() if name == default}
 

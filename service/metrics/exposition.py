@@ -12,6 +12,7 @@ from export.format.artifact import distance
 from service.metrics.drift import Window
 from service.metrics.multiprocess import Figures
 from service.metrics.recorder import CLIENT_LEFT, SECONDS, Counts, Key
+from service.metrics.rollouts import CHANGES, INFERENCE_SECONDS, PIXELS, VERSIONS
 
 PICTURES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Upper bounds of the buckets of batch sizes."""
@@ -34,6 +35,11 @@ GAUGES: Final = {
     "limit": ("stn_pictures_limit", "Pictures that may be in flight; further ones are rejected with 429", MODEL),
     "hangs": ("stn_model_hangs", "Workers in which an inference of the model hangs", MODEL),
     "cache_bytes": ("stn_response_cache_bytes", "Memory of the answers that are kept for equal requests", ()),
+    "rollout_drift": (
+        "stn_rollout_drift_distance",
+        "Population stability index between the new version and the default version",
+        (*VERSIONS, "quantity", "worker"),
+    ),
     "resident": ("stn_worker_resident_bytes", "Memory of a worker", ("worker",)),
 }
 COUNTERS: Final = {
@@ -44,6 +50,14 @@ COUNTERS: Final = {
     "cache_misses": ("stn_response_cache_misses", "Answers that were looked for there in vain", MODEL),
     "views": ("stn_views", "Changed views of pictures that were inferred besides them", MODEL),
     "rejection": ("stn_rejections", "Rejected requests and pictures by error code", (*MODEL, "cause")),
+    "rollout_pictures": ("stn_rollout_pictures", "Pictures that both versions answered", (*VERSIONS, "agrees")),
+    "rollout_disagreed": (
+        "stn_rollout_disagreements",
+        "Those that got another class, by the class of the default version",
+        (*VERSIONS, "class"),
+    ),
+    "rollout_dropped": ("stn_rollout_dropped", "Pictures that were not compared", (*VERSIONS, "reason")),
+    "captured": ("stn_captured_pictures", "Pictures that were captured, or not", ("outcome",)),
     "cpu": ("stn_worker_cpu_seconds", "Processor time of a worker", ("worker",)),
     "log_lines_dropped": ("stn_log_lines_dropped", "Log lines that were dropped because stderr was not read", ()),
     "background": ("stn_background_failures", "Failures of a background task", ("task",)),
@@ -64,6 +78,7 @@ def families(
     """
     yield from requests(figures.counts)
     yield from pictures(figures.counts)
+    yield from rollouts(figures.counts)
     yield from simple(GaugeMetricFamily, GAUGES, figures.gauges)
     yield from simple(CounterMetricFamily, COUNTERS, figures.counts)
     yield workers(ready)
@@ -107,6 +122,17 @@ def pictures(counts: Counts) -> Iterator[Metric]:
     yield histogram("stn_prediction_duration_seconds", text, MODEL, SECONDS, of(counts, "prediction"))
     text = "Pictures in each inference"
     yield histogram("stn_batch_size", text, MODEL, PICTURES, batch_sizes(counts).items())
+
+
+def rollouts(counts: Counts) -> Iterator[Metric]:
+    """What the comparison of new versions with the default versions has shown."""
+    text = "Absolute change of the probability of the default version's class"
+    yield histogram("stn_rollout_probability_change", text, VERSIONS, CHANGES, of(counts, "rollout_changes"))
+    text = "Mean distance of the corners of a picture, in pixels of the upload"
+    yield histogram("stn_rollout_corner_distance_pixels", text, VERSIONS, PIXELS, of(counts, "rollout_pixels"))
+    text = "Processor time of an inference of one picture alone, by the default version and the new version"
+    name = "stn_rollout_inference_seconds"
+    yield histogram(name, text, (*VERSIONS, "by"), INFERENCE_SECONDS, of(counts, "rollout_seconds"))
 
 
 def batch_sizes(counts: Counts) -> dict[Key, list[float]]:

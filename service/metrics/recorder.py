@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Scope
 
+from service.metrics.rollouts import RolloutMetrics
 from service.request_context import AnsweredPicture, RequestContext, route_of
 
 SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -146,6 +147,8 @@ class Recorder:
         self._models: dict[ModelKey, ModelMetrics] = {}
         self._requests: defaultdict[tuple[str, ModelKey, int], Histogram] = defaultdict(Histogram)
         self._rejections: defaultdict[tuple[ModelKey, str], float] = defaultdict(float)
+        self._rollouts: dict[Key, RolloutMetrics] = {}
+        self._captured: defaultdict[str, float] = defaultdict(float)
 
     def of_model(self, model: ModelKey) -> ModelMetrics:
         """Return the counts of a version. The thread that loads it calls this too."""
@@ -153,6 +156,17 @@ class Recorder:
         if metrics is None:
             metrics = self._models[model] = ModelMetrics(labels(model))
         return metrics
+
+    def of_rollout(self, name: str, version: int, default: int) -> RolloutMetrics:
+        """Return the counts of comparisons of a version with the default version."""
+        key = name, str(version), str(default)
+        if key not in self._rollouts:
+            self._rollouts[key] = RolloutMetrics(key)
+        return self._rollouts[key]
+
+    def captured(self, outcome: str) -> None:
+        """Count a picture that qualified to be captured, by what became of it."""
+        self._captured[outcome] += 1
 
     def ended(self, context: RequestContext, scope: Scope) -> None:
         """Count a request that has ended."""
@@ -183,6 +197,10 @@ class Recorder:
         found: Counts = {}
         for metrics in tuple(self._models.values()):  # a thread that loads a model may add to them
             found |= metrics.counts()
+        for rollout in self._rollouts.values():
+            found |= rollout.counts()
+        for outcome, number in self._captured.items():
+            found["captured", outcome] = [number]
         for (route, model, status), histogram in self._requests.items():
             found["request", route, *labels(model), str(status)] = histogram.vector()
         for (model, cause), number in self._rejections.items():

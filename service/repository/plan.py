@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from service.errors import LoadFailedError, ModelNotFoundError
+from service.repository.traffic import Switch, Traffic
 from service.repository.version_policy import Policy
 
 CHANGED = "it changed while workers read it; load it again"
@@ -15,6 +16,8 @@ class Change(NamedTuple):
     name: str
     policy: Policy | None
     """None unloads the model."""
+    switch: Switch | None = None
+    """Changes the traffic instead. The policy then counts for nothing: what is served stays."""
 
 
 class ModelStatus(NamedTuple):
@@ -24,23 +27,41 @@ class ModelStatus(NamedTuple):
     """The digest of each version."""
     failed: Mapping[int, str]
     """The reason for each version."""
+    traffic: Traffic | None = None
+    """None if the default version is that of the settings, and nothing is rolled out."""
 
 
-def target_versions(change: Change, available: Iterable[tuple[str, int]], served: Iterable[int]) -> list[int]:
+NOTHING = ModelStatus({}, {})
+
+
+def is_outdated(change: Change, before: ModelStatus) -> bool:
+    """Whether ``change`` is about traffic that has changed meanwhile."""
+    return change.switch is not None and change.switch.expected != before.traffic
+
+
+def target_versions(change: Change, available: Iterable[tuple[str, int]], before: ModelStatus) -> list[int]:
     """The versions to load for ``change``.
 
-    The policy chooses among the ``available`` versions. Where it finds none, the ``served`` versions are kept.
+    The policy chooses among the ``available`` versions. Where it finds none, those that were served ``before`` are
+    kept. A policy that lists no versions leaves out none that the traffic needs.
     """
+    if change.switch is not None:
+        wanted = change.switch.traffic.versions if change.switch.traffic else set()
+        return sorted({*before.served, *wanted})
     if change.policy is None:
         return []
-    return change.policy.choose(version for name, version in available if name == change.name) or sorted(served)
+    found = {version for name, version in available if name == change.name}
+    chosen = change.policy.choose(found)
+    if before.traffic is not None and not change.policy.versions:
+        chosen = sorted({*chosen, *(before.traffic.versions & found)})
+    return chosen or sorted(before.served)
 
 
-def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus]) -> ModelStatus:
+def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus], switch: Switch | None = None) -> ModelStatus:
     """The status that all processes switch to, given the report of each.
 
     A version is served only if every process has loaded the same content. While any version fails, the versions that
-    were served ``before`` stay.
+    were served ``before`` stay, and so does the traffic.
     """
     failed = {version: reason for report in reports for version, reason in report.failed.items()}
     served: dict[int, str] = {}
@@ -50,7 +71,16 @@ def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus]) -> ModelS
             served[version] = digests.pop()
         else:
             failed[version] = CHANGED
-    return ModelStatus({**before.served, **served} if failed else served, failed)
+    traffic = before.traffic if switch is None or failed else switch.traffic
+    if switch is not None:  # what failed earlier has not been tried
+        failed = {version: reason for version, reason in before.failed.items() if version not in served} | failed
+    present = {**before.served, **served} if failed else served
+    return ModelStatus(present, failed, traffic.among(present) if traffic is not None else None)
+
+
+def pinned(statuses: Mapping[str, ModelStatus]) -> dict[str, int]:
+    """The default version of each model for which it is not that of the settings."""
+    return {name: status.traffic.default for name, status in statuses.items() if status.traffic is not None}
 
 
 def check_loaded(name: str, status: ModelStatus) -> None:

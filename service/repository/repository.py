@@ -6,6 +6,7 @@ A change has two steps. `Repository.prepare` loads and warms up new versions in 
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
@@ -14,16 +15,26 @@ import structlog
 
 from export.format.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, repeat
-from service.errors import MirrorError, ModelNotFoundError, StartError
+from service.errors import ConflictError, LoadFailedError, MirrorError, ModelNotFoundError, StartError
 from service.inference.loading import Opener, default_opener, digest, load_model
 from service.inference.rectified.memory import return_free_memory
 from service.inference.registry import Model, Models
 from service.repository.mirror import SCAN_TIMEOUT_S, scan_models, scan_timeout_s
-from service.repository.plan import Change, ModelStatus, check_loaded, merge_reports, target_versions
+from service.repository.plan import (
+    NOTHING,
+    Change,
+    ModelStatus,
+    check_loaded,
+    is_outdated,
+    merge_reports,
+    pinned,
+    target_versions,
+)
 from service.repository.poller import Poller, Scan
 from service.repository.startup import find_folders
+from service.repository.traffic import Rollout, Switch, Traffic
 from service.repository.trust import read_trusted
-from service.repository.version_policy import Policy, Selection
+from service.repository.version_policy import Policy, Selection, startup_rollouts
 from service.settings import Settings
 
 NOT_LOADED = "not loaded"
@@ -61,8 +72,10 @@ class Repository:
         """``models`` are already loaded; later ones are loaded through ``opener`` (default: `open_backend`)."""
         self.failures = failures or Failures()
         """Failures of the background tasks of this process."""
-        self.statuses = initial_statuses(models)
+        self.statuses = initial_statuses(models, startup_rollouts(settings))
         """The status of each model by name."""
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called after every change."""
         self._settings = settings
         self._models = models
         self._opener = opener or default_opener(settings)
@@ -77,6 +90,7 @@ class Repository:
         self._polling: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._closed = False
+        models.pin(pinned(self.statuses))
 
     def start(self) -> None:
         """Begin to poll the models folder, if the settings ask for it."""
@@ -149,26 +163,47 @@ class Repository:
         self._poller.record_request(Change(name, None))
         await self.apply(Change(name, None))
 
+    async def switch(self, name: str, traffic: Traffic | None, expected: Traffic | None) -> None:
+        """Divide the requests for a model by ``traffic`` from the next one on; versions that lack for it are loaded.
+
+        Raises:
+            ConflictError: the traffic is no longer as ``expected``.
+            LoadFailedError: a version cannot be loaded; nothing has changed.
+        """
+        status = await self.apply(Change(name, None, Switch(traffic, expected)))
+        if status.traffic == traffic:
+            return
+        lacking = traffic.versions - status.served.keys() if traffic else set()
+        reasons = [f"{name}/{each}: {status.failed[each]}" for each in sorted(lacking) if each in status.failed]
+        if reasons:
+            raise LoadFailedError(f"{'; '.join(reasons)} (nothing has changed)")
+        raise ConflictError(f"the rollout of {name} has changed meanwhile; look at it, and ask again")
+
     async def apply(self, change: Change) -> ModelStatus:
         """Make a change and return the resulting status of its model."""
         async with self._change_lock:
-            before = self.statuses.get(change.name, ModelStatus({}, {}))
-            after = merge_reports(before, [await self.prepare(change)])
+            before = self.statuses.get(change.name, NOTHING)
+            if is_outdated(change, before):
+                return before
+            after = merge_reports(before, [await self.prepare(change)], change.switch)
             self.commit(change.name, after)
             return after
 
     async def prepare(self, change: Change) -> ModelStatus:
         """Load the versions of a change beside the served ones, and report which of them can be served."""
-        if change.policy is None:
-            return ModelStatus({}, {})
+        if change.policy is None and change.switch is None:
+            return NOTHING
         self._prepared.clear()
         await self.rescan()
         served = {model.version: model for model in self._models if model.name == change.name}
         loaded: dict[int, str] = {}
         failed: dict[int, str] = {}
-        for version in target_versions(change, self._available, served):
+        for version in target_versions(change, self._available, self.statuses.get(change.name, NOTHING)):
             if self._closed:
                 failed[version] = "the service is shutting down"
+                continue
+            if change.switch is not None and version in served:  # as it is, whatever the folder has now
+                loaded[version] = served[version].digest
                 continue
             key = (change.name, version)
             self._loading.add(key)
@@ -193,11 +228,13 @@ class Repository:
         mine = [model for model in self._models if model.name == name]
         candidates = {(model.version, model.digest): model for model in (*mine, *self._prepared)}
         self._prepared.clear()
-        self._models.serve([*others, *(candidates[key] for key in status.served.items())])
         if status != self.statuses.pop(name, None):
             log.info("now_served", model=name, versions=sorted(status.served), failed=sorted(status.failed))
         if any(status):
             self.statuses[name] = status
+        served = [*others, *(candidates[key] for key in status.served.items())]
+        self._models.serve(served, pinned(self.statuses))
+        self.on_commit()
         if self._releasing is None or self._releasing.done():
             self._releasing = asyncio.create_task(self._release_retired())
 
@@ -248,9 +285,16 @@ class Repository:
                 self._poller.record_outcome(change.name, failed=bool(status.failed))
 
 
-def initial_statuses(models: Models) -> dict[str, ModelStatus]:
-    """The status of each model that has just been loaded, by name."""
+def initial_statuses(models: Models, rollouts: Mapping[str, Rollout] | None = None) -> dict[str, ModelStatus]:
+    """The status of each model that has just been loaded, by name, with the ``rollouts`` of the settings."""
     served: dict[str, dict[int, str]] = {}
     for model in models:
         served.setdefault(model.name, {})[model.version] = model.digest
-    return {name: ModelStatus(digests, {}) for name, digests in served.items()}
+    found = {name: ModelStatus(digests, {}) for name, digests in served.items()}
+    for name, rollout in (rollouts or {}).items():
+        if rollout.version in served.get(name, {}) and len(served[name]) > 1:
+            default = models.usual_default(name)
+            if default == rollout.version:
+                default = max(served[name].keys() - {default})
+            found[name] = found[name]._replace(traffic=Traffic(default, rollout))
+    return found

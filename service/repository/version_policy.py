@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from service.errors import ModelLoadError
+from service.repository.traffic import Rollout, Rule
 from service.settings import Settings
 
 
@@ -31,6 +32,8 @@ class Selection:
         """The versions to load at the start, by model; no versions means by policy, no models means all models."""
         self.defaults = read_references(settings.default)
         """The default versions by model. The first model is also the default model."""
+        self.rollouts = {name: rollout.version for name, rollout in startup_rollouts(settings).items()}
+        """The version of each model that is rolled out from the start."""
         self._latest = 0 if settings.versions == "all" else int(settings.versions.partition(":")[2] or 1)
 
     def choose(self, available: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -51,11 +54,20 @@ class Selection:
                 if (name, version) not in served:
                     reference = f"{name}/{version}" if version else name
                     raise ModelLoadError(f"--default names {reference}, which is not served; correct it or --load")
+        for name, version in self.rollouts.items():
+            if (name, version) not in served:
+                raise ModelLoadError(f"--rollout names {name}/{version}, which is not served; correct it or --load")
+            if sum(other == name for other, _ in chosen) < 2:
+                raise ModelLoadError(
+                    f"--rollout names {name}/{version}, and no other version of {name} is served to compare it with; "
+                    f"add one, name it in --default or --load, or leave out --rollout"
+                )
         return chosen
 
     def policy(self, name: str) -> Policy:
         """The policy of the model ``name`` until an administrator requests another one."""
-        return Policy(self.at_start.get(name, ()), self._latest, self.defaults.get(name, ()))
+        rollouts = (self.rollouts[name],) if name in self.rollouts else ()
+        return Policy(self.at_start.get(name, ()), self._latest, (*self.defaults.get(name, ()), *rollouts))
 
     def starts_with(self, name: str) -> bool:
         """Whether the model ``name`` is loaded at the start."""
@@ -69,3 +81,19 @@ def read_references(text: str) -> Mapping[str, tuple[int, ...]]:
         name, _, version = reference.partition("/")
         found[name] = (*found.get(name, ()), *([int(version)] if version else []))
     return found
+
+
+def startup_rollouts(settings: Settings) -> dict[str, Rollout]:
+    """What the settings roll out from the start, by model."""
+    rule = None
+    if settings.promote_pictures:
+        rule = Rule(
+            settings.promote_pictures,
+            settings.promote_agreement,
+            settings.promote_corner_p95_px or None,
+            settings.promote_p99_ratio or None,
+        )
+    return {
+        name: Rollout(versions[-1], settings.rollout_shadow, settings.rollout_canary, rule)
+        for name, versions in read_references(settings.rollout).items()
+    }

@@ -23,7 +23,7 @@ from export.format.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, backoff_s
 from service.errors import MirrorError
 from service.repository.mirror import SCAN_TIMEOUT_S, scan_models, scan_timeout_s
-from service.repository.plan import Change, ModelStatus, merge_reports, target_versions
+from service.repository.plan import NOTHING, Change, ModelStatus, is_outdated, merge_reports, target_versions
 from service.repository.poller import Poller
 from service.repository.startup import find_folders
 from service.settings import Settings
@@ -38,9 +38,9 @@ from service.workers.messages import (
     PrepareFailed,
     Ready,
     Restart,
+    are_equal,
     limit_waits,
     readable,
-    served_versions,
     shut,
 )
 
@@ -103,7 +103,8 @@ class Coordinator:
             self._receive(pipe)
         while self._requests:
             pipe, request = self._requests[0]
-            self._poller.record_request(request.change)
+            if request.change.switch is None:
+                self._poller.record_request(request.change)
             try:
                 status = self._make(request.change)
             except Exception as error:  # noqa: BLE001 - the worker waits for a result
@@ -151,7 +152,7 @@ class Coordinator:
             case Deregister():
                 self._forget(pipe)
             case Ready(statuses):
-                if served_versions(statuses) == served_versions(self.statuses):
+                if are_equal(statuses, self.statuses):
                     self._participants.append(pipe)
                 else:
                     log.warning("worker_outdated")
@@ -161,7 +162,9 @@ class Coordinator:
         return message
 
     def _make(self, change: Change) -> ModelStatus:
-        before = self.statuses.get(change.name, ModelStatus({}, {}))
+        before = self.statuses.get(change.name, NOTHING)
+        if is_outdated(change, before):
+            return before
         targets = self._target_versions(change, before)
         participants = list(self._participants)
         timeout_s = self._settings.inference_timeout_s + len(targets) * self._settings.load_timeout_s
@@ -169,7 +172,7 @@ class Coordinator:
         reports = [reply for reply in replies if isinstance(reply, ModelStatus)]
         if not reports or any(reply is None or isinstance(reply, PrepareFailed) for reply in replies):
             reports.append(ModelStatus({}, dict.fromkeys(targets, LOST)))
-        after = merge_reports(before, reports)
+        after = merge_reports(before, reports, change.switch)
         others = {name: status for name, status in self.statuses.items() if name != change.name}
         self.statuses = others | ({change.name: after} if any(after) else {})
         participants = [pipe for pipe in participants if pipe in self._participants]
@@ -207,7 +210,7 @@ class Coordinator:
     def _target_versions(self, change: Change, before: ModelStatus) -> list[int]:
         find = partial(find_folders, self._settings.models_folder, lambda _, __: None)
         try:
-            return target_versions(change, self._scanner.run(find, SCAN_TIMEOUT_S), before.served)
+            return target_versions(change, self._scanner.run(find, SCAN_TIMEOUT_S), before)
         except (ArtifactError, OSError):
             return sorted(before.served)
 

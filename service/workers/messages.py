@@ -7,6 +7,7 @@ from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from service.repository.plan import Change, ModelStatus
+from service.repository.traffic import Traffic
 
 ModelStatuses = Mapping[str, ModelStatus]
 """The status of each model by name."""
@@ -87,6 +88,16 @@ def readable(pipes: Sequence[Connection], timeout_s: float) -> list[Connection]:
     """Wait up to ``timeout_s`` for messages, and return the ``pipes`` with a message or at their end, in order."""
     found = wait(pipes, timeout_s)
     return [pipe for pipe in pipes if pipe in found]
+
+
+def are_equal(some: ModelStatuses, others: ModelStatuses) -> bool:
+    """Whether both serve the same versions and divide requests alike."""
+    return served_versions(some) == served_versions(others) and traffic(some) == traffic(others)
+
+
+def traffic(statuses: ModelStatuses) -> dict[str, Traffic]:
+    """Return the traffic by model, where it is not that of the settings."""
+    return {name: status.traffic for name, status in statuses.items() if status.traffic is not None}
 
 
 def served_versions(statuses: ModelStatuses) -> dict[str, dict[int, str]]:

@@ -14,7 +14,7 @@ from service.background import Failures
 from service.errors import LoadFailedError
 from service.inference.loading import Opener
 from service.inference.registry import Models
-from service.repository.plan import Change, ModelStatus
+from service.repository.plan import Change, ModelStatus, pinned
 from service.repository.repository import Repository
 from service.settings import Settings
 from service.workers.messages import (
@@ -52,6 +52,7 @@ class Participant(Repository):
         """``pipe`` leads to the coordinator, which had this worker load ``statuses``."""
         super().__init__(settings, models, opener, failures)
         self.statuses = dict(statuses)
+        models.pin(pinned(self.statuses))
         limit_waits(pipe)
         self._pipe = pipe
         self._requests: dict[int, asyncio.Future[ModelStatus | None]] = {}

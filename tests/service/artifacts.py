@@ -65,6 +65,41 @@ def write_endless(folder: Path) -> Path:
     return write(folder, model=model.SerializeToString())
 
 
+def write_moody(folder: Path, *, hangs: bool) -> Path:
+    """The bundled model, which hangs or fails if the first pixel of a picture is 128 or more."""
+    model = onnx.load_model_from_string((ARTIFACT.folder / MODEL).read_bytes())
+    name, make, graph = ARTIFACT.manifest.input.name, onnx.helper, model.graph
+    for node in graph.node:
+        node.input[:] = ["calm" if given == name else given for given in node.input]
+    numbers = {"zeros": [0, 0, 0], "ones": [1, 1, 1], "axes": [1, 2, 3], "bad": 128, "nothing": [0]}
+    graph.initializer.extend(onnx.numpy_helper.from_array(np.array(value), key) for key, value in numbers.items())
+    nodes = [
+        make.make_node("Slice", [name, "zeros", "ones", "axes"], ["pixel"]),
+        make.make_node("Cast", ["pixel"], ["level"], to=onnx.TensorProto.INT64),
+        make.make_node("ReduceMax", ["level"], ["most"], keepdims=0),
+        make.make_node("GreaterOrEqual", ["most", "bad"], ["is_bad"]),
+    ]
+    if hangs:
+        number = make.make_tensor_value_info("number", onnx.TensorProto.INT64, [])
+        going, goes_on = (make.make_tensor_value_info(text, onnx.TensorProto.BOOL, []) for text in ("going", "goes_on"))
+        before, after = (
+            make.make_tensor_value_info(text, onnx.TensorProto.UINT8, None) for text in ("before", "after")
+        )
+        steps = [make.make_node("Identity", [old], [new]) for old, new in (("going", "goes_on"), ("before", "after"))]
+        body = make.make_graph(steps, "step", [number, going, before], [goes_on, after])
+        nodes.append(make.make_node("Loop", ["", "is_bad", name], ["calm"], body=body))
+    else:
+        nodes += [
+            make.make_node("Cast", ["is_bad"], ["outside"], to=onnx.TensorProto.INT64),
+            make.make_node("Gather", ["nothing", "outside"], ["found"]),
+            make.make_node("Cast", ["found"], ["added"], to=onnx.TensorProto.UINT8),
+            make.make_node("Add", [name, "added"], ["calm"]),
+        ]
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    return write(folder, model=model.SerializeToString())
+
+
 def golden(change: Callable[[Outputs], Outputs]) -> bytes:
     """Golden answers that were tampered with."""
     images, outputs = ARTIFACT.golden()

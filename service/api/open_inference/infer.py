@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from service.api.predict import Endpoint, read_timeout
 from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES, Body, Content
 from service.errors import ModelNotFoundError
 from service.inference.admission import Permit
-from service.inference.engine import Engine
 from service.inference.outputs import ModelOutput
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
@@ -45,7 +45,8 @@ class Infer:
             ClientDisconnect: the client has disconnected.
         """
         engine, settings = self._state.engine, self._state.settings
-        model = find_model(engine, **{name: scope["path_params"].get(name) for name in ("name", "version")})
+        named = {name: scope["path_params"].get(name) for name in ("name", "version")}
+        model = find_model(partial(engine.route, same_tensors=True), **named)
         timeout_ms = read_timeout(body, settings.timeout_ms)
         headers = dict(body.headers)
         json_length = headers.get(JSON_LENGTH)
@@ -114,12 +115,12 @@ def can_read_in_place(size: int, json_length: bytes | None) -> bool:
     return size <= COPIED_IN_PLACE and json_bytes <= IN_PLACE_BYTES
 
 
-def find_model(engine: Engine, name: str, version: str | None = None) -> Model:
-    """Return the model that a path names.
+def find_model(find: Callable[[str, int | None], Model], name: str, version: str | None = None) -> Model:
+    """Return the model that a path names, as ``find`` finds it by name and version.
 
     Raises:
         ModelNotFoundError: there is no such model.
     """
     if version is not None and not VERSION.fullmatch(version):
         raise ModelNotFoundError(f"{version[:40]!r} is not a version; versions are whole numbers from 1")
-    return engine.find(name, None if version is None else int(version))
+    return find(name, None if version is None else int(version))

@@ -74,7 +74,7 @@ def create_open_inference_routes(state: ServiceState) -> APIRouter:
     router = APIRouter(tags=[tag], route_class=OpenInferenceRoute, **state.policy.requirement(Access.USER))
 
     async def requested(request: Request) -> Model:
-        return find_model(state.engine, **request.path_params)
+        return find_model(state.engine.find, **request.path_params)
 
     RequestedModel = Annotated[Model, Depends(requested)]  # noqa: N806 - a type
 

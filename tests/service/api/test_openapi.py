@@ -7,6 +7,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from service.api.open_inference.rollout import RolloutInfo
 from service.api.open_inference.schemas import (
     InferenceError,
     InferenceResponse,
@@ -59,6 +60,8 @@ ERRORS: dict[tuple[str, str], set[str]] = {
     (f"{REPOSITORY}/index", "post"): {"400", "401", "403", "408", "413", "503"},
     (f"{REPOSITORY}/models/{{name}}/load", "post"): {"400", "401", "403", "404", "408", "413", "503"},
     (f"{REPOSITORY}/models/{{name}}/unload", "post"): {"401", "403", "404", "503"},
+    (f"{REPOSITORY}/models/{{name}}/rollout", "get"): {"401", "403", "404", "503"},
+    (f"{REPOSITORY}/models/{{name}}/rollout", "post"): {"400", "401", "403", "404", "408", "409", "413", "503"},
     **{(f"{path}/ready", "get"): {"404", "503"} for path in V2_MODELS},
     **{(f"{path}/{about}", "get"): {"404"} for path in V2_MODELS for about in ("config", "stats")},
     **{
@@ -184,6 +187,18 @@ def test_it_explains_what_clients_of_the_open_inference_protocol_send(document: 
         for about in "", "/ready", "/config", "/stats":
             options = document["paths"][path + about]["get"]["parameters"]
             assert {option["name"] for option in options} == in_path
+
+
+def test_it_describes_the_body_and_the_answer_of_a_rollout(document: dict[str, Any]) -> None:
+    rollout = document["paths"][f"{REPOSITORY}/models/{{name}}/rollout"]
+    body = rollout["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert body.keys() == {"version", "shadow", "canary", "promote_when", "action"}
+    assert all(field["description"] for field in body.values())
+    for method in ("get", "post"):
+        reference = rollout[method]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+        assert reference.endswith("/RolloutInfo")
+    parts = definitions(RolloutInfo)
+    assert document["components"]["schemas"] | parts == document["components"]["schemas"]
 
 
 def test_it_describes_the_bodies_and_answers_of_the_admin_routes(document: dict[str, Any]) -> None:

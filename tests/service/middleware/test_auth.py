@@ -26,7 +26,10 @@ KEYS = ("--api-keys", f"{USER_ENTRY},{OTHER_ENTRY}", "--admin-keys", ADMIN_ENTRY
 OPEN = ["/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"]
 OPEN_FILES = ["/page/1/page.js", "/swagger/swagger-ui.css"]
 KEYED = ["/predict", "/predict/batch", "/models", "/v2", "/v2/models/digits/infer", "/nowhere", "/health", "/docs/x"]
-ADMINS = ["/v2/repository/index", "/v2/repository/models/digits/load", "/v2/repository/models/digits/unload"]
+ADMINS = [
+    "/v2/repository/index",
+    *(f"/v2/repository/models/digits/{action}" for action in ("load", "unload", "rollout")),
+]
 
 
 def guarded(*flags: str) -> ASGIApp:

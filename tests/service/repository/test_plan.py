@@ -38,9 +38,9 @@ def test_nothing_wanted_is_nothing_served() -> None:
 
 def test_a_change_is_about_what_is_chosen_else_what_is_served() -> None:
     there = [("digits", 1), ("digits", 2), ("signs", 5)]
-    assert target_versions(Change("digits", Policy(latest=1)), there, [1]) == [2]
-    assert target_versions(Change("letters", Policy()), there, [4]) == [4], "so that it is missed"
-    assert target_versions(Change("digits", None), there, [1]) == []
+    assert target_versions(Change("digits", Policy(latest=1)), there, OLD) == [2]
+    assert target_versions(Change("letters", Policy()), there, ModelStatus({4: "d"}, {})) == [4], "so that it is missed"
+    assert target_versions(Change("digits", None), there, OLD) == []
 
 
 def test_a_load_that_failed_says_which_version_and_why() -> None:

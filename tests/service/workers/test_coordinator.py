@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from service.background import Failures
-from service.errors import LoadFailedError, ModelNotFoundError
+from service.errors import ConflictError, LoadFailedError, ModelNotFoundError
 from service.repository.plan import CHANGED, Change, ModelStatus
 from service.repository.repository import State, initial_statuses
 from service.repository.startup import load_models
+from service.repository.traffic import Rollout, Traffic
 from service.settings import Settings
 from service.workers import coordinator as coordinator_module
 from service.workers import messages as messages_module
@@ -95,6 +96,34 @@ async def test_what_one_is_asked_for_all_do(folder: Path) -> None:
         assert workers.versions() == [[], []]
         with pytest.raises(ModelNotFoundError):
             await workers.participants[0].load("letters")
+
+
+@on_a_loop
+async def test_all_divide_requests_alike_and_those_that_start_later_too(folder: Path) -> None:
+    artifacts.write_labelled(folder / "digits" / "2", "two-")
+    async with working(folder) as workers:
+        one, other = workers.participants
+        traffic = Traffic(1, Rollout(2, 0.5, 0.5))
+        await one.switch("digits", traffic, None)
+        workers.participants.append(workers.start())
+        assert [each.statuses["digits"].traffic for each in workers.participants] == [traffic] * 3
+        await until(lambda: workers.coordinator.size == 3)
+        results = await asyncio.gather(
+            one.switch("digits", None, traffic), other.switch("digits", Traffic(1), traffic), return_exceptions=True
+        )
+        assert [type(result) for result in results].count(ConflictError) == 1, "the first one wins"
+        assert len({each.statuses["digits"].traffic for each in workers.participants}) == 1
+        assert workers.participants[0].statuses["digits"].traffic in (None, Traffic(1))
+
+
+@on_a_loop
+async def test_one_that_starts_with_traffic_of_the_past_is_told_to_restart(folder: Path) -> None:
+    artifacts.write_labelled(folder / "digits" / "2", "two-")
+    async with working(folder) as workers:
+        before = dict(workers.coordinator.statuses)
+        await workers.participants[0].switch("digits", Traffic(1), None)
+        late = workers.pretend(Ready(before))
+        assert isinstance(await heard(late), Restart)
 
 
 @on_a_loop

@@ -1,0 +1,152 @@
+"""The process that shadows: it has both versions of a model, and only the time that nobody else wants.
+
+It runs on the CPU with one thread, whatever device the service has, so that it takes nothing from live pictures there.
+A crash or a hang of the new version ends this process alone.
+"""
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.format.artifact import ArtifactError, Manifest, read_artifact
+from service.errors import ModelLoadError, StartError
+from service.inference.loading import digest, warm_up
+from service.inference.outputs import Points, class_probabilities, is_finite, regions
+from service.inference.preprocessing import Upload, examine_picture, preprocess, preprocess_regions
+from service.inference.process_pool import NICE, end_with_parent
+from service.repository.startup import find_folders
+from service.rollout.messages import Compared, Failed, Job, Outcome, Said, Shown
+
+LOWEST = 19
+"""Niceness for comparisons where the system has no class for idle work."""
+
+
+def work(pipe: Connection, job: Job) -> None:
+    """Load the versions of ``job``, report None or the reason why not, and compare lists of pictures until the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    with suppress(OSError):
+        os.nice(NICE)
+    try:
+        pair = Pair(job)
+    except (ArtifactError, StartError, OSError) as error:
+        pipe.send(str(error))
+        return
+    give_way()
+    pipe.send(None)
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            pipe.send([pair.compare(shown) for shown in pipe.recv()])
+
+
+def give_way() -> None:
+    """Run only while the processors have nothing else to do."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, OSError):
+        with suppress(OSError):
+            os.nice(LOWEST)
+
+
+class Version:
+    """One version of a model."""
+
+    def __init__(self, job: Job, version: int, expected: str) -> None:
+        """Load it.
+
+        Raises:
+            ArtifactError: it cannot be read.
+            StartError: it cannot be loaded, or differs from the one with the hash ``expected``.
+        """
+        folder = find_folders(job.models, lambda _, __: None).get((job.name, version))
+        if folder is None:
+            raise ModelLoadError(f"there is no {job.name}/{version} in {job.models} any more; put it back")
+        artifact = read_artifact(folder)
+        if digest(artifact) != expected:
+            raise ModelLoadError(f"{folder} differs from the version that is served; load {job.name} again")
+        self.manifest = artifact.manifest
+        self._backend = job.opener(artifact, "cpu", 1)
+        warm_up(self._backend, artifact)
+
+    def say(self, pixels: NDArray[np.uint8]) -> tuple[Said, NDArray[np.float32]]:
+        """Return what it says of ``pixels`` ``(H, W, C)``, and the probabilities ``(K,)`` of its classes.
+
+        Raises:
+            ValueError: an output is not finite.
+        """
+        started = time.thread_time()
+        outputs = self._backend.run(pixels[np.newaxis])
+        seconds = time.thread_time() - started
+        if not is_finite(outputs).all():
+            raise ValueError("it returned values that are not finite")
+        probabilities = class_probabilities(outputs, self.manifest)[0]
+        manifest = self.manifest
+        theta = outputs[manifest.transforms[manifest.main].theta][0].tolist() if manifest.transforms else None
+        return Said(*best(probabilities, manifest), theta, seconds), probabilities
+
+
+class Pair:
+    """The default version and the new one."""
+
+    def __init__(self, job: Job) -> None:
+        """Load both; see `Version`."""
+        self._default = Version(job, job.default, job.default_digest)
+        self._version = Version(job, job.version, job.version_digest)
+        self._limits = job.limits
+
+    def compare(self, shown: Shown) -> Outcome:
+        """Compare what both say of a picture."""
+        try:
+            return self._compare(shown)
+        except Exception as error:  # noqa: BLE001 - whatever the new version does, the next picture is compared
+            return Failed(f"{type(error).__name__}: {error}")
+
+    def _compare(self, shown: Shown) -> Compared:
+        default, version = self._default.manifest, self._version.manifest
+        said, probabilities = self._version.say(self._pixels(shown, version))
+        again, _ = self._default.say(self._pixels(shown, default))  # for its time; what it said live is compared
+        answered = Said(*best(shown.probabilities, default), shown.theta, again.seconds)
+        change = 0.0
+        if answered.label is not None and said.label is not None:
+            classes = version.classes
+            given = float(probabilities[classes.index(answered.label)]) if answered.label in classes else 0.0
+            change = given - answered.probability
+        corners_px = None
+        if answered.theta is not None and said.theta is not None:
+            corners_px = corner_distance(answered.theta, said.theta, shown.width, shown.height)
+        return Compared(answered, said, change, corners_px)
+
+    def _pixels(self, shown: Shown, manifest: Manifest) -> NDArray[np.uint8]:
+        """Return the picture as the input of a version.
+
+        Raises:
+            RequestError: it cannot be decoded, although it has been.
+        """
+        if shown.pixels is not None:
+            return shown.pixels
+        examined = examine_picture(Upload(shown.file, None), self._limits)
+        if shown.part is None:
+            return preprocess(examined, manifest.input).pixels
+        (picture,) = preprocess_regions(examined, manifest.input, False, [shown.part], self._limits.max_pixels)
+        return picture.pixels
+
+
+def best(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[str | None, float]:
+    """Return the most probable class and its probability."""
+    if not len(probabilities):
+        return None, 0.0
+    index = int(probabilities.argmax())
+    return manifest.classes[index], float(probabilities[index])
+
+
+def corner_distance(one: Points, other: Points, width: int, height: int) -> float:
+    """Return the mean distance of the corners of two regions in a ``width`` x ``height`` picture, in its pixels."""
+    first, second = regions(np.array([one, other], np.float32))
+    return float(np.hypot(*((first - second) * (width, height)).T).mean())
