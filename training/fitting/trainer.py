@@ -1,7 +1,6 @@
 """Train a network with Lightning's Trainer."""
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from training.fitting.corners import corner_losses
 from training.fitting.fence import fenced
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss
+from training.fitting.rates import parameter_groups, rate_factor
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.fitting.worth_check import WorthCheck
@@ -250,29 +250,6 @@ class Training(lightning.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(recipe, step / steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def parameter_groups(network: SpatialTransformerClassifier, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the network's parameters grouped by learning rate and weight decay; only weight matrices decay."""
-    localisation = {id(p): p for module in network.localisation_networks() for p in module.parameters()}
-    others = [p for p in network.parameters() if id(p) not in localisation]
-    groups: list[dict[str, Any]] = []
-    for chosen, is_localisation in ((list(localisation.values()), True), (others, False)):
-        rate = recipe.learning_rate * (recipe.localisation_rate if is_localisation else 1)
-        for is_matrix, decay in ((True, recipe.weight_decay), (False, 0.0)):
-            members = [p for p in chosen if (p.dim() > 1) == is_matrix]
-            if members:
-                groups.append({"params": members, "lr": rate, "weight_decay": decay, "localisation": is_localisation})
-    return groups
-
-
-def rate_factor(recipe: Recipe, done: float) -> float:
-    """Return the factor on the learning rate after the share ``done`` of all steps: a rising, then a falling cosine."""
-    if done < recipe.warmup:
-        return (1 - math.cos(math.pi * (done + 1e-3) / (recipe.warmup + 1e-3))) / 2
-    if recipe.schedule == "constant":
-        return 1.0
-    return (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup))) / 2
 
 
 def shared(distorted: Distorted) -> Distorted:

@@ -14,6 +14,7 @@ from training.networks.classifiers import (
     residual_classifier,
     tutorial_classifier,
 )
+from training.networks.depth import freeze
 from training.networks.geometry import affine_fit
 from training.networks.localisation import localisation_network
 from training.networks.samplers import Sampler
@@ -147,10 +148,13 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
     """Build the recipe's classifier.
 
     Raises:
-        RecipeError: it is a backbone that does not exist, is not installed, or does not take the rectified image.
+        RecipeError: it is a backbone that does not exist, is not installed, or does not take the rectified image, or it
+            has fewer stages than are to be frozen.
     """
     if recipe.is_backbone:
-        return backbone_classifier(recipe.classifier, channels, classes, recipe.read_size)
+        backbone = backbone_classifier(recipe.classifier, channels, classes, recipe.read_size)
+        freeze(backbone, recipe.frozen_stages)
+        return backbone
     if recipe.classifier == "tutorial":
         return tutorial_classifier(channels, classes, recipe.read_size)
     if recipe.classifier == "cifar":

@@ -21,6 +21,8 @@ TransformerName = Literal["none", "affine", "similarity", "attention", "rotation
 CELL = 8
 """Side of a cell of localisation=attention, in pixels."""
 LocalisationName = Literal["fcn", "cnn", "tutorial", "cifar", "modern", "fine", "attention"]
+
+
 class Augmentation(BaseModel):
     """Limits of the random changes to each training picture; the defaults change nothing."""
 
@@ -135,6 +137,9 @@ class Recipe(BaseModel):
     pretrained: bool | Path = Field(
         False, description="start a backbone with the weights of its library (downloaded), or of FILE.safetensors"
     )
+    frozen_stages: int = Field(
+        0, ge=0, le=100, description="first stages of a pretrained backbone that keep their weights"
+    )
     classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="stages of the conv classifier; each halves the size")
     classifier_widths: tuple[Annotated[int, Field(gt=0)], ...] | None = Field(
@@ -154,6 +159,9 @@ class Recipe(BaseModel):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate schedule after the warm-up")
     learning_rate: float = Field(gt=0, description="highest learning rate")
     localisation_rate: float = Field(0.3, gt=0, description="learning rate of localisation, relative to learning_rate")
+    depth_decay: float = Field(
+        1.0, gt=0, le=1, description="learning rate of each stage of the classifier, relative to that of the next one"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.02, ge=0, description="weight decay of weight matrices; other parameters have none")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the other classes")
