@@ -13,7 +13,7 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -28,8 +28,10 @@ from training.data.folder.listing import (
     SPLIT_TABLE,
     class_of,
     find_pictures,
+    is_picture,
     plain,
     shortened,
+    walk,
     warn_of_ignored,
 )
 from training.data.pictures import Shape, damage, read_pictures, shape
@@ -163,9 +165,22 @@ def classes_of(root: Path, *, one_class: bool) -> dict[str, str]:
     if not table.exists():
         return {file: class_of(file) for file in find_pictures(root, one_class=one_class)}
     found = dict(read_labels(root))
+    warn_of_unlabelled(root, found)
     if len(set(found.values())) < 2 and not one_class:
         raise DataError(f"{table} has a single label, but at least two classes are needed; one is enough with corners")
     return found
+
+
+def warn_of_unlabelled(root: Path, labelled: Collection[str]) -> None:
+    """Warn of the pictures in ``root`` that are not among the paths ``labelled`` of its table."""
+    inside = (file.relative_to(root).as_posix() for file in walk(root, []) if is_picture(file))
+    if others := [file for file in inside if file not in labelled]:
+        log.warning(
+            "pictures_without_label",
+            count=len(others),
+            examples=shortened(map(repr, others)),
+            cure=f"add their rows to {LABELS_TABLE}, or move them out of the folder",
+        )
 
 
 def corners_table(root: Path) -> Path | None:
