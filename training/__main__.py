@@ -1,6 +1,5 @@
 """The command line: ``python -m training run | recipes | summary | evaluate | report | compare | study``."""
 
-import json
 import subprocess
 import sys
 from datetime import datetime
@@ -14,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.errors import DataError, RecipeError, RunError, TrainingError
-from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run, begin_run
+from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, LoggerName, Run, begin_run
 from training.recipes.catalogue import RECIPES, find_recipe
-from training.recipes.recipe import change_recipe
+from training.recipes.recipe import change_recipe, parse_changes
 from training.terminal import escape_unprintable
 
 SHOWN_CLASSES = 60
@@ -63,6 +62,10 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The new run folder.  [default: runs/RECIPE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run with its settings.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Number of GPUs, or of processes on the CPU.")] = 1,
+    logger: Annotated[
+        LoggerName | None,
+        typer.Option(help="Record metrics for this program, besides metrics.csv.  [default: tensorboard]"),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -85,8 +88,10 @@ def run(
       python -m training run my-images --data-root pictures
     """
     if resume is not None:
-        if changes or any(option is not None for option in (epochs, seed, out)):
-            raise RunError("--resume continues a run with its settings; leave out --epochs, --set, --seed and --out")
+        if changes or any(option is not None for option in (epochs, seed, out, logger)):
+            raise RunError(
+                "--resume continues a run with its settings; leave out --epochs, --set, --seed, --out and --logger"
+            )
         current = Run(resume)
         if recipe not in (None, current.info().recipe.name):
             raise RunError(f"{resume} is a run of {current.info().recipe.name}, not of {recipe}")
@@ -94,7 +99,7 @@ def run(
         if recipe is None:
             raise RecipeError(f"name a recipe; the recipes are: {', '.join(RECIPES)}")
         all_changes = (changes or []) + ([f"epochs={epochs}"] if epochs is not None else [])
-        current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model)
+        current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model, logger or "tensorboard")
     from training.fitting.trainer import fit
     from training.reports.evaluation import evaluate
     from training.reports.report import write_report
@@ -252,30 +257,23 @@ def study(
     typer.echo(f"table: {write_table(name, folder)}")
 
 
-def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path, model: str | None) -> Run:
+def begin(
+    name: str,
+    changes: list[str],
+    seed: int,
+    out: Path | None,
+    data_root: Path,
+    model: str | None,
+    logger: LoggerName,
+) -> Run:
     """Create the folder of a new run."""
+    from training.fitting.loggers import check_logger
+
+    check_logger(logger)
     chosen = parse_changes(changes)
     recipe = change_recipe(find_recipe(name), chosen)
     folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return begin_run(folder, recipe, seed, data_root, chosen, model)
-
-
-def parse_changes(pairs: list[str]) -> dict[str, object]:
-    """Parse fields of a recipe such as ``["epochs=3", "canvas=[28, 28]"]``. Values are JSON, or else text.
-
-    Raises:
-        RecipeError: a pair has no ``=``.
-    """
-    changes: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise RecipeError(f"--set takes KEY=VALUE, not {pair!r}")
-        try:
-            changes[key] = json.loads(value)
-        except ValueError:
-            changes[key] = value
-    return changes
+    return begin_run(folder, recipe, seed, data_root, chosen, model, logger)
 
 
 def show_split(run: Run) -> None:

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
@@ -29,6 +29,7 @@ from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.corners import corner_losses
 from training.fitting.fence import fenced
+from training.fitting.loggers import open_logger
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss
 from training.fitting.rates import parameter_groups, rate_factor
@@ -320,12 +321,19 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
         raise RecipeError(f"classifier={recipe.classifier} trains on one device only; leave out --devices")
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
-    with fenced(info.seed):
-        fit_splits(run, train, validation, resumed, devices=devices, progress=progress)
+    with fenced(info.seed), open_logger(run, info) as logger:
+        fit_splits(run, train, validation, resumed, logger, devices=devices, progress=progress)
 
 
 def fit_splits(
-    run: Run, train: Split, validation: Split, resumed: Path | None, *, devices: int, progress: bool
+    run: Run,
+    train: Split,
+    validation: Split,
+    resumed: Path | None,
+    logger: Logger,
+    *,
+    devices: int,
+    progress: bool,
 ) -> None:
     """Train the run on the pictures ``train``, starting from the checkpoint ``resumed``; see `fit`."""
     info = run.info()
@@ -342,7 +350,7 @@ def fit_splits(
             deterministic="warn",
             gradient_clip_val=recipe.clip,
             plugins=[CheckpointFiles(), LightningEnvironment()],  # or a cluster's variables would decide
-            logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
+            logger=logger,
             callbacks=callbacks(run, info, validation, progress=progress),
             enable_progress_bar=progress,
             enable_model_summary=False,

@@ -282,3 +282,21 @@ def merged(fields: dict[str, Any], changes: dict[str, object]) -> dict[str, Any]
         name, dot, within = key.partition(".")
         fields[name] = merged(fields[name], {within: value}) if dot and isinstance(fields[name], dict) else value
     return fields
+
+
+def parse_changes(pairs: list[str]) -> dict[str, object]:
+    """Parse fields of a recipe such as ``["epochs=3", "canvas=[28, 28]"]``. Values are JSON, or else text.
+
+    Raises:
+        RecipeError: a pair has no ``=``.
+    """
+    changes: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes KEY=VALUE, not {pair!r}")
+        try:
+            changes[key] = json.loads(value)
+        except ValueError:
+            changes[key] = value
+    return changes
