@@ -1,4 +1,4 @@
-"""The command line: ``python -m training run | recipes | summary | evaluate | report | compare | study``."""
+"""The command line: ``python -m training run | search | recipes | summary | evaluate | report | compare | study``."""
 
 import subprocess
 import sys
@@ -126,6 +126,55 @@ def run(
             export(current, name)
     finally:
         typer.echo(f"report: {write_report(current, root)}")
+
+
+@app.command()
+def search(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; see: python -m training recipes.")],
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUES", help="Search a field: LOW..HIGH, or a|b|c. KEY=VALUE sets one."),
+    ],
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of trials in all, those before a resumption included.")
+    ] = 20,
+    data_root: DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --set epochs=N.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search, and of each trial.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search.  [default: runs/search-RECIPE]")] = None,
+    logger: Annotated[LoggerName, typer.Option(help="Record metrics of each trial for this program.")] = "tensorboard",
+) -> None:
+    """Search for settings of RECIPE with a high validation accuracy. To continue after an interruption, run it again.
+
+    Floats are drawn log-uniformly if their range spans more than a decade. Each trial is a run in a folder of its own;
+    it is pruned when its validation accuracy lags behind. The test set is not read.
+
+    Examples:
+
+      python -m training search mnist-rts --set learning_rate=1e-4..1e-2 --set localisation=cnn|modern --epochs 5
+
+      python -m training search my-images --data-root pictures --set augmentation.rotation=0..45 --trials 30
+    """
+    from training.fitting.loggers import check_logger, need
+
+    need("optuna", "the search", "search")
+    from training.search.ranges import parse_space
+    from training.search.trials import Search, repeat, run_search
+
+    check_logger(logger)
+    space, fixed = parse_space(changes + ([f"epochs={epochs}"] if epochs is not None else []))
+    texts = dict(pair.split("=", 1) for pair in changes)
+    todo = Search(
+        recipe=change_recipe(find_recipe(recipe), fixed),
+        fixed=tuple(fixed),
+        space={name: texts[name] for name in space},
+        seed=seed,
+        data_root=(data_root or DATA_ROOT).absolute(),
+    )
+    folder = out or Path("runs") / f"search-{recipe}"
+    best = run_search(folder, todo, space, trials, typer.echo, logger=logger)
+    typer.echo(f"best: {best.run.folder} with a validation accuracy of {best.accuracy:.2%}; to repeat it:")
+    typer.echo(f"  {repeat(todo, fixed, best)}")
 
 
 @app.command()

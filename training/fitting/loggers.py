@@ -24,11 +24,18 @@ def check_logger(name: LoggerName) -> None:
     Raises:
         RecipeError: one of them is not.
     """
-    if missing := [package for package in PACKAGES.get(name, ()) if find_spec(package) is None]:
-        raise RecipeError(
-            f"--logger {name} needs {' and '.join(missing)}; install it with: pip install -c constraints.txt -e "
-            "'.[loggers]', or choose tensorboard or csv"
-        )
+    for package in PACKAGES.get(name, ()):
+        need(package, f"--logger {name}", "loggers")
+
+
+def need(package: str, what: str, extra: str) -> None:
+    """Check that a ``package`` is installed, without which ``what`` does not work.
+
+    Raises:
+        RecipeError: it is not; the message names the ``extra`` that has it.
+    """
+    if find_spec(package) is None:
+        raise RecipeError(f"{what} needs {package}; install it with: pip install -c constraints.txt -e '.[{extra}]'")
 
 
 @contextmanager

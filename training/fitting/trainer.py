@@ -1,6 +1,7 @@
 """Train a network with Lightning's Trainer."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -299,8 +300,10 @@ def callbacks(run: Run, info: RunInfo, validation: Split, *, progress: bool) -> 
     return [*found, best, last]
 
 
-def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -> None:
-    """Train the run from its last checkpoint, or from the start, to its last epoch.
+def fit(
+    run: Run, data_root: Path, *, devices: int = 1, progress: bool = True, watchers: Sequence[Callback] = ()
+) -> None:
+    """Train the run from its last checkpoint, or from the start, to its last epoch; ``watchers`` may end it earlier.
 
     Each of several ``devices`` processes its share of every batch; the result is the same except for rounding.
 
@@ -322,7 +325,7 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
     with fenced(info.seed), open_logger(run, info) as logger:
-        fit_splits(run, train, validation, resumed, logger, devices=devices, progress=progress)
+        fit_splits(run, train, validation, resumed, logger, watchers, devices=devices, progress=progress)
 
 
 def fit_splits(
@@ -331,6 +334,7 @@ def fit_splits(
     validation: Split,
     resumed: Path | None,
     logger: Logger,
+    watchers: Sequence[Callback],
     *,
     devices: int,
     progress: bool,
@@ -351,7 +355,7 @@ def fit_splits(
             gradient_clip_val=recipe.clip,
             plugins=[CheckpointFiles(), LightningEnvironment()],  # or a cluster's variables would decide
             logger=logger,
-            callbacks=callbacks(run, info, validation, progress=progress),
+            callbacks=[*callbacks(run, info, validation, progress=progress), *watchers],
             enable_progress_bar=progress,
             enable_model_summary=False,
             default_root_dir=run.folder,
