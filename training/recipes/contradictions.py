@@ -27,6 +27,7 @@ NEEDS: dict[str, tuple[str, Callable[["Recipe"], bool]]] = {
     "classifier_widths": ("classifier=conv", lambda recipe: recipe.classifier == "conv"),
     "pretrained": ("classifier=timm:NAME or torchvision:NAME", lambda recipe: recipe.is_backbone),
     "frozen_stages": ("pretrained", lambda recipe: bool(recipe.pretrained)),
+    "adapt": ("dataset=folder", lambda recipe: recipe.dataset == "folder"),
     "box": ("pose", lambda recipe: recipe.pose > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
@@ -37,7 +38,7 @@ NEEDS |= dict.fromkeys(
 )
 NEEDS |= dict.fromkeys(
     (
-        *("parallel", "steps", "crop", "feature_stage", "shared_stage", "coordinates", "slope"),
+        *("parallel", "steps", "crop", "localisation_size", "feature_stage", "shared_stage", "coordinates", "slope"),
         *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
@@ -89,8 +90,11 @@ def contradictions(recipe: "Recipe") -> Iterator[str]:
 def transformer_contradictions(recipe: "Recipe") -> Iterator[str]:
     """Yield what is inconsistent in a ``recipe`` with a transformer."""
     smallest = SMALLEST_PICTURE[recipe.localisation]
-    if min(recipe.canvas) < smallest:
-        yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
+    if min(recipe.seen_size) < smallest:
+        field = "localisation_size" if recipe.localisation_size else "canvas"
+        yield f"localisation={recipe.localisation} needs a {field} of at least {smallest}x{smallest} pixels"
+    if any(seen > side for seen, side in zip(recipe.seen_size, recipe.canvas, strict=True)):
+        yield "localisation_size is larger than canvas; lower the one, raise the other, or leave localisation_size out"
     for name in ("feature_stage", "shared_stage", "upright", "pose", "canonical", "corners", "crop"):
         if getattr(recipe, name) != type(recipe).model_fields[name].default and recipe.parallel > 1:
             yield f"{name} works with a single transformer only; set parallel=1, or leave {name} out"

@@ -73,6 +73,10 @@ class Recipe(BaseModel):
     scene: str | None = Field(
         None, description="folder: regular expression whose match (or first group) in a path names the scene"
     )
+    adapt: bool = Field(
+        True,
+        description="folder: choose sizes, normalisation, batch size and epochs that are not set from the pictures",
+    )
     unreadable: Literal["refuse", "skip"] = Field("refuse", description="folder: what to do about damaged pictures")
     distortion: DistortionName = Field(description="distortion of the pictures; see training/data/distortions.py")
     augmentation: Augmentation = Field(
@@ -115,6 +119,9 @@ class Recipe(BaseModel):
     steps: int = Field(1, ge=1, le=8, description="successive transforms, each applied to the previous result")
     crop: float = Field(
         1.0, gt=0, le=1, description="canonical crop: share of the sides at the centre, where the transformer starts"
+    )
+    localisation_size: Size | None = Field(
+        None, description="height and width of the copy that the first step's localisation sees; by default, canvas"
     )
     view: Size | None = Field(None, description="height and width of later steps' input; by default that of canvas")
     margin: float = Field(1.0, ge=1, le=4, description="factor by which the views of all steps but the last are wider")
@@ -223,7 +230,13 @@ class Recipe(BaseModel):
     @property
     def cells(self) -> Size:
         """Rows and columns of the cells of localisation=attention."""
-        return -(-self.canvas[0] // CELL), -(-self.canvas[1] // CELL)
+        height, width = self.seen_size
+        return -(-height // CELL), -(-width // CELL)
+
+    @property
+    def seen_size(self) -> Size:
+        """Height and width of what the first step's localisation network sees."""
+        return self.localisation_size or self.canvas
 
     @property
     def augmented(self) -> bool:

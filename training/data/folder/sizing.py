@@ -30,6 +30,8 @@ MEASURED = 2000
 def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen: Collection[str]) -> Recipe:
     """Return ``recipe`` with sizes, normalisation, epochs and batch size adapted to these pictures.
 
+    With ``adapt=false``, only the batch size is limited to the number of pictures.
+
     Args:
         recipe: a recipe with dataset=folder.
         root: the folder.
@@ -41,6 +43,8 @@ def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen
         DataError: a picture cannot be read.
     """
     files = [root / entry.path for entry in entries if entry.part == "train"]
+    if not recipe.adapt:
+        return change_recipe(recipe, {"batch_size": max(2, min(recipe.batch_size, len(files)))})
     shapes = [shape(file) for file in files]
     canvas = recipe.canvas if "canvas" in chosen else canvas_for([(s.height, s.width) for s in shapes])
     channels = len(recipe.mean) if "mean" in chosen else 3 if any(s.coloured for s in shapes) else 1
