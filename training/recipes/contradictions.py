@@ -27,12 +27,12 @@ NEEDS: dict[str, tuple[str, Callable[["Recipe"], bool]]] = {
     "classifier_widths": ("classifier=conv", lambda recipe: recipe.classifier == "conv"),
     "pretrained": ("classifier=timm:NAME or torchvision:NAME", lambda recipe: recipe.is_backbone),
     "frozen_stages": ("pretrained", lambda recipe: bool(recipe.pretrained)),
-    "adapt": ("dataset=folder", lambda recipe: recipe.dataset == "folder"),
     "box": ("pose", lambda recipe: recipe.pose > 0),
     "area": ("upright", lambda recipe: recipe.upright > 0),
     "area_of": ("area", lambda recipe: recipe.area > 0),
     "area_share": ("area", lambda recipe: recipe.area > 0),
 }
+NEEDS |= dict.fromkeys(("adapt", "cache", "stream"), ("dataset=folder", lambda recipe: recipe.dataset == "folder"))
 NEEDS |= dict.fromkeys(
     ("shared_steps", "view", "margin", "refinement"), ("steps=2 or more", lambda recipe: recipe.steps > 1)
 )

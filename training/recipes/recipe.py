@@ -73,6 +73,12 @@ class Recipe(BaseModel):
     scene: str | None = Field(
         None, description="folder: regular expression whose match (or first group) in a path names the scene"
     )
+    stream: bool | None = Field(
+        None, description="folder: read decoded pictures from a file instead of memory; by default, above 2 GiB"
+    )
+    cache: Path | None = Field(
+        None, description="folder for the file of streamed pictures; by default .cache in that of the pictures"
+    )
     adapt: bool = Field(
         True,
         description="folder: choose sizes, normalisation, batch size and epochs that are not set from the pictures",

@@ -132,9 +132,9 @@ def check_space(recipe: Recipe, space: Space) -> None:
             problems |= dict.fromkeys(keys, error)
         else:
             possible.update(keys)
-    for key, error in problems.items():
+    for key, problem in problems.items():
         if key not in possible:
-            raise error
+            raise problem
 
 
 def draw(trial: Trial, space: Space) -> dict[str, object]:

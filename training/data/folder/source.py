@@ -34,6 +34,7 @@ from training.data.folder.listing import (
     walk,
     warn_of_ignored,
 )
+from training.data.folder.store import stream_pictures
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
@@ -75,6 +76,9 @@ class Folder:
         channels: int,
         scene_pattern: str | None = None,
         outlines: Sequence[Outline] = (),
+        *,
+        streamed: bool = False,
+        cache: Path | None = None,
     ) -> None:
         """Describe the pictures; none is read yet.
 
@@ -85,6 +89,8 @@ class Folder:
             channels: 1 (grey) or 3 (RGB).
             scene_pattern: pictures of one `scene` are a group.
             outlines: the corners of some of the pictures.
+            streamed: whether the pictures are read from a file instead of memory (`stream_pictures`).
+            cache: the folder of that file.
         """
         self.root = root
         self.entries = entries
@@ -92,6 +98,8 @@ class Folder:
         self.channels = channels
         self.scene_pattern = scene_pattern
         self.outlines = outlines
+        self.streamed = streamed
+        self.cache = cache
         self.classes = tuple(sorted({entry.label for entry in entries}))
 
     def training(self) -> tuple[Split, Split]:
@@ -102,10 +110,13 @@ class Folder:
 
     def _read(self, part: Part) -> Split:
         chosen = [entry for entry in self.entries if entry.part == part]
-        images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
+        paths = [entry.path for entry in chosen]
+        if self.streamed:
+            images = stream_pictures(self.root, paths, self.size, self.channels, self.cache)
+        else:
+            images = read_pictures([self.root / path for path in paths], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
         labels = torch.tensor([numbers[entry.label] for entry in chosen])
-        paths = [entry.path for entry in chosen]
         is_marked = not {outline.path for outline in self.outlines}.isdisjoint(paths)
         corners = corners_of(self.root, paths, self.outlines) if is_marked else None
         if self.scene_pattern is None:
