@@ -90,7 +90,7 @@ def mean_and_spread(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
     """Return mean and standard deviation of each channel of ``(N, C, H, W)`` uint8, scaled to [0, 1]."""
     count = images[:, 0].numel()
     sums = torch.zeros(2, images.shape[1], dtype=torch.int64)  # of levels and of their squares, exactly
-    for some in images.split(MEASURED_AT_ONCE):
+    for some in torch.split(images, MEASURED_AT_ONCE):
         levels = some.transpose(0, 1).flatten(1).long()
         sums += torch.stack([levels.sum(dim=1), levels.square().sum(dim=1)])
     mean = sums[0].double() / count

@@ -96,7 +96,7 @@ def is_whole(file: Path, shape: Sequence[int]) -> bool:
         found = np.load(file, mmap_mode="r")
     except (OSError, ValueError):
         return False
-    return found.dtype == np.uint8 and found.shape == tuple(shape)
+    return bool(found.dtype == np.uint8 and found.shape == tuple(shape))
 
 
 def build(file: Path, root: Path, paths: Sequence[str], shape: Sequence[int]) -> None:

@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 def entries(root: Path) -> list[Entry]:
     files = sorted(file.relative_to(root).as_posix() for file in root.glob("?/*.png"))
-    return [Entry(file, ("train", "train", "validation", "test")[n % 4]) for n, file in enumerate(files)]  # type: ignore[arg-type]
+    return [Entry(file, ("train", "train", "validation", "test")[n % 4]) for n, file in enumerate(files)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_cure(root: Path, tmp_
 
 
 def test_too_little_room_is_told_before_anything_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: Room)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Room)
     with pytest.raises(DataError, match="GiB left, but the decoded pictures need"):
         stream_pictures(root, [entries(root)[0].path], SIZE, 3)
     assert not list((root / CACHE).glob("*.npy"))
