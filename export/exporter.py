@@ -188,7 +188,7 @@ def reference_of(run: Run, manifest: Manifest) -> Reference | None:
     logits, thetas = said
 
     def outputs(batch: slice) -> Outputs:
-        maps = {t.theta: thetas[batch, place] for place, t in enumerate(manifest.transforms)}
+        maps = {t.theta: found for t, found in zip(manifest.transforms, thetas[batch].swapaxes(0, 1), strict=False)}
         return maps | {manifest.probabilities: softmax(logits[batch] / manifest.temperature, axis=1)}
 
     return make_reference(values_in_batches(outputs, len(logits), manifest), validation_of(run))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from export.format.errors import ArtifactError
-from export.format.manifest import ImageInput, Transform
+from export.format.manifest import NO_TRANSFORMER, ImageInput, Transform
 from training.fitting.runs import RunInfo
 from training.networks.network import SpatialTransformerClassifier
 from training.networks.samplers import Sampler
@@ -20,7 +20,7 @@ from training.recipes.recipe import Recipe
 INPUT = "image"
 PROBABILITIES = "probabilities"
 WHITE = 255
-PLAIN_KINDS = ("affine", "similarity", "attention", "rotation")
+PLAIN_KINDS = ("affine", "similarity", "attention", "rotation", NO_TRANSFORMER)
 """Kinds of transformers that theta describes completely."""
 
 
@@ -39,11 +39,13 @@ class ServedNetwork(nn.Module):
         """``(N, H, W, C)`` uint8 -> ``(N, K)`` float32, and up to three outputs for each transformer.
 
         They are theta ``(N, 2, 3)`` float32, the parameters ``(N, rows, columns)`` float32 unless they equal theta,
-        and the rectified image ``(N, h, w, C)`` uint8.
+        and the rectified image ``(N, h, w, C)`` uint8. Without a transformer, they are the identity and the picture.
         """
         # Converted before it is transposed, because TensorRT transposes no uint8.
         output = self.network(image.float().permute(0, 3, 1, 2) / self.white)  # (N, C, H, W)
         answers = [self.probabilities(output.logits)]
+        if not output.warps:
+            return *answers, torch.eye(2, 3).expand(image.shape[0], 2, 3).clone(), image.clone()
         for transform, warp in zip(transforms(self.network.recipe), output.warps, strict=True):
             answers.append(warp.theta)
             if transform.parameters != transform.theta:
@@ -199,8 +201,6 @@ def signature(info: RunInfo) -> Signature:
     if info.channels not in (1, 3):
         raise ArtifactError(f"{recipe.name} has pictures of {info.channels} channels; only 1 and 3 can be exported")
     found = transforms(recipe)
-    if not found:
-        raise ArtifactError(f"{recipe.name} has no spatial transformer; only networks with one can be exported")
     height, width = recipe.canvas
     image = ImageInput(
         name=INPUT,
@@ -228,7 +228,10 @@ class Place(NamedTuple):
 
 
 def transforms(recipe: Recipe) -> tuple[Transform, ...]:
-    """Return the network's transformers in the order of its warps: branches with their steps, then that of features."""
+    """Return the network's transformers in the order of its warps: branches with their steps, then that of features.
+
+    A network without any is described by one of the kind `NO_TRANSFORMER`.
+    """
     places: list[Place] = []
     for branch in range(1, recipe.branches + 1):
         for step in range(1, recipe.steps + 1):
@@ -237,6 +240,8 @@ def transforms(recipe: Recipe) -> tuple[Transform, ...]:
             places.append(Place("_".join(parts) or "transformer", branch, step, "picture", size))
     if recipe.feature_stage:
         places.append(Place("features", 1, 1, "features", recipe.rectified))
+    if not places:
+        places.append(Place("transformer", 1, 1, "picture", recipe.canvas))
     return tuple(transform(recipe, place, alone=len(places) == 1) for place in places)
 
 

@@ -14,7 +14,7 @@ from export.exporter import BATCH, Runtime, as_sent, reliability_of, validation_
 from export.format.artifact import MANIFEST, Artifact, read_artifact, seal, write_artifact
 from export.format.drift import make_reference
 from export.format.errors import ArtifactError, ParityError
-from export.format.manifest import Manifest
+from export.format.manifest import NO_TRANSFORMER, Manifest
 from export.onnx import OnnxRuntime
 from export.parity import Model
 from export.program import ProgramRuntime
@@ -75,7 +75,8 @@ def add_reference(place: Path, run: Run, data_root: Path, backgrounds: Path | No
     pictures = as_sent(distorted(info.recipe, held_out, Stream.VALIDATION))
     found = values_in_batches(lambda batch: model(pictures[batch]), len(pictures), manifest)
     recipe = info.recipe if backgrounds is None else info.recipe.model_copy(update={"backgrounds": backgrounds})
-    measured = measure_reliability(look_with(model, manifest), recipe, held_out) if manifest.transforms else None
+    has_transformer = any(t.kind != NO_TRANSFORMER for t in manifest.transforms)
+    measured = measure_reliability(look_with(model, manifest), recipe, held_out) if has_transformer else None
     made = {
         "reference": make_reference(found, validation_of(run)),
         "reliability": reliability_of(run, measured),

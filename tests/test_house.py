@@ -31,11 +31,13 @@ MATRIX: dict[str, set[str]] = {
     "training.evaluation": TRAINING_CORE | {"training.recipes", "training.networks", "training.data", "imaging"},
     "training.fitting": TRAINING_CORE
     | {"training.recipes", "training.networks", "training.data", "training.evaluation"},
+    "training.search": TRAINING_CORE | {"training.recipes", "training.data", "training.fitting"},
     "training.reports": TRAINING_CORE
     | {"training.recipes", "training.networks", "training.data", "training.evaluation", "training.fitting"},
     "training.api": TRAINING_CORE | {"training.recipes", "training.fitting", "training.reports"},
     "training": {"training.api", "training.networks", "training.recipes", "training.fitting"},
-    "training.__main__": TRAINING_CORE | {"training.recipes", "training.data", "training.fitting", "training.reports"},
+    "training.__main__": TRAINING_CORE
+    | {"training.recipes", "training.data", "training.fitting", "training.search", "training.reports"},
     # export: the contract, and the programs that make artifacts from runs
     "export.format": set(),
     "export": {

@@ -1,6 +1,5 @@
-"""The command line: ``python -m training run | recipes | summary | evaluate | report | compare | study``."""
+"""The command line: ``python -m training run | search | recipes | summary | evaluate | report | compare | study``."""
 
-import json
 import subprocess
 import sys
 from datetime import datetime
@@ -14,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.errors import DataError, RecipeError, RunError, TrainingError
-from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, Run, begin_run
+from training.fitting.runs import DATA_ROOT, MODEL_NAME, Evaluation, LoggerName, Run, begin_run
 from training.recipes.catalogue import RECIPES, find_recipe
-from training.recipes.recipe import change_recipe
+from training.recipes.recipe import change_recipe, parse_changes
 from training.terminal import escape_unprintable
 
 SHOWN_CLASSES = 60
@@ -63,6 +62,10 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The new run folder.  [default: runs/RECIPE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run with its settings.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Number of GPUs, or of processes on the CPU.")] = 1,
+    logger: Annotated[
+        LoggerName | None,
+        typer.Option(help="Record metrics for this program, besides metrics.csv.  [default: tensorboard]"),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -85,8 +88,10 @@ def run(
       python -m training run my-images --data-root pictures
     """
     if resume is not None:
-        if changes or any(option is not None for option in (epochs, seed, out)):
-            raise RunError("--resume continues a run with its settings; leave out --epochs, --set, --seed and --out")
+        if changes or any(option is not None for option in (epochs, seed, out, logger)):
+            raise RunError(
+                "--resume continues a run with its settings; leave out --epochs, --set, --seed, --out and --logger"
+            )
         current = Run(resume)
         if recipe not in (None, current.info().recipe.name):
             raise RunError(f"{resume} is a run of {current.info().recipe.name}, not of {recipe}")
@@ -94,7 +99,7 @@ def run(
         if recipe is None:
             raise RecipeError(f"name a recipe; the recipes are: {', '.join(RECIPES)}")
         all_changes = (changes or []) + ([f"epochs={epochs}"] if epochs is not None else [])
-        current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model)
+        current = begin(recipe, all_changes, seed or 0, out, data_root or DATA_ROOT, model, logger or "tensorboard")
     from training.fitting.trainer import fit
     from training.reports.evaluation import evaluate
     from training.reports.report import write_report
@@ -121,6 +126,55 @@ def run(
             export(current, name)
     finally:
         typer.echo(f"report: {write_report(current, root)}")
+
+
+@app.command()
+def search(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; see: python -m training recipes.")],
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUES", help="Search a field: LOW..HIGH, or a|b|c. KEY=VALUE sets one."),
+    ],
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of trials in all, those before a resumption included.")
+    ] = 20,
+    data_root: DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --set epochs=N.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search, and of each trial.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the search.  [default: runs/search-RECIPE]")] = None,
+    logger: Annotated[LoggerName, typer.Option(help="Record metrics of each trial for this program.")] = "tensorboard",
+) -> None:
+    """Search for settings of RECIPE with a high validation accuracy. To continue after an interruption, run it again.
+
+    Floats are drawn log-uniformly if their range spans more than a decade. Each trial is a run in a folder of its own;
+    it is pruned when its validation accuracy lags behind. The test set is not read.
+
+    Examples:
+
+      python -m training search mnist-rts --set learning_rate=1e-4..1e-2 --set localisation=cnn|modern --epochs 5
+
+      python -m training search my-images --data-root pictures --set augmentation.rotation=0..45 --trials 30
+    """
+    from training.fitting.loggers import check_logger, need
+
+    need("optuna", "the search", "search")
+    from training.search.ranges import parse_space
+    from training.search.trials import Search, repeat, run_search
+
+    check_logger(logger)
+    space, fixed = parse_space(changes + ([f"epochs={epochs}"] if epochs is not None else []))
+    texts = dict(pair.split("=", 1) for pair in changes)
+    todo = Search(
+        recipe=change_recipe(find_recipe(recipe), fixed),
+        fixed=tuple(fixed),
+        space={name: texts[name] for name in space},
+        seed=seed,
+        data_root=(data_root or DATA_ROOT).absolute(),
+    )
+    folder = out or Path("runs") / f"search-{recipe}"
+    best = run_search(folder, todo, space, trials, typer.echo, logger=logger)
+    typer.echo(f"best: {best.run.folder} with a validation accuracy of {best.accuracy:.2%}; to repeat it:")
+    typer.echo(f"  {repeat(todo, fixed, best)}")
 
 
 @app.command()
@@ -252,30 +306,23 @@ def study(
     typer.echo(f"table: {write_table(name, folder)}")
 
 
-def begin(name: str, changes: list[str], seed: int, out: Path | None, data_root: Path, model: str | None) -> Run:
+def begin(
+    name: str,
+    changes: list[str],
+    seed: int,
+    out: Path | None,
+    data_root: Path,
+    model: str | None,
+    logger: LoggerName,
+) -> Run:
     """Create the folder of a new run."""
+    from training.fitting.loggers import check_logger
+
+    check_logger(logger)
     chosen = parse_changes(changes)
     recipe = change_recipe(find_recipe(name), chosen)
     folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return begin_run(folder, recipe, seed, data_root, chosen, model)
-
-
-def parse_changes(pairs: list[str]) -> dict[str, object]:
-    """Parse fields of a recipe such as ``["epochs=3", "canvas=[28, 28]"]``. Values are JSON, or else text.
-
-    Raises:
-        RecipeError: a pair has no ``=``.
-    """
-    changes: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise RecipeError(f"--set takes KEY=VALUE, not {pair!r}")
-        try:
-            changes[key] = json.loads(value)
-        except ValueError:
-            changes[key] = value
-    return changes
+    return begin_run(folder, recipe, seed, data_root, chosen, model, logger)
 
 
 def show_split(run: Run) -> None:

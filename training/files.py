@@ -2,12 +2,14 @@
 
 import io
 import os
+import pickle
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,3 +49,15 @@ def read_arrays(file: Path, names: tuple[str, ...], cure: str) -> list[NDArray[A
             return [arrays[name] for name in names]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"cannot read {file}; {cure}") from error
+
+
+def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:
+    """Read one ``part`` of a checkpoint: the weights in ``state_dict``, or the last complete ``epoch``.
+
+    Raises:
+        RunError: it cannot be read; the message ends with ``cure``.
+    """
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)[part]
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise RunError(f"cannot read {checkpoint} ({error}); {cure}") from error

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from export.adopt.network import Normalisation, in_order
 from export.format.errors import ArtifactError
-from export.format.manifest import Manifest, Transform
+from export.format.manifest import NO_TRANSFORMER, Manifest, Transform
 from export.graph import PLAIN_KINDS
 from training.networks.geometry import (
     affine_points,
@@ -43,6 +43,8 @@ def straightening(manifest: Manifest) -> Transform:
         ArtifactError: its map cannot be told from one output.
     """
     main = manifest.transforms[manifest.main]
+    if main.kind == NO_TRANSFORMER:
+        raise ArtifactError("this model has no transformer, so it straightens nothing; name one that has")
     if main.reads != "picture":
         raise ArtifactError("the straightener transforms only features; name one that transforms the picture")
     if main.kind not in PLAIN_KINDS and (main.step > 1 or any(t.branch > 1 for t in manifest.transforms)):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.golden import Outputs
-from export.format.manifest import Distribution, Manifest, Quantity, Reference, Transform
+from export.format.manifest import NO_TRANSFORMER, Distribution, Manifest, Quantity, Reference, Transform
 
 Name = tuple[str, Quantity]
 """Name of a transformer (empty for quantities of the whole model), and quantity."""
@@ -58,6 +58,8 @@ def values(outputs: Outputs, manifest: Manifest) -> Values:
         found["", "classes"] = probabilities.argmax(axis=1).astype(np.float64)
     height, width = manifest.input.height, manifest.input.width
     for transform in manifest.transforms:
+        if transform.kind == NO_TRANSFORMER:
+            continue
         theta = outputs[transform.theta].astype(np.float32)
         shows = {**geometry(theta.astype(np.float64), transform, height, width), "outside": outside(theta)}
         wanted = SHOWS.get(transform.kind, frozenset()) | {"outside"}

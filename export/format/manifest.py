@@ -23,6 +23,7 @@ CONVENTION: Final[Convention] = get_args(Convention)[0]
 RuntimeName = Literal["onnx", "torchscript", "program"]
 Precision = Literal["float32", "float16", "int8"]
 Task = Literal["classification", "features"]
+NO_TRANSFORMER: Final = "none"
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 1e-4, 100.0
 """The range of deviations of reliability. Beyond it, all are equal."""
 Quantity = Literal["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"]
@@ -72,6 +73,7 @@ class Transform(Document):
 
     name: Text
     kind: Text
+    """`none` in a model without a transformer: its theta is the identity, and its rectified image the whole picture."""
     branch: Positive
     """Number of the parallel branch, from 1."""
     step: Positive

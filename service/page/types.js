@@ -13,7 +13,8 @@
  *   input: {width: number, height: number, channels: number}, transforms: TransformInfo[], temperature: number,
  *   accuracy: {dataset: string, pictures: number, accuracy: number} | null}} ModelInfo
  * @typedef {{label: string, index: number, probability: number}} ClassPrediction
- * @typedef {{theta: number[][], corners: Point[], points?: Point[], rectified: {data: string, format: string}}} Look
+ * @typedef {{theta: number[][], corners: Point[], points?: Point[], rectified: {data: string, format: string},
+ *   kind?: string}} Look
  * @typedef {{name: string, kind: string} & Look} TransformResult
  * @typedef {{decode: number, queue: number, inference: number, encode: number, total: number}} Timings
  * @typedef {{model: {name: string, version: number}, predictions: ClassPrediction[], transforms?: TransformResult[],

@@ -225,11 +225,6 @@ def test_pictures_of_two_channels_are_refused() -> None:
         interface(small(distortion="addition", mean=(0.1, 0.1), std=(0.3, 0.3)))
 
 
-def test_a_network_without_a_transformer_is_refused() -> None:
-    with pytest.raises(ArtifactError, match="no spatial transformer"):
-        interface(small(transformer="none"))
-
-
 def test_the_sizes_of_all_steps_are_those_of_their_views() -> None:
     first, last = transforms(small(steps=2, view=(9, 11), margin=1.3))
     assert (first.height, first.width) == (9, 11)

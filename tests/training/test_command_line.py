@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from export.format.artifact import NAME
-from training.__main__ import main, parse_changes
+from training.__main__ import main
 from training.errors import RecipeError, RunError
 from training.fitting.runs import MODEL_NAME, Run
 from training.recipes.catalogue import RECIPES
+from training.recipes.recipe import parse_changes
 
 
 @pytest.fixture(scope="module")

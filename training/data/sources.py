@@ -9,6 +9,7 @@ from torchvision.datasets import CIFAR10, MNIST
 
 from training.data.folder.corners import read_corners
 from training.data.folder.source import Folder, read_split
+from training.data.folder.store import is_streamed
 from training.data.splits import Source, Split, hold_out
 from training.data.traffic_signs import Signs
 from training.errors import DataError
@@ -90,7 +91,10 @@ def open_source(recipe: Recipe, root: Path, split_file: Path | None = None, corn
         if split_file is None:
             raise DataError("a folder of pictures must be split before it can be read; create a run of it")
         outlines = [] if corners_file is None else read_corners(corners_file)
-        return Folder(root, read_split(split_file), recipe.canvas, len(recipe.mean), recipe.scene, outlines)
+        entries = read_split(split_file)
+        streamed = is_streamed(recipe, len(entries))
+        form = (recipe.canvas, len(recipe.mean), recipe.scene, outlines)
+        return Folder(root, entries, *form, streamed=streamed, cache=recipe.cache)
     if recipe.dataset == "cifar10":
         return Objects(root, recipe.validation_size)
     if recipe.dataset == "gtsrb":

@@ -17,7 +17,8 @@ from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
 from training.networks.geometry import compose
 from training.networks.network import SpatialTransformerClassifier
-from training.recipes.recipe import AFFINE_DISTORTIONS, Augmentation, Recipe
+from training.recipes.contradictions import AFFINE_DISTORTIONS
+from training.recipes.recipe import Augmentation, Recipe
 
 VERSIONS = 8
 """Number of changes of each picture."""

@@ -7,7 +7,7 @@ RUN/
   metrics.csv         one row per epoch
   checkpoints/        best.ckpt (the epoch that the run keeps), last.ckpt (to resume from)
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
-  tensorboard/        the same metrics for TensorBoard
+  tensorboard/        the same metrics for TensorBoard, or csv/, mlflow.db or wandb/ for another logger
   evaluation.json     the best checkpoint's results on the test set
   answers.npz         logits, labels and groups (if known) of all test pictures
   validation.npz      logits and thetas of all validation pictures
@@ -15,14 +15,14 @@ RUN/
   pictures/           figures and animations of the results
 """
 
-import pickle
 import platform
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -44,10 +44,11 @@ from training.evaluation.poses import Pose
 from training.evaluation.rectification import Uprightness
 from training.evaluation.reliability import Reliability
 from training.evaluation.worth import Worth
-from training.files import read_arrays, write_text
+from training.files import read_arrays, read_checkpoint, write_text
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
 
+LoggerName = Literal["tensorboard", "csv", "mlflow", "wandb"]
 LIBRARIES = ("torch", "torchvision", "lightning")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Names of models that export accepts."""
@@ -76,6 +77,7 @@ class RunInfo(BaseModel):
     """Location of the data set when the run was created; None in runs of older versions."""
     model: str | None = None
     """Name of the model that the finished run is exported to."""
+    logger: LoggerName = "tensorboard"
 
     def network(self) -> SpatialTransformerClassifier:
         """Return the run's network with new, untrained weights."""
@@ -169,6 +171,7 @@ class Run:
         split: str | None = None,
         corners: str | None = None,
         model: str | None = None,
+        logger: LoggerName = "tensorboard",
     ) -> Self:
         """Create the folder, and write ``split.csv`` and ``corners.csv``, if there are any, and then ``run.json``.
 
@@ -190,6 +193,7 @@ class Run:
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             data_root=data_root.absolute(),
             model=model,
+            logger=logger,
         )
         run = cls(folder)
         try:
@@ -360,7 +364,13 @@ class Run:
 
 
 def begin_run(
-    folder: Path, recipe: Recipe, seed: int, data_root: Path, chosen: Iterable[str] = (), model: str | None = None
+    folder: Path,
+    recipe: Recipe,
+    seed: int,
+    data_root: Path,
+    chosen: Iterable[str] = (),
+    model: str | None = None,
+    logger: LoggerName = "tensorboard",
 ) -> Run:
     """Create the ``folder`` of a new run of ``recipe`` on the data under ``data_root``, to be exported as ``model``.
 
@@ -371,26 +381,15 @@ def begin_run(
         DataError: the pictures cannot be read or split.
         RecipeError: the chosen fields do not fit the pictures.
     """
+    create = partial(Run.create, folder, seed=seed, data_root=data_root, model=model, logger=logger)
     if recipe.dataset != "folder":
-        return Run.create(folder, recipe, seed, open_source(recipe, data_root).classes, data_root, model=model)
+        return create(recipe=recipe, classes=open_source(recipe, data_root).classes)
     entries = split_folder(data_root, recipe)
     outlines = labelled_corners(data_root, recipe, entries)
     fitted = fit_to_pictures(recipe, data_root, entries, set(chosen))
     classes = Folder(data_root, entries, fitted.canvas, len(fitted.mean)).classes
     corners = corners_text(outlines) if outlines else None
-    return Run.create(folder, fitted, seed, classes, data_root, model=model, split=split_text(entries), corners=corners)
-
-
-def read_checkpoint(checkpoint: Path, part: str, cure: str) -> Any:
-    """Read one ``part`` of a checkpoint: the weights in ``state_dict``, or the last complete ``epoch``.
-
-    Raises:
-        RunError: it cannot be read; the message ends with ``cure``.
-    """
-    try:
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)[part]
-    except (OSError, EOFError, RuntimeError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        raise RunError(f"cannot read {checkpoint} ({error}); {cure}") from error
+    return create(recipe=fitted, classes=classes, split=split_text(entries), corners=corners)
 
 
 def advice(recipe: Recipe) -> str:

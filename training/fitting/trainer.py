@@ -1,7 +1,7 @@
 """Train a network with Lightning's Trainer."""
 
 import logging
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
@@ -30,8 +30,10 @@ from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.corners import corner_losses
 from training.fitting.fence import fenced
+from training.fitting.loggers import open_logger
 from training.fitting.losses import area_loss, upright_loss
 from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss
+from training.fitting.rates import parameter_groups, rate_factor
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.fitting.worth_check import WorthCheck
@@ -252,29 +254,6 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def parameter_groups(network: SpatialTransformerClassifier, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the network's parameters grouped by learning rate and weight decay; only weight matrices decay."""
-    localisation = {id(p): p for module in network.localisation_networks() for p in module.parameters()}
-    others = [p for p in network.parameters() if id(p) not in localisation]
-    groups: list[dict[str, Any]] = []
-    for chosen, is_localisation in ((list(localisation.values()), True), (others, False)):
-        rate = recipe.learning_rate * (recipe.localisation_rate if is_localisation else 1)
-        for is_matrix, decay in ((True, recipe.weight_decay), (False, 0.0)):
-            members = [p for p in chosen if (p.dim() > 1) == is_matrix]
-            if members:
-                groups.append({"params": members, "lr": rate, "weight_decay": decay, "localisation": is_localisation})
-    return groups
-
-
-def rate_factor(recipe: Recipe, done: float) -> float:
-    """Return the factor on the learning rate after the share ``done`` of all steps: a rising, then a falling cosine."""
-    if done < recipe.warmup:
-        return (1 - math.cos(math.pi * (done + 1e-3) / (recipe.warmup + 1e-3))) / 2
-    if recipe.schedule == "constant":
-        return 1.0
-    return (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup))) / 2
-
-
 def shared(distorted: Distorted) -> Distorted:
     """Return this process's share of a distorted batch."""
     return Distorted(*(None if part is None else share_of(part) for part in distorted))  # type: ignore[arg-type]
@@ -321,8 +300,10 @@ def callbacks(run: Run, info: RunInfo, validation: Split, *, progress: bool) -> 
     return [*found, best, last]
 
 
-def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -> None:
-    """Train the run from its last checkpoint, or from the start, to its last epoch.
+def fit(
+    run: Run, data_root: Path, *, devices: int = 1, progress: bool = True, watchers: Sequence[Callback] = ()
+) -> None:
+    """Train the run from its last checkpoint, or from the start, to its last epoch; ``watchers`` may end it earlier.
 
     Each of several ``devices`` processes its share of every batch; the result is the same except for rounding.
 
@@ -343,12 +324,20 @@ def fit(run: Run, data_root: Path, *, devices: int = 1, progress: bool = True) -
         raise RecipeError(f"classifier={recipe.classifier} trains on one device only; leave out --devices")
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
-    with fenced(info.seed):
-        fit_splits(run, train, validation, resumed, devices=devices, progress=progress)
+    with fenced(info.seed), open_logger(run, info) as logger:
+        fit_splits(run, train, validation, resumed, logger, watchers, devices=devices, progress=progress)
 
 
 def fit_splits(
-    run: Run, train: Split, validation: Split, resumed: Path | None, *, devices: int, progress: bool
+    run: Run,
+    train: Split,
+    validation: Split,
+    resumed: Path | None,
+    logger: Logger,
+    watchers: Sequence[Callback],
+    *,
+    devices: int,
+    progress: bool,
 ) -> None:
     """Train the run on the pictures ``train``, starting from the checkpoint ``resumed``; see `fit`."""
     info = run.info()
@@ -365,8 +354,8 @@ def fit_splits(
             deterministic="warn",
             gradient_clip_val=recipe.clip,
             plugins=[CheckpointFiles(), LightningEnvironment()],  # or a cluster's variables would decide
-            logger=TensorBoardLogger(run.folder, name="tensorboard", version=""),
-            callbacks=callbacks(run, info, validation, progress=progress),
+            logger=logger,
+            callbacks=[*callbacks(run, info, validation, progress=progress), *watchers],
             enable_progress_bar=progress,
             enable_model_summary=False,
             default_root_dir=run.folder,

@@ -1,6 +1,7 @@
 """Classifiers: from an image ``(N, C, H, W)`` to logits ``(N, K)``, in stages whose features others can use."""
 
 from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -16,6 +17,15 @@ class Classifier(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.widths = widths
         self.head = head
+        self.frozen: tuple[nn.Module, ...] = ()
+        """Modules that stay in evaluation mode in training too (see `training.networks.depth`)."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules that are not frozen."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> logits ``(N, K)``."""

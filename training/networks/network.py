@@ -14,9 +14,10 @@ from training.networks.classifiers import (
     residual_classifier,
     tutorial_classifier,
 )
+from training.networks.depth import freeze
 from training.networks.geometry import affine_fit
 from training.networks.localisation import localisation_network
-from training.networks.samplers import Sampler
+from training.networks.samplers import Reduction, Sampler
 from training.networks.spatial import Map, SpatialTransformer, Warp, centre, chain, tiles
 from training.networks.transformers import (
     AffineTransformer,
@@ -147,10 +148,13 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
     """Build the recipe's classifier.
 
     Raises:
-        RecipeError: it is a backbone that does not exist, is not installed, or does not take the rectified image.
+        RecipeError: it is a backbone that does not exist, is not installed, or does not take the rectified image, or it
+            has fewer stages than are to be frozen.
     """
     if recipe.is_backbone:
-        return backbone_classifier(recipe.classifier, channels, classes, recipe.read_size)
+        backbone = backbone_classifier(recipe.classifier, channels, classes, recipe.read_size)
+        freeze(backbone, recipe.frozen_stages)
+        return backbone
     if recipe.classifier == "tutorial":
         return tutorial_classifier(channels, classes, recipe.read_size)
     if recipe.classifier == "cifar":
@@ -171,13 +175,14 @@ def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> 
         )
 
     wider = recipe.margin if recipe.steps > 1 else 1.0
-    first = network(recipe.localisation, recipe.canvas, recipe.crop * wider)
+    first = network(recipe.localisation, recipe.seen_size, recipe.crop * wider)
     later = recipe.refinement or recipe.localisation
     sides = [1.0] * (recipe.steps - 2) + [1 / wider]
     networks = [first if recipe.shared_steps else network(later, view, side) for side in sides[: recipe.steps - 1]]
     samplers = [Sampler(view, recipe.padding) for _ in range(recipe.steps - 1)]
     samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.points, pyramid=recipe.pyramid))
-    return SpatialTransformer(kind, [first, *networks], samplers, start, recipe.margin)
+    glance = Reduction(recipe.canvas, recipe.localisation_size) if recipe.localisation_size else None
+    return SpatialTransformer(kind, [first, *networks], samplers, start, recipe.margin, glance)
 
 
 def feature_transformer(recipe: Recipe, classifier: Classifier) -> SpatialTransformer:

@@ -51,6 +51,31 @@ class Sampler(nn.Module):
         return sampled if self.samples == 1 else functional.avg_pool2d(sampled, self.samples)
 
 
+class Reduction(nn.Module):
+    """Reduces pictures to one size; each pixel is the mean over the area that it covers."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, size: tuple[int, int], reduced: tuple[int, int]) -> None:
+        """``size`` and ``reduced`` are (height, width), before and after; neither side grows."""
+        super().__init__()
+        self.register_buffer("rows", overlaps(size[0], reduced[0]), persistent=False)
+        self.register_buffer("columns", overlaps(size[1], reduced[1]).T.contiguous(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` -> ``(N, C, h, w)``, as two products, which every runtime has."""
+        return self.rows @ images @ self.columns
+
+
+def overlaps(side: int, reduced: int) -> Tensor:
+    """Return the share that each of ``side`` pixels has in each of ``reduced`` larger ones: ``(reduced, side)``."""
+    starts = torch.arange(reduced, dtype=torch.float64)[:, None] * side / reduced
+    pixels = torch.arange(side, dtype=torch.float64)
+    common = torch.minimum(starts + side / reduced, pixels + 1) - torch.maximum(starts, pixels)
+    return (common.clamp(min=0) * reduced / side).float()
+
+
 def is_traced() -> bool:
     """Return whether TorchScript is tracing; the sizes of tensors are then no numbers."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]

@@ -54,6 +54,7 @@ class SpatialTransformer(nn.Module):
         samplers: Sequence[Sampler],
         start: Tensor | None = None,
         margin: float = 1.0,
+        glance: nn.Module | None = None,
     ) -> None:
         """Take one localisation network and one sampler per step; steps may share a network.
 
@@ -64,6 +65,7 @@ class SpatialTransformer(nn.Module):
             start: theta ``(2, 3)`` of the region that is sampled before training; by default the whole picture.
             margin: factor by which the views of all steps but the last are wider than their region, so that a later
                 step sees what surrounds it.
+            glance: reduces the picture to what the first localisation network sees; by default, that is the picture.
         """
         super().__init__()
         self.transformer = transformer
@@ -73,6 +75,7 @@ class SpatialTransformer(nn.Module):
         self.register_buffer("start", (torch.eye(2, 3) if start is None else start) * wider)
         self.moved = not torch.equal(self.start, torch.eye(2, 3))
         self.narrow = 1 / margin
+        self.glance = glance or nn.Identity()
         self.joint = True
         """Whether gradients reach theta through the sampled pixels, that is, from whatever reads them."""
         self.localise_in_bf16 = False
@@ -83,7 +86,7 @@ class SpatialTransformer(nn.Module):
     def forward(self, images: Tensor, normalise: Map) -> tuple[Warp, ...]:
         """Transform ``images`` ``(N, C, H, W)``; ``normalise`` prepares the localisation networks' inputs."""
         warps: list[Warp] = []
-        view, mapped = images, cast(Map, self._start)
+        view, mapped = self.glance(images), cast(Map, self._start)
         for number, (localisation, sampler) in enumerate(zip(self.localisations, self.samplers, strict=True), start=1):
             seen = normalise(view)
             if self.localise_in_bf16:

@@ -11,6 +11,8 @@ from training.recipes.photographs import (
     GTSRB_CNN,
     GTSRB_SMALL,
     MY_IMAGES,
+    PHOTOGRAPHS_224,
+    PHOTOGRAPHS_224_CNN,
     SIGNS,
     SIGNS_CNN,
 )
@@ -22,6 +24,8 @@ RECIPES = {
     for recipe in (
         MY_IMAGES,
         CORNERS,
+        PHOTOGRAPHS_224,
+        PHOTOGRAPHS_224_CNN,
         MNIST_RTS,
         *DISTORTED_MNIST,
         MNIST_TC84,

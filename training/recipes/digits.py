@@ -3,7 +3,8 @@
 docs/results/ has their accuracy and training time.
 """
 
-from training.recipes.recipe import AFFINE_DISTORTIONS, DistortionName, Recipe, Size, TransformerName
+from training.recipes.contradictions import AFFINE_DISTORTIONS
+from training.recipes.recipe import DistortionName, Recipe, Size, TransformerName
 
 KINDS: dict[str, TransformerName] = {
     "affine": "affine",

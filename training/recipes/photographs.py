@@ -231,3 +231,42 @@ CIFAR10_CNN = change_recipe(
         "classifier_blocks": (3, 4, 1),
     },
 )
+
+PHOTOGRAPHS_224 = Recipe(
+    name="photographs-224",
+    summary="photographs of 224x224 pixels in a folder: localisation sees a small copy, a backbone the region",
+    dataset="folder",
+    adapt=False,
+    distortion="none",
+    augmentation=Augmentation(rotation=15, zoom=1.3, stretch=1.15, shift=0.1, light=0.5),
+    canvas=(224, 224),
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    transformer="affine",
+    padding="border",
+    rectified=(128, 128),
+    pyramid=True,
+    localisation="modern",
+    localisation_size=(64, 64),
+    corners=10.0,
+    identity_penalty=0.1,
+    classifier="torchvision:mobilenet_v3_small",
+    epochs=30,
+    batch_size=64,
+    label_smoothing=0.05,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+)
+"""Trained weights are not downloaded by themselves: set pretrained=true, and depth_decay or frozen_stages."""
+PHOTOGRAPHS_224_CNN = change_recipe(
+    PHOTOGRAPHS_224,
+    {
+        "name": "photographs-224-cnn",
+        "summary": "photographs-224 without a transformer; the backbone reads the whole photograph",
+        "transformer": "none",
+        "localisation_size": None,
+        "pyramid": False,
+        "corners": 0.0,
+        "identity_penalty": 0.0,
+    },
+)

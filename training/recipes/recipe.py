@@ -6,8 +6,6 @@ with ``--set field=value``, and the run folder records the result.
 
 import json
 import math
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,24 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from training.errors import RecipeError
+from training.recipes.contradictions import AFFINE_DISTORTIONS, contradictions
 
 Size = tuple[int, int]
 DistortionName = Literal["none", "r", "rts", "t", "p", "e", "tc", "tc84", "addition"]
 TransformerName = Literal["none", "affine", "similarity", "attention", "rotation", "projective", "tps"]
-AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
-CLUTTER = {"tc", "tc84"}
 CELL = 8
 """Side of a cell of localisation=attention, in pixels."""
-SHIFTED = ("affine", "similarity", "attention", "projective")
-"""Transformers among whose parameters is a shift."""
 LocalisationName = Literal["fcn", "cnn", "tutorial", "cifar", "modern", "fine", "attention"]
-SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8, "fine": 8, "attention": 24}
-"""The smallest side that each localisation network accepts, in pixels."""
-CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
-"""Possible numbers of channels of each data set."""
-
-BOXED = {"gtsrb"}
-"""Data sets whose objects have known bounding boxes."""
 
 
 class Augmentation(BaseModel):
@@ -85,6 +73,16 @@ class Recipe(BaseModel):
     scene: str | None = Field(
         None, description="folder: regular expression whose match (or first group) in a path names the scene"
     )
+    stream: bool | None = Field(
+        None, description="folder: read decoded pictures from a file instead of memory; by default, above 2 GiB"
+    )
+    cache: Path | None = Field(
+        None, description="folder for the file of streamed pictures; by default .cache in that of the pictures"
+    )
+    adapt: bool = Field(
+        True,
+        description="folder: choose sizes, normalisation, batch size and epochs that are not set from the pictures",
+    )
     unreadable: Literal["refuse", "skip"] = Field("refuse", description="folder: what to do about damaged pictures")
     distortion: DistortionName = Field(description="distortion of the pictures; see training/data/distortions.py")
     augmentation: Augmentation = Field(
@@ -128,6 +126,9 @@ class Recipe(BaseModel):
     crop: float = Field(
         1.0, gt=0, le=1, description="canonical crop: share of the sides at the centre, where the transformer starts"
     )
+    localisation_size: Size | None = Field(
+        None, description="height and width of the copy that the first step's localisation sees; by default, canvas"
+    )
     view: Size | None = Field(None, description="height and width of later steps' input; by default that of canvas")
     margin: float = Field(1.0, ge=1, le=4, description="factor by which the views of all steps but the last are wider")
     shared_steps: bool = Field(False, description="use one localisation network for all steps")
@@ -149,6 +150,9 @@ class Recipe(BaseModel):
     pretrained: bool | Path = Field(
         False, description="start a backbone with the weights of its library (downloaded), or of FILE.safetensors"
     )
+    frozen_stages: int = Field(
+        0, ge=0, le=100, description="first stages of a pretrained backbone that keep their weights"
+    )
     classifier_width: int = Field(24, gt=0, description="filters in the conv or residual classifier's first stage")
     classifier_stages: int = Field(3, ge=1, le=6, description="stages of the conv classifier; each halves the size")
     classifier_widths: tuple[Annotated[int, Field(gt=0)], ...] | None = Field(
@@ -168,6 +172,9 @@ class Recipe(BaseModel):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate schedule after the warm-up")
     learning_rate: float = Field(gt=0, description="highest learning rate")
     localisation_rate: float = Field(0.3, gt=0, description="learning rate of localisation, relative to learning_rate")
+    depth_decay: float = Field(
+        1.0, gt=0, le=1, description="learning rate of each stage of the classifier, relative to that of the next one"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.02, ge=0, description="weight decay of weight matrices; other parameters have none")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the other classes")
@@ -229,7 +236,13 @@ class Recipe(BaseModel):
     @property
     def cells(self) -> Size:
         """Rows and columns of the cells of localisation=attention."""
-        return -(-self.canvas[0] // CELL), -(-self.canvas[1] // CELL)
+        height, width = self.seen_size
+        return -(-height // CELL), -(-width // CELL)
+
+    @property
+    def seen_size(self) -> Size:
+        """Height and width of what the first step's localisation network sees."""
+        return self.localisation_size or self.canvas
 
     @property
     def augmented(self) -> bool:
@@ -252,110 +265,6 @@ class Recipe(BaseModel):
         if problems := list(contradictions(self)):
             raise ValueError("; ".join(problems))
         return self
-
-
-NEEDS: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
-    "momentum": ("optimiser=sgd", lambda recipe: recipe.optimiser == "sgd"),
-    "control_points": ("transformer=tps", lambda recipe: recipe.transformer == "tps"),
-    "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
-    "backgrounds": ("placement.chance", lambda recipe: recipe.placement.chance > 0),
-    "classifier_widths": ("classifier=conv", lambda recipe: recipe.classifier == "conv"),
-    "pretrained": ("classifier=timm:NAME or torchvision:NAME", lambda recipe: recipe.is_backbone),
-    "box": ("pose", lambda recipe: recipe.pose > 0),
-    "area": ("upright", lambda recipe: recipe.upright > 0),
-    "area_of": ("area", lambda recipe: recipe.area > 0),
-    "area_share": ("area", lambda recipe: recipe.area > 0),
-}
-NEEDS |= dict.fromkeys(
-    ("shared_steps", "view", "margin", "refinement"), ("steps=2 or more", lambda recipe: recipe.steps > 1)
-)
-NEEDS |= dict.fromkeys(
-    (
-        *("parallel", "steps", "crop", "feature_stage", "shared_stage", "coordinates", "slope"),
-        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint"),
-    ),
-    ("a transformer", lambda recipe: recipe.transformer != "none"),
-)
-"""Fields that have an effect only together with another: what each of them needs."""
-
-
-def contradictions(recipe: Recipe) -> Iterator[str]:
-    """Yield what is inconsistent in ``recipe``, each with what to change."""
-    for name, (need, is_met) in NEEDS.items():
-        if getattr(recipe, name) != Recipe.model_fields[name].default and not is_met(recipe):
-            yield f"{name} has no effect without {need}; set {need}, or leave {name} out"
-    channels = (2,) if recipe.distortion == "addition" else CHANNELS[recipe.dataset]
-    if not len(recipe.mean) == len(recipe.std) in channels:
-        known = " or ".join(map(str, channels))
-        yield f"mean and std need one number per channel; these pictures have channels: {known}"
-    if any(std <= 0 for std in recipe.std):
-        yield "std must be above 0"
-    if recipe.dataset != "mnist" and recipe.distortion != "none":
-        yield f"distortion={recipe.distortion} is for digits only; set distortion=none and use augmentation"
-    if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
-        yield "fragments of clutter are 6x6 pixels; raise canvas"
-    affine = recipe.distortion in {"none", *AFFINE_DISTORTIONS}
-    if (recipe.augmented and not affine) or (recipe.placement.chance and recipe.distortion != "none"):
-        yield (
-            f"distortion={recipe.distortion} is random already; leave augmentation and placement out, or set "
-            "distortion=none"
-        )
-    if recipe.augmentation.light and recipe.distortion != "none":
-        yield f"augmentation.light has no effect with distortion={recipe.distortion}; leave it out"
-    if recipe.placement.smallest > recipe.placement.largest:
-        yield "placement.smallest is above placement.largest; lower the one or raise the other"
-    if recipe.normalise == "before" and isinstance(recipe.padding, float):
-        yield "padding can be a grey level only with normalise=after; set zeros, border or reflection"
-    if recipe.scene is not None:
-        try:
-            re.compile(recipe.scene)
-        except re.error as error:
-            yield f"scene={recipe.scene} is not a regular expression ({error})"
-    if min(recipe.read_size) >> (len(recipe.stage_widths) - 1) < 1 or min(recipe.read_size) < 4:
-        fewer = "shorten classifier_widths" if recipe.classifier_widths else "lower classifier_stages"
-        yield f"the rectified image is too small for the classifier; raise rectified or {fewer}"
-    if recipe.classifier == "tutorial" and min(recipe.read_size) < 16:
-        yield "classifier=tutorial needs at least 16x16 pixels; raise rectified or set classifier=conv"
-    if recipe.transformer != "none":
-        yield from transformer_contradictions(recipe)
-
-
-def transformer_contradictions(recipe: Recipe) -> Iterator[str]:
-    """Yield what is inconsistent in a ``recipe`` with a transformer."""
-    smallest = SMALLEST_PICTURE[recipe.localisation]
-    if min(recipe.canvas) < smallest:
-        yield f"localisation={recipe.localisation} needs a canvas of at least {smallest}x{smallest} pixels"
-    for name in ("feature_stage", "shared_stage", "upright", "pose", "canonical", "corners", "crop"):
-        if getattr(recipe, name) != Recipe.model_fields[name].default and recipe.parallel > 1:
-            yield f"{name} works with a single transformer only; set parallel=1, or leave {name} out"
-    for name in ("feature_stage", "shared_stage"):
-        if getattr(recipe, name) and recipe.classifier != "conv":
-            yield f"{name} needs classifier=conv"
-    if recipe.feature_stage > len(recipe.stage_widths) and recipe.classifier == "conv":
-        more = "lengthen classifier_widths" if recipe.classifier_widths else "raise classifier_stages"
-        yield f"there is no stage {recipe.feature_stage}; lower feature_stage or {more}"
-    if recipe.feature_stage and min(recipe.rectified) >> (recipe.feature_stage - 1) < smallest:
-        yield f"the features of stage {recipe.feature_stage} are too small for localisation={recipe.localisation}"
-    for name in ("upright", "pose", "canonical"):
-        if getattr(recipe, name) and not recipe.frames_known:
-            known = ", ".join(sorted(AFFINE_DISTORTIONS))
-            yield f"{name} needs augmentation, placement, or a distortion that is an affine map: {known}"
-    if recipe.corners and recipe.dataset != "folder":
-        yield "corners works with dataset=folder only; leave it out"
-    boxes = recipe.dataset in BOXED
-    if recipe.pose and not boxes and not recipe.placement.chance:
-        yield "pose has no effect on pictures without boxes; set placement.chance, or use canonical"
-    if recipe.pose and recipe.canonical and (boxes or recipe.placement.chance == 1):
-        yield "canonical has no effect where pose tells every frame; leave one of them out"
-    if not (recipe.joint or recipe.pose or recipe.canonical or recipe.corners or recipe.upright):
-        yield "joint=false leaves localisation without a loss; set pose, canonical, corners or upright, or leave it out"
-    if recipe.shared_steps and (recipe.view or recipe.refinement):
-        yield "shared_steps uses one network for all steps; leave view and refinement out"
-    if "attention" in (recipe.localisation, recipe.refinement) and recipe.transformer not in SHIFTED:
-        yield f"localisation=attention needs a transformer that shifts: {', '.join(SHIFTED)}"
-    later = SMALLEST_PICTURE[recipe.refinement or recipe.localisation]
-    if recipe.view and min(recipe.view) < later:
-        yield f"the network of later steps needs a view of at least {later}x{later} pixels"
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, object]) -> Recipe:
@@ -392,3 +301,21 @@ def merged(fields: dict[str, Any], changes: dict[str, object]) -> dict[str, Any]
         name, dot, within = key.partition(".")
         fields[name] = merged(fields[name], {within: value}) if dot and isinstance(fields[name], dict) else value
     return fields
+
+
+def parse_changes(pairs: list[str]) -> dict[str, object]:
+    """Parse fields of a recipe such as ``["epochs=3", "canvas=[28, 28]"]``. Values are JSON, or else text.
+
+    Raises:
+        RecipeError: a pair has no ``=``.
+    """
+    changes: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes KEY=VALUE, not {pair!r}")
+        try:
+            changes[key] = json.loads(value)
+        except ValueError:
+            changes[key] = value
+    return changes

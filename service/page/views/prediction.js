@@ -61,7 +61,8 @@ export function showClasses(list, predictions) {
  * @param {Look} look
  * @param {Size} size of the picture
  */
-export const wordsOf = (look, size) => inWords(takeApart(look.theta, size));
+export const wordsOf = (look, size) =>
+  look.kind === "none" ? "the whole picture, without a transformer" : inWords(takeApart(look.theta, size));
 
 /**
  * The share of the sampled region that lies outside the picture.

@@ -327,12 +327,12 @@ async def test_the_folder_is_polled_on_after_it_could_not_be_read(
 async def test_a_version_that_could_not_be_read_for_a_moment_is_loaded_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(folder: Path) -> Artifact:
+    def fail(folder: Path, settings: Settings) -> Artifact:
         raise OSError(errno.ESTALE, "Stale file handle", str(folder))
 
     async with kept(folder, poll_s=1) as it:
         with monkeypatch.context() as broken:
-            broken.setattr(repository_module, "read_artifact", fail)
+            broken.setattr(repository_module, "read_trusted", fail)
             artifacts.write_labelled(folder / "digits" / "2", "two-")
             await until(lambda: "Stale file handle" in it.entries()[-1].reason)
         await until(lambda: it.label() == "two-0")

@@ -13,7 +13,7 @@ from training.data.distortions import Distorted
 from training.data.splits import Split
 from training.errors import RunError
 from training.fitting.runs import Run
-from training.fitting.trainer import Training, fit, parameter_groups, rate_factor
+from training.fitting.trainer import Training, fit
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.catalogue import find_recipe
 from training.recipes.recipe import Recipe, change_recipe
@@ -139,32 +139,6 @@ def test_every_knob_trains_evaluates_and_changes_the_weights(
     assert (evaluation.uprightness is not None) == (knob not in ("plain", "addition"))
     plain, changed = weights(trained_run), weights(run)
     assert changed.keys() != plain.keys() or any(not torch.equal(plain[name], changed[name]) for name in plain)
-
-
-def test_localisation_has_its_own_rate_and_only_matrices_decay(small_recipe: Recipe) -> None:
-    recipe = change_recipe(small_recipe, {"localisation_rate": 0.1, "weight_decay": 0.5})
-    network = SpatialTransformerClassifier(recipe, 10, 1)
-    groups = parameter_groups(network, recipe)
-    named = {id(p): name for name, p in network.named_parameters()}
-    assert sorted(named) == sorted(id(p) for group in groups for p in group["params"]), "each once"
-    for group in groups:
-        for parameter in group["params"]:
-            in_localisation = named[id(parameter)].startswith("transforms")
-            assert group["localisation"] is in_localisation
-            assert group["lr"] == recipe.learning_rate * (0.1 if in_localisation else 1)
-            assert group["weight_decay"] == (0.5 if parameter.dim() > 1 else 0)
-
-
-def test_the_rate_rises_falls_and_ends_at_nothing(small_recipe: Recipe) -> None:
-    recipe = change_recipe(small_recipe, {"warmup": 0.2})
-    factors = [rate_factor(recipe, step / 100) for step in range(101)]
-    assert factors[0] < 0.01
-    assert factors[20] == pytest.approx(1)
-    assert factors[:21] == sorted(factors[:21])
-    assert factors[20:] == sorted(factors[20:], reverse=True)
-    assert factors[-1] == pytest.approx(0)
-    constant = change_recipe(recipe, {"schedule": "constant", "warmup": 0.0})
-    assert {rate_factor(constant, step / 100) for step in range(101)} == {1.0}
 
 
 def test_bf16_leaves_the_geometry_in_float32(small_recipe: Recipe) -> None:

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from training.networks.geometry import base_grid
 from training.networks.localisation import NETWORKS, Attention, AttentionHead, Coordinates, localisation_network
-from training.recipes.recipe import SMALLEST_PICTURE
+from training.recipes.contradictions import SMALLEST_PICTURE
 
 OBLONG = (24, 37)
 PARAMETERS = 6

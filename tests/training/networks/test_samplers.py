@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.networks.geometry import affine_points, base_grid
-from training.networks.samplers import Padding, Sampler, outside_share, sample, zoomed_out
+from training.networks.samplers import Padding, Reduction, Sampler, outside_share, sample, zoomed_out
 
 PADDINGS: list[Padding] = ["zeros", "border", "reflection", 0.3, 0.0, 1.0]
 SCIPY_MODES = {"zeros": "grid-constant", "border": "nearest", "reflection": "reflect"}
@@ -153,3 +153,13 @@ def test_a_pyramid_keeps_the_place_in_a_picture_with_odd_sides() -> None:
     sampler = Sampler((11, 11), "border", pyramid=True)  # three pixels apart: only the half-size copy is read
     found = sampler(ramp, sampler.base)
     torch.testing.assert_close(found[0, 0, 5, 1:-1], torch.arange(4.0, 30, 3), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "reduced"), [((12, 8), (4, 2)), ((7, 10), (3, 4)), ((5, 5), (5, 5))])
+def test_a_reduced_pixel_is_the_mean_over_its_area(size: tuple[int, int], reduced: tuple[int, int]) -> None:
+    images = torch.rand(2, 3, *size)
+    found = Reduction(size, reduced)(images)
+    if size[0] % reduced[0] == size[1] % reduced[1] == 0:
+        torch.testing.assert_close(found, torch.nn.functional.adaptive_avg_pool2d(images, reduced))
+    fine = images.repeat_interleave(reduced[0], dim=2).repeat_interleave(reduced[1], dim=3)
+    torch.testing.assert_close(found, torch.nn.functional.avg_pool2d(fine, size))

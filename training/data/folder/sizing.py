@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from training.data.folder.source import Entry
@@ -26,9 +27,13 @@ STEPS_IN_AN_EPOCH = 8
 MEASURED = 2000
 """Number of training pictures from which mean and standard deviation are computed."""
 
+MEASURED_AT_ONCE = 100
+
 
 def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen: Collection[str]) -> Recipe:
     """Return ``recipe`` with sizes, normalisation, epochs and batch size adapted to these pictures.
+
+    With ``adapt=false``, only the batch size is limited to the number of pictures.
 
     Args:
         recipe: a recipe with dataset=folder.
@@ -41,6 +46,8 @@ def fit_to_pictures(recipe: Recipe, root: Path, entries: Sequence[Entry], chosen
         DataError: a picture cannot be read.
     """
     files = [root / entry.path for entry in entries if entry.part == "train"]
+    if not recipe.adapt:
+        return change_recipe(recipe, {"batch_size": max(2, min(recipe.batch_size, len(files)))})
     shapes = [shape(file) for file in files]
     canvas = recipe.canvas if "canvas" in chosen else canvas_for([(s.height, s.width) for s in shapes])
     channels = len(recipe.mean) if "mean" in chosen else 3 if any(s.coloured for s in shapes) else 1
@@ -81,6 +88,12 @@ def rectified_for(canvas: Size, crop: float) -> Size:
 
 def mean_and_spread(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of ``(N, C, H, W)`` uint8, scaled to [0, 1]."""
-    pixels = images.transpose(0, 1).flatten(1).double() / 255
-    mean, spread = pixels.mean(dim=1), pixels.std(dim=1).clamp(min=0.01)
+    count = images[:, 0].numel()
+    sums = torch.zeros(2, images.shape[1], dtype=torch.int64)  # of levels and of their squares, exactly
+    for some in torch.split(images, MEASURED_AT_ONCE):
+        levels = some.transpose(0, 1).flatten(1).long()
+        sums += torch.stack([levels.sum(dim=1), levels.square().sum(dim=1)])
+    mean = sums[0].double() / count
+    spread = ((sums[1] - sums[0] * mean) / max(count - 1, 1)).clamp(min=0).sqrt()
+    mean, spread = mean / 255, (spread / 255).clamp(min=0.01)
     return tuple(round(float(v), 4) for v in mean), tuple(round(float(v), 4) for v in spread)

@@ -13,7 +13,7 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -28,10 +28,13 @@ from training.data.folder.listing import (
     SPLIT_TABLE,
     class_of,
     find_pictures,
+    is_picture,
     plain,
     shortened,
+    walk,
     warn_of_ignored,
 )
+from training.data.folder.store import stream_pictures
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
@@ -73,6 +76,9 @@ class Folder:
         channels: int,
         scene_pattern: str | None = None,
         outlines: Sequence[Outline] = (),
+        *,
+        streamed: bool = False,
+        cache: Path | None = None,
     ) -> None:
         """Describe the pictures; none is read yet.
 
@@ -83,6 +89,8 @@ class Folder:
             channels: 1 (grey) or 3 (RGB).
             scene_pattern: pictures of one `scene` are a group.
             outlines: the corners of some of the pictures.
+            streamed: whether the pictures are read from a file instead of memory (`stream_pictures`).
+            cache: the folder of that file.
         """
         self.root = root
         self.entries = entries
@@ -90,6 +98,8 @@ class Folder:
         self.channels = channels
         self.scene_pattern = scene_pattern
         self.outlines = outlines
+        self.streamed = streamed
+        self.cache = cache
         self.classes = tuple(sorted({entry.label for entry in entries}))
 
     def training(self) -> tuple[Split, Split]:
@@ -100,10 +110,13 @@ class Folder:
 
     def _read(self, part: Part) -> Split:
         chosen = [entry for entry in self.entries if entry.part == part]
-        images = read_pictures([self.root / entry.path for entry in chosen], self.size, self.channels)
+        paths = [entry.path for entry in chosen]
+        if self.streamed:
+            images = stream_pictures(self.root, paths, self.size, self.channels, self.cache)
+        else:
+            images = read_pictures([self.root / path for path in paths], self.size, self.channels)
         numbers = {label: number for number, label in enumerate(self.classes)}
         labels = torch.tensor([numbers[entry.label] for entry in chosen])
-        paths = [entry.path for entry in chosen]
         is_marked = not {outline.path for outline in self.outlines}.isdisjoint(paths)
         corners = corners_of(self.root, paths, self.outlines) if is_marked else None
         if self.scene_pattern is None:
@@ -163,9 +176,22 @@ def classes_of(root: Path, *, one_class: bool) -> dict[str, str]:
     if not table.exists():
         return {file: class_of(file) for file in find_pictures(root, one_class=one_class)}
     found = dict(read_labels(root))
+    warn_of_unlabelled(root, found)
     if len(set(found.values())) < 2 and not one_class:
         raise DataError(f"{table} has a single label, but at least two classes are needed; one is enough with corners")
     return found
+
+
+def warn_of_unlabelled(root: Path, labelled: Collection[str]) -> None:
+    """Warn of the pictures in ``root`` that are not among the paths ``labelled`` of its table."""
+    inside = (file.relative_to(root).as_posix() for file in walk(root, []) if is_picture(file))
+    if others := [file for file in inside if file not in labelled]:
+        log.warning(
+            "pictures_without_label",
+            count=len(others),
+            examples=shortened(map(repr, others)),
+            cure=f"add their rows to {LABELS_TABLE}, or move them out of the folder",
+        )
 
 
 def corners_table(root: Path) -> Path | None:

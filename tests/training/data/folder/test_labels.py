@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from structlog.testing import capture_logs
 
 from training.data.folder.source import Folder, counts, labelled_corners, read_split, split_folder, split_text
 from training.errors import DataError
@@ -56,6 +57,24 @@ def test_a_scene_that_shows_several_labels_stays_in_one_split(root: Path) -> Non
     for entry in split_folder(root, recipe):
         homes.setdefault(Path(entry.path).stem[0], set()).add(entry.part)
     assert all(len(parts) == 1 for parts in homes.values())
+
+
+def test_pictures_that_the_table_leaves_out_give_a_warning_with_their_number(root: Path) -> None:
+    (root / ".thumbnails").mkdir()
+    Image.new("RGB", (8, 8)).save(root / ".thumbnails" / "0.png")
+    table(root, *(f"{path},{'one' if n < 8 else 'two'}" for n, path in enumerate(paths())))
+    with capture_logs() as logs:
+        split_folder(root, MY_IMAGES)
+    (told,) = (entry for entry in logs if entry["event"] == "pictures_without_label")
+    assert (told["log_level"], told["count"]) == ("warning", 2)
+    assert told["examples"] == "'20.png', 'camera/21.png'"
+    assert "labels.csv" in told["cure"]
+    table(
+        root, *(f"{path},{'one' if n < 8 else 'two'}" for n, path in enumerate([*paths(), "20.png", "camera/21.png"]))
+    )
+    with capture_logs() as logs:
+        split_folder(root, MY_IMAGES)
+    assert "pictures_without_label" not in {entry["event"] for entry in logs}
 
 
 @pytest.mark.parametrize("header", ["path,label,split,x1,y1,x2,y2", "path, label, split, x1, y1, x2, y2"])

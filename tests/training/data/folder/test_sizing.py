@@ -6,7 +6,7 @@ from PIL import Image
 
 from training.data.folder.sizing import canvas_for, fit_to_pictures, rectified_for
 from training.data.folder.source import Entry
-from training.recipes.photographs import MY_IMAGES
+from training.recipes.photographs import MY_IMAGES, PHOTOGRAPHS_224
 from training.recipes.recipe import Size, change_recipe
 
 
@@ -78,3 +78,8 @@ def test_what_was_chosen_stays(tmp_path: Path) -> None:
     recipe = fit_to_pictures(MY_IMAGES, tmp_path, entries(tmp_path, 10, (32, 32), "RGB"), {"canvas", "epochs"})
     assert (recipe.canvas, recipe.epochs) == (MY_IMAGES.canvas, MY_IMAGES.epochs)
     assert recipe.mean != MY_IMAGES.mean
+
+
+def test_a_recipe_that_does_not_adapt_keeps_its_sizes(tmp_path: Path) -> None:
+    fitted = fit_to_pictures(PHOTOGRAPHS_224, tmp_path, entries(tmp_path, 6, (20, 30), "RGB"), set())
+    assert fitted == PHOTOGRAPHS_224.model_copy(update={"batch_size": 6})
