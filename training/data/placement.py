@@ -15,6 +15,8 @@ from training.data.augmentation import Jittered, linear_maps, relit
 from training.data.distortions import Distorted
 from training.data.folder.listing import is_picture, walk
 from training.data.pictures import read_pictures
+from training.data.weather import DRAWS as WEATHER_DRAWS
+from training.data.weather import Weather
 from training.errors import DataError
 from training.networks.geometry import affine_points, base_grid
 from training.networks.samplers import sample
@@ -53,7 +55,8 @@ class OnBackgrounds:
 
     Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; ``(N,)``: 1 for each picture that is placed, else 0;
     maps ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; uniform numbers
-    ``(N, DRAWS)`` for everything else; and maps ``(N, 2, 3)`` of the pictures if they are not placed after all.
+    ``(N, DRAWS)`` for clutter and ``(N, WEATHER_DRAWS)`` for weather; and maps ``(N, 2, 3)`` of the pictures if they are
+    not placed after all.
     """
 
     def __init__(self, others: Jittered, placement: Placement, crop: float, backgrounds: Tensor | None) -> None:
@@ -71,6 +74,7 @@ class OnBackgrounds:
         self.placement = placement
         self.crop = crop
         self.backgrounds = backgrounds
+        self.weather = Weather(placement.weather)
 
     def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
         maps, light = self.others.draw(count, picture, generator)
@@ -80,7 +84,8 @@ class OnBackgrounds:
         placed, unplaced = self._maps(sizes, numbers[:, 2:7], picture), maps
         second = self._maps(self._sizes(numbers[:, 7]).clamp(max=0.8) * sizes.clamp(max=1), numbers[:, 8:13], picture)
         maps = torch.where(placed_share[:, None, None] > 0, placed, maps)
-        return maps, placed_share, second, light, numbers[:, 13:], unplaced
+        weather = torch.rand(count, WEATHER_DRAWS, generator=generator)
+        return maps, placed_share, second, light, numbers[:, 13:], weather, unplaced
 
     def spare(self, parameters: tuple[Tensor, ...], spared: Tensor) -> tuple[Tensor, ...]:
         """Return ``parameters`` by which the pictures ``spared`` ``(N,)`` are not placed."""
@@ -89,11 +94,11 @@ class OnBackgrounds:
         return maps, placed_share.masked_fill(spared, 0), *others, unplaced
 
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
-        maps, placed_share, second, light, numbers, _ = (parameter.to(images) for parameter in parameters)
+        maps, placed_share, second, light, numbers, weather, _ = (parameter.to(images) for parameter in parameters)
         is_placed = placed_share > 0
         clutter = numbers[:, :6] < self.placement.clutter
         draws = numbers[:, 6:]
-        canvas = self._read(images, maps)
+        canvas = self.weather.fade(self._read(images, maps), weather)
         rows = torch.nonzero(is_placed)[:, 0]
         if len(rows):
             ground = self._grounds(images, rows, draws[rows, :4])
@@ -107,12 +112,13 @@ class OnBackgrounds:
             chosen = torch.nonzero(clutter[:, number])[:, 0]
             if len(chosen):
                 canvas[chosen] = change(canvas[chosen], draws[chosen, 5 + 4 * number : 9 + 4 * number])
+        canvas = self.weather.shine(canvas, weather)
         casts = torch.exp(0.15 * (draws[:, -images.shape[1] :] - 0.5))[:, :, None, None]
         return Distorted(relit(canvas * casts, light), labels, maps, is_placed)
 
     def without_clutter(self) -> Self:
         """Return the same placement of every picture, without clutter."""
-        tidy = self.placement.model_copy(update={"chance": 1.0, "clutter": 0.0})
+        tidy = self.placement.model_copy(update={"chance": 1.0, "clutter": 0.0, "weather": 0.0})
         return type(self)(self.others, tidy, self.crop, self.backgrounds)
 
     def _sizes(self, uniform: Tensor) -> Tensor:

@@ -55,6 +55,9 @@ class Placement(BaseModel):
     clutter: float = Field(
         0.25, ge=0, le=1, description="chance of each of: a second object, a pole, a shadow, blur, and lost resolution"
     )
+    weather: float = Field(
+        0.0, ge=0, le=1, description="chance of each of: faded colours of the object, shadows of leaves, coloured light"
+    )
 
 
 class Recipe(BaseModel):

@@ -109,6 +109,14 @@ def test_clutter_changes_the_picture_but_not_the_map() -> None:
     assert ((clean.images - cluttered.images).abs().amax(dim=(1, 2, 3)) > 5).all()
 
 
+def test_weather_changes_the_picture_but_not_the_map() -> None:
+    clean, weathered = (placed(PLAIN.model_copy(update={"weather": w}), grounds()) for w in (0.0, 1.0))
+    assert weathered.maps is not None
+    assert clean.maps is not None
+    assert torch.equal(clean.maps, weathered.maps)
+    assert not torch.equal(clean.images, weathered.images)
+
+
 def test_the_same_seed_places_alike_and_another_does_not() -> None:
     first, again, other = (placed(PLAIN, grounds(), seed=seed).images for seed in (1, 1, 2))
     assert torch.equal(first, again)
