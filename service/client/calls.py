@@ -35,6 +35,8 @@ class CommonOptions(TypedDict, total=False):
     """Views of the picture, 4 to 16, from which the reliability of the answer is told."""
     views: int
     """Views of the picture, 4 to 16, over which the probabilities are averaged."""
+    angle_hint: float
+    """Degrees, clockwise, by which the thing in the picture is known to be turned, roughly."""
     timeout_ms: int
     """Milliseconds after which the service answers with 504."""
 

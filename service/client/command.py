@@ -26,11 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     """Predict, print and draw each picture. Return 0 if all of them succeeded, else 1."""
     parsed = parser().parse_args(arguments)
     options: Options = {}
-    for name in ("model", "version", "top_k", "reliability", "views"):
+    for name in ("model", "version", "top_k", "reliability", "views", "angle_hint"):
         if (value := getattr(parsed, name)) is not None:
             options[name] = value
     rectify: RectifyOptions = {}
-    for option in ("model", "version", "rectified_size", "padding", "margin"):
+    for option in ("model", "version", "rectified_size", "padding", "margin", "angle_hint"):
         if (value := getattr(parsed, option)) is not None:
             rectify[option] = value
     answered = 0
@@ -94,6 +94,12 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="show the model only this part of each picture, in pixels; repeat it for several parts",
+    )
+    options.add_argument(
+        "--angle-hint",
+        metavar="DEGREES",
+        type=float,
+        help="the thing is turned by about as much, -180 to 180",
     )
     options.add_argument(
         "--out", metavar="FOLDER", type=Path, help="folder of the drawings (default: beside the pictures)"
