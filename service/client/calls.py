@@ -58,6 +58,13 @@ class Options(CommonOptions, total=False):
     points: int
 
 
+class StreamOptions(Options, total=False):
+    """Options of a stream, which hold for each of its frames."""
+
+    regions: Sequence[Region]
+    """The only parts of each frame that the model is shown, which are answered one by one."""
+
+
 @dataclass(frozen=True)
 class Call(Generic[AnswerType]):
     """A request, and how its response is read."""
