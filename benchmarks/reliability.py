@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import binomtest
 
 from export.format.artifact import Manifest, read_artifact
 from export.onnx import OnnxRuntime
@@ -161,23 +162,24 @@ def print_averages(first: Seen, views: list[Seen], labels: NDArray[np.intp]) -> 
 def print_second_look(
     see: See, pictures: Pixels, labels: NDArray[np.intp], first: Seen, true: Floats, scores: Floats
 ) -> None:
-    """Print what becomes of pictures with a low score if the rectified picture is fed again."""
-    low = np.flatnonzero(np.isnan(scores) | (scores < LOW))
+    """Print what becomes of pictures with a low score, and of all, if what was found is looked at again."""
     side = float(np.median(np.sqrt(np.abs(np.linalg.det(first.thetas[:, :, :2])))))
-    print(f"| {len(low)} pictures with a score below {LOW:g} or none | accuracy | corners right |")
-    print("|---|---|---|")
-
-    def say(name: str, probabilities: Floats, thetas: Floats) -> None:
-        known = probabilities.argmax(axis=1) == labels[low]
-        print(f"| {name} | {share(known)} | {share(error(thetas, true[low], pictures) < WITHIN)} |")
-
-    say("first look", first.probabilities[low], first.thetas[low])
-    for name, factor in (("the rectified picture", 1.0), ("the region with its usual surroundings", 1 / side)):
-        frames = first.thetas[low] * (factor, factor, 1)
-        crops = np.concatenate([make_views(pictures[n], frame[None]) for n, frame in zip(low, frames, strict=True)])
-        second = see(crops)
-        say(f"second look at {name}", second.probabilities, bring_back(frames, second.thetas))
-    print()
+    low = np.isnan(scores) | (scores < LOW)
+    for what, chosen in ((f"with a score below {LOW:g} or none", low), ("in all", np.ones(len(labels), np.bool_))):
+        some = np.flatnonzero(chosen)
+        print(f"| {len(some)} pictures {what} | class right | more, fewer | corners right | more, fewer |")
+        print("|---|---|---|---|---|")
+        before = first.probabilities[some].argmax(1) == labels[some]
+        near = error(first.thetas[some], true[some], pictures) < WITHIN
+        print(f"| first look | {share(before)} | | {share(near)} | |")
+        for name, factor in (("the rectified picture", 1.0), ("the region with its usual surroundings", 1 / side)):
+            frames = first.thetas[some] * (factor, factor, 1)
+            views = [make_views(pictures[n], frame[None]) for n, frame in zip(some, frames, strict=True)]
+            second = see(np.concatenate(views))
+            known = second.probabilities.argmax(1) == labels[some]
+            nearer = error(bring_back(frames, second.thetas), true[some], pictures) < WITHIN
+            print(f"| second look at {name} | {changed(before, known)} | {changed(near, nearer)} |")
+        print()
 
 
 async def print_costs(artifact: Path, picture: Pixels) -> None:
@@ -199,6 +201,13 @@ async def print_costs(artifact: Path, picture: Pixels) -> None:
     print("|---|---|")
     for kind, taken in zip(kinds, found, strict=True):
         print(f"| {kind.needed} | {taken / found[0]:.1f} |")
+
+
+def changed(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> str:
+    """What is right after a change, how many more and fewer, and the p-value of McNemar's exact test."""
+    more, fewer = int((after & ~before).sum()), int((before & ~after).sum())
+    chance = binomtest(more, more + fewer).pvalue if more + fewer else 1.0
+    return f"{share(after)} | {more}, {fewer} (p = {chance:.2g})"
 
 
 def share(values: NDArray[np.bool_] | Floats) -> str:

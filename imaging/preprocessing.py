@@ -1,17 +1,22 @@
 """Conversion of an opened picture to the pixels that a network takes."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imaging.crops import Box, Crop, find_crops
+from imaging.crops import Box, Crop, Shown, find_crops
 from imaging.decoding import OpenedImage, decode
 from imaging.fast_codecs import PlainImage, decode_plain
 from imaging.formats.stored_image import reporting_damage
 from imaging.modes import as_channels, as_mode, over_background
+from imaging.warping import SamplingMap, apply_affine, warp
+
+ALPHA = 4
+"""Channels of a picture with transparency."""
 
 
 class InputSpec(Protocol):
@@ -46,11 +51,13 @@ class Picture(NamedTuple):
     """The whole picture, if it was kept: ``(H, W, C)`` of grey, RGB, or RGB weighted by alpha with alpha."""
     crop: Crop | None = None
     """The part of it that ``pixels`` show, unless they show all of it."""
+    turn: float = 0.0
+    """Degrees by which ``pixels`` are turned back, see `Shown`."""
 
     @property
-    def shown(self) -> Crop:
-        """The part that ``pixels`` show."""
-        return self.crop or Crop(0, 0, self.width, self.height)
+    def shown(self) -> Shown:
+        """What ``pixels`` show."""
+        return Shown(self.crop or Crop(0, 0, self.width, self.height), self.turn)
 
 
 def preprocess(opened: OpenedImage, spec: InputSpec, keep: bool = False) -> Picture:
@@ -76,24 +83,28 @@ def preprocess(opened: OpenedImage, spec: InputSpec, keep: bool = False) -> Pict
 
 
 def preprocess_crops(
-    opened: OpenedImage, spec: InputSpec, boxes: Sequence[Box], max_pixels: int, keep: bool = False
+    opened: OpenedImage, spec: InputSpec, boxes: Sequence[Box], max_pixels: int, keep: bool = False, turn: float = 0.0
 ) -> list[Picture]:
     """Decode an opened picture once, and convert each of ``boxes`` of it as `preprocess` would convert a picture.
 
-    The boxes may have ``max_pixels`` together. ``keep`` keeps the whole picture too, which all results share.
+    Without boxes, the whole picture is converted. The boxes may have ``max_pixels`` together. ``keep`` keeps the whole
+    picture too, which all results share. Each part is turned back by ``turn`` degrees, see `Shown`.
 
     Raises:
         ImageError: see `preprocess` and `find_crops`.
     """
     with reporting_damage(opened.format):
         image = decode(opened)
-        crops = find_crops(boxes, image.width, image.height, max_pixels)
+        width, height = image.size
+        crops: list[Crop | None] = [*find_crops(boxes, width, height, max_pixels)] if boxes else [None]
         source = whole(image, None) if keep else None
         shape = spec.height, spec.width, spec.channels
-        return [
-            Picture(np.asarray(fit(image.crop(crop), spec)).reshape(shape), image.width, image.height, source, crop)
-            for crop in crops
-        ]
+        found = []
+        for crop in crops:
+            part = image if crop is None else image.crop(crop)
+            pixels = fit(part, spec) if not turn else fit_upright(part, spec, turn)
+            found.append(Picture(np.asarray(pixels).reshape(shape), width, height, source, crop, turn))
+        return found
 
 
 def whole(image: Image.Image, levels: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
@@ -110,6 +121,16 @@ def fit(image: Image.Image, spec: InputSpec) -> Image.Image:
     # With colours already weighted by alpha, resizing first comes to the same and needs a third of the memory.
     weighted = resize(as_mode(image, "RGBa"), size)
     return as_channels(over_background(np.asarray(weighted), spec.background), spec.channels)
+
+
+def fit_upright(image: Image.Image, spec: InputSpec, turn: float) -> Image.Image:
+    """`fit` for a picture that is turned back by ``turn`` degrees, see `Shown`. Its border goes on outside of it."""
+    matrix = Shown(Crop(0, 0, *image.size), turn).to_crop()
+    sampling = SamplingMap(partial(apply_affine, matrix[:2]), matrix)
+    pixels = warp(whole(image, None), sampling, spec.width, spec.height, "edge")
+    if pixels.shape[2] == ALPHA:
+        return as_channels(over_background(pixels, spec.background), spec.channels)
+    return as_channels(Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels), spec.channels)
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -59,6 +59,12 @@ class Density(NamedTuple):
     """The factor by which the picture is reduced before."""
 
 
+def apply_affine(matrix: Floats, points: Floats) -> Floats:
+    """Apply an affine map ``(2, 3)`` to ``points`` ``(M, 2)``."""
+    moved: Floats = points @ matrix[:, :2].T + matrix[:, 2]
+    return moved
+
+
 def warp(pixels: Pixels, sampling: SamplingMap, width: int, height: int, padding: Padding) -> Pixels:
     """Sample ``pixels`` ``(H, W, C)`` at the positions of the pixels of a ``width`` x ``height`` result.
 

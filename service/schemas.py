@@ -138,6 +138,14 @@ class AnswerOptions(BaseModel):
         description="x1,y1,x2,y2 in pixels of the uploaded picture, upright; the model is shown only what lies in"
         " between, and the answer is one for each region; repeat it for several regions",
     )
+    angle_hint: float = Field(
+        0.0,
+        ge=-180,
+        le=180,
+        allow_inf_nan=False,
+        description="degrees, clockwise as seen, by which the thing is known to be turned, roughly; the model is shown"
+        " the picture or region turned back by them, and the answer refers to the uploaded picture all the same",
+    )
     model: str | None = Field(None, description="name of the model; the default model if omitted")
     version: int | None = Field(None, ge=1, description="version of the model; its default version if omitted")
 
@@ -205,7 +213,10 @@ class TransformResult(BaseModel):
     name: str
     kind: str = Field(examples=["affine"])
     theta: Theta
-    parameters: list[float] = Field(description="all parameters of the transformer, flat")
+    parameters: list[float] = Field(
+        description="all parameters of the transformer, flat; with a region or an angle_hint they refer to what the"
+        " model was shown"
+    )
     corners: Corners
     rectified: RectifiedImage | None
     points: SampledPoints = None
@@ -233,7 +244,9 @@ class Reliability(BaseModel):
 class Timings(BaseModel):
     """Durations in milliseconds."""
 
-    decode: float = Field(description="decoding and preprocessing the picture")
+    decode: float = Field(
+        description="decoding and preprocessing the picture; an equal share of it for each of several regions"
+    )
     queue: float = Field(description="waiting for the inference")
     inference: float = Field(description="the inference, which this picture shared with batch_size - 1 others")
     encode: float = Field(description="sampling and encoding the rectified images")
@@ -259,7 +272,7 @@ class Prediction(BaseModel):
         None,
         exclude_if=lambda value: value is None,
         description="only if regions were requested: the pixels that the model was shown, as x1, y1, x2, y2; theta,"
-        " corners and points refer to the whole picture, the other parameters to the region",
+        " corners and points refer to the whole picture, the other parameters to what the model was shown",
     )
     reliability: Reliability | None = Field(
         None, exclude_if=lambda value: value is None, description="only if it was requested"
@@ -369,10 +382,7 @@ class ModelInfo(BaseModel):
     accuracy: AccuracyInfo | None = Field(description="null if it was not measured, as for adopted networks")
     worth: WorthInfo | None = Field(None, description="null if it was not measured when the model was exported")
     digest: str = Field("", description="SHA-256 of the manifest, which holds the checksums of all files")
-    signed_by: str | None = Field(
-        None,
-        description="SHA-256 of the public key that verified the signature; null without STN_VERIFY_KEY",
-    )
+    signed_by: str | None = Field(None, description="SHA-256 of the key that verified it; null without STN_VERIFY_KEY")
 
 
 class ModelState(BaseModel):

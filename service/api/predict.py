@@ -76,7 +76,7 @@ class Predict:
             upload, fields = await read_one(body, self._settings.max_bytes, self._settings.max_json_bytes, permit)
             if fields:
                 options, model = self._apply(fields, query, permit, model, kind)
-            self._take_views(options, regions_of(options))
+            count_pictures(self._state, options, 1)
             permit.take(pictures=pictures_of(options))
             return await answer(model, upload, options, timeout_ms)
 
@@ -101,12 +101,7 @@ class Predict:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
             if form.fields:
                 options, model = self._apply(form.fields, query, permit, model, PredictOptions)
-            pictures = len(form.uploads) * regions_of(options)
-            if pictures > settings.max_pictures:
-                raise TooLargeError(
-                    f"{pictures} regions of all pictures are more than {settings.max_pictures}; send fewer pictures"
-                )
-            self._take_views(options, pictures)
+            count_pictures(self._state, options, len(form.uploads))
             images = images_of(model, options, len(form.uploads))
             rectified = rectified_options(options, options.rectified, images, settings)
             try:
@@ -132,23 +127,6 @@ class Predict:
         model = self._find(options)
         permit.move_to(model.limiter)
         return options, model
-
-    def _take_views(self, options: AnswerOptions, pictures: int) -> None:
-        """Count the views of so many ``pictures`` towards the limits of requests.
-
-        Raises:
-            TooLargeError: with them, there are more pictures than a request may have.
-            RateLimitedError: the client has sent too many.
-        """
-        if not (views := pictures * wanted_views(options).needed):
-            return
-        if pictures + views > self._settings.max_pictures:
-            raise TooLargeError(
-                f"{pictures} pictures with {views} views of them are more than the {self._settings.max_pictures} of a "
-                "request (max_pictures); ask for fewer views, or send fewer pictures"
-            )
-        if self._state.rate_limiter is not None:
-            self._state.rate_limiter.count_views(views)
 
     def _find(self, options: AnswerOptions) -> Model:
         """Return the requested model, which must be a classifier."""
@@ -209,10 +187,14 @@ class Predict:
         started = perf_counter() - queued_s()
         engine, views = self._state.engine, wanted_views(options)
         if options.region:
-            answers = await engine.predict_regions(model, upload, options.region, rectified, timeout_ms, views)
+            answers = await engine.predict_regions(
+                model, upload, options.region, rectified, timeout_ms, views, options.angle_hint
+            )
             written = [await self._write(each, options, started) for each in answers]
             return RawResponse(b'{"regions":[%b]}' % b",".join(written))
-        answer = await engine.predict(model, upload, rectified, timeout_ms, views, is_alone=is_alone)
+        answer = await engine.predict(
+            model, upload, rectified, timeout_ms, views, options.angle_hint, is_alone=is_alone
+        )
         return RawResponse(await self._write(answer, options, started))
 
     async def _write(self, answer: Answer, options: AnswerOptions, started: float) -> bytes:
@@ -273,6 +255,26 @@ def regions_of(options: AnswerOptions) -> int:
 def pictures_of(options: AnswerOptions) -> int:
     """Return how many pictures the model is shown for one upload: its regions with their views."""
     return regions_of(options) * (1 + wanted_views(options).needed)
+
+
+def count_pictures(state: ServiceState, options: AnswerOptions, uploads: int) -> None:
+    """Check how many pictures a request with so many ``uploads`` shows to the model, and count its views.
+
+    Raises:
+        TooLargeError: there are more regions and views than pictures in a request.
+        RateLimitedError: the client has sent too many.
+    """
+    parts, most = uploads * regions_of(options), state.settings.max_pictures
+    views = parts * wanted_views(options).needed
+    if parts + views > most:
+        what = f"{parts} regions" if options.region else f"{parts} pictures"
+        seen = f" with {views} views of them" if views else ""
+        raise TooLargeError(
+            f"{what}{seen} are more than the {most} pictures of a request (max_pictures); ask for fewer, or send fewer "
+            "pictures"
+        )
+    if views and state.rate_limiter is not None:
+        state.rate_limiter.count_views(views)
 
 
 def images_of(model: Model, options: AnswerOptions, uploads: int = 1) -> int:

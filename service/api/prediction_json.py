@@ -6,7 +6,7 @@ It is made of plain dictionaries, since validation would cost more than the cons
 import base64
 
 from service.inference.engine import Answer
-from service.inference.outputs import corners, theta_of_picture
+from service.inference.outputs import ModelOutput, corners
 from service.inference.sampling_grid import sample_points
 from service.inference.views.reliability import Reliability
 from service.responses import Json
@@ -17,7 +17,8 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
     model, output, times = answer.model, answer.output, answer.timings
     classes = model.manifest.classes
     ranking, probabilities = output.ranking[:top_k].tolist(), output.probabilities[:top_k].tolist()
-    transforms = [describe_transform(answer, index) for index in range(len(output.transforms))]
+    placed = answer.in_picture
+    transforms = [describe_transform(answer, placed, index) for index in range(len(output.transforms))]
     main = transforms[answer.model.manifest.main]
     return {
         "model": {"name": model.name, "version": model.version},
@@ -42,22 +43,21 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
     }
 
 
-def describe_transform(answer: Answer, index: int) -> Json:
-    """Describe the result of a transformer as a `service.schemas.TransformResult`."""
-    result = answer.output.transforms[index]
+def describe_transform(answer: Answer, placed: ModelOutput, index: int) -> Json:
+    """Describe the result of a transformer, ``placed`` in the picture, as a `service.schemas.TransformResult`."""
+    result = placed.transforms[index]
     transform = answer.model.manifest.transforms[index]
     file = None
     if answer.rectified:
         found = answer.rectified[index]
         data = base64.b64encode(found.content).decode()
         file = {"format": found.format, "width": found.width, "height": found.height, "data": data}
-    theta, crop, shown = result.theta, answer.crop, answer.shown
     return {
         "name": transform.name,
         "kind": transform.kind,
-        "theta": theta if crop is None else theta_of_picture(theta, crop, answer.width, answer.height),
+        "theta": result.theta,
         "parameters": result.parameters,
-        "corners": corners(result.region, shown.width, shown.height, shown.left, shown.top),
+        "corners": corners(result.region, answer.width, answer.height),
         "rectified": file,
     }
 
@@ -77,10 +77,9 @@ def describe_reliability(found: Reliability) -> Json:
 
 def add_points(description: Json, answer: Answer, side: int) -> None:
     """Add the positions of ``side`` x ``side`` points of each rectified image to the result of `describe_answer`."""
-    manifest, shown = answer.model.manifest, answer.shown
-    start, size = (shown.left, shown.top), (shown.width, shown.height)
+    manifest, placed, size = answer.model.manifest, answer.placed, (answer.width, answer.height)
     indices = range(len(manifest.transforms))
-    points = [(sample_points(answer.output, manifest, index, side) * size + start).tolist() for index in indices]
+    points = [(sample_points(answer.output, manifest, index, side, placed) * size).tolist() for index in indices]
     description["points"] = points[manifest.main]
     for transform, found in zip(description.get("transforms", ()), points, strict=False):
         transform["points"] = found

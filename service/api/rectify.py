@@ -88,12 +88,14 @@ class Rectify:
         """The prediction for the picture, or for its region."""
         engine, views = self._state.engine, wanted_views(options)
         if not options.region:
-            return await engine.predict(model, upload, wanted, timeout_ms, views)
+            return await engine.predict(model, upload, wanted, timeout_ms, views, options.angle_hint)
         if len(options.region) > 1:
             raise InvalidParameterError(
                 f"region: {len(options.region)} regions do not fit into one picture; ask for one, or accept {JSON}"
             )
-        (answer,) = await engine.predict_regions(model, upload, options.region, wanted, timeout_ms, views)
+        (answer,) = await engine.predict_regions(
+            model, upload, options.region, wanted, timeout_ms, views, options.angle_hint
+        )
         return answer
 
 
@@ -112,9 +114,8 @@ def offer(upload: Upload, options: RectifyOptions) -> Sequence[FileFormat]:
 
 def describe_in_headers(answer: Answer) -> tuple[Header, ...]:
     """The result beside the picture, see `service.api.routes`."""
-    main = answer.output.transforms[answer.model.manifest.main]
-    shown = answer.shown
-    outline = corners(main.region, shown.width, shown.height, shown.left, shown.top)
+    main = answer.in_picture.transforms[answer.model.manifest.main]
+    outline = corners(main.region, answer.width, answer.height)
     rounded = [[round(x, 2), round(y, 2)] for x, y in outline]
     return (
         (b"vary", b"Accept"),
@@ -122,7 +123,7 @@ def describe_in_headers(answer: Answer) -> tuple[Header, ...]:
         (b"x-class", quote(answer.label[:MAX_LABEL], safe=VISIBLE).encode()),
         (b"x-class-index", b"%d" % int(answer.output.ranking[0])),
         (b"x-probability", b"%.6f" % answer.probability),
-        (b"x-angle", b"%.2f" % angle(main.theta, shown.width, shown.height)),
+        (b"x-angle", b"%.2f" % angle(main.theta, answer.width, answer.height)),
         (b"x-corners", to_bytes(rounded)),
         *(((b"x-reliability", to_bytes(describe_reliability(answer.reliability))),) if answer.reliability else ()),
     )

@@ -4,12 +4,12 @@ with Client("http://127.0.0.1:8000") as client:
     answer = client.predict("picture.png")
 """
 
-from service.client.calls import Options, Picture, RectifyOptions, Region
+from service.client.calls import Options, Picture, RectifyOptions, Region, StreamOptions
 from service.client.clients import AsyncClient, Client
 from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
 from service.client.rectified import RectifiedPicture
 from service.client.streams import AsyncStream, FrameAnswer, Stream
-from service.schemas import ErrorBody, ModelInfo, Prediction, Reliability
+from service.schemas import ErrorBody, ModelInfo, Prediction, RegionPredictions, Reliability
 
 __all__ = [
     "AnswerError",
@@ -29,7 +29,9 @@ __all__ = [
     "RectifyOptions",
     "RefusedError",
     "Region",
+    "RegionPredictions",
     "Reliability",
     "Stream",
+    "StreamOptions",
     "UnreachableError",
 ]

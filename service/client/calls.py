@@ -35,6 +35,8 @@ class CommonOptions(TypedDict, total=False):
     """Views of the picture, 4 to 16, from which the reliability of the answer is told."""
     views: int
     """Views of the picture, 4 to 16, over which the probabilities are averaged."""
+    angle_hint: float
+    """Degrees, clockwise, by which the thing in the picture is known to be turned, roughly."""
     timeout_ms: int
     """Milliseconds after which the service answers with 504."""
 
@@ -54,6 +56,13 @@ class Options(CommonOptions, total=False):
     top_k: int
     rectified: Literal["png", "jpeg", "webp", "none"]
     points: int
+
+
+class StreamOptions(Options, total=False):
+    """Options of a stream, which hold for each of its frames."""
+
+    regions: Sequence[Region]
+    """The only parts of each frame that the model is shown, which are answered one by one."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from httpx_retries import Retry, RetryTransport
 
 from service import __version__
 from service.client import calls
-from service.client.calls import AnswerType, Call, Options, Picture, RectifyOptions, Region
+from service.client.calls import AnswerType, Call, Options, Picture, RectifyOptions, Region, StreamOptions
 from service.client.errors import BusyError, ClientError, UnreachableError
 from service.client.rectified import RectifiedPicture
 from service.client.streams import AsyncStream, Stream, open_async_stream, open_stream
@@ -99,7 +99,7 @@ class Client:
         """Predict each of ``regions`` of one picture, which the service decodes once."""
         return self._send(calls.predict_regions(picture, regions, options)).regions
 
-    def stream(self, **options: Unpack[Options]) -> AbstractContextManager[Stream]:
+    def stream(self, **options: Unpack[StreamOptions]) -> AbstractContextManager[Stream]:
         """Open a stream of frames, of which the newest is answered. It is not opened again after an interruption."""
         return open_stream(self._http.base_url, self._http.headers, self._timeout_s, options)
 
@@ -166,7 +166,7 @@ class AsyncClient:
         """Predict each of ``regions`` of one picture, which the service decodes once."""
         return (await self._send(await asyncio.to_thread(calls.predict_regions, picture, regions, options))).regions
 
-    def stream(self, **options: Unpack[Options]) -> AbstractAsyncContextManager[AsyncStream]:
+    def stream(self, **options: Unpack[StreamOptions]) -> AbstractAsyncContextManager[AsyncStream]:
         """Open a stream of frames, of which the newest is answered. It is not opened again after an interruption."""
         return open_async_stream(self._http.base_url, self._http.headers, self._timeout_s, options)
 

@@ -12,9 +12,9 @@ from websockets.asyncio.client import ClientConnection as AsyncConnection
 from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import ClientConnection, connect
 
-from service.client.calls import Options, Picture, read
+from service.client.calls import Picture, StreamOptions, as_text, read
 from service.client.errors import AnswerError, RefusedError, UnreachableError
-from service.schemas import ErrorBody, Prediction
+from service.schemas import ErrorBody, Prediction, RegionPredictions
 
 REFUSED = 1008
 """The code with which the service closes a stream that it does not accept."""
@@ -29,7 +29,8 @@ class FrameAnswer:
     """The number of the frame, counted from 0 in the order of sending."""
     dropped: int
     """Frames so far for which a newer one was answered."""
-    answer: Prediction | ErrorBody
+    answer: Prediction | RegionPredictions | ErrorBody
+    """`RegionPredictions` if regions were requested."""
 
 
 class Stream:
@@ -69,7 +70,7 @@ class AsyncStream:
 
 
 @contextmanager
-def open_stream(url: httpx.URL, headers: httpx.Headers, timeout_s: float, options: Options) -> Iterator[Stream]:
+def open_stream(url: httpx.URL, headers: httpx.Headers, timeout_s: float, options: StreamOptions) -> Iterator[Stream]:
     """Connect to the service at ``url``; see `arguments`."""
     with translated():
         connection = connect(**arguments(url, headers, timeout_s, options))
@@ -79,7 +80,7 @@ def open_stream(url: httpx.URL, headers: httpx.Headers, timeout_s: float, option
 
 @asynccontextmanager
 async def open_async_stream(
-    url: httpx.URL, headers: httpx.Headers, timeout_s: float, options: Options
+    url: httpx.URL, headers: httpx.Headers, timeout_s: float, options: StreamOptions
 ) -> AsyncIterator[AsyncStream]:
     """Connect to the service at ``url``; see `arguments`."""
     with translated():
@@ -88,10 +89,11 @@ async def open_async_stream(
         yield AsyncStream(connection)
 
 
-def arguments(url: httpx.URL, headers: httpx.Headers, timeout_s: float, options: Options) -> dict[str, Any]:
+def arguments(url: httpx.URL, headers: httpx.Headers, timeout_s: float, options: StreamOptions) -> dict[str, Any]:
     """Make the arguments of both kinds of connections: without proxies, and with the key in ``headers``."""
     params: dict[str, Any] = dict(options)
     timeout_ms = params.pop("timeout_ms", None)
+    params |= {"region": [as_text(region) for region in params.pop("regions")]} if "regions" in params else {}
     sent = {name: headers[name] for name in ("authorization", "user-agent") if name in headers}
     sent |= {} if timeout_ms is None else {"X-Timeout-Ms": str(timeout_ms)}
     scheme = "wss" if url.scheme == "https" else "ws"
@@ -131,7 +133,7 @@ def read_frame(message: str | bytes) -> FrameAnswer:
     try:
         fields = read_object(message)
         frame, dropped = fields.pop("frame", None), fields.pop("dropped", None)
-        kind = ErrorBody if "error" in fields else Prediction
+        kind = ErrorBody if "error" in fields else RegionPredictions if "regions" in fields else Prediction
         answer = kind.model_validate(fields)
     except ValueError as error:
         raise AnswerError("the message is not one of stn-serve; check the URL and the proxies") from error

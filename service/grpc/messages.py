@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from service.api.open_inference.infer import Inferred
-from service.api.open_inference.requests import LENGTH, PICTURES
-from service.api.open_inference.responses import write_files, write_output
+from service.api.open_inference.options import PICTURES
+from service.api.open_inference.requests import LENGTH
+from service.api.open_inference.responses import Inferred, write_requested
 from service.api.open_inference.schemas import TensorMetadata
 from service.errors import InvalidBodyError, TooLargeError
 from service.grpc.open_inference_pb2 import (
@@ -94,12 +94,12 @@ def typed_contents(name: str, datatype: str, contents: InferTensorContents) -> b
 
 def write_message(model: Model, inferred: Inferred) -> ModelInferResponse:
     """Return the results of a request, with all outputs as raw bytes."""
-    request, results, files = inferred
+    request = inferred.request
     response = ModelInferResponse(
         model_name=model.name, model_version=str(model.version), id="" if request.id is None else request.id
     )
     for requested in request.outputs:
-        written = write_files(requested, files) if requested.rectified else write_output(model, requested, results)
+        written = write_requested(model, requested, inferred)
         described: dict[str, Any] = written.description
         response.outputs.add(name=described["name"], datatype=described["datatype"], shape=described["shape"])
         response.raw_output_contents.append(b"".join(written.buffers))

@@ -43,6 +43,8 @@ KEPT_IN_THREAD_S = 1.0
 """The same for a picture that is kept: a process would take as long to send it."""
 BYTES_PER_PIXEL = 4 + 4
 """Memory for each pixel of a rectified image that is sampled from the picture: its pixels, and those of the file."""
+TURNING_PASSES = 3
+"""How often the pixels of a picture are read to turn it: as an array, reduced, and sampled."""
 LARGE_BYTES = 32 * 2**20
 """Memory of a picture after whose decoding free memory is returned to the system."""
 
@@ -107,22 +109,28 @@ class Decoders:
         upload: Upload,
         model_input: ImageInput,
         regions: Sequence[Box],
+        turn: float,
         rectified_pixels: int,
         deadline: float,
     ) -> AsyncIterator[list[Picture]]:
-        """Decode ``upload`` once, into an input of the model for each of ``regions``; see `keep`.
+        """Decode ``upload`` once, into an input of the model for each of ``regions``, or one of the whole; see `keep`.
 
-        The whole picture is kept only if there are ``rectified_pixels``.
+        All are turned back by ``turn`` degrees. The whole picture is kept only if there are ``rectified_pixels``.
 
         Raises:
             InvalidParameterError: a region lies outside of the picture.
             RequestError: see `read`.
         """
         work = partial(
-            preprocess_regions, keep=rectified_pixels > 0, regions=regions, max_pixels=self._limits.max_pixels
+            preprocess_regions,
+            keep=rectified_pixels > 0,
+            regions=regions,
+            max_pixels=self._limits.max_pixels,
+            turn=turn,
         )
+        passes = 1 + max(1, len(regions)) * (TURNING_PASSES if turn else 1)
         async with self._hold(upload, rectified_pixels, deadline) as examined:
-            yield await self._prepare(work, examined, model_input, 1 + len(regions), deadline)
+            yield await self._prepare(work, examined, model_input, passes, deadline)
 
     @asynccontextmanager
     async def _hold(self, upload: Upload, rectified_pixels: int, deadline: float) -> AsyncIterator[ExaminedImage]:

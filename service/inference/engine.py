@@ -5,28 +5,27 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import starmap
+from itertools import chain, starmap
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import ImageInput
-from imaging.crops import Box, Crop
+from imaging.crops import Box, Crop, Shown
 from imaging.fast_codecs import FileFormat
 from imaging.preprocessing import Picture
-from imaging.views import make_views, view_maps
 from service.errors import RequestError
-from service.inference.batcher import Inference
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.loading import has_spare_core
-from service.inference.outputs import ModelOutput, finite_output
+from service.inference.outputs import ModelOutput, finite_output, within_picture
 from service.inference.preprocessing import Upload
 from service.inference.rectified.image import RectifiedFile, encode_image, image_size, rectify
 from service.inference.rectified.options import RectifiedOptions
 from service.inference.registry import Model, Models, Seen
+from service.inference.views.looking import infer_together, infer_views
 from service.inference.views.options import NO_VIEWS, ViewOptions
-from service.inference.views.reliability import Reliability, average, measure_reliability
+from service.inference.views.reliability import Reliability
 from service.request_context import Timings, gather_all, queued_s, record_model, record_prediction, track_future
 from service.settings import Settings
 
@@ -50,13 +49,23 @@ class Answer(NamedTuple):
     timings: Timings
     crop: Crop | None = None
     """The part of the picture that the model was shown, if regions were requested."""
+    turn: float = 0.0
+    """Degrees by which that was turned back, see `imaging.crops.Shown`."""
     reliability: Reliability | None = None
     """Only if it was requested."""
 
     @property
-    def shown(self) -> Crop:
-        """The part of the picture that the model was shown."""
-        return self.crop or Crop(0, 0, self.width, self.height)
+    def placed(self) -> NDArray[np.float64] | None:
+        """The map ``(3, 3)`` from what the model was shown to the picture; None if that was the picture as it is."""
+        if self.crop is None and not self.turn:
+            return None
+        return Shown(self.crop or Crop(0, 0, self.width, self.height), self.turn).to_picture(self.width, self.height)
+
+    @property
+    def in_picture(self) -> ModelOutput:
+        """The output, with thetas and regions of the whole picture."""
+        placed = self.placed
+        return self.output if placed is None else within_picture(self.output, self.model.manifest, placed)
 
     @property
     def label(self) -> str:
@@ -151,14 +160,16 @@ class Engine:
         rectified: RectifiedOptions | FileFormat | None = None,
         timeout_ms: int | None = None,
         views: ViewOptions = NO_VIEWS,
+        turn: float = 0.0,
         *,
         is_alone: bool = False,
     ) -> Answer:
         """Predict one picture file within ``timeout_ms`` (default: the setting), time in the admission queue included.
 
         ``rectified`` is the form of the rectified images, or only their format. By default there are none. ``views``
-        are inferred besides the picture. ``is_alone`` says that the caller has no other picture now, with which this
-        one could share an inference.
+        are inferred besides the picture. ``turn`` are the degrees by which the thing in it is known to be turned
+        clockwise. ``is_alone`` says that the caller has no other picture now, with which this one could share an
+        inference.
 
         Raises:
             RequestError: the picture cannot be used, the deadline has passed, or the model failed.
@@ -170,12 +181,17 @@ class Engine:
         if self.turns.is_over:
             await self.turns.wait()
             started = time.perf_counter()  # waiting is no work
+        if turn:
+            return (await self._predict_parts(model, upload, (), turn, options, started, deadline, views))[0]
         if options is not None and options.needs_source:
             return await self._predict_source(model, upload, options, started, deadline, views, is_alone=is_alone)
         opened = self._decoders.read_at_once(upload, model.manifest.input)
         if opened is None:
             opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
-        return await self._infer_one(model, opened, options, started, deadline, views, upload, is_alone=is_alone)
+        decode_s = self._decoded(started)
+        return await self._infer_one(
+            model, opened, options, started, decode_s, deadline, views, upload, is_alone=is_alone
+        )
 
     async def predict_regions(
         self,
@@ -185,24 +201,36 @@ class Engine:
         rectified: RectifiedOptions | None = None,
         timeout_ms: int | None = None,
         views: ViewOptions = NO_VIEWS,
+        turn: float = 0.0,
     ) -> list[Answer]:
-        """Predict each of ``regions`` of one picture file, which is decoded once; see `predict`.
-
-        Raises:
-            InvalidParameterError: a region lies outside of the picture.
-            RequestError: see `predict`.
-        """
+        """Predict each of ``regions`` of one picture file, which is decoded once; outside of it, they are refused."""
         started = time.perf_counter()
         deadline = started - queued_s() + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
-        pixels = 0
-        if rectified is not None and rectified.needs_source:
-            images = 1 if rectified.only_main else len(model.manifest.transforms)
-            pixels = rectified.max_pixels * images * len(regions)
         await self.turns.wait()
-        async with self._decoders.keep_regions(upload, model.manifest.input, regions, pixels, deadline) as crops:
-            given = rectified, started, deadline, views, upload
-            return await gather_all(self._infer_one(model, crop, *given) for crop in crops)
+        return await self._predict_parts(model, upload, regions, turn, rectified, started, deadline, views)
+
+    async def _predict_parts(
+        self,
+        model: Model,
+        upload: Upload,
+        regions: Sequence[Box],
+        turn: float,
+        options: RectifiedOptions | None,
+        started: float,
+        deadline: float,
+        views: ViewOptions,
+    ) -> list[Answer]:
+        """The prediction for each of ``regions`` of a picture, or for the whole of it, turned back by ``turn``."""
+        pixels, spec = 0, model.manifest.input
+        if options is not None and options.needs_source:
+            if not regions and not turn:
+                return [await self._predict_source(model, upload, options, started, deadline, views)]
+            images = 1 if options.only_main else len(model.manifest.transforms)
+            pixels = options.max_pixels * images * max(1, len(regions))
+        async with self._decoders.keep_regions(upload, spec, regions, turn, pixels, deadline) as parts:
+            given = options, started, self._decoded(started) / len(parts), deadline, views, upload
+            return await gather_all(self._infer_one(model, part, *given) for part in parts)
 
     async def _predict_source(
         self,
@@ -218,7 +246,16 @@ class Engine:
         """The prediction for a picture whose rectified images are sampled from the whole of it."""
         pixels = options.max_pixels * (1 if options.only_main else len(model.manifest.transforms))
         async with self._decoders.keep(upload, model.manifest.input, pixels, deadline) as opened:
-            return await self._infer_one(model, opened, options, started, deadline, views, upload, is_alone=is_alone)
+            decode_s = self._decoded(started)
+            return await self._infer_one(
+                model, opened, options, started, decode_s, deadline, views, upload, is_alone=is_alone
+            )
+
+    def _decoded(self, started: float) -> float:
+        """Count the decoding of a picture since ``started`` towards the turn, and return its seconds."""
+        decode_s = time.perf_counter() - started
+        self.turns.record(decode_s)
+        return decode_s
 
     async def _infer_one(
         self,
@@ -226,18 +263,18 @@ class Engine:
         opened: Picture,
         options: RectifiedOptions | None,
         started: float,
+        decode_s: float,
         deadline: float,
         views: ViewOptions = NO_VIEWS,
         upload: Upload | None = None,
         *,
         is_alone: bool = False,
     ) -> Answer:
-        """The prediction for a decoded picture, whose decoding began at ``started``."""
-        decoded = time.perf_counter()
-        self.turns.record(decoded - started)
+        """The prediction for a decoded picture, whose decoding began at ``started`` and took its ``decode_s``."""
         reliability = None
         if views.needed:
-            inference, reliability = await self._infer_views(model, opened, views, deadline)
+            self.models.recorder.of_model((model.name, model.version)).viewed(views.needed)
+            inference, reliability = await infer_views(model, opened, views, self._decoders, deadline)
         else:
             inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
         inferred = time.perf_counter()
@@ -250,32 +287,10 @@ class Engine:
         files = None if options is None else await self._rectify(model, output, opened, options, deadline)
         ended = time.perf_counter()
         self.turns.record(ended - inferred)
-        decode_ms, encode_ms = (decoded - started) * 1000, (ended - inferred) * 1000
-        timings = Timings(decode_ms, inference.queue_ms, inference.inference_ms, encode_ms)
-        record_prediction(started, timings, size := inference.batch_size, ended)
-        return Answer(model, output, opened.width, opened.height, files, size, timings, opened.crop, reliability)
-
-    async def _infer_views(
-        self, model: Model, opened: Picture, views: ViewOptions, deadline: float
-    ) -> tuple[Inference[ModelOutput], Reliability | None]:
-        """Infer a picture and its views together; return what they say of the picture."""
-        width, height = opened.shown.width, opened.shown.height
-        maps = view_maps(views.needed, width / height)
-        work = partial(make_views, opened.pixels, maps)
-        if opened.pixels.shape[0] * opened.pixels.shape[1] * views.needed <= IN_PLACE_PIXELS:
-            changed = work()
-        else:
-            changed = await self._decoders.before_deadline(self._decoders.in_thread(work), deadline)
-        self.models.recorder.of_model((model.name, model.version)).viewed(views.needed)
-        found = await infer_together(model, [opened.pixels, *changed], deadline, has_views=True)
-        output, *seen = [finite_output(each.value) for each in found]
-        if views.averaged:
-            output = average(model.manifest, output, seen[: views.averaged])
-        reliability = None
-        if views.reliability:
-            shown = slice(views.reliability)
-            reliability = measure_reliability(model.manifest, output, seen[shown], maps[shown], width, height)
-        return found[0]._replace(value=output), reliability
+        timings = Timings(decode_s * 1000, inference.queue_ms, inference.inference_ms, (ended - inferred) * 1000)
+        record_prediction(started, timings, inference.batch_size, ended)
+        size, seen = (opened.width, opened.height), (opened.crop, opened.turn)
+        return Answer(model, output, *size, files, inference.batch_size, timings, *seen, reliability)
 
     async def infer(
         self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float
@@ -304,29 +319,38 @@ class Engine:
                 self.models.observer.observe(Seen(model, output, picture, upload))
         return outputs
 
-    async def infer_rectified(
-        self, model: Model, pictures: Sequence[Upload] | NDArray[np.uint8], deadline: float, options: RectifiedOptions
-    ) -> list[tuple[ModelOutput, RectifiedFile]]:
-        """Return the outputs as `infer` does, each with the rectified image that is sampled from its picture."""
-        started = time.perf_counter()
+    async def infer_parts(
+        self,
+        model: Model,
+        pictures: Sequence[Upload] | NDArray[np.uint8],
+        deadline: float,
+        rectified: RectifiedOptions | None = None,
+        views: ViewOptions = NO_VIEWS,
+        regions: Sequence[Box] = (),
+        turn: float = 0.0,
+    ) -> list[Answer]:
+        """Return an answer for each of ``regions`` of each picture, or for the whole of it; see `infer` and `predict`.
 
-        async def answer(number: int, picture: Upload | NDArray[np.uint8]) -> tuple[ModelOutput, RectifiedFile]:
+        Regions and ``turn`` are for files.
+        """
+        needs_source = rectified is not None and rectified.needs_source
+
+        async def answer(number: int, picture: Upload | NDArray[np.uint8]) -> list[Answer]:
             await self.turns.wait()
+            started = time.perf_counter()
             try:
-                if isinstance(picture, np.ndarray):
-                    opened = Picture(picture, picture.shape[1], picture.shape[0], picture)
-                    found = await self._infer_one(model, opened, options, started, deadline)
-                else:
-                    found = await self._predict_source(model, picture, options, started, deadline)
+                if not isinstance(picture, np.ndarray):
+                    return await self._predict_parts(model, picture, regions, turn, rectified, started, deadline, views)
+                opened = Picture(picture, picture.shape[1], picture.shape[0], picture if needs_source else None)
+                return [await self._infer_one(model, opened, rectified, started, 0.0, deadline, views)]
             except RequestError as error:
                 raise type(error)(f"picture {number}: {error}") from error
-            assert found.rectified is not None  # noqa: S101 - there are options
-            return found.output, found.rectified[0]
 
-        results: list[tuple[ModelOutput, RectifiedFile]] = []
+        results: list[Answer] = []
         numbered = list(enumerate(pictures, start=1))
         for start in range(0, len(numbered), PICTURES_AT_ONCE):
-            results += await gather_all(starmap(answer, numbered[start : start + PICTURES_AT_ONCE]))
+            found = await gather_all(starmap(answer, numbered[start : start + PICTURES_AT_ONCE]))
+            results += chain.from_iterable(found)
         return results
 
     async def close(self) -> None:
@@ -363,8 +387,8 @@ class Engine:
                 pixels = output.transforms[index].rectified
                 work, size = partial(encode_image, pixels, options.format), pixels.shape[0] * pixels.shape[1]
             else:
-                work = partial(rectify, source, output, manifest, index, options, opened.crop)
                 shown = opened.shown
+                work = partial(rectify, source, output, manifest, index, options, shown)
                 size = math.prod(image_size(output.transforms[index].theta, shown.width, shown.height, options))
                 self.models.recorder.of_model((model.name, model.version)).rectified(size)
             if size <= IN_PLACE_PIXELS and (source is None or source.size <= IN_PLACE_PIXELS):
@@ -372,29 +396,3 @@ class Engine:
             else:
                 files.append(await self._decoders.before_deadline(self._decoders.in_thread(work), deadline))
         return files
-
-
-async def infer_together(
-    model: Model, pictures: Sequence[NDArray[np.uint8]], deadline: float, *, has_views: bool = False
-) -> list[Inference[ModelOutput]]:
-    """Infer ``pictures`` ``(H, W, C)`` in the same batches. With ``has_views``, all but the first are views of it.
-
-    Raises:
-        RequestError: the deadline has passed, or the model failed.
-    """
-    queued = queued_s()
-    answers = [
-        track_future(model.batcher.submit(picture, deadline, queued, is_view=has_views and number > 0))
-        for number, picture in enumerate(pictures)
-    ]
-    # Exceptions are returned as results, so that each of several is retrieved.
-    inferences = await asyncio.gather(*answers, return_exceptions=True)
-    found: list[Inference[ModelOutput]] = []
-    try:
-        for inference in inferences:
-            if isinstance(inference, BaseException):
-                raise inference
-            found.append(inference)
-        return found
-    finally:
-        del answers, inferences, inference  # an error refers to this frame: the cycle would keep the pictures alive

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest, Outputs
-from imaging.crops import Crop
 from service.errors import InferenceFailedError
 
 CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
@@ -85,7 +84,7 @@ def is_finite(outputs: Outputs) -> NDArray[np.bool_]:
     return answer
 
 
-def regions(theta: NDArray[np.float32]) -> NDArray[np.float64]:
+def regions(theta: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the regions that thetas ``(N, 2, 3)`` sample: ``(N, 4, 2)``, in units of the picture's width and height.
 
     Points are (x, y), clockwise from the top left of the rectified image. They may lie outside of the picture, which
@@ -95,21 +94,23 @@ def regions(theta: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray((normalised + 1) / 2)
 
 
-def corners(region: Points, width: int, height: int, left: int = 0, top: int = 0) -> Points:
-    """Scale a region to pixels of a ``width`` x ``height`` picture. The centre of the first pixel is at (0.5, 0.5).
-
-    If that is a part of a larger picture, which begins at ``left`` and ``top``, the pixels are those of the whole.
-    """
-    return [[left + x * width, top + y * height] for x, y in region]
+def corners(region: Points, width: int, height: int) -> Points:
+    """Scale a region to pixels of a ``width`` x ``height`` picture. The centre of the first pixel is at (0.5, 0.5)."""
+    return [[x * width, y * height] for x, y in region]
 
 
-def theta_of_picture(theta: Points, crop: Crop, width: int, height: int) -> Points:
-    """Return ``theta`` of a ``crop`` as the map into the whole ``width`` x ``height`` picture."""
-    found: Points = (crop.to_picture(width, height) @ np.vstack([theta, [0, 0, 1]]))[:2].tolist()
-    return found
+def within_picture(output: ModelOutput, manifest: Manifest, placed: NDArray[np.float64]) -> ModelOutput:
+    """Return ``output`` with thetas and regions of the picture; ``placed`` is `Shown.to_picture` of what was shown."""
+    rows = {name: values[output.row : output.row + 1] for name, values in output.outputs.items()}
+    transforms = []
+    for stated, found in zip(manifest.transforms, output.transforms, strict=True):
+        theta = placed[:2] @ np.vstack([found.theta, [0, 0, 1]])
+        transforms.append(found._replace(theta=theta.tolist(), region=regions(theta[None])[0].tolist()))
+        rows[stated.theta] = theta[None].astype(np.float32)
+    return output._replace(transforms=tuple(transforms), outputs=rows, row=0)
 
 
-def angle(theta: Points, width: int, height: int) -> float:
+def angle(theta: Points, width: float, height: float) -> float:
     """Return by how many degrees the region is turned clockwise in a ``width`` x ``height`` picture.
 
     It is the angle of the rotation that is nearest to theta in pixels, after a mirror from left to right if there is

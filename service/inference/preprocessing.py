@@ -70,9 +70,11 @@ def preprocess(examined: ExaminedImage, target: InputSpec, keep: bool = False) -
 
 
 def preprocess_regions(
-    examined: ExaminedImage, target: InputSpec, keep: bool, regions: Sequence[Box], max_pixels: int
+    examined: ExaminedImage, target: InputSpec, keep: bool, regions: Sequence[Box], max_pixels: int, turn: float
 ) -> list[Picture]:
     """Decode an examined picture once and convert each of its ``regions``, which have ``max_pixels`` together at most.
+
+    Without regions, the whole picture is converted. All are turned back by ``turn`` degrees.
 
     Raises:
         InvalidParameterError: a region lies outside of the picture.
@@ -80,7 +82,7 @@ def preprocess_regions(
         RequestError: see `preprocess`.
     """
     try:
-        return preprocess_crops(open_examined(examined), target, regions, max_pixels, keep)
+        return preprocess_crops(open_examined(examined), target, regions, max_pixels, keep, turn)
     except ImageError as error:
         raise request_error(error) from error
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest
-from imaging.warping import SamplingMap
+from imaging.warping import SamplingMap, apply_affine
 from service.inference.outputs import CORNERS, ModelOutput, TransformOutput
 
 Floats = NDArray[np.float64]
@@ -26,13 +26,18 @@ BEYOND = 10.0
 """The coordinate of points that are not visible."""
 
 
-def sample_points(output: ModelOutput, manifest: Manifest, index: int, side: int) -> Floats:
+def sample_points(
+    output: ModelOutput, manifest: Manifest, index: int, side: int, placed: Floats | None = None
+) -> Floats:
     """Map ``side`` x ``side`` points of the rectified image of transformer ``index``, edge to edge, into the picture.
+
+    ``placed`` is `Shown.to_picture` of what the model was shown, unless it was the whole picture.
 
     Returns:
         ``(side * side, 2)``, row by row, (x, y) in units of the picture's width and height, as in `outputs.regions`.
     """
-    return (sampling_map(output, manifest, index).apply(regular_grid(side)) + 1) / 2
+    points = sampling_map(output, manifest, index).apply(regular_grid(side))
+    return ((points if placed is None else apply_affine(placed[:2], points)) + 1) / 2
 
 
 def sampling_map(output: ModelOutput, manifest: Manifest, index: int, frame: float = 1.0) -> SamplingMap:
@@ -60,8 +65,8 @@ def sampling_map(output: ModelOutput, manifest: Manifest, index: int, frame: flo
     return SamplingMap(compose, whole * (frame, frame, 1))
 
 
-def within(sampling: SamplingMap, crop: Floats) -> SamplingMap:
-    """The map into a whole picture, of which ``sampling`` leads into a part; see `Crop.to_picture` for ``crop``.
+def within(sampling: SamplingMap, placed: Floats) -> SamplingMap:
+    """The map into a whole picture, of which ``sampling`` leads into what was shown; ``placed`` is `Shown.to_picture`.
 
     Points beyond the horizon stay far outside.
     """
@@ -70,10 +75,10 @@ def within(sampling: SamplingMap, crop: Floats) -> SamplingMap:
         mapped = sampling.apply(points)
         if not sampling.is_smooth:
             hidden = (np.abs(mapped) >= BEYOND).any(axis=1)
-            mapped[hidden] *= 1 / crop[[0, 1], [0, 1]]
-        return apply_affine(crop[:2], mapped)
+            mapped[hidden] /= np.linalg.svd(placed[:2, :2], compute_uv=False).min()
+        return apply_affine(placed[:2], mapped)
 
-    homography = None if sampling.homography is None else crop @ sampling.homography
+    homography = None if sampling.homography is None else placed @ sampling.homography
     return SamplingMap(apply, homography, sampling.is_smooth)
 
 
@@ -137,12 +142,6 @@ def apply(kind: str, step: TransformOutput, points: Floats) -> Floats:
     """Apply the transformer's own map to ``points`` ``(M, 2)``."""
     parameters = np.asarray(step.parameters)
     return apply_tps(parameters.reshape(-1, 2), points) if kind == "tps" else project(parameters.reshape(3, 3), points)
-
-
-def apply_affine(theta: Floats, points: Floats) -> Floats:
-    """Apply theta ``(2, 3)`` to ``points`` ``(M, 2)``."""
-    moved: Floats = points @ theta[:, :2].T + theta[:, 2]
-    return moved
 
 
 def project(homography: Floats, points: Floats) -> Floats:

@@ -289,6 +289,7 @@ class RolloutManager:
             pixels=picture.pixels.copy() if is_same else None,  # it may be a view into a large body
             file=b"" if is_same else file,
             part=picture.crop,
+            turn=picture.turn,
             width=picture.shown.width,
             height=picture.shown.height,
             probabilities=class_probabilities(output.outputs, default)[output.row].copy(),

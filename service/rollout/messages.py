@@ -36,9 +36,11 @@ class Shown(NamedTuple):
     """The upload, if their inputs differ."""
     part: Crop | None
     """The part of the file that the model was shown, if not all of it."""
-    width: int
-    height: int
-    """Size of the part, or of the whole picture, in pixels of the upload."""
+    turn: float
+    """Degrees by which the model was shown it turned back."""
+    width: float
+    height: float
+    """Size of what the model was shown, in pixels of the upload."""
     probabilities: NDArray[np.float32]
     """``(K,)``; empty if the model is not a classifier."""
     theta: Points | None

@@ -132,9 +132,10 @@ class Pair:
         if shown.pixels is not None:
             return shown.pixels
         examined = examine_picture(Upload(shown.file, None), self._limits)
-        if shown.part is None:
+        if shown.part is None and not shown.turn:
             return preprocess(examined, manifest.input).pixels
-        (picture,) = preprocess_regions(examined, manifest.input, False, [shown.part], self._limits.max_pixels)
+        parts = [] if shown.part is None else [shown.part]
+        (picture,) = preprocess_regions(examined, manifest.input, False, parts, self._limits.max_pixels, shown.turn)
         return picture.pixels
 
 
@@ -146,7 +147,7 @@ def best(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[str | 
     return manifest.classes[index], float(probabilities[index])
 
 
-def corner_distance(one: Points, other: Points, width: int, height: int) -> float:
+def corner_distance(one: Points, other: Points, width: float, height: float) -> float:
     """Return the mean distance of the corners of two regions in a ``width`` x ``height`` picture, in its pixels."""
     first, second = regions(np.array([one, other], np.float32))
     return float(np.hypot(*((first - second) * (width, height)).T).mean())

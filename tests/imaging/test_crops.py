@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from export.format.artifact import ImageInput
-from imaging.crops import Box, Crop, find_crops
+from imaging.crops import Box, Crop, Shown, find_crops
 from imaging.decoding import open_image
 from imaging.errors import ImageTooLargeError, RegionOutsideError
 from imaging.preprocessing import preprocess, preprocess_crops
-from tests.service.pictures import MANIFEST, drawing, encode
+from tests.service.pictures import MANIFEST, drawing, encode, save
 
 INPUT: ImageInput = MANIFEST.input
 MOST = 10**6
@@ -59,3 +60,32 @@ def test_a_crop_is_what_the_cut_out_picture_is(picture_format: str) -> None:
     assert (first.width, first.height, first.crop) == (90, 60, Crop(10, 20, 70, 50))
     assert first.source is second.source
     np.testing.assert_array_equal(first.source, whole.source)
+
+
+@pytest.mark.parametrize("turn", [0, 90, -90, 180, 30, -145.5])
+def test_what_is_shown_is_turned_about_the_centre_of_the_crop_and_keeps_its_scale(turn: float) -> None:
+    shown = Shown(Crop(10, 6, 30, 18), turn)
+    to_pixels = np.array([[20, 0, 20], [0, 15, 15], [0, 0, 1]])
+    frame = np.diag([2 / shown.width, 2 / shown.height, 1])
+    found = to_pixels @ shown.to_picture(40, 30) @ frame  # from pixels of the frame about its centre
+    cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    np.testing.assert_allclose(found, [[cosine, -sine, 20], [sine, cosine, 12], [0, 0, 1]], atol=1e-9)
+    assert shown.width * shown.height == pytest.approx(20 * 12)
+
+
+@pytest.mark.parametrize(("turn", "size"), [(0, (20, 12)), (180, (20, 12)), (90, (12, 20)), (-90, (12, 20))])
+def test_quarter_turns_show_the_whole_crop(turn: float, size: tuple[float, float]) -> None:
+    shown = Shown(Crop(10, 6, 30, 18), turn)
+    assert (shown.width, shown.height) == pytest.approx(size)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_picture_that_is_turned_back_is_the_upright_one(mode: str) -> None:
+    upright = Image.fromarray(drawing(90, 60)).convert(mode)
+    lying = save(upright.transpose(Image.Transpose.ROTATE_270), "PNG")  # a quarter clockwise
+    (found,) = preprocess_crops(open_image(lying), INPUT, [], MOST, turn=90)
+    expected = preprocess(open_image(save(upright, "PNG")), INPUT)
+    assert (found.width, found.height, found.crop, found.turn) == (60, 90, None, 90)
+    assert np.abs(found.pixels.astype(int) - expected.pixels).mean() < 3
+    (other,) = preprocess_crops(open_image(lying), INPUT, [], MOST, turn=-90)
+    assert np.abs(other.pixels.astype(int) - expected.pixels).mean() > 20

@@ -55,8 +55,8 @@ class OnBackgrounds:
 
     Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; ``(N,)``: 1 for each picture that is placed, else 0;
     maps ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; uniform numbers
-    ``(N, DRAWS)`` for clutter and ``(N, WEATHER_DRAWS)`` for weather; and maps ``(N, 2, 3)`` of the pictures if they are
-    not placed after all.
+    ``(N, DRAWS)`` for clutter and ``(N, WEATHER_DRAWS)`` for weather; and maps ``(N, 2, 3)`` of the pictures if they
+    are not placed after all.
     """
 
     def __init__(self, others: Jittered, placement: Placement, crop: float, backgrounds: Tensor | None) -> None:

@@ -18,7 +18,7 @@ MAX_DIMENSIONS = 16
 MAX_PARAMETERS = 64
 MAX_LIST_BYTES = 16 * 2**10
 """Largest list of outputs of a request in bytes."""
-MAX_PARAMETERS_BYTES = 4 * 2**10
+MAX_PARAMETERS_BYTES = 16 * 2**10
 MAX_SHAPE_BYTES = 400
 MAX_ID = 1000
 INDEX = re.compile(r"\[(\d+|\.\.\.)\]")

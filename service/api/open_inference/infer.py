@@ -2,22 +2,21 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
 
 from starlette.routing import Route
 from starlette.types import Scope
 
 from service.api.open_inference.compression import inflate
-from service.api.open_inference.requests import LONGEST_NUMBER, DecodedRequest, read_request
-from service.api.open_inference.responses import JSON_LENGTH, write_response
-from service.api.predict import Endpoint, read_timeout
+from service.api.open_inference.options import NO_OPTIONS
+from service.api.open_inference.requests import LONGEST_NUMBER, read_request
+from service.api.open_inference.responses import JSON_LENGTH, Inferred, write_response
+from service.api.predict import Endpoint, count_pictures, pictures_of, read_timeout, wanted_views
 from service.api.request_body import COPIED_IN_PLACE, IN_PLACE_BYTES, Body, Content
 from service.errors import ModelNotFoundError
 from service.inference.admission import Permit
-from service.inference.outputs import ModelOutput
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
 from service.request_context import queued_s
@@ -60,17 +59,8 @@ class Infer:
                 content = await inflate(content, encoding, max_bytes, permit, deadline)
             inferred = await infer(self._state, model, permit, content, json_length, arrived, deadline)
             if not inferred.files:
-                return write_response(model, *inferred)
-            return await asyncio.to_thread(write_response, model, *inferred)
-
-
-class Inferred(NamedTuple):
-    """A request and the results for its pictures."""
-
-    request: DecodedRequest
-    results: Sequence[ModelOutput]
-    files: Sequence[bytes]
-    """The rectified images, if the request asked for them."""
+                return write_response(model, inferred)
+            return await asyncio.to_thread(write_response, model, inferred)
 
 
 async def infer(
@@ -92,14 +82,23 @@ async def infer(
     arguments = content, json_length, model.manifest, state.settings
     in_place = can_read_in_place(len(content), json_length)
     request = read_request(*arguments) if in_place else await asyncio.to_thread(read_request, *arguments)
-    permit.take(pictures=len(request.pictures))
+    count_pictures(state, request.options, len(request.pictures))
+    permit.take(pictures=len(request.pictures) * pictures_of(request.options))
     if request.timeout_ms:
         deadline = min(deadline, arrived + request.timeout_ms / 1000)
-    options = next((each.rectified for each in request.outputs if each.rectified is not None), None)
-    if options is None:
-        return Inferred(request, await state.engine.infer(model, request.pictures, deadline), ())
-    rectified = await state.engine.infer_rectified(model, request.pictures, deadline, options)
-    return Inferred(request, [output for output, _ in rectified], [file.content for _, file in rectified])
+    engine, options = state.engine, request.options
+    rectified = next((each.rectified for each in request.outputs if each.rectified is not None), None)
+    if rectified is None and options == NO_OPTIONS:
+        return Inferred(request, await engine.infer(model, request.pictures, deadline))
+    answers = await engine.infer_parts(
+        model, request.pictures, deadline, rectified, wanted_views(options), options.region, options.angle_hint
+    )
+    return Inferred(
+        request,
+        [answer.in_picture for answer in answers],
+        [answer.rectified[0].content for answer in answers if answer.rectified is not None],
+        [answer.reliability for answer in answers if answer.reliability is not None],
+    )
 
 
 def create_infer_routes(state: ServiceState) -> list[Route]:

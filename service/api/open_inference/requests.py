@@ -15,7 +15,6 @@ from service.api.open_inference.decoding import (
     InferenceRequest,
     Parameters,
     RequestInput,
-    RequestOutput,
     decode_as_bytes,
     decode_as_texts,
     decode_outputs,
@@ -23,21 +22,28 @@ from service.api.open_inference.decoding import (
     decode_request,
     decode_shape,
 )
+from service.api.open_inference.options import (
+    ANSWER_PARAMETERS,
+    NO_OPTIONS,
+    PICTURES,
+    RECTIFIED_PARAMETERS,
+    RECTIFIED_SOURCE,
+    RELIABILITY,
+    TENSOR,
+    read_options,
+    refuse_misplaced,
+)
 from service.api.options import check_options
-from service.api.predict import rectified_options
+from service.api.predict import rectified_options, regions_of
 from service.api.request_body import Content, from_text, too_large
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, shorten
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import RectifiedOptions
-from service.schemas import RectifyOptions
+from service.schemas import AnswerOptions, RectifyOptions
 from service.settings import Settings
 
-TENSOR, PICTURES = "UINT8", "BYTES"
 RESERVED = "triton_"
 SHARED_MEMORY = "shared_memory_region"
-RECTIFIED_SOURCE = "rectified_source"
-"""An output of every model: the rectified images as files, sampled from the pictures themselves."""
-RECTIFIED_PARAMETERS = ("rectified", "rectified_size", "padding", "margin")
 LENGTH = struct.Struct("<I")
 """The length before each element of a BYTES tensor."""
 MICROSECONDS = 1000
@@ -63,6 +69,8 @@ class RequestedOutput(NamedTuple):
     """Number of the best classes to name; 0 for the tensor itself."""
     rectified: RectifiedOptions | None = None
     """The form of the rectified images, if the output is `RECTIFIED_SOURCE`."""
+    is_reliability: bool = False
+    """Whether the output is `RELIABILITY`, and no output of the model's own."""
 
 
 class DecodedRequest(NamedTuple):
@@ -74,6 +82,8 @@ class DecodedRequest(NamedTuple):
     outputs: list[RequestedOutput]
     timeout_ms: float
     """Time for the response; 0 if the request sets none."""
+    options: AnswerOptions = NO_OPTIONS
+    """Regions, a hint at the angle, and views; the others are the defaults."""
 
 
 def read_request(
@@ -94,9 +104,11 @@ def read_request(
     request = decode_request(view[:length], settings.max_json_bytes)
     parameters = read_parameters(request.parameters, "parameters")
     tensor = read_input(request, manifest)
+    options = read_options(parameters, tensor.datatype, manifest)
     pictures = read_pictures(tensor, view[length:], manifest, settings)
-    outputs = read_outputs(request.outputs, parameters, manifest, len(pictures), settings)
-    return DecodedRequest(request.id, pictures, outputs, (number(parameters, "timeout") or 0) / MICROSECONDS)
+    images = len(pictures) * regions_of(options)
+    outputs = read_outputs(request.outputs, parameters, manifest, images, options, settings)
+    return DecodedRequest(request.id, pictures, outputs, (number(parameters, "timeout") or 0) / MICROSECONDS, options)
 
 
 def json_length(header_length: bytes, most: int) -> int:
@@ -168,6 +180,7 @@ def read_pictures(
 ) -> NDArray[np.uint8] | list[Upload]:
     """Read the pictures of a request. All bytes ``behind`` the JSON must belong to them."""
     parameters = read_parameters(tensor.parameters, f"{INPUT}.parameters")
+    refuse_misplaced(parameters, f"{INPUT}.parameters")
     shape = read_shape(tensor, manifest, settings)
     name, data = tensor.name, data_of(tensor)
     size = number(parameters, "binary_data_size")
@@ -293,49 +306,68 @@ def files_in_json(name: str, count: int, text: bytes) -> list[Upload]:
 
 
 def read_outputs(
-    raw: Raw | UnsetType, parameters: Parameters, manifest: Manifest, pictures: int, settings: Settings
+    raw: Raw | UnsetType,
+    parameters: Parameters,
+    manifest: Manifest,
+    images: int,
+    options: AnswerOptions,
+    settings: Settings,
 ) -> list[RequestedOutput]:
-    """Return the requested outputs: all of the model, unless the request names some."""
+    """Return the requested outputs: all of the model, unless the request names some.
+
+    There are as many rectified ``images`` as answers.
+    """
     binary = flag(parameters, "binary_data_output", False)
     outputs = decode_outputs(raw)
+    own = set(manifest.outputs)
     if not outputs:
-        return [RequestedOutput(name, binary, 0) for name in manifest.outputs]
+        refuse_misplaced(parameters, "parameters", *ANSWER_PARAMETERS)
+        every = [RequestedOutput(name, binary, 0) for name in manifest.outputs]
+        told = [RequestedOutput(RELIABILITY, binary, 0, is_reliability=True)]
+        return every + told if options.reliability and RELIABILITY not in own else every
     names = {output.name for output in outputs}
-    known = dict.fromkeys((*manifest.outputs, RECTIFIED_SOURCE))
+    known = dict.fromkeys((*manifest.outputs, RECTIFIED_SOURCE, RELIABILITY))
     if not names.issubset(known) or len(names) < len(outputs):
         raise InvalidBodyError(f"outputs must be some of {', '.join(known)}, each once")
-    found = [read_output(output, index, binary, manifest) for index, output in enumerate(outputs)]
-    if RECTIFIED_SOURCE in manifest.outputs:
-        return found
-    return [
-        each._replace(rectified=read_rectified(output, index, parameters, pictures, settings))
-        if each.name == RECTIFIED_SOURCE
-        else each
-        for index, (each, output) in enumerate(zip(found, outputs, strict=True))
-    ]
+    added = names - own
+    if bool(options.reliability) != (RELIABILITY in added):
+        raise InvalidBodyError(
+            f"the parameter {RELIABILITY!r} of the request and the output {RELIABILITY!r} need each other"
+        )
+    if RECTIFIED_SOURCE not in added:
+        refuse_misplaced(parameters, "parameters", *ANSWER_PARAMETERS)
+    found = []
+    for index, output in enumerate(outputs):
+        path = f"outputs.{index}.parameters"
+        chosen = read_parameters(output.parameters, path)
+        is_rectified = output.name == RECTIFIED_SOURCE and RECTIFIED_SOURCE in added
+        refuse_misplaced(chosen, path, *(RECTIFIED_PARAMETERS if is_rectified else ()))
+        rectified = read_rectified(parameters | chosen, path, images, settings) if is_rectified else None
+        is_reliability = output.name == RELIABILITY and RELIABILITY in added
+        found.append(
+            read_output(output.name, chosen, binary, manifest)._replace(
+                rectified=rectified, is_reliability=is_reliability
+            )
+        )
+    return found
 
 
-def read_rectified(
-    output: RequestOutput, index: int, parameters: Parameters, pictures: int, settings: Settings
-) -> RectifiedOptions:
+def read_rectified(given: Parameters, path: str, images: int, settings: Settings) -> RectifiedOptions:
     """Return the form of rectified images that the parameters of the output, else of the request, ask for."""
-    path = f"outputs.{index}.parameters"
-    given = parameters | read_parameters(output.parameters, path)
     chosen = {name: str(given[name]) for name in RECTIFIED_PARAMETERS if name in given}
     try:
         options = check_options(chosen.items(), RectifyOptions)
     except InvalidParameterError as error:
         raise InvalidBodyError(f"{path}: {error}") from None
-    wanted = rectified_options(options, options.rectified or "png", pictures, settings)
+    wanted = rectified_options(options, options.rectified or "png", images, settings)
     assert wanted is not None  # noqa: S101 - there is a format
     return wanted._replace(only_main=True)
 
 
-def read_output(output: RequestOutput, index: int, binary: bool, manifest: Manifest) -> RequestedOutput:
+def read_output(name: str, parameters: Parameters, binary: bool, manifest: Manifest) -> RequestedOutput:
     """See `read_outputs`."""
-    parameters = read_parameters(output.parameters, f"outputs.{index}.parameters")
     classes = number(parameters, "classification") or 0
-    if classes and output.name != manifest.probabilities:
+    if classes and name != manifest.probabilities:
         only = repr(manifest.probabilities) if manifest.probabilities else "classifiers"
-        raise InvalidBodyError(f"'classification' is for {only} only, not for {output.name!r}")
-    return RequestedOutput(output.name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))
+        raise InvalidBodyError(f"'classification' is for {only} only, not for {name!r}")
+    return RequestedOutput(name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))

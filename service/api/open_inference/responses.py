@@ -8,8 +8,10 @@ import numpy as np
 import orjson
 
 from service.api.open_inference.requests import LENGTH, DecodedRequest, RequestedOutput
+from service.api.prediction_json import describe_reliability
 from service.inference.outputs import ModelOutput
 from service.inference.registry import Model
+from service.inference.views.reliability import Reliability
 from service.responses import JSON, Json, RawResponse
 
 BINARY = (b"content-type", b"application/octet-stream")
@@ -17,6 +19,17 @@ JSON_LENGTH = b"inference-header-content-length"
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 Buffer = bytes | memoryview
+
+
+class Inferred(NamedTuple):
+    """A request and what was found in its pictures, or in the regions of each."""
+
+    request: DecodedRequest
+    results: Sequence[ModelOutput]
+    files: Sequence[bytes] = ()
+    """The rectified images, if the request asked for them."""
+    reliability: Sequence[Reliability] = ()
+    """Only if the request asked for it."""
 
 
 class Output(NamedTuple):
@@ -28,14 +41,10 @@ class Output(NamedTuple):
     """The bytes behind the JSON, if it is a binary output."""
 
 
-def write_response(
-    model: Model, request: DecodedRequest, results: Sequence[ModelOutput], rectified: Sequence[bytes] = ()
-) -> RawResponse:
-    """Write the response to ``request`` with the ``results`` and ``rectified`` files of its pictures."""
-    outputs = [
-        write_output(model, requested, results) if requested.rectified is None else write_files(requested, rectified)
-        for requested in request.outputs
-    ]
+def write_response(model: Model, inferred: Inferred) -> RawResponse:
+    """Write the response to a request."""
+    request = inferred.request
+    outputs = [write_requested(model, requested, inferred) for requested in request.outputs]
     answer = {
         "model_name": model.name,
         "model_version": str(model.version),
@@ -47,6 +56,17 @@ def write_response(
     if not any(requested.binary for requested in request.outputs):
         return RawResponse(head, (JSON,))
     return RawResponse(b"".join((head, *buffers)), (BINARY, (JSON_LENGTH, b"%d" % len(head))))
+
+
+def write_requested(model: Model, requested: RequestedOutput, inferred: Inferred) -> Output:
+    """Write an output, which may be one that every model has."""
+    if requested.rectified is not None:
+        texts = [] if requested.binary else [base64.b64encode(file).decode() for file in inferred.files]
+        return write_elements(requested, inferred.files, texts)
+    if requested.is_reliability:
+        told = [orjson.dumps(describe_reliability(each)) for each in inferred.reliability]
+        return write_elements(requested, told, [each.decode() for each in told])
+    return write_output(model, requested, inferred.results)
 
 
 def write_output(model: Model, requested: RequestedOutput, results: Sequence[ModelOutput]) -> Output:
@@ -66,12 +86,12 @@ def write_output(model: Model, requested: RequestedOutput, results: Sequence[Mod
     return with_bytes(described, [np.ascontiguousarray(row).data for row in rows])
 
 
-def write_files(requested: RequestedOutput, files: Sequence[bytes]) -> Output:
-    """Write files as a BYTES output, in JSON as base64."""
-    described = {"name": requested.name, "datatype": "BYTES", "shape": [len(files)]}
+def write_elements(requested: RequestedOutput, elements: Sequence[bytes], texts: Sequence[str]) -> Output:
+    """Write a BYTES output: its ``elements`` as bytes, or as ``texts`` in JSON."""
+    described = {"name": requested.name, "datatype": "BYTES", "shape": [len(elements)]}
     if not requested.binary:
-        return Output(described | {"data": [base64.b64encode(file).decode() for file in files]}, ())
-    return with_bytes(described, [part for file in files for part in (LENGTH.pack(len(file)), file)])
+        return Output(described | {"data": texts}, ())
+    return with_bytes(described, [part for each in elements for part in (LENGTH.pack(len(each)), each)])
 
 
 def with_bytes(description: Json, buffers: Sequence[Buffer]) -> Output:

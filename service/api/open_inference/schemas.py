@@ -181,7 +181,8 @@ class RequestOutput(BaseModel):
     parameters: Parameters = Field(
         {},
         description="`binary_data`: return bytes behind the JSON; `classification`: number of best classes to "
-        "return as `value:index:label`",
+        "return as `value:index:label`; of the output `rectified_source`: `rectified`, `rectified_size`, `padding` and "
+        "`margin`, as for POST /rectify",
     )
 
 
@@ -192,10 +193,14 @@ class InferenceRequest(BaseModel):
     parameters: Parameters = Field(
         {},
         description="`binary_data_output`: return all outputs as bytes by default; `timeout`: microseconds to the "
-        "response, else 504",
+        "response, else 504; `reliability`, `views` and `angle_hint`, as for POST /predict; `region`: its regions, "
+        "separated by semicolons",
     )
     inputs: list[RequestInput]
-    outputs: list[RequestOutput] = Field([], description="all if omitted")
+    outputs: list[RequestOutput] = Field(
+        [],
+        description="all of the model if omitted; others are `rectified_source`, and `reliability` with that parameter",
+    )
 
 
 class ResponseOutput(BaseModel):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.format.artifact import Manifest
-from imaging.crops import Crop
+from imaging.crops import Crop, Shown
 from imaging.fast_codecs import FileFormat, encode
 from imaging.warping import Padding, SamplingMap, warp
 from service.inference.outputs import ModelOutput, Points
@@ -40,22 +40,23 @@ def rectify(
     manifest: Manifest,
     index: int,
     options: RectifiedOptions,
-    crop: Crop | None = None,
+    shown: Shown | None = None,
 ) -> RectifiedFile:
     """Sample the rectified image of transformer ``index`` from ``source``, a `Picture.source`, and encode it.
 
-    ``crop`` is the part of the source that the model was shown, unless it was the whole.
+    ``shown`` is what the model was shown of the source; the whole by default.
     """
     height, width = source.shape[:2]
-    shown = crop or Crop(0, 0, width, height)
+    whole = Shown(Crop(0, 0, width, height))
+    shown = shown or whole
     size = image_size(output.transforms[index].theta, shown.width, shown.height, options)
     sampling = sampling_map(output, manifest, index, options.frame)
-    if crop is not None:
-        sampling = within(sampling, crop.to_picture(width, height))
+    if shown != whole:
+        sampling = within(sampling, shown.to_picture(width, height))
     return encode_image(sample(source, sampling, size, options.padding, options.format), options.format)
 
 
-def image_size(theta: Points, width: int, height: int, options: RectifiedOptions) -> tuple[int, int]:
+def image_size(theta: Points, width: float, height: float, options: RectifiedOptions) -> tuple[int, int]:
     """Width and height of the rectified image of a ``width`` x ``height`` picture.
 
     In size ``source``, its sides have as many pixels as those of the region in the picture.

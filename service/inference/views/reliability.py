@@ -39,7 +39,7 @@ class Reliability(NamedTuple):
 
 
 def measure_reliability(
-    manifest: Manifest, output: ModelOutput, seen: Sequence[ModelOutput], maps: Floats, width: int, height: int
+    manifest: Manifest, output: ModelOutput, seen: Sequence[ModelOutput], maps: Floats, width: float, height: float
 ) -> Reliability:
     """Compare the ``output`` for a ``width`` x ``height`` picture with what was ``seen`` in views of these ``maps``."""
     theta = np.asarray(output.transforms[manifest.main].theta)
@@ -62,7 +62,7 @@ def measure_reliability(
     )
 
 
-def angle_differences(thetas: Floats, theta: Floats, width: int, height: int) -> Floats:
+def angle_differences(thetas: Floats, theta: Floats, width: float, height: float) -> Floats:
     """Return the degrees, 0 to 180, by which the angles of thetas ``(N, 2, 3)`` differ from ``theta``'s: ``(N,)``."""
     angles = np.array([angle(each, width, height) for each in thetas.tolist()])
     found: Floats = np.abs((angles - angle(theta.tolist(), width, height) + 180) % 360 - 180)
@@ -74,4 +74,6 @@ def average(manifest: Manifest, output: ModelOutput, seen: Sequence[ModelOutput]
     rows = [each.outputs[manifest.probabilities][each.row] for each in (output, *seen)]
     mean: NDArray[np.float32] = np.asarray(np.mean(rows, axis=0, dtype=np.float64), dtype=np.float32)
     ranking = (-mean).argsort(kind="stable")
-    return output._replace(ranking=ranking, probabilities=mean[ranking])
+    outputs = {name: values[output.row : output.row + 1] for name, values in output.outputs.items()}
+    outputs[manifest.probabilities] = mean[None]
+    return output._replace(ranking=ranking, probabilities=mean[ranking], outputs=outputs, row=0)

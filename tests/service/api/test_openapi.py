@@ -71,7 +71,7 @@ ERRORS: dict[tuple[str, str], set[str]] = {
 }
 OPTIONS = {
     *("top_k", "points", "model", "version", "x-timeout-ms"),
-    *("rectified", "rectified_size", "padding", "margin", "region", "reliability", "views"),
+    *("rectified", "rectified_size", "padding", "margin", "region", "reliability", "views", "angle_hint"),
 }
 PICTURES: Any = {"files": [("images", PICTURE), ("images", b"seven")]}
 FORM = {"content-type": "multipart/form-data; boundary=x"}

@@ -190,6 +190,30 @@ def test_regions_count_as_pictures_for_limits_metrics_and_log() -> None:
         assert json.loads(line)["status"] == 200
 
 
+def test_regions_with_their_views_are_as_many_as_pictures_of_a_request() -> None:
+    with start_service("--max-pictures", 10) as service:
+        assert len(regions(ask(service, *[REGION] * 10, rectified="none"))) == 10
+        assert len(regions(ask(service, REGION, OTHER, views=4, rectified="none"))) == 2
+        for route in ("/predict", "/rectify", "/predict/batch"):
+            refused(
+                ask(service, *[REGION] * 11, route=route), 413, "too_large", "more than the 10 pictures of a request"
+            )
+        refused(ask(service, REGION, OTHER, OTHER, views=4), 413, "too_large", "3 regions with 12 views")
+        refused(ask(service, *[REGION] * 6, route="/predict/batch"), 413, "too_large", "12 regions")
+        well(service)
+
+
+def test_decoding_is_counted_once_for_all_regions() -> None:
+    with start_service() as service:
+        large = encode(np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8))
+        found = regions(ask(service, *["0,0,40,40"] * 16, picture=large, rectified="none"))
+        shares = [each["timings_ms"]["decode"] for each in found]
+        assert len(set(shares)) == 1
+        assert sum(shares) <= found[0]["timings_ms"]["total"]
+        counted = scrape(service)("stn_stage_duration_seconds_sum", stage="decode")
+        assert counted == pytest.approx(sum(shares) / 1000, rel=0.05)
+
+
 def test_a_picture_of_which_nothing_is_read_costs_no_more_than_any_other(server: Service) -> None:
     large = encode(np.zeros((3000, 4000), np.uint8))
     (found,) = regions(ask(server, "3990,2990,4000,3000", picture=large, rectified_size="source"))

@@ -161,6 +161,18 @@ def test_answers_tell_their_reliability_if_they_are_asked(server: Service, ask: 
     assert ask(server.url, "rectify", PICTURE).reliability is None
 
 
+def test_a_hint_at_the_angle_is_sent(server: Service, ask: Ask) -> None:
+    lying = encode(np.rot90(DIGITS[0]))  # counter-clockwise
+    expected = ask(server.url, "predict", PICTURE).predictions[0].label
+    assert ask(server.url, "predict", lying, angle_hint=-90).predictions[0].label == expected
+    assert ask(server.url, "rectify", lying, angle_hint=-90).angle < -45
+    (first,) = ask(server.url, "predict_regions", lying, [(0, 0, 42, 42)], angle_hint=-90.0)
+    assert first.predictions[0].label == expected
+    assert ask(server.url, "predict_batch", [lying], angle_hint=-90)[0].predictions[0].label == expected
+    with pytest.raises(RefusedError, match="angle_hint"):
+        ask(server.url, "predict", lying, angle_hint=200)
+
+
 def test_without_options_a_rectified_picture_has_the_format_of_the_upload(server: Service, ask: Ask) -> None:
     assert ask(server.url, "rectify", encode(DIGITS[0], "JPEG")).format == "jpeg"
 

@@ -1,13 +1,17 @@
 """``python -m service client`` as its user sees it."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from service.client import Client
 from tests.conftest import REPOSITORY, Service
 from tests.service.answers import PICTURE
 from tests.service.client.scripted import GOOD, failure
@@ -15,11 +19,12 @@ from tests.service.client.scripted import server as scripted
 from tests.service.pictures import DIGITS, encode
 
 
-def client(*arguments: object, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def client(*arguments: object, folder: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", "client", *map(str, arguments)]
     return subprocess.run(
         command,
         cwd=folder,
+        input=stdin,
         env={"PYTHONPATH": str(REPOSITORY)} | variables,
         capture_output=True,
         text=True,
@@ -124,7 +129,7 @@ def test_it_writes_the_rectified_picture(server: Service, folder: Path) -> None:
         (("seven.png", "--rectified", "straight.gif"), "end its name with .png, .jpg, .jpeg, .webp"),
         (("seven.png", "two.png", "--rectified", "straight.png"), "run the command once for each"),
         (("seven.png", "--rectified", "./seven.png"), "would be overwritten"),
-        (("seven.png", "--margin", "0.1"), "are for the file of --rectified"),
+        (("seven.png", "--margin", "0.1"), "are for --rectified and --image"),
     ],
 )
 def test_a_rectified_picture_that_cannot_be_written_is_not_asked_for(
@@ -181,3 +186,83 @@ def test_a_terminal_that_lacks_characters_gets_escapes(server: Service, folder: 
     done = client("seven.png", "--url", server.url, folder=folder, PYTHONIOENCODING=encoding)
     assert complaints(done, 0) == []
     assert r"\u2588" in done.stdout
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_answers_may_be_lines_of_json_without_drawings(server: Service, folder: Path) -> None:
+    options = ("--json", "--points", 3, "--image", "png", "--rectified-size", "20x30", "--angle-hint", "-10")
+    done = client("seven.png", "two.png", *options, "--timeout-ms", 20_000, "--url", server.url, folder=folder)
+    assert complaints(done, 0) == []
+    first, second = lines(done)
+    assert (first["picture"], first["predictions"][0]["label"]) == ("seven.png", "7")
+    assert (second["picture"], len(second["points"])) == ("two.png", 9)
+    assert (first["rectified"]["width"], first["rectified"]["height"]) == (30, 20)
+    assert list(folder.glob("*.answer.png")) == []
+    plain = lines(client("seven.png", "--json", "--url", server.url, folder=folder))
+    assert plain[0]["rectified"] is None
+
+
+def test_a_hint_at_the_angle_holds_for_answers_and_the_rectified_picture(server: Service, folder: Path) -> None:
+    (folder / "lying.png").write_bytes(encode(np.rot90(DIGITS[0])))  # counter-clockwise
+    options = ("--angle-hint", -90, "--rectified", "straight.png", "--url", server.url)
+    assert client("lying.png", *options, folder=folder).stdout.splitlines()[1].startswith("  7 ")
+    with Client(server.url) as connection:
+        straight = connection.rectify(folder / "lying.png", angle_hint=-90.0)
+    assert (folder / "straight.png").read_bytes() == straight.content
+
+
+def test_it_streams_folders_and_names_from_the_standard_input(server: Service, folder: Path) -> None:
+    (folder / "more").mkdir()
+    for number in range(3):
+        (folder / "more" / f"{number}.png").write_bytes(encode(DIGITS[1]))
+    (folder / "more" / ".hidden").write_bytes(b"")
+    done = client("more", "-", "--stream", "--url", server.url, folder=folder, stdin="seven.png\n\ntwo.png\n")
+    assert complaints(done, 0) == []
+    found = lines(done)
+    assert [each["picture"] for each in found] == ["more/0.png", "more/1.png", "more/2.png", "seven.png", "two.png"]
+    assert [each["predictions"][0]["label"] for each in found] == ["2", "2", "2", "7", "2"]
+    assert [(each["frame"], each["dropped"]) for each in found] == [(number, 0) for number in range(5)]
+
+
+def test_at_a_rate_the_newest_pictures_are_answered_and_the_last_one_is(server: Service, folder: Path) -> None:
+    pictures = ["seven.png", "two.png"] * 30
+    options = ("--stream", "--rate", 1000, "--model", "signs", "--region", "0,0,40,40", "--url", server.url)
+    found = lines(client(*pictures, *options, folder=folder))
+    assert found[-1]["picture"] == "two.png"
+    assert found[-1]["frame"] == 59
+    assert found[-1]["dropped"] == 60 - len(found)
+    assert found[-1]["regions"][0]["region"] == [0, 0, 40, 40]
+
+
+def test_a_stream_goes_on_after_bad_pictures(server: Service, folder: Path) -> None:
+    (folder / "bad.png").write_bytes(PICTURE[:60])
+    done = client("missing.png", "bad.png", "two.png", "--stream", "--url", server.url, folder=folder)
+    assert complaints(done) == ["error: cannot read missing.png: No such file or directory"]
+    bad, good = lines(done)
+    assert (bad["picture"], bad["error"]["code"]) == ("bad.png", "invalid_image")
+    assert (good["picture"], good["frame"]) == ("two.png", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--rate", 5), "--rate is for --stream"),
+        (("--stream", "--rate", 0), "--rate is for --stream, above 0"),
+        (("--stream", "--rate", "nan"), "--rate is for --stream, above 0"),
+        (("--stream", "--out", "there"), "no files"),
+        (("--points", 3), "for --json and --stream"),
+        (("--image", "png"), "for --json and --stream"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(folder: Path, arguments: Sequence[object], says: str) -> None:
+    assert says in complaints(client("seven.png", *arguments, folder=folder), 2)[-1]
+
+
+def test_a_stream_that_is_refused_says_why(server: Service, folder: Path) -> None:
+    refused = client("seven.png", "--stream", "--model", "nobody", "--url", server.url, folder=folder)
+    assert "no model is called 'nobody'" in complaints(refused)[-1]
+    absent = client("seven.png", "--stream", "--url", "http://127.0.0.1:1", folder=folder)
+    assert "is the service running there?" in complaints(absent)[-1]

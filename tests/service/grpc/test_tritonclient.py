@@ -17,11 +17,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from service.inference.outputs import angle
 from service.middleware.api_keys import make_key
 from tests.conftest import Service, fail_to_start, start_service, wait_until
 from tests.service.answers import PICTURE
 from tests.service.api.open_inference.exchange import NAME, PROBABILITIES, golden
-from tests.service.pictures import DIGITS, GOLDEN_PICTURES, MANIFEST, VERSION, encode
+from tests.service.pictures import DIGITS, GOLDEN_PICTURES, MANIFEST, TRANSFORM, VERSION, encode
 
 COUNT = len(GOLDEN_PICTURES)
 FILES = np.array([encode(digit) for digit in DIGITS], dtype=np.object_)
@@ -135,6 +136,16 @@ def test_encoded_pictures_classes_and_rectified_files(client: triton.InferenceSe
     assert all(file.startswith(b"\x89PNG") for file in result.as_numpy("rectified_source"))
 
 
+def test_regions_hints_views_and_reliability(client: triton.InferenceServerClient) -> None:
+    outputs = [triton.InferRequestedOutput(name) for name in (PROBABILITIES, "reliability", TRANSFORM.theta)]
+    parameters = {"region": "0,0,42,42;5,5,40,40", "angle_hint": -90.5, "reliability": 4, "views": 4}
+    turned = [encode(np.rot90(DIGITS[0]))]  # counter-clockwise
+    result = client.infer("digits", files(turned), outputs=outputs, parameters=parameters, headers=HEADERS)
+    assert result.as_numpy(PROBABILITIES).argmax(axis=1).tolist() == [7, 7]
+    assert [json.loads(told)["views"] for told in result.as_numpy("reliability")] == [4, 4]
+    assert (np.array([angle(theta, 42, 42) for theta in result.as_numpy(TRANSFORM.theta).tolist()]) < -60).all()
+
+
 def test_contents_that_are_not_raw(channel: grpc.Channel) -> None:
     infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
     numbers = TENSOR | {"contents": {"uint_contents": GOLDEN_PICTURES[0].ravel().tolist()}}
@@ -194,6 +205,13 @@ WRONG: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
     ({"outputs": [{"name": "nothing"}]}, grpc.StatusCode.INVALID_ARGUMENT, "outputs must be some of"),
     ({"inputs": [TOO_MANY], "raw_input_contents": [b""]}, grpc.StatusCode.INVALID_ARGUMENT, "more than the 20"),
     ({"parameters": {"triton_x": {"bool_param": True}}}, grpc.StatusCode.INVALID_ARGUMENT, "is reserved"),
+    ({"parameters": {"top_k": {"int64_param": 1}}}, grpc.StatusCode.INVALID_ARGUMENT, "'top_k' is not offered"),
+    ({"parameters": {"views": {"int64_param": 3}}}, grpc.StatusCode.INVALID_ARGUMENT, "parameters: views"),
+    (
+        {"parameters": {"region": {"string_param": "1,1,2,2"}}},
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "need pictures",
+    ),
     ({"parameters": {"timeout": {"int64_param": 1}}}, grpc.StatusCode.DEADLINE_EXCEEDED, "within the time given"),
     ({"id": "x" * 6000}, grpc.StatusCode.INVALID_ARGUMENT, "more than 5000 bytes besides tensors"),
 ]

@@ -26,4 +26,4 @@ def shown(*, first: int = 0) -> Shown:
     pixels[0, 0] = first
     probabilities = GOLDEN_ANSWERS[str(MANIFEST.probabilities)][0].astype(np.float32)
     theta = GOLDEN_ANSWERS[MANIFEST.transforms[0].theta][0].tolist()
-    return Shown(pixels, b"", None, WIDTH, HEIGHT, probabilities, theta)
+    return Shown(pixels, b"", None, 0.0, WIDTH, HEIGHT, probabilities, theta)
