@@ -119,7 +119,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"region": f"{REGION};"}, "parameters: region 2: "),
     ({"region": [1, 2, 3, 4]}, "parameters: region 1: "),
     ({"region": "9,9,1,1"}, "x1 < x2"),
-    ({"region": "900,0,999,9"}, "picture 1: region 1 lies outside of the picture"),
+    ({"region": "900,0,999,9"}, "region 1 lies outside of the picture"),
     ({"angle_hint": 200}, "parameters: angle_hint: "),
     ({"angle_hint": "nan"}, "parameters: angle_hint: "),
     ({"angle_hint": "inf"}, "parameters: angle_hint: "),
