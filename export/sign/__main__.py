@@ -21,7 +21,7 @@ def sign(
 
     A service with --verify-key serves only models that are signed with this key.
 
-    Example:
+    Examples:
 
       python -m export.sign models/digits/3 --key private.pem
 

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("input", metavar="INPUT", help="what to score")
     options.add_argument("--model", metavar="NAME[/VERSION]", required=True, help="the model; its highest version")
     options.add_argument("--out", metavar="FOLDER", required=True, help="folder of the answers")
-    options.add_argument("--models", metavar="FOLDER", type=Path, help="folder of the models (default: models)")
+    options.add_argument("--models", metavar="FOLDER", help="folder of the models, or its URL (default: models)")
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
     options.add_argument("--workers", metavar="N", type=number, help="processes (default: one a core, or one on a GPU)")
     options.add_argument("--top-k", metavar="N", type=number, default=5, help="classes in the answers (default: 5)")
