@@ -31,10 +31,13 @@ def read_trusted(folder: Path, settings: Settings) -> Artifact:
     with tempfile.TemporaryDirectory(prefix="stn-") as private:
         copy = Path(private, folder.name)
         copy.mkdir()
-        for file in folder.iterdir():
-            if not file.is_file() or file.is_symlink():
-                raise ArtifactError(f"{file} is not a regular file, so its signature cannot be verified; remove it")
-            shutil.copyfile(file, copy / file.name)
+        try:
+            for file in folder.iterdir():
+                if not file.is_file() or file.is_symlink():
+                    raise ArtifactError(f"{file} is not a regular file, so its signature cannot be verified; remove it")
+                shutil.copyfile(file, copy / file.name)
+        except OSError as error:
+            raise ArtifactError(f"cannot read {folder} ({error}); copy the whole folder again") from error
         signer = verify(copy, Path(settings.verify_key), str(folder))
         artifact = read_artifact(copy)
     return artifact._replace(folder=folder, model_file=folder / artifact.model_file.name, signer=signer)
