@@ -142,11 +142,7 @@ class Repository:
             LoadFailedError: a version cannot be loaded; all versions that were served before still are.
             ModelNotFoundError: the folder has no such model.
         """
-        if self._settings.has_remote_models:
-            try:
-                await self._scan()
-            except (MirrorError, TimeoutError) as error:  # the copy may have the version
-                self.failures.record("copy_models", error)
+        await self._copy()
         change = Change(name, policy or self._selection.policy(name))
         self._poller.record_request(change)
         check_loaded(name, await self.apply(change))
@@ -170,6 +166,8 @@ class Repository:
             ConflictError: the traffic is no longer as ``expected``.
             LoadFailedError: a version cannot be loaded; nothing has changed.
         """
+        if traffic is not None and not traffic.versions <= self.statuses.get(name, NOTHING).served.keys():
+            await self._copy()
         status = await self.apply(Change(name, None, Switch(traffic, expected)))
         if status.traffic == traffic:
             return
@@ -265,6 +263,14 @@ class Repository:
             before, remaining = remaining, len(self._models.leaving)
             if remaining != before:
                 await asyncio.to_thread(return_free_memory)
+
+    async def _copy(self) -> None:
+        """Bring the copy of models at a URL up to date, if the URL answers; what it has may be enough."""
+        if self._settings.has_remote_models:
+            try:
+                await self._scan()
+            except (MirrorError, TimeoutError) as error:
+                self.failures.record("copy_models", error)
 
     async def _scan(self) -> Scan:
         """Copy models at a URL, and scan the folder."""

@@ -106,10 +106,15 @@ class Comparison:
         self._metrics.dropped(reason, pictures)
 
     def fulfils(self, rule: Rule) -> bool:
-        """Whether the new version may become the default."""
+        """Whether the new version may become the default.
+
+        Pictures on which it failed count as disagreement. A version that hung or crashed is never promoted by a rule.
+        """
+        if self._dropped["hung"] or self._dropped["crashed"]:
+            return False
         if self.pictures < rule.pictures or not self._classified:
             return False
-        if self._agreed < rule.agreement * self._classified:
+        if self._agreed < rule.agreement * (self._classified + self._dropped["failed"]):
             return False
         if rule.corner_p95_px is not None:
             corners = percentiles(self._corners_px)

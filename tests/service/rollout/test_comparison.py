@@ -105,6 +105,18 @@ def test_a_rule_is_fulfilled_only_as_a_whole(rule: Rule, fulfilled: bool) -> Non
     assert found.fulfils(rule) == fulfilled
 
 
+@pytest.mark.parametrize("reason", ["failed", "hung", "crashed"])
+def test_a_version_that_fails_is_not_promoted_for_what_it_does_answer(reason: str) -> None:
+    found = comparison()
+    for _ in range(10):
+        found.add(pair(said(), said()))
+    assert found.fulfils(Rule(10, 0.9, None, None))
+    found.drop("busy", 5)
+    assert found.fulfils(Rule(10, 0.9, None, None)), "it was not asked"
+    found.drop(reason, 5)
+    assert not found.fulfils(Rule(10, 0.9, None, None))
+
+
 def test_an_empty_comparison_says_nothing_and_fulfils_nothing() -> None:
     summary = comparison().summary()
     assert summary == (0, None, {}, None, None, None, {}, None, None, {})
