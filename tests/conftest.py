@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 START_S = 60
 """Longest time to the first line or, for a start that fails, to the exit; generous, as the machine may be busy."""
 STOP_S = 30
-FAST_PATH = os.environ.get("STN_TEST_FAST_PATH", "on")
+FAST_PATH = os.environ.get("TEST_FAST_PATH", "on")
 """With ``off``, all services that tests start answer through the application alone."""
 
 
