@@ -15,6 +15,8 @@ from export.format.manifest import FileRecord, read_manifest
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+CHAIN: Final = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+"""Between the URLs of a chain; an IPv6 address has two colons too."""
 LARGEST_SIGNATURE: Final = 2**20
 REVISIONS: Final = ("ETag", "etag", "mtime", "LastModified", "last_modified", "generation", "blob_id", "content_md5")
 """What file systems state of a file that changes with its content."""
@@ -52,6 +54,8 @@ class RemoteModels:
                 f"{self.url} cannot be opened: {describe(error)}; install stn-serve[remote], and the package of fsspec "
                 "for such URLs, like s3fs"
             ) from error
+        except Exception as error:  # some file systems connect at once
+            raise RemoteError(f"{self.url} cannot be opened: {describe(error)}") from error
 
     def versions(self) -> dict[tuple[str, int], RemoteVersion]:
         """Return all versions that have a manifest, sorted.
@@ -62,13 +66,15 @@ class RemoteModels:
         versions = {}
         try:
             self._files.invalidate_cache()
-            for name, model in self._entries(self._root, NAME):
+            try:
+                models = list(self._entries(self._root, NAME))
+            except FileNotFoundError:
+                return {}
+            for name, model in models:
                 for version, folder in self._entries(model["name"], VERSION):
                     files = dict(self._entries(folder["name"], FILE))
                     if MANIFEST in files:
                         versions[name, int(version)] = to_version(files)
-        except FileNotFoundError:
-            return {}
         except Exception as error:
             raise RemoteError(f"{self.url} cannot be listed: {describe(error)}") from error
         return dict(sorted(versions.items()))
@@ -104,7 +110,10 @@ class RemoteModels:
         return {name: self._read_recorded(version, name, expected) for name, expected in manifest.files.items()}
 
     def write(self, name: str, version: int, files: Mapping[str, bytes]) -> None:
-        """Write a version and read it again. The manifest is first removed and written last: without it, it is none.
+        """Write a version and read it again.
+
+        The manifest is written last. Until then, a reader finds no version, or files that an old manifest does not
+        list, and keeps the copy that it has.
 
         Raises:
             RemoteError: a file cannot be written, or reads differently afterwards.
@@ -112,8 +121,8 @@ class RemoteModels:
         folder = f"{self._root.rstrip('/')}/{name}/{version}"
         order = sorted(files, key=lambda file: file == MANIFEST)
         try:
-            if self._files.exists(f"{folder}/{MANIFEST}"):
-                self._files.rm(f"{folder}/{MANIFEST}")
+            if SIGNATURE not in files and self._files.exists(f"{folder}/{SIGNATURE}"):
+                self._files.rm(f"{folder}/{SIGNATURE}")
             self._files.makedirs(folder, exist_ok=True)
             for file in order:
                 self._files.pipe_file(f"{folder}/{file}", files[file])
@@ -138,7 +147,9 @@ class RemoteModels:
             raise RemoteError(f"{name} is missing beside {public_url(version.paths[MANIFEST])}; push the version again")
         try:
             with self._files.open(path, "rb") as file:
-                content: bytes = file.read(most + 1)
+                content = b""
+                while len(content) <= most and (part := file.read(most + 1 - len(content))):  # streams read less
+                    content += part
         except Exception as error:
             raise RemoteError(f"{public_url(path)} cannot be read: {describe(error)}") from error
         if len(content) > most:
@@ -157,6 +168,15 @@ def to_version(files: Mapping[str, Mapping[str, Any]]) -> RemoteVersion:
     return RemoteVersion(paths, "\n".join(stated) if all(stated) else "")
 
 
+def listed_sizes(manifest: bytes, source: str) -> dict[str, int]:
+    """Return the bytes of each file that a manifest lists; errors refer to it as ``source``.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    return {name: listed.bytes for name, listed in read_manifest(manifest, source).files.items()}
+
+
 def is_url(place: str) -> bool:
     """Whether ``place`` is a URL and not a path of this machine."""
     return "://" in place
@@ -169,8 +189,8 @@ def public_url(place: str) -> str:
     """
     if not is_url(place):
         return place
-    if "::" in place:
-        return "::".join(map(public_url, place.split("::")))
+    if len(chain := CHAIN.split(place)) > 1:
+        return "::".join(map(public_url, chain))
     scheme, _, rest = place.partition("://")
     host, slash, path = rest.partition("?")[0].partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

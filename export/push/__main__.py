@@ -7,7 +7,7 @@ import typer
 
 from export.console import run_command
 from export.format.artifact import SIGNATURE, ArtifactError, read_artifact, read_bytes, versions
-from export.format.remote import LARGEST_SIGNATURE, RemoteModels
+from export.format.remote import LARGEST_SIGNATURE, NAME, VERSION, RemoteModels
 
 
 def push(
@@ -35,7 +35,9 @@ def push(
     remote = RemoteModels(url)
     there = remote.versions()
     for folder in folders:
-        name, version = folder.resolve().parent.name, int(folder.name)
+        name, version = folder.absolute().parent.name, int(folder.name)
+        if not NAME.fullmatch(name) or not VERSION.fullmatch(folder.name):
+            raise ArtifactError(f"{folder} is not NAME/VERSION, as in digits/3, so no service would find it; rename it")
         artifact = read_artifact(folder)
         names = {*artifact.manifest.files, "manifest.json"} | ({SIGNATURE} if (folder / SIGNATURE).exists() else set())
         files = {file: read_bytes(folder / file, None if file != SIGNATURE else LARGEST_SIGNATURE) for file in names}

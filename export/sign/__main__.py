@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def sign(
     new = folder.absolute() / f"{SIGNATURE}.new"
     hashing = Hashing().set_ignored_paths(paths=[signature, new], ignore_git_paths=False)  # type: ignore[no-untyped-call]
     try:
-        password = os.environ.get(PASSWORD)
+        password: Any = os.environ.get(PASSWORD, "").encode() or None  # declared as str, but used as bytes
         signer = Signing().use_elliptic_key_signer(  # type: ignore[no-untyped-call]
             private_key=key, password=password
         )

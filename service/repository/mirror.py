@@ -5,8 +5,8 @@ from pathlib import Path
 
 import structlog
 
-from export.format.artifact import ArtifactError, find_artifacts, write_files
-from export.format.remote import RemoteModels, RemoteVersion, describe
+from export.format.artifact import MANIFEST, SIGNATURE, ArtifactError, find_artifacts, write_files
+from export.format.remote import RemoteModels, RemoteVersion, describe, listed_sizes
 from service.background import Failures
 from service.errors import MirrorError
 from service.repository.poller import Scan, scan_folder
@@ -70,14 +70,24 @@ def copy(remote: RemoteModels, version: RemoteVersion, folder: Path) -> bool:
         ArtifactError: it cannot be read, is not what its manifest says, or cannot be written.
     """
     revision_file = folder.with_suffix(".revision")
-    if version.revision and folder.is_dir() and read(revision_file) == version.revision.encode():
+    is_copied = is_whole(folder)
+    if version.revision and is_copied and read(revision_file) == version.revision.encode():
         return False
     head = remote.head(version)
-    differs = any(read(folder / name) != content for name, content in head.items())
+    differs = not is_copied or any(read(folder / name) != head.get(name, b"") for name in (MANIFEST, SIGNATURE))
     if differs:
         write_files(folder, remote.rest(version, head) | head)
     revision_file.write_text(version.revision)
     return differs
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a copy has every file that its manifest lists, in the listed size."""
+    try:
+        listed = listed_sizes(read(folder / MANIFEST), str(folder / MANIFEST))
+        return all((folder / name).stat().st_size == size for name, size in listed.items())
+    except (ArtifactError, OSError):
+        return False
 
 
 def read(file: Path) -> bytes:

@@ -86,6 +86,8 @@ class Repository:
         self._available: set[tuple[str, int]] = set()
         self._loader = BlockingCalls("load-models")
         self._scanner = BlockingCalls("scan-models")
+        self._copier = BlockingCalls("copy-models")
+        """Scans that copy from a URL first; short scans do not wait for them."""
         self._change_lock = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None
@@ -105,6 +107,7 @@ class Repository:
                 task.cancel()
         self._loader.close()
         self._scanner.close()
+        self._copier.close()
 
     def index(self, ready_only: bool = False) -> list[Entry]:
         """List all versions that are served, loading, unloading, failed or in the folder at the last scan, sorted."""
@@ -274,7 +277,7 @@ class Repository:
 
     async def _scan(self) -> Scan:
         """Copy models at a URL, and scan the folder."""
-        return await self._scanner.run_async(
+        return await self._copier.run_async(
             partial(scan_models, self._settings, self.failures), scan_timeout_s(self._settings)
         )
 

@@ -42,6 +42,24 @@ def test_a_different_version_is_replaced_by_force_only(url: str, tmp_path: Path)
     assert remote.head(version)["manifest.json"] == (folder / "manifest.json").read_bytes()
 
 
+def test_a_signature_of_what_was_replaced_does_not_stay(url: str, tmp_path: Path) -> None:
+    export("push", MODELS / "digits" / "3", url)
+    signature = tmp_path / "there" / "digits" / "3" / "model.sig"
+    signature.write_text("{}")
+    assert export("push", MODELS / "digits" / "3", url, "--force").returncode == 0
+    assert not signature.exists()
+    assert "already" in export("push", MODELS / "digits" / "3", url).stdout
+
+
+def test_a_link_is_pushed_under_its_own_name_and_an_odd_name_not_at_all(url: str, tmp_path: Path) -> None:
+    for place in ("signs/4", "my model/3"):
+        (tmp_path / place).parent.mkdir()
+        (tmp_path / place).symlink_to(MODELS / "digits" / "3")
+    assert export("push", tmp_path / "signs" / "4", url).returncode == 0
+    assert list(RemoteModels(url).versions()) == [("signs", 4)]
+    assert "rename it" in one_line(export("push", tmp_path / "my model" / "3", url))
+
+
 def test_what_cannot_be_pushed_is_named(url: str, tmp_path: Path) -> None:
     assert "has no versions" in one_line(export("push", tmp_path, url))
     damaged = tmp_path / "digits" / "3"
@@ -79,6 +97,7 @@ def test_a_version_without_a_manifest_is_none(url: str, tmp_path: Path) -> None:
 def test_secrets_of_urls_are_not_shown() -> None:
     assert public_url("https://me:secret@host/models?token=secret") == "https://host/models"
     assert public_url("zip://a.jpg::https://me:secret@host/x.zip") == "zip://a.jpg::https://host/x.zip"
+    assert public_url("http://u:p@[::1]/x?token=secret") == "http://[::1]/x"
     with pytest.raises(RemoteError) as caught:
         RemoteModels("teleport://me:secret@host/models")
     assert "secret" not in str(caught.value)

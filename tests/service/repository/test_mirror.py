@@ -168,6 +168,25 @@ def test_a_folder_that_cannot_be_listed_removes_nothing(
     assert copied(chosen) == [("digits", 3)]
 
 
+def test_a_copy_that_lost_a_file_is_made_anew(site: Site, tmp_path: Path) -> None:
+    chosen = settings(site, tmp_path)
+    refresh(chosen)
+    (chosen.models_folder / "digits" / "3" / "model.onnx").unlink()
+    refresh(chosen)
+    assert copied(chosen) == [("digits", 3)]
+
+
+def test_a_signature_that_is_gone_at_the_url_is_gone_in_the_copy(site: Site, tmp_path: Path) -> None:
+    chosen = settings(site, tmp_path)
+    (site.folder / "digits" / "3" / "model.sig").write_text("{}")
+    refresh(chosen)
+    there = chosen.models_folder / "digits" / "3" / "model.sig"
+    assert there.exists()
+    (site.folder / "digits" / "3" / "model.sig").unlink()
+    refresh(chosen)
+    assert not there.exists()
+
+
 def test_what_a_killed_copy_has_left_is_removed(site: Site, tmp_path: Path) -> None:
     chosen = settings(site, tmp_path)
     refresh(chosen)

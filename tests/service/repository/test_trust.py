@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from export.format.artifact import ArtifactError, read_artifact
 from service.errors import ModelLoadError, SettingsError
@@ -121,6 +127,17 @@ def test_a_key_that_cannot_be_used_stops_the_start(signed: Path, tmp_path: Path)
     for key, reason in ((missing, "cannot be read"), (nonsense, "cannot be read"), (other_kind, "elliptic curve")):
         with pytest.raises(SettingsError, match=reason):
             load_models(Settings(models=signed.parents[1], verify_key=key))
+
+
+def test_the_private_key_may_have_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(MODEL, tmp_path / "digits" / "3"))
+    key = ec.generate_private_key(ec.SECP256R1())
+    encrypted = BestAvailableEncryption(b"secret")
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encrypted))
+    assert sign(folder, tmp_path / "key.pem").returncode == 1
+    monkeypatch.setenv("SIGNING_PASSWORD", "secret")
+    done = sign(folder, tmp_path / "key.pem")
+    assert done.returncode == 0, done.stderr
 
 
 def test_only_whole_undamaged_versions_are_signed(tmp_path: Path, keys: Path) -> None:
