@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from export.console import run_command
-from export.format.artifact import SIGNATURE, ArtifactError, read_artifact, read_bytes, versions
+from export.format.artifact import MANIFEST, SIGNATURE, ArtifactError, read_artifact, read_bytes, versions
 from export.format.remote import LARGEST_SIGNATURE, NAME, VERSION, RemoteModels
 
 
@@ -39,18 +39,17 @@ def push(
         if not NAME.fullmatch(name) or not VERSION.fullmatch(folder.name):
             raise ArtifactError(f"{folder} is not NAME/VERSION, as in digits/3, so no service would find it; rename it")
         artifact = read_artifact(folder)
-        names = {*artifact.manifest.files, "manifest.json"} | ({SIGNATURE} if (folder / SIGNATURE).exists() else set())
-        files = {file: read_bytes(folder / file, None if file != SIGNATURE else LARGEST_SIGNATURE) for file in names}
+        head = {MANIFEST: read_bytes(folder / MANIFEST)}
+        if (folder / SIGNATURE).exists():
+            head[SIGNATURE] = read_bytes(folder / SIGNATURE, LARGEST_SIGNATURE)
+        files = {file: read_bytes(folder / file) for file in artifact.manifest.files}
         if (name, version) in there:
-            head = remote.head(there[name, version])
-            if all(files.get(file) == content for file, content in head.items()) and (SIGNATURE in head) == (
-                SIGNATURE in files
-            ):
+            if remote.head(there[name, version]) == head:
                 typer.echo(f"{name}/{version} is at {remote.url} already")
                 continue
             if not force:
                 raise ArtifactError(f"{name}/{version} at {remote.url} differs; export a new version, or add --force")
-        remote.write(name, version, files)
+        remote.write(name, version, files | head)
         typer.echo(f"{name}/{version} is at {remote.url}")
 
 

@@ -188,10 +188,8 @@ class Engine:
         opened = self._decoders.read_at_once(upload, model.manifest.input)
         if opened is None:
             opened = await self._decoders.read_elsewhere(upload, model.manifest.input, deadline)
-        decode_s = self._decoded(started)
-        return await self._infer_one(
-            model, opened, options, started, decode_s, deadline, views, upload, is_alone=is_alone
-        )
+        given = options, started, self._decoded(started), deadline, views, upload
+        return await self._infer_one(model, opened, *given, is_alone=is_alone)
 
     async def predict_regions(
         self,
@@ -203,7 +201,12 @@ class Engine:
         views: ViewOptions = NO_VIEWS,
         turn: float = 0.0,
     ) -> list[Answer]:
-        """Predict each of ``regions`` of one picture file, which is decoded once; outside of it, they are refused."""
+        """Predict each of ``regions`` of one picture file, which is decoded once; see `predict`.
+
+        Raises:
+            InvalidParameterError: a region lies outside of the picture.
+            RequestError: see `predict`.
+        """
         started = time.perf_counter()
         deadline = started - queued_s() + (self._timeout_ms if timeout_ms is None else timeout_ms) / 1000
         upload = Upload(picture, None) if isinstance(picture, bytes) else picture
@@ -246,10 +249,8 @@ class Engine:
         """The prediction for a picture whose rectified images are sampled from the whole of it."""
         pixels = options.max_pixels * (1 if options.only_main else len(model.manifest.transforms))
         async with self._decoders.keep(upload, model.manifest.input, pixels, deadline) as opened:
-            decode_s = self._decoded(started)
-            return await self._infer_one(
-                model, opened, options, started, decode_s, deadline, views, upload, is_alone=is_alone
-            )
+            given = options, started, self._decoded(started), deadline, views, upload
+            return await self._infer_one(model, opened, *given, is_alone=is_alone)
 
     def _decoded(self, started: float) -> float:
         """Count the decoding of a picture since ``started`` towards the turn, and return its seconds."""

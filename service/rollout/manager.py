@@ -232,7 +232,8 @@ class RolloutManager:
             trial.shadow.close()
         try:
             default = self._models.find(name, None).version
-            self._models.find(name, version)
+            for each in (version, trial.default.version):
+                self._models.find(name, each)
             outcome = {version: "promoted", trial.default.version: "rolled back"}.get(default, "unloaded")
         except ModelNotFoundError:
             outcome = "unloaded"

@@ -23,20 +23,11 @@ from export.format.golden import Outputs
 from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
 from export.parity import Model
-from export.program import ProgramRuntime
-from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.errors import RunError
 from training.fitting.runs import Run
 from training.recipes.recipe import Recipe
 from training.reports.evaluation import evaluate
-
-
-@pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime, ProgramRuntime])
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    """Each runtime in turn."""
-    made: Runtime = request.param()
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,6 @@ from export.exporter import Destination, Runtime, Smaller, export_run
 from export.format.artifact import Artifact, read_artifact
 from export.format.errors import ArtifactError
 from export.onnx import OnnxRuntime
-from export.program import ProgramRuntime
-from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.fitting.runs import Run
 from training.fitting.trainer import fit
@@ -36,13 +34,6 @@ def plain_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     fit(run, data_root, progress=False)
     evaluate(run, data_root)
     return run
-
-
-@pytest.fixture(scope="module", params=[OnnxRuntime, TorchScriptRuntime, ProgramRuntime])
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    """Each runtime in turn."""
-    made: Runtime = request.param()
-    return made
 
 
 @pytest.fixture(scope="module")

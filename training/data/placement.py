@@ -84,7 +84,10 @@ class OnBackgrounds:
         placed, unplaced = self._maps(sizes, numbers[:, 2:7], picture), maps
         second = self._maps(self._sizes(numbers[:, 7]).clamp(max=0.8) * sizes.clamp(max=1), numbers[:, 8:13], picture)
         maps = torch.where(placed_share[:, None, None] > 0, placed, maps)
-        weather = torch.rand(count, WEATHER_DRAWS, generator=generator)
+        # Nothing is drawn in vain, so that recipes without weather see the same pictures as before there was any.
+        weather = torch.ones(count, WEATHER_DRAWS)
+        if self.placement.weather:
+            weather = torch.rand(count, WEATHER_DRAWS, generator=generator)
         return maps, placed_share, second, light, numbers[:, 13:], weather, unplaced
 
     def spare(self, parameters: tuple[Tensor, ...], spared: Tensor) -> tuple[Tensor, ...]:

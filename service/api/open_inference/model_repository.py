@@ -192,8 +192,8 @@ def body_of(form: type[Options]) -> dict[str, Any]:
     return {"requestBody": {"content": {"application/json": {"schema": inlined(schema)}}}}
 
 
-async def read(request: Request, form: type[Form]) -> Form:
-    """Read the options in the body. An empty body stands for the defaults.
+async def read(request: Request, form: type[Form], cure: str = "models come from the models folder") -> Form:
+    """Read the options in the body. An empty body stands for the defaults. Errors end with ``cure``.
 
     Raises:
         InvalidBodyError: the body does not hold such options.
@@ -204,7 +204,7 @@ async def read(request: Request, form: type[Form]) -> Form:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BYTES:
-                raise TooLargeError(f"the body has more than {MAX_BYTES} bytes; put models into the models folder")
+                raise TooLargeError(f"the body has more than {MAX_BYTES} bytes; {cure}")
     except ClientDisconnect:
         raise InvalidBodyError("the body did not arrive completely") from None
     try:
@@ -214,4 +214,4 @@ async def read(request: Request, form: type[Form]) -> Form:
         problems = [
             f"{shorten('.'.join(map(str, problem['loc'])), 100) or 'body'}: {problem['msg']}" for problem in found
         ]
-        raise InvalidBodyError(f"{'; '.join(problems)}; models come from the models folder") from None
+        raise InvalidBodyError(f"{'; '.join(problems)}; {cure}") from None

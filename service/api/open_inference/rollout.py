@@ -15,6 +15,7 @@ from service.rollout.comparison import ClassAgreement, Drift, Percentiles, Summa
 from service.state import ServiceState
 
 PATH = "/models/{name}/rollout"
+CURE = "see docs/operate/rollout.md"
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 Bound = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$", examples=["3"])]
@@ -152,7 +153,7 @@ def create_rollout_routes(state: ServiceState) -> APIRouter:
 
     async def change(request: Request) -> Response:
         requirement.check(request.scope)
-        name, options = request.path_params["name"], await read(request, RolloutOptions)
+        name, options = request.path_params["name"], await read(request, RolloutOptions, CURE)
         version = None if options.version is None else int(options.version)
         if options.action == "promote":
             await state.rollouts.promote(name, version)
