@@ -1,5 +1,6 @@
 """``python -m service``: serve until told to stop."""
 
+import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
             return Supervisor(settings, listener, announce, present, log_writer).run()
         server = Server(app, announce)
     except StartError as error:
+        logging.shutdown()  # a thread writes the log; the error is to be the last line
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer to its user
         return 1
     return server.serve_on(listener)
