@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.streets import Box, is_free, is_held_out, read_boxes
 from training.data.distortions import convex, homographies
 from training.data.folder.listing import CORNERS_TABLE, SPLIT_TABLE
-from training.data.traffic_signs import Sign, file_signs
+from training.data.published.traffic_signs import Sign, file_signs
 from training.evaluation.corners import CornerFit
 from training.fitting.runs import Run, begin_run
 from training.fitting.trainer import fit

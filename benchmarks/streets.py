@@ -25,8 +25,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from training.data.published.traffic_signs import Signs
 from training.data.random_streams import Stream, seeded
-from training.data.traffic_signs import Signs
 from training.evaluation.overlaps import ellipse_bounds, ellipse_box, intersection_over_union
 from training.evaluation.poses import rotation
 from training.fitting.runs import Run

@@ -20,7 +20,7 @@ from training.recipes.recipe import Recipe
 INPUT = "image"
 PROBABILITIES = "probabilities"
 WHITE = 255
-PLAIN_KINDS = ("affine", "similarity", "attention", "rotation", NO_TRANSFORMER)
+PLAIN_KINDS = ("affine", "similarity", "attention", "translation", "rotation", NO_TRANSFORMER)
 """Kinds of transformers that theta describes completely."""
 
 

@@ -28,6 +28,7 @@ SHOWS: Final[Mapping[str, frozenset[Quantity]]] = {
     "affine": frozenset({"rotation", "scale", "shift_x", "shift_y"}),
     "similarity": frozenset({"rotation", "scale", "shift_x", "shift_y"}),
     "attention": frozenset({"scale", "shift_x", "shift_y"}),
+    "translation": frozenset({"shift_x", "shift_y"}),
     "rotation": frozenset({"rotation"}),
 }
 """Quantities that theta can change, by kind of transformer; every kind also has `outside`."""

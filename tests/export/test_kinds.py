@@ -39,6 +39,13 @@ COMPOSITIONS: dict[str, dict[str, object]] = {
         "shared_steps": True,
         "padding": 0.3,
     },
+    "translation in tiles, a backbone each": {
+        "transformer": "translation",
+        "parallel": 2,
+        "tile": 0.5,
+        "rectified": (32, 32),
+        "classifier": "timm:test_resnet",
+    },
     "similarity in tiles": {"transformer": "similarity", "parallel": 4, "tile": 0.5},
     "affine steps in tiles, normalised before": {
         "transformer": "affine",

@@ -10,8 +10,9 @@ from torchvision.datasets import CIFAR10, MNIST
 from training.data.folder.corners import read_corners
 from training.data.folder.source import Folder, read_split
 from training.data.folder.store import is_streamed
+from training.data.published.birds import Birds
+from training.data.published.traffic_signs import Signs
 from training.data.splits import Source, Split, hold_out
-from training.data.traffic_signs import Signs
 from training.errors import DataError
 from training.recipes.recipe import Recipe
 
@@ -85,7 +86,8 @@ def open_source(recipe: Recipe, root: Path, split_file: Path | None = None, corn
     """Return the data set of ``recipe`` under ``root``; no picture is read yet.
 
     Raises:
-        DataError: the recipe is for a folder of pictures, and its ``split_file`` or ``corners_file`` cannot be read.
+        DataError: the recipe is for a folder of pictures, and its ``split_file`` or ``corners_file`` cannot be read; or
+            it is for CUB-200-2011, whose table of classes cannot be read.
     """
     if recipe.dataset == "folder":
         if split_file is None:
@@ -99,4 +101,6 @@ def open_source(recipe: Recipe, root: Path, split_file: Path | None = None, corn
         return Objects(root, recipe.validation_size)
     if recipe.dataset == "gtsrb":
         return Signs(root, recipe.validation_size, recipe.canvas)
+    if recipe.dataset == "cub":
+        return Birds(root, recipe.validation_size, recipe.canvas)
     return Digits(root, recipe.validation_size, sums=recipe.distortion == "addition")

@@ -344,7 +344,7 @@ def fit_splits(
     recipe = info.recipe
     training = Training(info.network(), recipe, info.seed, len(info.classes))
     if recipe.pretrained and resumed is None:
-        load_pretrained(training.network.classifier, recipe, info.channels * max(1, recipe.branches))
+        load_pretrained(training.network.classifier, recipe, info.channels)
     try:
         trainer = lightning.Trainer(
             max_epochs=recipe.epochs,

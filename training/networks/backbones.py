@@ -1,10 +1,11 @@
 """Backbones of timm and torchvision as classifiers of the rectified image.
 
-A backbone is named ``timm:NAME`` or ``torchvision:NAME``. It is a single stage; the head is new. Building one downloads
-nothing: `load_pretrained` does, as those libraries do, unless it is given a file.
+A backbone is named ``timm:NAME`` or ``torchvision:NAME``. It is a single stage; the head is new. Parallel transformers
+have a backbone each. Building one downloads nothing: `load_pretrained` does, as those libraries do, unless it is given
+a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,20 +20,35 @@ UNUSABLE = ("googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1")
 """Classifiers of torchvision that return auxiliary outputs in training, or do not end in a linear layer."""
 
 
-def backbone_classifier(name: str, channels: int, classes: int, size: Size) -> Classifier:
-    """Build a classifier around a backbone without trained weights.
+class Parallel(nn.Module):
+    """Backbones side by side: each reads the image of one branch (Jaderberg et al. 2015, section 4.3)."""
+
+    def __init__(self, backbones: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.backbones = nn.ModuleList(backbones)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, branches * C, H, W)`` -> the features of all branches, ``(N, branches * F)``."""
+        parts = images.chunk(len(self.backbones), dim=1)
+        return torch.cat([read(part) for read, part in zip(self.backbones, parts, strict=True)], dim=1)
+
+
+def backbone_classifier(name: str, channels: int, classes: int, size: Size, branches: int = 1) -> Classifier:
+    """Build a classifier around a backbone without trained weights, or around one for each of several branches.
 
     Args:
         name: ``timm:NAME`` or ``torchvision:NAME``.
-        channels: channels of the image.
+        channels: channels of the image of a branch.
         classes: number of classes.
         size: height and width of the image.
+        branches: number of images, whose channels follow one another.
 
     Raises:
         RecipeError: there is no such backbone, its library is not installed, or it does not take such images.
     """
     library, _, model = name.partition(":")
-    features = timm_features(model, channels) if library == "timm" else torchvision_features(model, channels)
+    build = timm_features if library == "timm" else torchvision_features
+    features = build(model, channels)
     try:
         with torch.inference_mode():
             found = features.eval()(torch.zeros(1, channels, *size))
@@ -44,8 +60,9 @@ def backbone_classifier(name: str, channels: int, classes: int, size: Size) -> C
         ) from error
     if not isinstance(found, Tensor) or found.dim() != 2:
         raise RecipeError(f"{name} does not give one vector of features per image; choose another backbone")
-    width = found.shape[1]
-    return Classifier([features.train()], [width], nn.Sequential(nn.Linear(width, classes)))
+    width = branches * found.shape[1]
+    stage = features if branches == 1 else Parallel([features, *(build(model, channels) for _ in range(branches - 1))])
+    return Classifier([stage.train()], [width], nn.Sequential(nn.Linear(width, classes)))
 
 
 def timm_features(model: str, channels: int, *, pretrained: bool = False) -> nn.Module:
@@ -88,12 +105,12 @@ def torchvision_features(model: str, channels: int, *, pretrained: bool = False)
 
 
 def load_pretrained(classifier: Classifier, recipe: Recipe, channels: int) -> None:
-    """Load trained weights into a backbone: those of its library, which downloads them, or those in a file.
+    """Load trained weights into all backbones: those of their library, which downloads them, or those in a file.
 
     Args:
         classifier: from `backbone_classifier`.
         recipe: its fields ``classifier`` and ``pretrained``.
-        channels: channels of the image.
+        channels: channels of the image of a branch.
 
     Raises:
         RecipeError: the weights cannot be had, or do not fit the backbone.
@@ -111,8 +128,12 @@ def load_pretrained(classifier: Classifier, recipe: Recipe, channels: int) -> No
             f"the weights of {recipe.classifier} cannot be loaded ({reason}); on a machine without a network, copy "
             "them there and set pretrained=FILE.safetensors"
         ) from error
+    (stage,) = classifier.stages
+    backbones = stage.backbones if isinstance(stage, Parallel) else [stage]
+    missing: list[str] = []
     try:
-        missing, _ = classifier.stages[0].load_state_dict(weights, strict=False)  # the head of the file is left out
+        for backbone in backbones:
+            missing = backbone.load_state_dict(weights, strict=False).missing_keys  # the head of the file is left out
     except RuntimeError as error:
         raise RecipeError(f"the weights do not fit {recipe.classifier}: {' '.join(str(error).split())}") from error
     if missing:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import nn
 
 from training.errors import RecipeError
+from training.networks.backbones import Parallel
 from training.networks.classifiers import Classifier
 
 LEAST_STAGES = 4
@@ -27,11 +28,21 @@ def parts(classifier: Classifier) -> list[Part]:
 
     Those of our own classifiers are `Classifier.stages`. A backbone is taken apart into its children, and these into
     theirs, until there are `LEAST_STAGES`. What has no weight matrix, such as a normalisation, belongs to the stage
-    before it.
+    before it. Backbones side by side have their stages in common.
     """
-    found = [Part((stage,)) for stage in classifier.stages]
-    if len(found) > 1:
-        return found
+    if len(classifier.stages) > 1:
+        return [Part((stage,)) for stage in classifier.stages]
+    (whole,) = classifier.stages
+    backbones = whole.backbones if isinstance(whole, Parallel) else [whole]
+    return [
+        Part(tuple(m for part in row for m in part.modules), tuple(p for part in row for p in part.parameters))
+        for row in zip(*map(stages_of, backbones), strict=True)
+    ]
+
+
+def stages_of(backbone: nn.Module) -> list[Part]:
+    """Take ``backbone`` apart into at least `LEAST_STAGES` stages, if it has as many."""
+    found = [Part((backbone,))]
     while len(found) < LEAST_STAGES:
         finer = joined([piece for part in found for piece in taken_apart(part)])
         if [part.modules for part in finer] == [part.modules for part in found]:

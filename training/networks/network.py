@@ -27,6 +27,7 @@ from training.networks.transformers import (
     SimilarityTransformer,
     ThinPlateTransformer,
     Transformer,
+    TranslationTransformer,
 )
 from training.recipes.recipe import Recipe, Size
 
@@ -137,6 +138,7 @@ def transformer(recipe: Recipe, size: Size) -> Transformer:
         "affine": AffineTransformer,
         "similarity": lambda: SimilarityTransformer(aspect),
         "attention": AttentionTransformer,
+        "translation": TranslationTransformer,
         "rotation": lambda: RotationTransformer(aspect),
         "projective": ProjectiveTransformer,
         "tps": lambda: ThinPlateTransformer(recipe.control_points),
@@ -152,7 +154,8 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
             has fewer stages than are to be frozen.
     """
     if recipe.is_backbone:
-        backbone = backbone_classifier(recipe.classifier, channels, classes, recipe.read_size)
+        branches = max(1, recipe.branches)
+        backbone = backbone_classifier(recipe.classifier, channels // branches, classes, recipe.read_size, branches)
         freeze(backbone, recipe.frozen_stages)
         return backbone
     if recipe.classifier == "tutorial":

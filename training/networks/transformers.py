@@ -45,6 +45,13 @@ def attention_theta(delta: Tensor) -> Tensor:
     return torch.stack([1 + s, nothing, x, nothing, 1 + s, y], dim=1).view(-1, 2, 3)
 
 
+def translation_theta(delta: Tensor) -> Tensor:
+    """Build a shift (Jaderberg et al. 2015, section 4.3, where the size is fixed): ``(N, 2)`` -> ``(N, 2, 3)``."""
+    x, y = delta.unbind(dim=1)
+    nothing, one = torch.zeros_like(x), torch.ones_like(x)
+    return torch.stack([one, nothing, x, nothing, one, y], dim=1).view(-1, 2, 3)
+
+
 def rotation_theta(delta: Tensor, aspect: float = 1.0) -> Tensor:
     """Build a rotation about the centre: delta ``(N, 2)`` = (a, b) -> ``(N, 2, 3)``.
 
@@ -127,6 +134,16 @@ class AttentionTransformer(Transformer):
 
     def solve(self, delta: Tensor) -> Tensor:
         return attention_theta(delta)
+
+
+class TranslationTransformer(Transformer):
+    """A shift; the size of the region stays what it is at the start."""
+
+    kind = "translation"
+    parameter_count = 2
+
+    def solve(self, delta: Tensor) -> Tensor:
+        return translation_theta(delta)
 
 
 class RotationTransformer(Transformer):

@@ -3,6 +3,7 @@
 from training.errors import RecipeError
 from training.recipes.digits import DISTORTED_MNIST, MNIST_RTS, MNIST_TC84
 from training.recipes.photographs import (
+    BIRDS,
     CIFAR10,
     CIFAR10_145K,
     CIFAR10_CNN,
@@ -38,6 +39,7 @@ RECIPES = {
         GTSRB_SMALL,
         GTSRB,
         GTSRB_CNN,
+        BIRDS,
         CIFAR10_145K,
         CIFAR10,
         CIFAR10_CNN,

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
-SHIFTED = ("affine", "similarity", "attention", "projective")
+SHIFTED = ("affine", "similarity", "attention", "translation", "projective")
 """Transformers among whose parameters is a shift."""
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8, "fine": 8, "attention": 24}
 """The smallest side that each localisation network accepts, in pixels."""
-CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "folder": (1, 3)}
+CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "cub": (3,), "folder": (1, 3)}
 """Possible numbers of channels of each data set."""
 
-BOXED = {"gtsrb"}
+BOXED = {"gtsrb", "cub"}
 """Data sets whose objects have known bounding boxes."""
 
 NEEDS: dict[str, tuple[str, Callable[["Recipe"], bool]]] = {

@@ -276,3 +276,31 @@ PHOTOGRAPHS_224_CNN = change_recipe(
         "identity_penalty": 0.0,
     },
 )
+
+BIRDS = Recipe(
+    name="birds",
+    summary="CUB-200-2011: two regions of half the size, each read by a backbone of its own",
+    dataset="cub",
+    validation_size=600,
+    distortion="none",
+    augmentation=Augmentation(flip=True, zoom=1.2, shift=0.1, light=0.3),
+    canvas=(224, 224),
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    transformer="translation",
+    parallel=2,
+    tile=0.5,
+    padding="border",
+    rectified=(112, 112),
+    localisation="modern",
+    localisation_size=(64, 64),
+    classifier="torchvision:resnet18",
+    depth_decay=0.7,
+    epochs=40,
+    batch_size=64,
+    label_smoothing=0.1,
+    learning_rate=1e-3,
+    localisation_rate=0.1,
+    weight_decay=0.05,
+)
+"""Jaderberg et al. 2015, section 4.3; with parallel=4, four regions. Set pretrained=true: 5,994 pictures are few."""

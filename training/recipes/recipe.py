@@ -17,7 +17,7 @@ from training.recipes.contradictions import AFFINE_DISTORTIONS, contradictions
 
 Size = tuple[int, int]
 DistortionName = Literal["none", "r", "rts", "t", "p", "e", "tc", "tc84", "addition"]
-TransformerName = Literal["none", "affine", "similarity", "attention", "rotation", "projective", "tps"]
+TransformerName = Literal["none", "affine", "similarity", "attention", "translation", "rotation", "projective", "tps"]
 CELL = 8
 """Side of a cell of localisation=attention, in pixels."""
 LocalisationName = Literal["fcn", "cnn", "tutorial", "cifar", "modern", "fine", "attention"]
@@ -68,7 +68,9 @@ class Recipe(BaseModel):
     name: str = Field(description="name of the recipe")
     summary: str = Field(description="purpose, in one line")
 
-    dataset: Literal["mnist", "cifar10", "gtsrb", "folder"] = Field(description="the data set; folder: own pictures")
+    dataset: Literal["mnist", "cifar10", "gtsrb", "cub", "folder"] = Field(
+        description="the data set; cub: CUB-200-2011; folder: own pictures"
+    )
     validation_size: int = Field(5000, gt=0, description="training pictures held out for validation")
     holdout: float = Field(
         0.15, gt=0, lt=0.5, description="folder: share of each class for validation, and the same for the test"

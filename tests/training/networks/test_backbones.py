@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from training.errors import RecipeError
-from training.networks.backbones import backbone_classifier, load_pretrained
+from training.networks.backbones import Parallel, backbone_classifier, load_pretrained
+from training.networks.classifiers import Classifier
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Recipe, change_recipe
@@ -16,10 +17,17 @@ SMALL = {
     "torchvision": "torchvision:resnet18",
     "timm": "timm:test_resnet",
 }
+IN_PARALLEL = {"parallel": 2, "crop": 1.0, "upright": 0.0, "pose": 0.0, "canonical": 0.0, "corners": 0.0}
 
 
 def recipe(classifier: str, **changes: object) -> Recipe:
     return change_recipe(MY_IMAGES, {"classifier": classifier, "rectified": (32, 32), **changes})
+
+
+def backbones(classifier: Classifier) -> nn.ModuleList:
+    (stage,) = classifier.stages
+    assert isinstance(stage, Parallel)
+    return stage.backbones
 
 
 def need(library: str) -> None:
@@ -49,11 +57,32 @@ def test_building_a_backbone_leaves_it_in_training_and_untrained() -> None:
     assert not torch.equal(first, second)
 
 
-def test_a_backbone_of_timm_reads_grey_images_and_several_branches_too() -> None:
+def test_a_backbone_of_timm_reads_grey_images() -> None:
     need("timm")
     assert backbone_classifier(SMALL["timm"], 1, 4, (32, 32))(torch.rand(2, 1, 32, 32)).shape == (2, 4)
-    both = recipe(SMALL["timm"], parallel=2, crop=1.0, upright=0.0, pose=0.0, canonical=0.0, corners=0.0)
-    assert SpatialTransformerClassifier(both, 4, 3)(torch.rand(2, 3, 64, 64)).logits.shape == (2, 4)
+
+
+@pytest.mark.parametrize("library", SMALL)
+def test_each_of_several_branches_has_a_backbone_of_its_own(library: str) -> None:
+    need(library)
+    both = recipe(SMALL[library], **IN_PARALLEL)
+    classifier = SpatialTransformerClassifier(both, 4, 3).classifier.eval()
+    first, second = torch.rand(2, 2, 3, 32, 32)
+    one, other = backbones(classifier)
+    expected = torch.cat([one(first), other(second)], dim=1)
+    torch.testing.assert_close(classifier.stages[0](torch.cat([first, second], dim=1)), expected)
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+    assert classifier(torch.cat([first, second], dim=1)).shape == (2, 4)
+
+
+def test_all_branches_start_with_the_same_trained_weights(tmp_path: Path) -> None:
+    save = pytest.importorskip("safetensors.torch").save_file
+    save(backbone_classifier(SMALL["torchvision"], 3, 4, (32, 32)).stages[0].state_dict(), tmp_path / "w.safetensors")
+    chosen = recipe(SMALL["torchvision"], **IN_PARALLEL, pretrained=str(tmp_path / "w.safetensors"))
+    classifier = SpatialTransformerClassifier(chosen, 4, 3).classifier
+    load_pretrained(classifier, chosen, 3)
+    one, other = (dict(backbone.named_parameters()) for backbone in backbones(classifier))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,11 @@ def test_stages_come_in_the_order_of_the_data_flow() -> None:
     assert firsts == ["conv1", "layer1", "layer2", "layer3", "layer4"]
 
 
+def test_backbones_side_by_side_have_their_stages_in_common() -> None:
+    stages = parts(backbone_classifier("torchvision:resnet18", 3, 4, (64, 64), branches=2))
+    assert [len(stage.modules) for stage in stages] == [4, 2, 2, 2, 2]  # the first: a convolution and its normalisation
+
+
 def test_stages_of_our_own_classifiers_are_their_stages() -> None:
     classifier = conv_classifier(1, 10, (4, 8, 8))
     assert [part.modules for part in parts(classifier)] == [(stage,) for stage in classifier.stages]

@@ -62,15 +62,16 @@ def test_a_new_network_of_every_recipe_looks_at_its_canonical_crop(recipe: Recip
     network, images = committed(recipe).train(training), pictures(2, recipe)
     warps = network(images).warps
     assert len(warps) == recipe.branches * recipe.steps
-    for position, warp in enumerate(warps, start=1):
-        is_last = position % recipe.steps == 0
-        side = recipe.crop if is_last else recipe.crop * recipe.margin
+    starts = tiles(recipe.parallel, recipe.tile) if recipe.parallel > 1 else [centre(recipe.crop)]
+    for position, warp in enumerate(warps):
+        is_last = (position + 1) % recipe.steps == 0
+        start = starts[position // recipe.steps] * (1.0 if is_last else torch.tensor([recipe.margin] * 2 + [1.0]))
         made = recipe.rectified if is_last else recipe.view or recipe.canvas
-        grid = base_grid(*made) * side
+        grid = affine_points(start[None], base_grid(*made))
         sampler = Sampler(made, recipe.padding, pyramid=recipe.pyramid and is_last)
         whole = network.as_picture(sampler(images, grid.expand(2, -1, -1, -1)))
         torch.testing.assert_close(warp.delta, torch.zeros_like(warp.delta), atol=1e-6, rtol=0)
-        torch.testing.assert_close(warp.theta, centre(side).expand(2, 2, 3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(warp.theta, start.expand(2, 2, 3), atol=1e-5, rtol=0)
         if recipe.normalise != "before" and not (is_last and recipe.points > 1):
             torch.testing.assert_close(warp.rectified, whole, atol=1e-4, rtol=0)
 

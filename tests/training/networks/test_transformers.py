@@ -23,6 +23,7 @@ from training.networks.transformers import (
     SimilarityTransformer,
     ThinPlateTransformer,
     Transformer,
+    TranslationTransformer,
     rotation_theta,
     similarity_theta,
 )
@@ -33,6 +34,7 @@ KINDS: dict[str, Callable[[], Transformer]] = {
     "affine": AffineTransformer,
     "similarity": lambda: SimilarityTransformer(ASPECT),
     "attention": AttentionTransformer,
+    "translation": TranslationTransformer,
     "rotation": lambda: RotationTransformer(ASPECT),
     "projective": ProjectiveTransformer,
     "tps": ThinPlateTransformer,
@@ -43,6 +45,7 @@ PARAMETERS = {
     "affine": (6, (2, 3)),
     "similarity": (4, (2, 3)),
     "attention": (3, (2, 3)),
+    "translation": (2, (2, 3)),
     "rotation": (2, (2, 3)),
     "projective": (8, (3, 3)),
     "tps": (38, (16, 2)),
@@ -151,6 +154,11 @@ def test_a_similarity_finds_every_angle_and_scale() -> None:
 def test_attention_scales_both_axes_alike_and_shifts() -> None:
     theta = AttentionTransformer().solve(torch.tensor([[-0.5, 0.2, -0.3]]))
     torch.testing.assert_close(theta, torch.tensor([[[0.5, 0.0, 0.2], [0.0, 0.5, -0.3]]]))
+
+
+def test_a_translation_only_shifts() -> None:
+    theta = TranslationTransformer().solve(torch.tensor([[0.2, -0.3]]))
+    torch.testing.assert_close(theta, torch.tensor([[[1.0, 0.0, 0.2], [0.0, 1.0, -0.3]]]))
 
 
 def test_a_rotation_neither_scales_nor_shifts_in_the_pixels_of_an_oblong_picture() -> None:

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from benchmarks.gtsrb_sheets import convert
+from training.data.published.traffic_signs import CLASSES, FULL_TRAINING_SET, Signs
 from training.data.splits import Split
-from training.data.traffic_signs import CLASSES, FULL_TRAINING_SET, Signs
 from training.errors import DataError
 
 HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
