@@ -94,9 +94,11 @@ class Settings(BaseSettings):
     promote_p99_ratio: Bound = Field(
         0.0, description="99th percentile of the inference time, relative to the default's, that this allows; 0: any"
     )
-    capture: str = Field("", description="folder to write captured pictures to, for training; empty: none")
+    capture: str = Field("", description="folder to write captured pictures to, by model, for training; empty: none")
     capture_share: Share = Field(0.1, description="share of the pictures that qualify which are captured")
-    capture_below: Share = Field(0.6, description="probability below which a picture qualifies")
+    capture_below: Share = Field(
+        0.6, description="probability, or reliability if asked for, below which a picture qualifies"
+    )
     capture_pictures: Count = Field(1000, description="most captured pictures in the folder")
     capture_bytes: Count = Field(256 * 2**20, description="most bytes of captured pictures in the folder")
     capture_days: Count = Field(30, description="days after which a captured picture is deleted")
