@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from export.console import run_command
-from export.format.artifact import MANIFEST, SIGNATURE, ArtifactError, read_artifact, read_bytes, versions
-from export.format.remote import LARGEST_SIGNATURE, NAME, VERSION, RemoteModels
+from export.format.artifact import MANIFEST, SIGNATURE, ArtifactError, place_of, read_artifact, read_bytes, versions
+from export.format.remote import LARGEST_SIGNATURE, RemoteModels
 
 
 def push(
@@ -35,9 +35,7 @@ def push(
     remote = RemoteModels(url)
     there = remote.versions()
     for folder in folders:
-        name, version = folder.absolute().parent.name, int(folder.name)
-        if not NAME.fullmatch(name) or not VERSION.fullmatch(folder.name):
-            raise ArtifactError(f"{folder} is not NAME/VERSION, as in digits/3, so no service would find it; rename it")
+        name, version = place_of(folder)
         artifact = read_artifact(folder)
         head = {MANIFEST: read_bytes(folder / MANIFEST)}
         if (folder / SIGNATURE).exists():

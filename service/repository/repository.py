@@ -253,7 +253,7 @@ class Repository:
             folder = find_folders(self._settings.models_folder, lambda _, __: None).get((name, version))
             if folder is None:
                 return f"there is no {name}/{version} in {self._settings.models_folder}; put it there, or unload {name}"
-            artifact = read_trusted(folder, self._settings)
+            artifact = read_trusted(folder, name, version, self._settings)
             if served and served.digest == digest(artifact) and not served.batcher.hangs:
                 return served
             return load_model(name, version, artifact, self._settings, self._opener, self._models.recorder)
