@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     grpc_port: int = Field(
         -1, ge=-1, le=65535, description="port for gRPC (extra `grpc`); 0 takes a free one; -1: no gRPC"
     )
+    grpc_certificate: str = Field("", description="certificate chain (PEM) for TLS over gRPC; empty: no TLS")
+    grpc_private_key: str = Field("", description="private key of that certificate (PEM, without a password)")
+    grpc_client_authority: str = Field(
+        "",
+        description="certificates (PEM) of the authority from which clients of gRPC must have one; empty: any client",
+    )
     models: Place = Field(
         "models",
         min_length=1,

@@ -271,9 +271,8 @@ def test_a_stream_that_is_refused_says_why(server: Service, folder: Path) -> Non
 
 def test_an_error_ends_a_stream_whose_standard_input_is_idle(server: Service, folder: Path) -> None:
     command = [sys.executable, "-m", "service", "client", "-", "--stream", "--model", "nobody", "--url", server.url]
-    environment = {"PYTHONPATH": str(REPOSITORY)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipes) as running:
+    environment, pipe = {"PYTHONPATH": str(REPOSITORY)}, subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, stdin=pipe, stderr=pipe) as running:
         try:
             assert running.wait(timeout=30) == 1
         finally:
