@@ -195,5 +195,6 @@ def asked(run: Run, kind: str, facts: list[dict[str, str]]) -> dict[str, object]
         "model": f"{options.name}/{options.version}",
         "digest": options.digest,
         "top_k": options.top_k,
+        "reliability": options.reliability,
         "rectified": rectified,
     }
