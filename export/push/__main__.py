@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from export.console import run_command
-from export.format.artifact import MANIFEST, SIGNATURE, ArtifactError, place_of, read_artifact, read_bytes, versions
+from export.format.artifact import (
+    GOLDEN,
+    MANIFEST,
+    SIGNATURE,
+    ArtifactError,
+    check_file,
+    place_of,
+    read_artifact,
+    read_bytes,
+    versions,
+)
 from export.format.remote import LARGEST_SIGNATURE, RemoteModels
 
 
@@ -40,7 +50,9 @@ def push(
         head = {MANIFEST: read_bytes(folder / MANIFEST)}
         if (folder / SIGNATURE).exists():
             head[SIGNATURE] = read_bytes(folder / SIGNATURE, LARGEST_SIGNATURE)
-        files = {file: read_bytes(folder / file) for file in artifact.manifest.files}
+        files = {artifact.manifest.model_file: artifact.model, GOLDEN: artifact.golden_pictures}
+        others = artifact.manifest.files.keys() - files.keys()
+        files |= {file: check_file(folder, file, artifact.manifest.files[file]) for file in others}
         if (name, version) in there:
             if remote.head(there[name, version]) == head:
                 typer.echo(f"{name}/{version} is at {remote.url} already")
