@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 
@@ -114,6 +114,16 @@ class BlockingCalls:
         done, _ = await asyncio.wait([asyncio.wrap_future(job)], timeout=timeout_s)
         return done.pop().result() if done else self._abandon(thread, job, timeout_s)
 
+    def begin(self, call: Callable[[], Value], timeout_s: float) -> "BegunCall[Value]":
+        """Begin ``call``, and do not wait for it.
+
+        Raises:
+            TimeoutError: too many earlier calls are stuck.
+            NotReadyError: `close` was called.
+        """
+        thread, job = self._submit(call)
+        return BegunCall(job, timeout_s, lambda: self._abandon(thread, job, timeout_s))
+
     def close(self) -> None:
         """Start no further call."""
         self._closed = True
@@ -136,3 +146,26 @@ class BlockingCalls:
 
     def _new_thread(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(1, thread_name_prefix=self._name)
+
+
+class BegunCall(Generic[Value]):
+    """A call of `BlockingCalls` that runs beside its caller, who asks from time to time whether it is over."""
+
+    def __init__(self, job: "Future[Value]", timeout_s: float, abandon: Callable[[], NoReturn]) -> None:
+        """``abandon`` raises a TimeoutError. It is called if there is no result after ``timeout_s``."""
+        self._job = job
+        self._deadline = time.monotonic() + timeout_s
+        self._abandon = abandon
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or has missed its deadline."""
+        return self._job.done() or time.monotonic() >= self._deadline
+
+    def result(self) -> Value:
+        """Return its result, once it is over.
+
+        Raises:
+            TimeoutError: it has missed its deadline.
+        """
+        return self._job.result() if self._job.done() else self._abandon()

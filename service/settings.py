@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     grpc_port: int = Field(
         -1, ge=-1, le=65535, description="port for gRPC (extra `grpc`); 0 takes a free one; -1: no gRPC"
     )
+    grpc_certificate: str = Field("", description="certificate chain (PEM) for TLS over gRPC; empty: no TLS")
+    grpc_private_key: str = Field("", description="private key of that certificate (PEM, without a password)")
+    grpc_client_authority: str = Field(
+        "",
+        description="certificates (PEM) of the authority from which clients of gRPC must have one; empty: any client",
+    )
     models: Place = Field(
         "models",
         min_length=1,
@@ -94,9 +100,11 @@ class Settings(BaseSettings):
     promote_p99_ratio: Bound = Field(
         0.0, description="99th percentile of the inference time, relative to the default's, that this allows; 0: any"
     )
-    capture: str = Field("", description="folder to write captured pictures to, for training; empty: none")
+    capture: str = Field("", description="folder to write captured pictures to, by model, for training; empty: none")
     capture_share: Share = Field(0.1, description="share of the pictures that qualify which are captured")
-    capture_below: Share = Field(0.6, description="probability below which a picture qualifies")
+    capture_below: Share = Field(
+        0.6, description="probability, or reliability if asked for, below which a picture qualifies"
+    )
     capture_pictures: Count = Field(1000, description="most captured pictures in the folder")
     capture_bytes: Count = Field(256 * 2**20, description="most bytes of captured pictures in the folder")
     capture_days: Count = Field(30, description="days after which a captured picture is deleted")

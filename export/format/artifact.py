@@ -66,11 +66,13 @@ __all__ = [  # the names that the service may import from this package
     "Transform",
     "check_file",
     "claim_version",
+    "copy_files",
     "count_in_bins",
     "distance",
     "find_artifacts",
     "make_reference",
     "pack_golden",
+    "place_of",
     "read_artifact",
     "read_bytes",
     "record",
@@ -84,9 +86,10 @@ __all__ = [  # the names that the service may import from this package
 MANIFEST: Final = "manifest.json"
 GOLDEN: Final = "golden.npz"
 SIGNATURE: Final = "model.sig"
-"""The signature of a version, as OpenSSF Model Signing writes it."""
+"""The signature of a version, as OpenSSF Model Signing writes it, over its files as ``NAME/VERSION/FILE``."""
 LARGEST_MANIFEST: Final = 16 * 2**20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 RUNTIMES: Final[Mapping[str, RuntimeName]] = {".onnx": "onnx", ".pt": "torchscript", ".pt2": "program"}
 """The runtime of a single model file, by the file's extension."""
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -270,7 +273,35 @@ def versions(folder: Path) -> list[int]:
         found = [e.name for e in folder.iterdir() if e.is_dir()] if folder.is_dir() else []
     except OSError as error:
         raise ArtifactError(f"cannot read {folder}: {error.strerror}; check its permissions") from error
-    return sorted(int(name) for name in found if re.fullmatch(r"[1-9][0-9]{0,8}", name))
+    return sorted(int(name) for name in found if VERSION.fullmatch(name))
+
+
+def place_of(folder: Path) -> tuple[str, int]:
+    """Return the name and the version that a folder ``NAME/VERSION`` states.
+
+    Raises:
+        ArtifactError: it states none.
+    """
+    name, version = folder.absolute().parts[-2:]
+    if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
+        raise ArtifactError(f"{folder} is not NAME/VERSION, as in digits/3, so no service would find it; rename it")
+    return name, int(version)
+
+
+def copy_files(folder: Path, to: Path) -> None:
+    """Copy the files of an artifact, and its signature if it has one, to a new folder.
+
+    Raises:
+        ArtifactError: something is not a regular file, or cannot be read.
+    """
+    try:
+        to.mkdir(parents=True)
+        for file in folder.iterdir():
+            if not file.is_file() or file.is_symlink():
+                raise ArtifactError(f"{file} is not a regular file, so no signature can cover it; remove it")
+            shutil.copyfile(file, to / file.name)
+    except OSError as error:
+        raise ArtifactError(f"cannot copy {folder} ({error}); copy the whole folder again") from error
 
 
 def claim_version(models: Path, name: str, version: int | None, *, force: bool) -> Path:

@@ -8,12 +8,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from export.format.artifact import LARGEST_MANIFEST, MANIFEST, SIGNATURE, record
+from export.format.artifact import LARGEST_MANIFEST, MANIFEST, NAME, SIGNATURE, VERSION, record
 from export.format.errors import ArtifactError
 from export.format.manifest import FileRecord, read_manifest
 
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 CHAIN: Final = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 """Between the URLs of a chain; an IPv6 address has two colons too."""

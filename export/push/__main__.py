@@ -6,8 +6,18 @@ from typing import Annotated
 import typer
 
 from export.console import run_command
-from export.format.artifact import MANIFEST, SIGNATURE, ArtifactError, read_artifact, read_bytes, versions
-from export.format.remote import LARGEST_SIGNATURE, NAME, VERSION, RemoteModels
+from export.format.artifact import (
+    GOLDEN,
+    MANIFEST,
+    SIGNATURE,
+    ArtifactError,
+    check_file,
+    place_of,
+    read_artifact,
+    read_bytes,
+    versions,
+)
+from export.format.remote import LARGEST_SIGNATURE, RemoteModels
 
 
 def push(
@@ -35,14 +45,14 @@ def push(
     remote = RemoteModels(url)
     there = remote.versions()
     for folder in folders:
-        name, version = folder.absolute().parent.name, int(folder.name)
-        if not NAME.fullmatch(name) or not VERSION.fullmatch(folder.name):
-            raise ArtifactError(f"{folder} is not NAME/VERSION, as in digits/3, so no service would find it; rename it")
+        name, version = place_of(folder)
         artifact = read_artifact(folder)
         head = {MANIFEST: read_bytes(folder / MANIFEST)}
         if (folder / SIGNATURE).exists():
             head[SIGNATURE] = read_bytes(folder / SIGNATURE, LARGEST_SIGNATURE)
-        files = {file: read_bytes(folder / file) for file in artifact.manifest.files}
+        files = {artifact.manifest.model_file: artifact.model, GOLDEN: artifact.golden_pictures}
+        others = artifact.manifest.files.keys() - files.keys()
+        files |= {file: check_file(folder, file, artifact.manifest.files[file]) for file in others}
         if (name, version) in there:
             if remote.head(there[name, version]) == head:
                 typer.echo(f"{name}/{version} is at {remote.url} already")

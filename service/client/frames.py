@@ -4,7 +4,11 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -14,6 +18,8 @@ from service.client.streams import AsyncStream, FrameAnswer
 
 STDIN = Path("-")
 """Stands for the names of pictures on the standard input, a line each."""
+
+Value = TypeVar("Value")
 
 
 def as_line(picture: Path, answer: BaseModel, **facts: int) -> str:
@@ -29,7 +35,9 @@ def find_pictures(sources: Sequence[Path]) -> Iterator[Path]:
     """
     for source in sources:
         if source == STDIN:
-            yield from (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
+            # Not from sys.stdin, which Python closes at its end, and cannot while a thread waits for a line of it.
+            with open(sys.stdin.fileno(), encoding="utf-8", errors="surrogateescape", closefd=False) as names:
+                yield from (Path(name) for line in names if (name := line.rstrip("\r\n")))
         elif source.is_dir():
             try:
                 files = sorted(file for file in source.iterdir() if file.is_file() and not file.name.startswith("."))
@@ -58,9 +66,9 @@ async def stream_pictures(
         """Return the number of frames."""
         number, loop = 0, asyncio.get_running_loop()
         due = loop.time()
-        while (picture := await asyncio.to_thread(next, pictures, None)) is not None:
+        while (picture := await beside(partial(next, pictures, None))) is not None:
             try:
-                content = await asyncio.to_thread(read, picture)
+                content = await beside(partial(read, picture))
             except FileError as error:
                 complain(str(error))
                 continue
@@ -93,3 +101,18 @@ async def stream_pictures(
         for task in (sending, receiving):
             task.cancel()
         await asyncio.gather(sending, receiving, return_exceptions=True)
+
+
+def beside(call: Callable[[], Value]) -> asyncio.Future[Value]:
+    """Run ``call`` in a thread for which the end of the program does not wait, since it may block for ever."""
+    job: Future[Value] = Future()
+    job.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            job.set_result(call())
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
+            job.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return asyncio.wrap_future(job)

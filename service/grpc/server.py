@@ -18,6 +18,7 @@ from service.grpc import open_inference_pb2 as messages
 from service.grpc.calls import SERVICE, Calls, KeyInterceptor, abort, caller_of
 from service.grpc.messages import read_message, write_message, write_tensor
 from service.grpc.reading import Reader
+from service.grpc.tls import Tls, read_tls
 from service.inference.admission import Permit
 from service.inference.registry import Model
 from service.state import ServiceState
@@ -245,19 +246,32 @@ class GrpcServer:
 
         Raises:
             AddressError: the port cannot be used.
+            SettingsError: the certificate cannot be used.
         """
+        tls = read_tls(self._state.settings)
         host, port = self._state.settings.host, self._state.settings.grpc_port
         place = f"[{host}]" if ":" in host else host
         try:
-            bound = self._server.add_insecure_port(f"{place}:{port}")
+            if tls is None:
+                bound = self._server.add_insecure_port(f"{place}:{port}")
+            else:
+                bound = self._server.add_secure_port(f"{place}:{port}", credentials(tls))
         except RuntimeError as error:
             raise AddressError(f"cannot listen on {place}:{port} for gRPC; choose another --grpc-port") from error
         await self._server.start()
-        log.info("grpc_listens", address=f"{place}:{bound}")
+        log.info("grpc_listens", address=f"{place}:{bound}", tls=tls is not None)
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, and give those in flight ``grace_s`` to end."""
         await self._server.stop(grace_s)
+
+
+def credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Return what gRPC encrypts with. With an authority, it refuses clients without a certificate from there."""
+    authority = tls.client_authority
+    return grpc.ssl_server_credentials(
+        [(tls.private_key, tls.certificate)], authority, require_client_auth=authority is not None
+    )
 
 
 def is_ready(state: ServiceState) -> bool:

@@ -284,7 +284,7 @@ class Engine:
             inferred = time.perf_counter()
         output = finite_output(inference.value)
         if self.models.observer is not None and not views.averaged:
-            self.models.observer.observe(Seen(model, output, opened, upload))
+            self.models.observer.observe(Seen(model, output, opened, upload, reliability))
         files = None if options is None else await self._rectify(model, output, opened, options, deadline)
         ended = time.perf_counter()
         self.turns.record(ended - inferred)

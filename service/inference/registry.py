@@ -11,6 +11,7 @@ from service.inference.admission import CapacityLimiter
 from service.inference.batcher import Batcher
 from service.inference.outputs import ModelOutput
 from service.inference.preprocessing import Upload
+from service.inference.views.reliability import Reliability
 from service.metrics.drift import Window
 from service.metrics.recorder import Counts, Key, Recorder, labels
 
@@ -40,6 +41,8 @@ class Seen(NamedTuple):
     picture: Picture
     upload: Upload | None
     """None if the picture came as a tensor."""
+    reliability: Reliability | None = None
+    """None if it was not asked for."""
 
 
 class Rollouts(Protocol):

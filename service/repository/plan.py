@@ -61,7 +61,8 @@ def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus], switch: S
     """The status that all processes switch to, given the report of each.
 
     A version is served only if every process has loaded the same content. While any version fails, the versions that
-    were served ``before`` stay, and so does the traffic.
+    were served ``before`` stay, and so does the traffic. A ``switch`` loads nothing that is served, so its failure says
+    nothing about that.
     """
     failed = {version: reason for report in reports for version, reason in report.failed.items()}
     served: dict[int, str] = {}
@@ -72,9 +73,10 @@ def merge_reports(before: ModelStatus, reports: Sequence[ModelStatus], switch: S
         else:
             failed[version] = CHANGED
     traffic = before.traffic if switch is None or failed else switch.traffic
-    if switch is not None:  # what failed earlier has not been tried
-        failed = {version: reason for version, reason in before.failed.items() if version not in served} | failed
     present = {**before.served, **served} if failed else served
+    if switch is not None:  # what failed earlier has not been tried
+        known = {**before.failed, **failed}
+        failed = {version: reason for version, reason in known.items() if version not in present}
     return ModelStatus(present, failed, traffic.among(present) if traffic is not None else None)
 
 

@@ -15,7 +15,7 @@ import structlog
 
 from export.format.artifact import ArtifactError
 from service.background import BlockingCalls, Failures, repeat
-from service.errors import ConflictError, LoadFailedError, MirrorError, ModelNotFoundError, StartError
+from service.errors import ConflictError, LoadFailedError, MirrorError, ModelNotFoundError, NotReadyError, StartError
 from service.inference.loading import Opener, default_opener, digest, load_model
 from service.inference.rectified.memory import return_free_memory
 from service.inference.registry import Model, Models
@@ -168,6 +168,7 @@ class Repository:
         Raises:
             ConflictError: the traffic is no longer as ``expected``.
             LoadFailedError: a version cannot be loaded; nothing has changed.
+            NotReadyError: a worker did not answer; nothing has changed.
         """
         if traffic is not None and not traffic.versions <= self.statuses.get(name, NOTHING).served.keys():
             await self._copy()
@@ -178,6 +179,10 @@ class Repository:
         reasons = [f"{name}/{each}: {status.failed[each]}" for each in sorted(lacking) if each in status.failed]
         if reasons:
             raise LoadFailedError(f"{'; '.join(reasons)} (nothing has changed)")
+        if status.traffic == expected:
+            raise NotReadyError(
+                f"a worker did not answer, so nothing has changed for {name}; it is replaced now, so ask again"
+            )
         raise ConflictError(f"the rollout of {name} has changed meanwhile; look at it, and ask again")
 
     async def apply(self, change: Change) -> ModelStatus:
@@ -248,7 +253,7 @@ class Repository:
             folder = find_folders(self._settings.models_folder, lambda _, __: None).get((name, version))
             if folder is None:
                 return f"there is no {name}/{version} in {self._settings.models_folder}; put it there, or unload {name}"
-            artifact = read_trusted(folder, self._settings)
+            artifact = read_trusted(folder, name, version, self._settings)
             if served and served.digest == digest(artifact) and not served.batcher.hangs:
                 return served
             return load_model(name, version, artifact, self._settings, self._opener, self._models.recorder)

@@ -52,7 +52,9 @@ def load_models(
             if (name, version) not in folders:
                 found_names = ", ".join(f"{name}/{version}" for name, version in folders)
                 raise ModelLoadError(f"there is no {name}/{version} in {place}; there are: {found_names}")
-        found = [(name, version, read_trusted(folders[name, version], settings)) for name, version in chosen]
+        found = [
+            (name, version, read_trusted(folders[name, version], name, version, settings)) for name, version in chosen
+        ]
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
     opener = opener or default_opener(settings)

@@ -1,27 +1,29 @@
 """Reads artifacts, and only those that are signed if the settings name a key: OpenSSF Model Signing.
 
-A signed version has ``model.sig``, a Sigstore bundle over the checksums of all of its files. ``python -m export.sign``
-writes it.
+A signed version has ``model.sig``, a Sigstore bundle over the checksums of all of its files and their paths in the
+models folder, which begin with its name and version. ``python -m export.sign`` writes it.
 """
 
+import base64
 import hashlib
-import shutil
+import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from export.format.artifact import MANIFEST, SIGNATURE, Artifact, ArtifactError, read_artifact
-from service.errors import SettingsError
+from export.format.artifact import MANIFEST, SIGNATURE, Artifact, ArtifactError, copy_files, read_artifact
+from service.errors import SettingsError, shorten
 from service.settings import Settings
 
 
-def read_trusted(folder: Path, settings: Settings) -> Artifact:
-    """Read an artifact and verify it, with its signature if there is a `verify_key`.
+def read_trusted(folder: Path, name: str, version: int, settings: Settings) -> Artifact:
+    """Read an artifact and verify it, with its signature as ``name`` and ``version`` if there is a `verify_key`.
 
     The signature is verified on a private copy, from which the artifact is then read, so that nobody can exchange a
     file in between.
 
     Raises:
-        ArtifactError: it is damaged, not signed, or not signed with the key.
+        ArtifactError: it is damaged, not signed, not signed with the key, or signed as another model or version.
         SettingsError: the key cannot be read.
     """
     if not settings.verify_key:
@@ -29,25 +31,20 @@ def read_trusted(folder: Path, settings: Settings) -> Artifact:
     if not (folder / MANIFEST).is_file() or not (folder / SIGNATURE).is_file():
         raise ArtifactError(f"{folder} is not signed ({SIGNATURE} is missing); sign it with python -m export.sign")
     with tempfile.TemporaryDirectory(prefix="stn-") as private:
-        copy = Path(private, folder.name)
-        copy.mkdir()
-        try:
-            for file in folder.iterdir():
-                if not file.is_file() or file.is_symlink():
-                    raise ArtifactError(f"{file} is not a regular file, so its signature cannot be verified; remove it")
-                shutil.copyfile(file, copy / file.name)
-        except OSError as error:
-            raise ArtifactError(f"cannot read {folder} ({error}); copy the whole folder again") from error
-        signer = verify(copy, Path(settings.verify_key), str(folder))
+        models, signature = Path(private, "models"), Path(private, SIGNATURE)
+        copy = models / name / str(version)
+        copy_files(folder, copy)
+        (copy / SIGNATURE).rename(signature)
+        signer = verify(models, signature, Path(settings.verify_key), f"{name}/{version} in {folder}")
         artifact = read_artifact(copy)
     return artifact._replace(folder=folder, model_file=folder / artifact.model_file.name, signer=signer)
 
 
-def verify(folder: Path, key: Path, name: str) -> str:
-    """Verify the signature of an artifact and return the `fingerprint` of the key; errors refer to it as ``name``.
+def verify(models: Path, signature: Path, key: Path, place: str) -> str:
+    """Verify a signature of all files in ``models`` and return the `fingerprint` of the key; errors state ``place``.
 
     Raises:
-        ArtifactError: its files are not those that were signed with the key.
+        ArtifactError: its files, with their paths, are not those that were signed with the key.
         SettingsError: the key is missing or of another kind, or the package that verifies is.
     """
     signer = fingerprint(key)
@@ -56,15 +53,27 @@ def verify(folder: Path, key: Path, name: str) -> str:
         from model_signing.verifying import Config as Verifying
     except ImportError as error:
         raise SettingsError(f"verify_key needs the package {error.name}; install stn-serve[signing]") from error
-    signature = folder / SIGNATURE
-    hashing = Hashing().set_ignored_paths(paths=[signature], ignore_git_paths=False)  # type: ignore[no-untyped-call]
+    hashing = Hashing().set_ignored_paths(paths=[], ignore_git_paths=False)  # type: ignore[no-untyped-call]
     try:
         verifier = Verifying().use_elliptic_key_verifier(public_key=key)  # type: ignore[no-untyped-call]
-        verifier.set_hashing_config(hashing).verify(folder, signature)
+        verifier.set_hashing_config(hashing).verify(models, signature)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ArtifactError(f"{name} is not what the key {key} has signed ({reason}); do not trust it") from error
+        raise ArtifactError(f"{place} is not what the key {key} has signed ({reason}); {cure(signature)}") from error
     return signer
+
+
+def cure(signature: Path) -> str:
+    """What to do about a signature that does not hold. What it states is not proven, so it only helps to see why."""
+    places = set()
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        statement = json.loads(base64.b64decode(json.loads(signature.read_bytes())["dsseEnvelope"]["payload"]))
+        places = {str(file["name"]).rpartition("/")[0] for file in statement["predicate"]["resources"]}
+    if places == {""}:
+        return "it was signed without its name and version; sign it again with python -m export.sign"
+    if len(places) == 1:
+        return f"do not trust it unless it was signed as {shorten(places.pop(), 100)} and moved; then move it back"
+    return "do not trust it"
 
 
 def fingerprint(key: Path) -> str:

@@ -1,4 +1,7 @@
-"""Captures live pictures to train with: those of low confidence, and those on which two versions disagree."""
+"""Captures live pictures to train with.
+
+These are pictures of which a model is not sure, and those on which two versions disagree.
+"""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -47,13 +50,17 @@ class Capture:
             raise SettingsError(f"cannot write to --capture {self._where}: {error.strerror}; correct it") from None
 
     def consider(self, seen: Seen) -> None:
-        """Capture a picture if the model is not sure about it."""
+        """Capture a picture if its class is not probable, or its reliability was told and is low."""
         probabilities = seen.output.probabilities
-        if len(probabilities) and probabilities[0] < self._below and seen.upload is not None and not seen.picture.crop:
-            self.take(seen.upload.data, seen.model.manifest.classes[int(seen.output.ranking[0])])
+        if not len(probabilities) or seen.upload is None or seen.picture.crop:
+            return
+        score = seen.reliability.score if seen.reliability is not None else None
+        if probabilities[0] < self._below or (score is not None and score < self._below):
+            classes = seen.model.manifest.classes
+            self.take(seen.upload.data, seen.model.name, classes[int(seen.output.ranking[0])])
 
-    def take(self, content: bytes, label: str) -> None:
-        """Capture a share of the pictures for which this is called."""
+    def take(self, content: bytes, model: str, label: str) -> None:
+        """Capture a share of the pictures for which this is called, for the training of ``model``."""
         if random() >= self._share:  # noqa: S311 - no secret
             return
         if self._waiting >= MOST_WAITING or self._bytes + len(content) > MOST_BYTES:
@@ -61,7 +68,7 @@ class Capture:
             return
         self._waiting += 1
         self._bytes += len(content)
-        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._folder.add, content, label)
+        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._folder.add, content, model, label)
         writing.add_done_callback(partial(self._written, len(content)))
 
     def _written(self, size: int, writing: "asyncio.Future[str]") -> None:

@@ -1,7 +1,7 @@
-"""A folder of captured pictures, in the layout that ``python -m training run my-images`` reads.
+"""A folder of captured pictures, with a folder for each model that ``python -m training run my-images`` reads.
 
-Pictures lie in a folder for each class, and ``labels.csv`` says which class the model gave them. Several processes may
-write into the same folder: a lock makes them take turns.
+In that, pictures lie in a folder for each class, and ``labels.csv`` says which class the model gave them. Several
+processes may write into the same folder: a lock makes them take turns.
 """
 
 import csv
@@ -60,29 +60,35 @@ class CaptureFolder:
         with self._locked():
             self._usage()
 
-    def add(self, content: bytes, label: str) -> str:
-        """Write a picture of the class ``label``; return ``written``, ``known`` if it is there, or ``no_room``.
+    def add(self, content: bytes, model: str, label: str) -> str:
+        """Write a picture for ``model``, of its class ``label``.
+
+        Return ``written``, ``known`` if it is there, or ``no_room``.
 
         Raises:
             OSError: it cannot be written. No part of it is in the table.
         """
         label = "".join(letter if letter.isprintable() else " " for letter in label).strip() or "class"
         path = f"{folder_name(label)}/{hashlib.sha256(content).hexdigest()[:24]}.{extension(content)}"
+        folder = self._folder / model
         with self._locked():
             usage = self._usage()
-            if (self._folder / path).exists():
+            if (folder / path).exists():
                 return "known"
             if usage.pictures >= self._max.pictures or usage.bytes + len(content) > self._max.bytes:
                 return "no_room"
-            self._write(path, content)
-            with (self._folder / TABLE).open("a", newline="", encoding="utf-8") as table:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if not (folder / TABLE).exists():
+                tidy(folder)
+            self._write(folder / path, content)
+            with (folder / TABLE).open("a", newline="", encoding="utf-8") as table:
                 csv.writer(table).writerow((path, label))
-            self._write(USAGE, json.dumps((usage.pictures + 1, usage.bytes + len(content))).encode())
+            self._write(self._folder / USAGE, json.dumps((usage.pictures + 1, usage.bytes + len(content))).encode())
         return "written"
 
-    def _write(self, path: str, content: bytes) -> None:
+    def _write(self, file: Path, content: bytes) -> None:
         """Write a file as a whole or not at all."""
-        file, aside = self._folder / path, self._folder / f".{os.getpid()}.new"
+        aside = self._folder / f".{os.getpid()}.new"
         file.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             aside.write_bytes(content)
@@ -98,37 +104,24 @@ class CaptureFolder:
                 pictures, total = map(int, json.loads((self._folder / USAGE).read_text()))
                 return Usage(pictures, total)
         usage = self._recount()
-        self._write(USAGE, json.dumps(usage).encode())
+        self._write(self._folder / USAGE, json.dumps(usage).encode())
         self._counted = time.monotonic()
         return usage
 
     def _recount(self) -> Usage:
         oldest = time.time() - self._days_s
         pictures = total = 0
-        for file in pictures_in(self._folder):
-            status = file.stat()
-            if status.st_mtime < oldest:
-                file.unlink()
-                with suppress(OSError):  # others are in it
-                    file.parent.rmdir()
-            else:
-                pictures, total = pictures + 1, total + status.st_size
-        self._tidy()
+        for folder in [table.parent for table in self._folder.glob(f"*/{TABLE}")]:
+            for file in pictures_in(folder):
+                status = file.stat()
+                if status.st_mtime < oldest:
+                    file.unlink()
+                    with suppress(OSError):  # others are in it
+                        file.parent.rmdir()
+                else:
+                    pictures, total = pictures + 1, total + status.st_size
+            tidy(folder)
         return Usage(pictures, total)
-
-    def _tidy(self) -> None:
-        """Remove the rows of deleted pictures from the table. All other rows stay as they were corrected."""
-        table = self._folder / TABLE
-        rows: list[list[str]] = []
-        with suppress(FileNotFoundError), table.open(newline="", encoding="utf-8") as text:
-            rows = list(csv.reader(text))
-        kept = [row for row in rows[1:] if row and (self._folder / row[0]).exists()]
-        if not rows or len(kept) < len(rows) - 1:
-            aside = self._folder / f".{os.getpid()}.csv"
-            with aside.open("w", newline="", encoding="utf-8") as text:
-                csv.writer(text).writerows([rows[0] if rows else COLUMNS, *kept])
-            aside.chmod(0o600)
-            aside.replace(table)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -137,11 +130,33 @@ class CaptureFolder:
             yield
 
 
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden."""
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+
+
 def pictures_in(folder: Path) -> Iterator[Path]:
-    """The pictures in the folders of the classes."""
-    for each in folder.iterdir():
-        if each.is_dir() and not each.name.startswith("."):
-            yield from (file for file in each.iterdir() if file.is_file() and not file.name.startswith("."))
+    """The pictures in the folders of the classes of a model."""
+    for each in visible(folder):
+        if each.is_dir():
+            yield from (file for file in visible(each) if file.is_file())
+
+
+def tidy(folder: Path) -> None:
+    """Remove the rows of deleted pictures from the table of a model, or begin it.
+
+    All other rows stay as they were corrected.
+    """
+    rows: list[list[str]] = []
+    with suppress(FileNotFoundError), (folder / TABLE).open(newline="", encoding="utf-8") as text:
+        rows = list(csv.reader(text))
+    kept = [row for row in rows[1:] if row and (folder / row[0]).exists()]
+    if not rows or len(kept) < len(rows) - 1:
+        aside = folder / f".{os.getpid()}.csv"
+        with aside.open("w", newline="", encoding="utf-8") as text:
+            csv.writer(text).writerows([rows[0] if rows else COLUMNS, *kept])
+        aside.chmod(0o600)
+        aside.replace(folder / TABLE)
 
 
 def folder_name(label: str) -> str:

@@ -128,6 +128,7 @@ class RolloutManager:
             ConflictError: the version is the default already.
             LoadFailedError: it cannot be loaded.
             ModelNotFoundError: there is no such model.
+            NotReadyError: a worker did not answer; nothing has changed.
         """
         default = self._models.find(name, None).version
         if default == rollout.version:
@@ -141,6 +142,7 @@ class RolloutManager:
             ConflictError: nothing is rolled out, and no version is named; or another version is rolled out.
             LoadFailedError: the version cannot be loaded.
             ModelNotFoundError: there is no such model.
+            NotReadyError: a worker did not answer; nothing has changed.
         """
         self._models.find(name, None)
         traffic = self._traffic(name)
@@ -159,6 +161,7 @@ class RolloutManager:
         Raises:
             ConflictError: nothing is rolled out.
             ModelNotFoundError: there is no such model.
+            NotReadyError: a worker did not answer; nothing has changed.
         """
         self._models.find(name, None)
         traffic = self._traffic(name)
@@ -311,7 +314,7 @@ class RolloutManager:
             trial.comparison.add(outcome)
             label = outcome.default.label
             if self._capture is not None and file and label is not None and label != outcome.version.label:
-                self._capture.take(file, label)
+                self._capture.take(file, trial.default.name, label)
         rule = trial.rollout.promote_when
         if rule is not None and not trial.promoting and monotonic() >= trial.next_check:
             trial.next_check = monotonic() + RULE_CHECK_S

@@ -10,6 +10,17 @@ from service.inference.outputs import corners
 from service.score.rows import Row
 
 POINTS = pa.list_(pa.list_(pa.float32()))
+RELIABILITY = pa.struct(
+    [
+        ("views", pa.int32()),
+        ("label_agreement", pa.float32()),
+        ("corner_deviation_px", pa.float32()),
+        ("angle_deviation_deg", pa.float32()),
+        ("angle_follows", pa.bool_()),
+        ("score", pa.float32()),
+        ("within_px", pa.float32()),
+    ]
+)
 TRANSFORM = pa.struct([("name", pa.string()), ("kind", pa.string()), ("theta", POINTS), ("corners", POINTS)])
 SCHEMA = pa.schema(
     [
@@ -22,6 +33,7 @@ SCHEMA = pa.schema(
         ("theta", POINTS),
         ("corners", POINTS),
         ("transforms", pa.list_(TRANSFORM)),
+        ("reliability", RELIABILITY),
         ("rectified", pa.string()),
         ("error", pa.string()),
         ("message", pa.string()),
@@ -66,6 +78,7 @@ def describe_answer(answer: Answer, top_k: int) -> dict[str, Any]:
         "probabilities": output.probabilities[:top_k],
         "theta": output.transforms[manifest.main].theta,
         "corners": outlines[manifest.main],
+        "reliability": None if answer.reliability is None else answer.reliability._asdict(),
         "transforms": None
         if len(outlines) == 1
         else [

@@ -13,7 +13,7 @@ from imaging.fast_codecs import FileFormat
 from imaging.warping import Padding
 from service.errors import InputError, OutputError, ServiceError
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
-from service.schemas import RectifyOptions
+from service.schemas import LEAST_VIEWS, MOST_VIEWS, RectifyOptions
 from service.score.conditions import read_condition
 from service.score.inputs import Selection
 from service.score.run import PART_ROWS, Outcome, Run, find_model, score, worker_settings
@@ -66,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--workers", metavar="N", type=number, help="processes (default: one a core, or one on a GPU)")
     options.add_argument("--top-k", metavar="N", type=number, default=5, help="classes in the answers (default: 5)")
     options.add_argument(
+        "--reliability",
+        metavar="N",
+        type=int,
+        default=0,
+        help="tell how reliable each answer is from N views, 4 to 16 (default: not)",
+    )
+    options.add_argument(
         "--limit", metavar="N", type=number, help="most rows of the output; the same command without it goes on"
     )
     options.add_argument(
@@ -109,11 +116,13 @@ def read_run(parsed: argparse.Namespace) -> Run:
     settings = load_settings(()).model_copy(update=given)
     if any(map(is_url, filter(None, (parsed.out, parsed.rectified)))):
         raise OutputError("answers are written to this machine only; name a folder, and copy it when it is complete")
+    if parsed.reliability and not LEAST_VIEWS <= parsed.reliability <= MOST_VIEWS:
+        raise InputError(f"--reliability is told from {LEAST_VIEWS} to {MOST_VIEWS} views; correct it")
     name, version, digest = find_model(settings, check_reference(parsed.model))
     worker, count = worker_settings(settings, f"{name}/{version}", parsed.workers)
     form = rectified_form(parsed, settings)
     rectified = Path(parsed.rectified) if parsed.rectified else None
-    options = ScoreOptions(worker, name, version, digest, parsed.top_k, rectified, form)
+    options = ScoreOptions(worker, name, version, digest, parsed.top_k, rectified, form, parsed.reliability)
     conditions = tuple(map(read_condition, parsed.where))
     selection = Selection(parsed.input, parsed.column, parsed.root, conditions, settings.max_bytes)
     return Run(selection, options, Path(parsed.out), count, parsed.limit, parsed.part_rows)

@@ -71,7 +71,7 @@ def find_model(settings: Settings, reference: str) -> tuple[str, int, str]:
             there = ", ".join(f"{other}/{version}" for other, version in folders) or "none"
             raise ModelLoadError(f"there is no {reference} in {public_url(settings.models)}; there are: {there}")
         version = versions[0] if versions else max(available)
-        return name, version, digest(read_trusted(folders[name, version], settings))
+        return name, version, digest(read_trusted(folders[name, version], name, version, settings))
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
 
@@ -195,5 +195,6 @@ def asked(run: Run, kind: str, facts: list[dict[str, str]]) -> dict[str, object]
         "model": f"{options.name}/{options.version}",
         "digest": options.digest,
         "top_k": options.top_k,
+        "reliability": options.reliability,
         "rectified": rectified,
     }

@@ -15,6 +15,7 @@ from service.errors import InferenceFailedError, ModelLoadError, NotReadyError, 
 from service.inference.engine import Answer
 from service.inference.rectified.image import RectifiedFile
 from service.inference.rectified.options import RectifiedOptions
+from service.inference.views.options import ViewOptions
 from service.repository.startup import load_engine
 from service.score.answers import Failure, to_batch
 from service.score.places import UnreadableError, describe, read_picture
@@ -26,6 +27,8 @@ URL_THREADS = 32
 FOLDER_ROWS = 10_000
 """Rectified pictures in a folder."""
 MAX_STEM = 80
+MOST_TOGETHER = 128
+"""Pictures and views of them that a process has at a time."""
 OTHER_CHARACTERS = re.compile(r"[^\w.-]+", re.ASCII)
 
 
@@ -41,6 +44,8 @@ class ScoreOptions(NamedTuple):
     rectified: Path | None = None
     """Folder of the rectified pictures; None writes none."""
     form: RectifiedOptions = RectifiedOptions()
+    reliability: int = 0
+    """Views of each picture from which its reliability is told; 0 tells none."""
 
 
 class Scorer:
@@ -50,13 +55,16 @@ class Scorer:
         """Load the model.
 
         Raises:
-            StartError: it cannot be loaded, or has changed since the run began.
+            StartError: it cannot be loaded, has changed since the run began, or has no reliability to tell.
         """
         self._options = options
         self._engine = load_engine(options.settings)
         self._model = self._engine.models.find(options.name, options.version)
         if self._model.digest != options.digest:
             raise ModelLoadError(f"{options.name}/{options.version} has changed meanwhile; choose another --out")
+        if options.reliability and self._model.manifest.task != "classification":
+            raise ModelLoadError(f"--reliability needs a classifier, which {options.name} is not; leave it out")
+        self._views = ViewOptions(options.reliability)
         self._form = None if options.rectified is None else options.form
         self._reading = ThreadPoolExecutor(URL_THREADS, thread_name_prefix="urls")
         self._loop = asyncio.new_event_loop()  # a Runner would handle signals
@@ -79,8 +87,15 @@ class Scorer:
         self._reading.shutdown(wait=False)
 
     async def _answer_all(self, rows: list[Row]) -> list[Answer | Failure]:
-        timeout_ms = self._options.settings.timeout_ms * len(rows)  # they have to take turns
-        found = await asyncio.gather(*(self._answer(row, timeout_ms) for row in rows))
+        each = 1 + self._views.needed
+        timeout_ms = self._options.settings.timeout_ms * len(rows) * each  # they have to take turns
+        room = asyncio.Semaphore(MOST_TOGETHER // each)
+
+        async def answer_in_turn(row: Row) -> Answer | Failure:
+            async with room:
+                return await self._answer(row, timeout_ms)
+
+        found = await asyncio.gather(*map(answer_in_turn, rows))
         answers: list[Answer | Failure] = []
         for row, answer in zip(rows, found, strict=True):
             if isinstance(answer, Failure) and answer.code == InferenceFailedError.code:
@@ -97,7 +112,7 @@ class Scorer:
             content = await self._read(row.location, max_bytes) if row.content is None else row.content
             if len(content) > max_bytes:
                 raise TooLargeError(f"the file has more than {max_bytes} bytes; raise STN_MAX_BYTES")
-            return await self._engine.predict(self._model, content, self._form, timeout_ms)
+            return await self._engine.predict(self._model, content, self._form, timeout_ms, self._views)
         except UnreadableError as error:
             return Failure(UNREADABLE, str(error))
         except NotReadyError:

@@ -5,6 +5,7 @@ import socket
 from importlib.util import find_spec
 
 from service.errors import AddressError, SettingsError
+from service.grpc.tls import read_tls
 from service.settings import Settings
 
 BACKLOG = 2048
@@ -31,10 +32,11 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def check_grpc(settings: Settings) -> None:
-    """Check the port for gRPC, which is bound later, by each worker.
+    """Check the port for gRPC, which is bound later, by each worker, and its certificate.
 
     Raises:
-        SettingsError: gRPC is not installed, or several workers would take a free port each.
+        SettingsError: gRPC is not installed, several workers would take a free port each, or the certificate cannot be
+            used.
         AddressError: the port is in use or not allowed.
     """
     host, port = settings.host, settings.grpc_port
@@ -46,6 +48,7 @@ def check_grpc(settings: Settings) -> None:
         raise SettingsError("--grpc-port 0 is for one worker; with several, choose a port")
     if port and port == settings.port:
         raise SettingsError(f"--grpc-port {port} is that of HTTP; choose another one")
+    read_tls(settings)
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from service.api.predict import ONE, SEVERAL, Predict
 from service.api.stream import PATH as STREAM
 from service.app import get_state, is_unmodified
-from service.errors import AddressError
+from service.errors import StartError
 from service.middleware.access_log import Client
 from service.request_context import RequestContext
 from service.server.fast_path.admission_queue import AdmissionQueue
@@ -132,7 +132,7 @@ class Server(uvicorn.Server):
         if self._grpc is not None:
             try:
                 await self._grpc.start()
-            except AddressError as error:
+            except StartError as error:
                 log.error("cannot_start", error=str(error))  # noqa: TRY400 - the message says it all
                 self._end(CANNOT_START)
         self._watchdog.start()

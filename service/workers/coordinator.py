@@ -20,11 +20,11 @@ from typing import Any
 import structlog
 
 from export.format.artifact import ArtifactError
-from service.background import BlockingCalls, Failures, backoff_s
+from service.background import BegunCall, BlockingCalls, Failures, backoff_s
 from service.errors import MirrorError
 from service.repository.mirror import SCAN_TIMEOUT_S, scan_models, scan_timeout_s
 from service.repository.plan import NOTHING, Change, ModelStatus, is_outdated, merge_reports, target_versions
-from service.repository.poller import Poller
+from service.repository.poller import Poller, Scan
 from service.repository.startup import find_folders
 from service.settings import Settings
 from service.workers.messages import (
@@ -63,6 +63,10 @@ class Coordinator:
         self._failures = failures or Failures()
         self._poller = Poller(settings)
         self._scanner = BlockingCalls("scan-models")
+        self._copier = BlockingCalls("copy-models")
+        """Scans that copy from a URL first; changes do not wait for them."""
+        self._scan: BegunCall[Scan] | None = None
+        """The scan of the poll that is in progress."""
         self._failed_polls = 0
         self._next_poll = time.monotonic() + settings.poll_s
         self._next_pending = 0.0
@@ -112,14 +116,19 @@ class Coordinator:
                 status = None
             self._requests.popleft()
             self._send(pipe, ChangeResult(request.number, status))
-        if self._settings.poll_s and self._participants and time.monotonic() >= self._next_poll:
+        if self._settings.poll_s and self._participants:
             self._poll()
 
     def _poll(self) -> None:
+        """Begin a scan when the next one is due. When it is over, make the changes that it calls for."""
         try:
-            scan = self._scanner.run(
-                partial(scan_models, self._settings, self._failures), scan_timeout_s(self._settings)
-            )
+            if self._scan is None and time.monotonic() >= self._next_poll:
+                scan_all = partial(scan_models, self._settings, self._failures)
+                self._scan = self._copier.begin(scan_all, scan_timeout_s(self._settings))
+            if self._scan is None or not self._scan.is_over:
+                return
+            begun, self._scan = self._scan, None
+            scan = begun.result()
         except (ArtifactError, MirrorError, OSError) as error:
             self._failed_polls += 1
             self._next_poll = time.monotonic() + backoff_s(self._settings.poll_s, self._failed_polls)
@@ -167,7 +176,8 @@ class Coordinator:
             return before
         targets = self._target_versions(change, before)
         participants = list(self._participants)
-        timeout_s = self._settings.inference_timeout_s + len(targets) * self._settings.load_timeout_s
+        read = targets if change.switch is None else set(targets) - before.served.keys()
+        timeout_s = self._settings.inference_timeout_s + len(read) * self._settings.load_timeout_s
         replies = self._ask(participants, Prepare(change), timeout_s)
         reports = [reply for reply in replies if isinstance(reply, ModelStatus)]
         if not reports or any(reply is None or isinstance(reply, PrepareFailed) for reply in replies):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from export.format.artifact import read_artifact
+from export.format.artifact import Artifact, read_artifact
 from export.format.remote import RemoteError, RemoteModels, public_url
+from export.push import __main__ as push_module
 from tests.export.test_command_line import export, one_line
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -28,6 +29,19 @@ def test_what_is_pushed_can_be_pulled(url: str, tmp_path: Path) -> None:
     found = read_artifact(tmp_path / "here" / "digits" / "3")
     assert found.model == read_artifact(MODELS / "digits" / "3").model
     assert "up to date" in export("pull", url, "--model", "digits/3", "--out", tmp_path / "here").stdout
+
+
+def test_what_is_pushed_is_what_was_verified(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(MODELS / "digits" / "3", tmp_path / "digits" / "3"))
+
+    def read_and_change(place: Path) -> Artifact:
+        artifact = read_artifact(place)
+        (place / "golden.npz").write_bytes(b"changed meanwhile")
+        return artifact
+
+    monkeypatch.setattr(push_module, "read_artifact", read_and_change)
+    push_module.push(folder, url)
+    assert read_artifact(tmp_path / "there" / "digits" / "3").model == read_artifact(MODELS / "digits" / "3").model
 
 
 def test_a_different_version_is_replaced_by_force_only(url: str, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.conftest import Service
+from tests.conftest import Service, start_service
 from tests.page.conftest import Complaints
 from tests.page.looking import ask, expect_best, stage_picture, wait_for
+from tests.service.answers import PICTURE
 
 WEBM = b"\x1a\x45\xdf\xa3"
 
@@ -119,3 +120,30 @@ def test_the_server_tab_shows_what_the_metrics_say(page: Page) -> None:
     row = page.locator("#model-table tbody tr").nth(1)
     expect(row.locator("th")).to_have_text("digits/3")
     expect(row.locator("td").nth(5)).to_contain_text(" ms")
+
+
+def test_the_server_tab_compares_the_versions_of_a_rollout(context: BrowserContext, complaints: Complaints) -> None:
+    with start_service("--load", "digits", "--rollout", "digits/3", "--rollout-shadow", 1) as service:
+        page = context.new_page()
+        complaints.listen(page)
+        page.goto(service.url)
+        page.get_by_role("tab", name="Server").click()
+        expect(page.locator("#model-table tbody tr")).to_have_count(2)
+        row = page.locator("#rollout-table tbody tr")
+
+        def is_compared() -> bool:
+            ask(service, PICTURE, model="digits")
+            return row.count() == 1 and row.locator("td").nth(1).inner_text() != "0"
+
+        wait_for(page, is_compared, "a picture is compared")
+        expect(row.locator("th")).to_have_text("digits/3")
+        expect(row.locator("td").nth(0)).to_have_text("digits/2")
+        expect(row.locator("td").nth(2)).to_have_text("100 %")
+        expect(row.locator("td").nth(4)).to_contain_text(" px")
+        expect(row.locator("td").nth(5)).to_contain_text(" ms")
+
+
+def test_without_a_rollout_there_is_no_comparison(page: Page) -> None:
+    page.get_by_role("tab", name="Server").click()
+    expect(page.locator("#model-table tbody tr").first).to_be_visible()
+    expect(page.locator("#rollouts")).to_be_hidden()

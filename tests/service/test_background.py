@@ -18,6 +18,7 @@ from service.background import (
     repeat,
 )
 from service.errors import NotReadyError
+from tests.conftest import wait_until
 from tests.service.loops import on_a_loop
 
 
@@ -105,6 +106,21 @@ def test_calls_that_block_do_not_pile_up() -> None:
         else:
             return
     pytest.fail("it does not recover")
+
+
+def test_a_call_may_run_beside_its_caller_until_its_deadline() -> None:
+    calls, forever = BlockingCalls("test"), threading.Event()
+    late = calls.begin(block(forever), 0.01)
+    wait_until(lambda: late.is_over)
+    with pytest.raises(TimeoutError, match="no answer within"):
+        late.result()
+    ended = threading.Event()
+    in_time = calls.begin(block(ended), 30)
+    assert not in_time.is_over
+    ended.set()
+    wait_until(lambda: in_time.is_over)
+    assert in_time.result()
+    forever.set()
 
 
 def test_an_error_of_the_call_is_raised_as_it_is_even_a_timeout_of_the_system() -> None:

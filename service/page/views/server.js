@@ -4,6 +4,7 @@ import { ask, listModels, Problem } from "../lib/api.js";
 import { element, fill, make } from "../lib/dom.js";
 import { nameOf, percent } from "../lib/format.js";
 import { mean, parse, perSecond, Reading } from "../lib/prometheus.js";
+import { rolloutRows } from "./rollouts.js";
 
 /** @typedef {import("../types.js").ModelInfo} ModelInfo */
 
@@ -19,6 +20,8 @@ export class ServerView {
     this.facts = element("server-facts", HTMLDListElement);
     this.note = element("server-note", HTMLParagraphElement);
     this.rows = element("model-table", HTMLTableElement).tBodies[0];
+    this.rollouts = element("rollouts", HTMLElement);
+    this.compared = element("rollout-table", HTMLTableElement).tBodies[0];
     this.timer = 0;
     /** @type {Reading | null} */
     this.before = null;
@@ -67,6 +70,9 @@ export class ServerView {
     fill(this.facts, facts);
     this.note.textContent = now === null ? "This service shows its metrics to others only, or has none." : "";
     this.rows.replaceChildren(...models.map((model) => row(model, before, now)));
+    const compared = now === null ? [] : rolloutRows(now);
+    this.compared.replaceChildren(...compared);
+    this.rollouts.hidden = compared.length === 0;
     this.before = now;
   }
 }

@@ -1,6 +1,7 @@
 """``python -m service client`` as its user sees it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -266,3 +267,30 @@ def test_a_stream_that_is_refused_says_why(server: Service, folder: Path) -> Non
     assert "no model is called 'nobody'" in complaints(refused)[-1]
     absent = client("seven.png", "--stream", "--url", "http://127.0.0.1:1", folder=folder)
     assert "is the service running there?" in complaints(absent)[-1]
+
+
+def test_an_error_ends_a_stream_whose_standard_input_is_idle(server: Service, folder: Path) -> None:
+    command = [sys.executable, "-m", "service", "client", "-", "--stream", "--model", "nobody", "--url", server.url]
+    environment, pipe = {"PYTHONPATH": str(REPOSITORY)}, subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, stdin=pipe, stderr=pipe) as running:
+        try:
+            assert running.wait(timeout=30) == 1
+        finally:
+            running.kill()
+        assert running.stderr is not None
+        assert [line for line in running.stderr if "no model is called 'nobody'" not in line] == []
+
+
+def test_names_on_the_standard_input_may_be_of_any_bytes(server: Service, folder: Path) -> None:
+    name = os.fsdecode(b"seven-\xff.png")
+    (folder / "seven.png").rename(folder / name)
+    command = [sys.executable, "-m", "service", "client", "-", "--stream", "--url", server.url]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        input=os.fsencode(name),
+        env={"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["picture"] == name

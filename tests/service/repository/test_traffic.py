@@ -46,6 +46,13 @@ def test_a_switch_that_fails_changes_nothing_and_reasons_of_others_stay() -> Non
     assert done == ModelStatus({1: "a", 2: "b", 3: "c"}, {4: "bad"}, switch.traffic)
 
 
+def test_a_switch_for_which_a_worker_was_lost_finds_no_fault_with_what_is_served() -> None:
+    switch = Switch(Traffic(1, Rollout(3, 0.1, 0.0)), TRAFFIC)
+    lost = ModelStatus({}, dict.fromkeys([1, 2, 3], "a worker failed"))
+    after = merge_reports(BEFORE, [ModelStatus({1: "a", 2: "b", 3: "c"}, {}), lost], switch)
+    assert after == ModelStatus(BEFORE.served, {3: "a worker failed", 4: "bad"}, TRAFFIC)
+
+
 def test_traffic_ends_with_the_versions_that_it_needs() -> None:
     assert merge_reports(BEFORE, [ModelStatus({1: "a"}, {})]).traffic == Traffic(1)
     assert merge_reports(BEFORE, [ModelStatus({2: "b"}, {})]).traffic is None

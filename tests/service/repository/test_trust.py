@@ -1,5 +1,7 @@
 """With a key, only models that are signed with it are served."""
 
+import base64
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from model_signing.signing import Config
 
 from export.format.artifact import ArtifactError, read_artifact
 from service.errors import ModelLoadError, SettingsError
@@ -70,7 +73,7 @@ def test_a_signed_model_is_served_and_names_its_signer(signed: Path, keys: Path)
 
 def test_without_a_key_signatures_are_not_looked_at(signed: Path) -> None:
     (signed / "model.sig").write_text("nonsense")
-    assert read_trusted(signed, Settings(models=signed.parents[1])).signer == ""
+    assert read_trusted(signed, "digits", 3, Settings(models=signed.parents[1])).signer == ""
 
 
 def change_a_byte(folder: Path) -> None:
@@ -113,10 +116,76 @@ def test_what_was_changed_after_signing_is_not_loaded(signed: Path, keys: Path, 
         load_models(Settings(models=signed.parents[1], verify_key=keys))
 
 
+@pytest.mark.parametrize("place", ["digits/4", "digits/33", "signs/3", "digits.3/3"])
+def test_a_signed_version_is_not_loaded_under_another_name_or_version(signed: Path, keys: Path, place: str) -> None:
+    models = signed.parents[1]
+    (models / place).parent.mkdir(exist_ok=True)
+    signed.rename(models / place)
+    with pytest.raises(
+        ModelLoadError, match=rf"{place} in .* unless it was signed as digits/3 and moved; then move it"
+    ):
+        load_models(Settings(models=models, load=place, verify_key=keys))
+
+
+def test_an_older_signed_version_does_not_pass_for_a_newer_one(signed: Path, keys: Path, tmp_path: Path) -> None:
+    newer = Path(shutil.copytree(ROOT / "models" / "digits" / "2", signed.with_name("4")))
+    assert sign(newer, keys.with_suffix(".pem")).returncode == 0
+    load_models(Settings(models=signed.parents[1], verify_key=keys))
+    shutil.rmtree(newer)
+    shutil.copytree(signed, newer)
+    with pytest.raises(ModelLoadError, match=r"digits/4 in .* is not what the key"):
+        load_models(Settings(models=signed.parents[1], verify_key=keys))
+
+
+def state_the_place(folder: Path, place: str) -> None:
+    """Change the statement of a signature, which then no longer holds."""
+    bundle = json.loads((folder / "model.sig").read_text())
+    statement = base64.b64decode(bundle["dsseEnvelope"]["payload"]).replace(b"digits/3/", place.encode())
+    bundle["dsseEnvelope"]["payload"] = base64.b64encode(statement).decode()
+    (folder / "model.sig").write_text(json.dumps(bundle))
+
+
+def test_a_signature_cannot_be_made_to_state_another_place(signed: Path, keys: Path) -> None:
+    state_the_place(signed, "digits/4/")
+    moved = signed.rename(signed.with_name("4"))
+    with pytest.raises(ArtifactError, match=r"is not what the key .* has signed"):
+        read_trusted(moved, "digits", 4, Settings(models=signed.parents[1], verify_key=keys))
+
+
+def test_a_second_statement_beside_the_signed_one_does_not_count(signed: Path, keys: Path) -> None:
+    """Readers of bundles accept fields in two spellings."""
+    bundle = json.loads((signed / "model.sig").read_text())
+    state_the_place(signed, "digits/4/")
+    forged = json.loads((signed / "model.sig").read_text())["dsseEnvelope"]
+    moved = signed.rename(signed.with_name("4"))
+    for first, second in ((forged, bundle["dsseEnvelope"]), (bundle["dsseEnvelope"], forged)):
+        both = {key: value for key, value in bundle.items() if key != "dsseEnvelope"}
+        (moved / "model.sig").write_text(json.dumps(both | {"dsseEnvelope": first, "dsse_envelope": second}))
+        with pytest.raises(ArtifactError, match=r"is not what the key .* has signed"):
+            read_trusted(moved, "digits", 4, Settings(models=signed.parents[1], verify_key=keys))
+
+
+def test_a_signature_without_name_and_version_is_refused_with_the_cure(signed: Path, keys: Path) -> None:
+    (signed / "model.sig").unlink()
+    signer = Config().use_elliptic_key_signer(private_key=keys.with_suffix(".pem"))  # type: ignore[no-untyped-call]
+    signer.sign(signed, signed / "model.sig")
+    with pytest.raises(ArtifactError, match=r"without its name and version; sign it again with python -m export.sign"):
+        read_trusted(signed, "digits", 3, Settings(models=signed.parents[1], verify_key=keys))
+    assert sign(signed, keys.with_suffix(".pem")).returncode == 0
+    assert read_trusted(signed, "digits", 3, Settings(models=signed.parents[1], verify_key=keys)).signer
+
+
+def test_what_is_not_name_and_version_is_not_signed(tmp_path: Path, keys: Path) -> None:
+    folder = Path(shutil.copytree(MODEL, tmp_path / "digits" / "latest"))
+    done = sign(folder, keys.with_suffix(".pem"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is not NAME/VERSION" in done.stderr
+
+
 def test_a_signature_by_another_key_does_not_count(signed: Path, tmp_path: Path) -> None:
     other = write_key(tmp_path, "other")
     with pytest.raises(ArtifactError, match=r"is not what the key .* has signed"):
-        read_trusted(signed, Settings(models=signed.parents[1], verify_key=other))
+        read_trusted(signed, "digits", 3, Settings(models=signed.parents[1], verify_key=other))
 
 
 def test_a_key_that_cannot_be_used_stops_the_start(signed: Path, tmp_path: Path) -> None:
@@ -153,5 +222,5 @@ def test_only_whole_undamaged_versions_are_signed(tmp_path: Path, keys: Path) ->
 
 
 def test_the_artifact_is_read_from_the_bytes_that_were_verified(signed: Path, keys: Path) -> None:
-    artifact = read_trusted(signed, Settings(models=signed.parents[1], verify_key=keys))
+    artifact = read_trusted(signed, "digits", 3, Settings(models=signed.parents[1], verify_key=keys))
     assert (artifact.folder, artifact.model) == (signed, read_artifact(MODEL).model)

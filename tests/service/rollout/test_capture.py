@@ -48,9 +48,19 @@ def test_a_picture_of_which_the_model_is_not_sure_is_captured_and_another_is_not
         client.post("/predict", params={"region": "0,0,20,20"}, content=PICTURE)
         client.post("/predict", content=unsure)
         wait_until(lambda: captured(client, "known") == 1)
-    (row,) = read_labels(tmp_path / "captured")
+    (row,) = read_labels(tmp_path / "captured" / "digits")
     assert row.label == answer["predictions"][0]["label"]
-    assert (tmp_path / "captured" / row.path).read_bytes() == unsure
+    assert (tmp_path / "captured" / "digits" / row.path).read_bytes() == unsure
+
+
+def test_a_picture_of_low_reliability_is_captured_if_that_was_asked_for(tmp_path: Path, models: Path) -> None:
+    below = 0.997
+    with TestClient(create_app(settings(tmp_path, capture_below=below))) as client:
+        client.post("/predict", content=PICTURE)
+        answer = prediction(client.post("/predict", params={"reliability": 8}, content=PICTURE))
+        assert answer["reliability"]["score"] < below < answer["predictions"][0]["probability"]
+        wait_until(lambda: captured(client) == 1)
+        assert captured(client, "known") == 0, "the first request did not ask"
 
 
 def test_a_picture_on_which_two_versions_disagree_is_captured_under_the_live_answer(
@@ -65,7 +75,7 @@ def test_a_picture_on_which_two_versions_disagree_is_captured_under_the_live_ans
             return captured(client) == 1
 
         wait_until(sent)
-    (row,) = read_labels(tmp_path / "captured")
+    (row,) = read_labels(tmp_path / "captured" / "digits")
     assert row.label == "7"
 
 
@@ -79,10 +89,10 @@ def test_a_disk_that_fails_is_counted_and_costs_no_answer(tmp_path: Path, models
     with TestClient(create_app(settings(tmp_path, capture_below=1.0))) as client:
         label = prediction(client.post("/predict", content=PICTURE))["predictions"][0]["label"]
         wait_until(lambda: captured(client) == 1)
-        (file,) = (tmp_path / "captured" / label).iterdir()
+        (file,) = (tmp_path / "captured" / "digits" / label).iterdir()
         file.unlink()
-        (tmp_path / "captured" / label).rmdir()
-        (tmp_path / "captured" / label).write_text("in the way")
+        (tmp_path / "captured" / "digits" / label).rmdir()
+        (tmp_path / "captured" / "digits" / label).write_text("in the way")
         prediction(client.post("/predict", content=PICTURE))
         wait_until(lambda: captured(client, "failed") == 1)
         assert Exposed(client.get("/metrics").text)("stn_background_failures_total", task="capture") == 1

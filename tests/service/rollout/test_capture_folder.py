@@ -24,24 +24,35 @@ def folder(path: Path, pictures: int = 100, size: int = 10**6, days: int = 30) -
     return made
 
 
-def rows(path: Path) -> list[tuple[str, str]]:
-    """What training makes of it, which checks that every picture is there."""
-    return [(each.path, each.label) for each in read_labels(path)]
+def rows(path: Path, model: str = "digits") -> list[tuple[str, str]]:
+    """What training makes of a model's folder in it; it checks that every picture is there."""
+    return [(each.path, each.label) for each in read_labels(path / model)]
 
 
 def test_a_picture_lies_in_the_folder_of_its_class_and_training_reads_its_label(tmp_path: Path) -> None:
     captured = folder(tmp_path / "captured")
-    assert [captured.add(PICTURES[0], "7"), captured.add(PICTURES[1], "speed limit 30")] == ["written", "written"]
+    assert [captured.add(PICTURES[0], "digits", "7"), captured.add(PICTURES[1], "digits", "speed limit 30")] == [
+        "written",
+        "written",
+    ]
     (first, second) = rows(tmp_path / "captured")
     assert (first[1], second[1]) == ("7", "speed limit 30")
-    assert (tmp_path / "captured" / first[0]).read_bytes() == PICTURES[0]
+    assert (tmp_path / "captured" / "digits" / first[0]).read_bytes() == PICTURES[0]
     assert first[0].startswith("7/")
     assert first[0].endswith(".png")
 
 
+def test_each_model_has_a_folder_of_its_own_and_the_limits_are_for_all(tmp_path: Path) -> None:
+    captured = folder(tmp_path / "captured", pictures=2)
+    assert captured.add(PICTURES[0], "digits", "7") == "written"
+    assert [captured.add(PICTURES[n], "signs", "stop") for n in (0, 0, 1)] == ["written", "known", "no_room"]
+    assert [label for _, label in rows(tmp_path / "captured")] == ["7"]
+    assert [label for _, label in rows(tmp_path / "captured", "signs")] == ["stop"]
+
+
 def test_equal_pictures_are_kept_once(tmp_path: Path) -> None:
     captured = folder(tmp_path)
-    assert [captured.add(PICTURES[0], "7") for _ in range(3)] == ["written", "known", "known"]
+    assert [captured.add(PICTURES[0], "digits", "7") for _ in range(3)] == ["written", "known", "known"]
     assert len(rows(tmp_path)) == 1
 
 
@@ -50,20 +61,20 @@ def test_equal_pictures_are_kept_once(tmp_path: Path) -> None:
 )
 def test_no_class_leads_out_of_the_folder_or_breaks_the_table(tmp_path: Path, label: str) -> None:
     captured = folder(tmp_path / "captured")
-    assert captured.add(PICTURES[0], label) == "written"
+    assert captured.add(PICTURES[0], "digits", label) == "written"
     ((path, _),) = rows(tmp_path / "captured")
-    file = (tmp_path / "captured" / path).resolve()
-    assert file.parent.parent == tmp_path / "captured"
+    file = (tmp_path / "captured" / "digits" / path).resolve()
+    assert file.parent.parent == tmp_path / "captured" / "digits"
     assert not folder_name(label).startswith(".")
     assert [entry.name for entry in tmp_path.iterdir()] == ["captured"]
 
 
 def test_it_holds_no_more_pictures_and_bytes_than_it_may(tmp_path: Path) -> None:
     few = folder(tmp_path / "few", pictures=2)
-    assert [few.add(picture, "7") for picture in PICTURES[:4]] == ["written", "written", "no_room", "no_room"]
+    assert [few.add(picture, "digits", "7") for picture in PICTURES[:4]] == ["written", "written", "no_room", "no_room"]
     size = len(PICTURES[0]) + len(PICTURES[1])
     small = folder(tmp_path / "small", size=size)
-    assert [small.add(picture, "7") for picture in PICTURES[:3]] == ["written", "written", "no_room"]
+    assert [small.add(picture, "digits", "7") for picture in PICTURES[:3]] == ["written", "written", "no_room"]
     assert len(rows(tmp_path / "small")) == 2
 
 
@@ -72,15 +83,15 @@ def test_old_pictures_go_with_their_rows_and_corrections_of_others_stay(
 ) -> None:
     monkeypatch.setattr(module, "RECOUNT_S", 0)
     captured = folder(tmp_path, pictures=2, days=3)
-    captured.add(PICTURES[0], "1")
-    captured.add(PICTURES[1], "2")
+    captured.add(PICTURES[0], "digits", "1")
+    captured.add(PICTURES[1], "digits", "2")
     old, new = rows(tmp_path)
-    table = tmp_path / TABLE
+    table = tmp_path / "digits" / TABLE
     table.write_text(table.read_text().replace(f"{new[0]},2", f"{new[0]},two"))
-    os.utime(tmp_path / old[0], (time.time() - 4 * DAY_S,) * 2)
-    assert captured.add(PICTURES[2], "3") == "written", "there is room again"
+    os.utime(tmp_path / "digits" / old[0], (time.time() - 4 * DAY_S,) * 2)
+    assert captured.add(PICTURES[2], "digits", "3") == "written", "there is room again"
     assert [label for _, label in rows(tmp_path)] == ["two", "3"]
-    assert not (tmp_path / old[0]).exists()
+    assert not (tmp_path / "digits" / old[0]).exists()
 
 
 def test_several_processes_share_the_limits_and_the_table(tmp_path: Path) -> None:
@@ -88,7 +99,7 @@ def test_several_processes_share_the_limits_and_the_table(tmp_path: Path) -> Non
     found: list[str] = []
 
     def write(writer: CaptureFolder) -> None:
-        found.extend(writer.add(picture, "7") for picture in PICTURES)
+        found.extend(writer.add(picture, "digits", "7") for picture in PICTURES)
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
     for thread in threads:
@@ -101,26 +112,26 @@ def test_several_processes_share_the_limits_and_the_table(tmp_path: Path) -> Non
 
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     captured = folder(tmp_path / "captured")
-    captured.add(PICTURES[0], "7")
+    captured.add(PICTURES[0], "digits", "7")
     ((path, _),) = rows(tmp_path / "captured")
     assert stat.S_IMODE((tmp_path / "captured").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "captured" / path).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "captured" / "digits" / path).stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("damage", [b"", b"[1]", b"{", b'["a", "b"]', b"\xff"])
 def test_a_damaged_count_is_made_again(tmp_path: Path, damage: bytes) -> None:
     captured = folder(tmp_path, pictures=2)
-    captured.add(PICTURES[0], "7")
+    captured.add(PICTURES[0], "digits", "7")
     (tmp_path / module.USAGE).write_bytes(damage)
-    assert [captured.add(picture, "7") for picture in PICTURES[1:3]] == ["written", "no_room"]
+    assert [captured.add(picture, "digits", "7") for picture in PICTURES[1:3]] == ["written", "no_room"]
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     captured = folder(tmp_path)
-    captured.add(PICTURES[0], "7")
-    (tmp_path / "8").write_text("a file where a folder belongs")
+    captured.add(PICTURES[0], "digits", "7")
+    (tmp_path / "digits" / "8").write_text("a file where a folder belongs")
     with pytest.raises(OSError, match="8"):
-        captured.add(PICTURES[1], "8")
-    with (tmp_path / TABLE).open(newline="") as table:
+        captured.add(PICTURES[1], "digits", "8")
+    with (tmp_path / "digits" / TABLE).open(newline="") as table:
         assert len(list(csv.reader(table))) == 2
-    assert captured.add(PICTURES[1], "9") == "written"
+    assert captured.add(PICTURES[1], "digits", "9") == "written"

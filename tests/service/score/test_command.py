@@ -133,6 +133,7 @@ def test_pictures_that_are_all_broken_are_an_error_at_the_end(tmp_path: Path) ->
         (["--where", "split"], "write COLUMN"),
         (["--where", "split=test"], "has no column 'split'"),
         (["--column", "image"], "--column and --root are for tables"),
+        (["--reliability", "3"], "--reliability is told from 4 to 16 views"),
         (["--margin", "0.1"], "are for --rectified FOLDER"),
         (["--rectified", "r", "--margin", "2"], "--margin: Input should be less than or equal to 1"),
         (["--rectified", "r", "--rectified-size", "9x"], "--rectified-size: String should match"),

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import OutputError
+from export.format.manifest import Feature
+from service.errors import ModelLoadError, OutputError
 from service.inference.rectified.options import RectifiedOptions
+from service.inference.views.options import ViewOptions
+from service.inference.views.reliability import Reliability
 from service.repository.startup import load_engine
 from service.score.answers import SCHEMA
 from service.score.rows import Row
@@ -19,8 +22,8 @@ from service.score.run import find_model, worker_settings
 from service.score.scorer import ScoreOptions, Scorer
 from service.settings import Settings
 from tests.conftest import REPOSITORY
-from tests.service.artifacts import write_twin
-from tests.service.pictures import drawing, encode
+from tests.service.artifacts import write, write_twin
+from tests.service.pictures import ARTIFACT, drawing, encode
 from tests.service.score.inputs import LABELS, PICTURES
 
 SETTINGS = Settings(models=REPOSITORY / "models", device="cpu", max_bytes=20_000)
@@ -103,6 +106,33 @@ def test_rectified_pictures_are_written_and_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*; free some space"):
         scorer.score([Row(20_000, "c.png", PICTURES[0])])
     scorer.close()
+
+
+def test_reliability_is_told_if_it_is_asked_for(scorer: Scorer) -> None:
+    rows = [Row(0, "seven.png", PICTURES[0]), Row(1, "broken.png", b"broken"), Row(2, "two.png", PICTURES[1])]
+    assert scorer.score(rows).column("reliability").to_pylist() == [None] * 3
+    telling = Scorer(options(reliability=8))
+    seven, broken, two = telling.score(rows).column("reliability").to_pylist()
+    telling.close()
+    assert broken is None
+    assert seven != two
+
+    async def predict() -> Reliability | None:
+        async with load_engine(options().settings) as engine:
+            return (await engine.predict(engine.find("digits"), PICTURES[0], views=ViewOptions(8))).reliability
+
+    expected = asyncio.run(predict())
+    assert expected is not None
+    assert seven == pytest.approx(expected._asdict(), rel=1e-4)
+
+
+def test_a_model_without_classes_has_no_reliability(tmp_path: Path) -> None:
+    manifest = ARTIFACT.manifest
+    features = (Feature(name=manifest.probabilities, shape=(len(manifest.classes),)),)
+    change = {"task": "features", "classes": (), "probabilities": "", "features": features, "reference": None}
+    write(tmp_path / "features" / "1", manifest.model_copy(update=change))
+    with pytest.raises(ModelLoadError, match="--reliability needs a classifier"):
+        Scorer(options(Settings(models=tmp_path, device="cpu"), "features", reliability=4))
 
 
 def test_several_transformers_have_a_column(tmp_path: Path) -> None:

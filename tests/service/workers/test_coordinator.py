@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from service.background import Failures
-from service.errors import ConflictError, LoadFailedError, ModelNotFoundError
+from service.errors import ConflictError, LoadFailedError, ModelNotFoundError, NotReadyError
+from service.repository.mirror import copy_at_start
 from service.repository.plan import CHANGED, Change, ModelStatus
 from service.repository.repository import State, initial_statuses
 from service.repository.startup import load_models
@@ -73,8 +75,10 @@ class Workers:
 
 
 @asynccontextmanager
-async def working(models: Path, **options: object) -> AsyncIterator[Workers]:
-    workers = Workers(Settings.model_validate({"models": models, "device": "cpu", **options}))
+async def working(models: Path | str, **options: object) -> AsyncIterator[Workers]:
+    settings = Settings.model_validate({"models": models, "device": "cpu", **options})
+    copy_at_start(settings)
+    workers = Workers(settings)
     yield workers
     for participant in workers.participants:
         participant.close()
@@ -114,6 +118,36 @@ async def test_all_divide_requests_alike_and_those_that_start_later_too(folder: 
         assert [type(result) for result in results].count(ConflictError) == 1, "the first one wins"
         assert len({each.statuses["digits"].traffic for each in workers.participants}) == 1
         assert workers.participants[0].statuses["digits"].traffic in (None, Traffic(1))
+
+
+@on_a_loop
+async def test_a_switch_that_a_worker_does_not_answer_is_made_by_nobody_and_says_so(folder: Path) -> None:
+    artifacts.write_labelled(folder / "digits" / "2", "two-")
+    async with working(folder, inference_timeout_s=1) as workers:  # load_timeout_s is long, but nothing is loaded
+        blocked = await workers.join()
+        one, other = workers.participants
+        with pytest.raises(NotReadyError, match="a worker did not answer, so nothing has changed"):
+            await one.switch("digits", Traffic(1), None)
+        assert isinstance(await heard(blocked), Prepare)
+        assert isinstance(await heard(blocked), Restart)
+        assert [each.statuses["digits"].traffic for each in workers.participants] == [None, None]
+        assert not any(entry.reason for entry in one.index()), "the versions that are served are without fault"
+        await other.switch("digits", Traffic(1), None)
+        assert [each.statuses["digits"].traffic for each in workers.participants] == [Traffic(1)] * 2
+
+
+@on_a_loop
+async def test_a_worker_that_is_blocked_while_all_switch_restarts_and_the_others_have_switched(folder: Path) -> None:
+    artifacts.write_labelled(folder / "digits" / "2", "two-")
+    async with working(folder, inference_timeout_s=1) as workers:
+        blocked = await workers.join()
+        switch = asyncio.create_task(workers.participants[0].switch("digits", Traffic(1), None))
+        assert isinstance(await heard(blocked), Prepare)
+        blocked.send(ModelStatus(workers.coordinator.statuses["digits"].served, {}))
+        assert isinstance(await heard(blocked), Commit)
+        await switch
+        assert isinstance(await heard(blocked), Restart)
+        assert [each.statuses["digits"].traffic for each in workers.participants] == [Traffic(1)] * 2
 
 
 @on_a_loop
@@ -274,6 +308,20 @@ async def test_one_that_started_with_what_is_outdated_is_told_to_leave(folder: P
 async def test_the_coordinator_looks_at_the_folder_for_all(folder: Path) -> None:
     async with working(folder, poll_s=1) as workers:
         artifacts.write_labelled(folder / "digits" / "2", "two-")
+        await until(lambda: workers.versions() == [[1, 2], [1, 2]])
+
+
+@on_a_loop
+async def test_other_changes_are_made_while_models_are_copied(tmp_path: Path) -> None:
+    artifacts.write_labelled(tmp_path / "there" / "digits" / "1", "one-")
+    url = f"file://{tmp_path / 'there'}"
+    async with working(url, models_cache=tmp_path / "cache", poll_s=1, inference_timeout_s=5) as workers:
+        with FileLock(workers.settings.models_folder.with_suffix(".lock")):  # as if another process copied for long
+            artifacts.write_labelled(tmp_path / "there" / "digits" / "2", "two-")
+            await asyncio.sleep(1.5)  # the coordinator has begun to wait for the lock
+            async with asyncio.timeout(5):
+                await workers.participants[0].switch("digits", Traffic(1), None)
+            assert workers.versions() == [[1], [1]]
         await until(lambda: workers.versions() == [[1, 2], [1, 2]])
 
 
