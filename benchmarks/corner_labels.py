@@ -50,7 +50,6 @@ SMALL: dict[str, object] = {
     "view": (32, 32),
     "rectified": (32, 32),
     "batch_size": 48,
-    "precision": "bf16-all",
     "upright": 0.0,
 }
 """What makes the recipe small enough for a processor's core."""

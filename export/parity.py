@@ -19,6 +19,8 @@ from export.format.manifest import Parity, Tolerance
 from export.graph import Exact, Signature
 
 BATCH_SIZES = (1, 2, 33, 256)
+BATCH_PIXELS = 256 * 128**2
+"""Pixels of the largest batch; batches of pictures above 128x128 have fewer of them."""
 EXACT_BATCH = 16
 TOLERANCE = 1e-5
 """Largest allowed difference of probabilities and parameters, unless rounding explains a larger one."""
@@ -122,7 +124,9 @@ def check(parity: Parity) -> None:
 def pictures(samples: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Yield batches of each size, of real pictures and of noise; repeated samples are shifted by a pixel each time."""
     noise = np.random.default_rng(0)
-    for size in BATCH_SIZES:
+    height, width = samples.shape[1:3]
+    *small, most = BATCH_SIZES
+    for size in dict.fromkeys((*small, min(most, max(small[-1], BATCH_PIXELS // (height * width))))):
         yield np.stack([np.roll(samples[i % len(samples)], i // len(samples), axis=1) for i in range(size)])
         yield noise.integers(0, 256, (size, *samples.shape[1:]), dtype=np.uint8)
 

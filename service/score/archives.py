@@ -2,11 +2,12 @@
 
 import tarfile
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 
 from export.format.remote import public_url
+from imaging.archives import StrictTarInfo
 from imaging.formats.signatures import EXTENSIONS
 from service.errors import InputError, TooLargeError
 from service.score.conditions import Condition, check_columns, select
@@ -14,19 +15,6 @@ from service.score.places import describe, file_system, size_of
 from service.score.rows import Row, printable
 
 CUT_SHORT = "the archive is damaged or cut short here; what came before it was scored"
-
-
-class StrictTarInfo(tarfile.TarInfo):
-    """A header of an archive. `tarfile` takes a damaged one for the end of the archive; here it is an error."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]  # typeshed lacks it
-                raise
-            raise tarfile.ReadError(str(error)) from error
 
 
 class ArchiveSource:

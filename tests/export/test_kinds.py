@@ -64,6 +64,12 @@ COMPOSITIONS: dict[str, dict[str, object]] = {
         "localisation": "tutorial",
         "normalise": "before",
     },
+    "localisation on a small copy, sampled from a pyramid": {
+        "localisation": "modern",
+        "localisation_size": (20, 20),
+        "padding": "border",
+        "pyramid": True,
+    },
     "a backbone of timm": {"rectified": (32, 32), "classifier": "timm:test_resnet"},
     "a backbone of torchvision, in colour": {"rectified": (32, 32), "classifier": "torchvision:shufflenet_v2_x0_5"},
 }

@@ -9,7 +9,7 @@ from export.format.errors import ParityError
 from export.format.golden import Outputs
 from export.format.manifest import Parity
 from export.graph import Signature, signature
-from export.parity import Model, compare
+from export.parity import Model, compare, pictures
 from training.fitting.runs import Run
 
 Change = Callable[[Outputs], Outputs]
@@ -42,6 +42,14 @@ def test_equal_models_differ_by_nothing(interface: Signature) -> None:
     assert compare(answer, answer, interface, SAMPLES) == Parity(
         probabilities=0, parameters=0, rectified=0, within_one_level=1
     )
+
+
+@pytest.mark.parametrize(
+    ("side", "sizes"), [(28, [1, 2, 33, 256]), (128, [1, 2, 33, 256]), (224, [1, 2, 33, 83]), (512, [1, 2, 33])]
+)
+def test_the_largest_batch_has_fewer_pictures_if_they_are_large(side: int, sizes: list[int]) -> None:
+    found = [len(batch) for batch in pictures(np.zeros((2, side, side, 1), np.uint8))]
+    assert found == [size for size in sizes for _ in range(2)]
 
 
 def test_what_rounding_does_to_the_trained_model_itself_is_forgiven_but_no_more(interface: Signature) -> None:

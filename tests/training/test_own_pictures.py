@@ -1,10 +1,15 @@
 """A folder of one's own pictures, from the command line to an exported model."""
 
+import io
 import json
 import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -48,6 +53,42 @@ def test_a_folder_becomes_a_trained_evaluated_and_exported_model(
     assert (run.folder / "report.md").is_file()
     manifest = json.loads((tmp_path / "models" / "my-images" / "1" / "manifest.json").read_text())
     assert manifest["classes"] == ["left", "right"]
+
+
+def as_parquet(pictures: Path, root: Path) -> None:
+    """The pictures without directories, and a table."""
+    files = sorted(pictures.glob("*/*.png"))
+    root.mkdir()
+    for number, file in enumerate(files):
+        shutil.copy(file, root / f"{number}.png")
+    rows = {"path": [f"{number}.png" for number in range(len(files))], "label": [file.parent.name for file in files]}
+    pq.write_table(pa.table(rows), root / "labels.parquet")
+
+
+def as_shards(pictures: Path, root: Path) -> None:
+    """The same pictures in two tars."""
+    root.mkdir()
+    for number in range(2):
+        with tarfile.open(root / f"{number}.tar", "w") as archive:
+            for side, name in enumerate(("left", "right")):
+                for file in sorted((pictures / name).iterdir())[number::2]:
+                    archive.add(file, f"{side}{file.name}")
+                    label = tarfile.TarInfo(f"{side}{file.stem}.cls")
+                    label.size = len(name)
+                    archive.addfile(label, io.BytesIO(name.encode()))
+
+
+@pytest.mark.parametrize("write", [as_parquet, as_shards])
+def test_a_table_and_shards_are_trained_on_as_directories_are(
+    write: Callable[[Path, Path], None], pictures: Path, tmp_path: Path
+) -> None:
+    write(pictures, tmp_path / "others")
+    changes = {**SMALL, "epochs": 1, "stream": True}
+    run = begin_run(tmp_path / "run", change_recipe(MY_IMAGES, changes), 0, tmp_path / "others", changes)
+    assert (run.info().classes, run.info().recipe.canvas) == (("left", "right"), (32, 32))
+    fit(run, tmp_path / "others", progress=False)
+    assert run.trained_network().recipe.epochs == 1
+    assert run.source(tmp_path / "others").test().labels.bincount().tolist() == [4, 4]
 
 
 def test_classes_are_told_by_the_names_that_they_have(

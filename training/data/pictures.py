@@ -1,4 +1,4 @@
-"""Read picture files and resize them to one size."""
+"""Read pictures, from files or from shards, and resize them to one size."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +15,7 @@ from torch import Tensor
 from imaging.decoding import open_image
 from imaging.errors import ImageError
 from imaging.preprocessing import preprocess
+from training.data.folder.shards import Member, locate
 from training.errors import DataError
 from training.recipes.recipe import Size
 
@@ -43,12 +44,12 @@ def read_pictures(files: Sequence[Path], size: Size, channels: int) -> Tensor:
     read = partial(read_picture, size=size, channels=channels)
     pixels = np.empty((len(files), channels, *size), np.uint8)
     with ThreadPoolExecutor() as threads:  # decoding and resizing release the interpreter lock
-        for position, picture in enumerate(threads.map(read, files)):
+        for position, picture in enumerate(threads.map(read, map(locate, files))):
             pixels[position] = picture
     return torch.from_numpy(pixels)
 
 
-def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
+def read_picture(file: Path | Member, size: Size, channels: int) -> NDArray[np.uint8]:
     """Read one picture as ``(C, H, W)`` uint8, with its EXIF orientation applied, on black if it is transparent.
 
     Raises:
@@ -60,7 +61,7 @@ def read_picture(file: Path, size: Size, channels: int) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def reporting(file: Path) -> Iterator[None]:
+def reporting(file: Path | Member) -> Iterator[None]:
     """Convert errors from reading ``file`` to a `DataError`."""
     try:
         yield
@@ -78,7 +79,7 @@ def problem(error: BaseException | None) -> str:
 def damage(files: Sequence[Path]) -> dict[Path, str]:
     """Return the files that cannot be read as pictures, and the reasons."""
 
-    def reason(file: Path) -> str | None:
+    def reason(file: Path | Member) -> str | None:
         try:
             read_picture(file, (1, 1), channels=3)
         except DataError as error:
@@ -86,7 +87,8 @@ def damage(files: Sequence[Path]) -> dict[Path, str]:
         return None
 
     with ThreadPoolExecutor() as threads:
-        return {file: why for file, why in zip(files, threads.map(reason, files), strict=True) if why is not None}
+        reasons = threads.map(reason, map(locate, files))
+        return {file: why for file, why in zip(files, reasons, strict=True) if why is not None}
 
 
 class Shape(NamedTuple):
@@ -104,5 +106,5 @@ def shape(file: Path) -> Shape:
         DataError: it is missing or not a picture.
     """
     with reporting(file):
-        opened = open_image(file.read_bytes(), MAX_PIXELS, MAX_SIDE)
+        opened = open_image(locate(file).read_bytes(), MAX_PIXELS, MAX_SIDE)
         return Shape(opened.width, opened.height, opened.coloured)

@@ -14,7 +14,8 @@ from tests.service import artifacts
 from tests.service.answers import PICTURE, prediction
 from tests.service.exposed import Exposed
 from tests.service.pictures import encode, noise
-from training.data.folder.labels import read_labels
+from training.data.folder.labels import COLUMNS, Labelled, read_labels
+from training.data.folder.tables import read_csv
 
 
 def settings(tmp_path: Path, **options: Any) -> Settings:
@@ -29,6 +30,11 @@ def settings(tmp_path: Path, **options: Any) -> Settings:
 
 def captured(client: TestClient, outcome: str = "written") -> float:
     return Exposed(client.get("/metrics").text)("stn_captured_pictures_total", outcome=outcome)
+
+
+def labelled(folder: Path) -> list[Labelled]:
+    """What training reads from the folder."""
+    return read_labels(folder, read_csv(folder / "labels.csv", COLUMNS))
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def test_a_picture_of_which_the_model_is_not_sure_is_captured_and_another_is_not
         client.post("/predict", params={"region": "0,0,20,20"}, content=PICTURE)
         client.post("/predict", content=unsure)
         wait_until(lambda: captured(client, "known") == 1)
-    (row,) = read_labels(tmp_path / "captured" / "digits")
+    (row,) = labelled(tmp_path / "captured" / "digits")
     assert row.label == answer["predictions"][0]["label"]
     assert (tmp_path / "captured" / "digits" / row.path).read_bytes() == unsure
 
@@ -75,7 +81,7 @@ def test_a_picture_on_which_two_versions_disagree_is_captured_under_the_live_ans
             return captured(client) == 1
 
         wait_until(sent)
-    (row,) = read_labels(tmp_path / "captured" / "digits")
+    (row,) = labelled(tmp_path / "captured" / "digits")
     assert row.label == "7"
 
 

@@ -12,7 +12,8 @@ import pytest
 from service.rollout import capture_folder as module
 from service.rollout.capture_folder import TABLE, CaptureFolder, folder_name
 from tests.service.pictures import encode, noise
-from training.data.folder.labels import read_labels
+from training.data.folder.labels import COLUMNS, read_labels
+from training.data.folder.tables import read_csv
 
 PICTURES = [encode(noise(seed, 8, 8)) for seed in range(12)]
 DAY_S = 86_400
@@ -26,7 +27,8 @@ def folder(path: Path, pictures: int = 100, size: int = 10**6, days: int = 30) -
 
 def rows(path: Path, model: str = "digits") -> list[tuple[str, str]]:
     """What training makes of a model's folder in it; it checks that every picture is there."""
-    return [(each.path, each.label) for each in read_labels(path / model)]
+    folder = path / model
+    return [(each.path, each.label) for each in read_labels(folder, read_csv(folder / "labels.csv", COLUMNS))]
 
 
 def test_a_picture_lies_in_the_folder_of_its_class_and_training_reads_its_label(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.folder.listing import plain, shortened
+from training.data.folder.shards import is_member
+from training.data.folder.tables import Row, Table, read_csv
 from training.data.pictures import Shape, shape
 from training.data.splits import Corners
 from training.errors import DataError
@@ -39,8 +41,8 @@ class Outline(NamedTuple):
 
     path: str
     """Path of the picture relative to the folder."""
-    line: int
-    """Number of the row's line in the file."""
+    where: str
+    """The row's place in a message."""
     numbers: tuple[float, ...]
     """Four corners (x, y), or the left, upper, right and lower edge of a box."""
 
@@ -59,40 +61,37 @@ class Outline(NamedTuple):
 
 
 def read_corners(file: Path) -> list[Outline]:
-    """Read a table of corners. A row without any number is left out.
+    """Read a table of corners; see `outlines_in`."""
+    return outlines_in(read_csv(file, COLUMNS))
+
+
+def outlines_in(table: Table) -> list[Outline]:
+    """Return the corners in a table. A row without any number is left out.
 
     Raises:
-        DataError: it cannot be read, lacks a column, or a row is incomplete or wrong; the message names the line.
+        DataError: it lacks a column, or a row is incomplete or wrong; the message names the row.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = names
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read as a table ({error}); {COLUMNS}") from error
-    if missing := [name for name in ("path", *BOX) if name not in names]:
-        raise DataError(f"{file} has no column {', '.join(missing)}; {COLUMNS}")
-    marks = [name for name in QUADRILATERAL if name in names]
-    if 0 < len(lacking := [name for name in QUADRILATERAL[4:] if name not in names]) < 4:
-        raise DataError(f"{file} has no column {', '.join(lacking)}; {COLUMNS}")
-    outlines = [outline(file, line, row) for line, row in rows if any((row.get(name) or "").strip() for name in marks)]
-    check_once(file, outlines)
+    if missing := [name for name in ("path", *BOX) if name not in table.columns]:
+        raise DataError(f"{table.name} has no column {', '.join(missing)}; {COLUMNS}")
+    marks = [name for name in QUADRILATERAL if name in table.columns]
+    if 0 < len(lacking := [name for name in QUADRILATERAL[4:] if name not in table.columns]) < 4:
+        raise DataError(f"{table.name} has no column {', '.join(lacking)}; {COLUMNS}")
+    outlines = [outline(row) for row in table.rows if any((row.cells.get(name) or "").strip() for name in marks)]
+    check_once(outlines)
     return outlines
 
 
-def check_once(file: Path, outlines: Sequence[Outline]) -> None:
+def check_once(outlines: Sequence[Outline]) -> None:
     """Check that each picture has one row.
 
     Raises:
         DataError: one has several.
     """
     if twice := [path for path, count in Counter(each.path for each in outlines).items() if count > 1]:
-        lines = [str(each.line) for each in outlines if each.path == twice[0]]
+        places = " and ".join(each.where for each in outlines if each.path == twice[0])
         raise DataError(
-            f"{file} has {twice[0]} in lines {', '.join(lines)}{and_more(twice[1:])}; keep one row of each picture, "
-            "with the thing that is to be straightened"
+            f"{twice[0]} has corners in {places}{and_more(twice[1:])}; keep one row of each picture, with the thing "
+            "that is to be straightened"
         )
 
 
@@ -102,19 +101,21 @@ def is_left_out(root: Path, path: str) -> bool:
     if inside.is_absolute() or not {"..", "\\"}.isdisjoint((*inside.parts, *path)):
         return False
     file = root / path
+    if is_member(file):
+        return True
     name = unicodedata.normalize("NFC", file.name)
     return file.is_file() and any(unicodedata.normalize("NFC", each.name) == name for each in file.parent.iterdir())
 
 
-def outline(file: Path, line: int, row: dict[str, str]) -> Outline:
-    """Return one row of ``file``; see `read_corners`."""
-    where = f"{file}, line {line}"
-    path = plain(row["path"] or "")
+def outline(row: Row) -> Outline:
+    """Return one row of a table; see `outlines_in`."""
+    where, cells = row
+    path = plain(cells["path"] or "")
     if not path:
-        raise DataError(f"{where} lacks the path; write it, or remove the line")
-    if None in row:
+        raise DataError(f"{where} lacks the path; write it, or remove the row")
+    if None in cells:
         raise DataError(f"{where} has more cells than columns; {COLUMNS}")
-    written = {name: (row[name] or "").strip() for name in QUADRILATERAL if name in row}
+    written = {name: (cells.get(name) or "").strip() for name in QUADRILATERAL}
     names = BOX if not any(written.get(name) for name in QUADRILATERAL[4:]) else QUADRILATERAL
     numbers = []
     for name in names:
@@ -125,38 +126,33 @@ def outline(file: Path, line: int, row: dict[str, str]) -> Outline:
         if not math.isfinite(number):
             raise DataError(
                 f"{where}: {name} of {path} is {written[name]!r}, not a number of pixels; correct it, or remove the "
-                "line, since pictures without corners are welcome"
+                "row, since pictures without corners are welcome"
             )
         numbers.append(number)
-    return Outline(path, line, tuple(numbers))
+    return Outline(path, where, tuple(numbers))
 
 
-def find_corners(file: Path, paths: Collection[str]) -> list[Outline]:
-    """Read the table ``file``, and return the rows of the pictures ``paths`` in its folder.
+def find_corners(root: Path, outlines: Sequence[Outline], paths: Collection[str]) -> list[Outline]:
+    """Return the ``outlines`` of the pictures ``paths`` in the folder ``root``.
 
-    Rows of other pictures in the folder, which the split leaves out, are left out too.
+    Those of other pictures in the folder, which the split leaves out, are left out too.
 
     Raises:
-        DataError: the table cannot be read, a picture is not in the folder, or its corners cannot be right; the message
-            names the line.
+        DataError: a picture is not in the folder, or its corners cannot be right; the message names the row.
     """
-    root = file.parent
     encoded = {unicodedata.normalize("NFC", path): path for path in paths} | {path: path for path in paths}
-    known = [
-        (encoded.get(each.path, encoded.get(unicodedata.normalize("NFC", each.path))), each)
-        for each in read_corners(file)
-    ]
+    known = [(encoded.get(each.path, encoded.get(unicodedata.normalize("NFC", each.path))), each) for each in outlines]
     if missing := [each for path, each in known if path is None and not is_left_out(root, each.path)]:
         raise DataError(
-            f"{file}, line {missing[0].line}: {missing[0].path} is not among the pictures of {root}"
+            f"{missing[0].where}: {missing[0].path} is not among the pictures of {root}"
             f"{and_more([each.path for each in missing[1:]])}; correct column path (relative to the folder), or remove "
-            "the lines"
+            "the rows"
         )
     found = [each._replace(path=path) for path, each in known if path is not None]
-    check_once(file, found)
+    check_once(found)
     for each in found:
         if wrong := problem(each, shape(root / each.path)):
-            raise DataError(f"{file}, line {each.line}: {wrong}")
+            raise DataError(f"{each.where}: {wrong}")
     return found
 
 

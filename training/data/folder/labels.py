@@ -1,18 +1,34 @@
-"""The table ``labels.csv`` of a folder of pictures: a class for each, in place of directories.
+"""The classes of pictures in one folder, told by a table in place of directories.
 
-Its columns are ``path`` and ``label``. It can have ``split``, as in ``split.csv``, and those of ``corners.csv`` too.
+The table is ``labels.csv``, ``labels.parquet``, or what WebDataset shards say of their pictures. Its columns are
+``path`` and ``label``. It can have ``split``, as in ``split.csv``, and those of ``corners.csv`` too.
 """
 
-import csv
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from training.data.folder.listing import LABELS_TABLE, UNWRITABLE, is_picture, plain, shortened
+import structlog
+
+from training.data.folder.listing import (
+    LABELS_TABLE,
+    PARQUET_TABLE,
+    UNWRITABLE,
+    is_leftover,
+    is_picture,
+    plain,
+    shortened,
+    walk,
+)
+from training.data.folder.shards import find_shards, is_member, read_shards
+from training.data.folder.tables import Table, read_csv, read_parquet
 from training.errors import DataError
 
 COLUMNS = "the columns are path (relative to the folder) and label, and optionally split, and corners"
+
+log = structlog.get_logger(__name__)
 
 
 class Labelled(NamedTuple):
@@ -23,45 +39,62 @@ class Labelled(NamedTuple):
     """The class, in Unicode's composed form (NFC)."""
 
 
-def read_labels(root: Path) -> list[Labelled]:
-    """Read the table in the folder ``root``.
+def find_labels(root: Path) -> Table | None:
+    """Return the table that tells the classes in the folder ``root``, if there is one.
+
+    Tars are shards only where there are neither tables, nor directories, nor pictures.
 
     Raises:
-        DataError: it cannot be read, a row is incomplete, or a picture is missing, listed twice, or outside of the
-            folder; the message names the line.
+        DataError: it cannot be read, or there are two.
     """
-    file = root / LABELS_TABLE
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            rows = [(reader.line_num, plain(row["path"] or ""), (row["label"] or "").strip()) for row in reader]
-    except KeyError as error:
-        raise DataError(f"{file} has no column {error.args[0]}; {COLUMNS}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read as a table ({error}); {COLUMNS}") from error
-    if not rows:
-        raise DataError(f"{file} lists no pictures; {COLUMNS}")
-    for line, path, label in rows:
+    text, parquet = root / LABELS_TABLE, root / PARQUET_TABLE
+    if text.exists() and parquet.exists():
+        raise DataError(f"{text} and {parquet} both tell labels; remove one of them")
+    if text.exists():
+        return read_csv(text, COLUMNS)
+    if parquet.exists():
+        return read_parquet(parquet, COLUMNS)
+    shards = find_shards(root)
+    if not shards or any((each.is_dir() or is_picture(each)) and not is_leftover(each) for each in root.iterdir()):
+        return None
+    return read_shards(root, shards)
+
+
+def read_labels(root: Path, table: Table) -> list[Labelled]:
+    """Return the classes that the ``table`` of the folder ``root`` tells.
+
+    Raises:
+        DataError: a column is missing, a row is incomplete, or a picture is missing, listed twice, or outside of the
+            folder; the message names the row.
+    """
+    if missing := [name for name in ("path", "label") if name not in table.columns]:
+        raise DataError(f"{table.name} has no column {', '.join(missing)}; {COLUMNS}")
+    if not table.rows:
+        raise DataError(f"{table.name} lists no pictures; {COLUMNS}")
+    found = []
+    for where, cells in table.rows:
+        path, label = plain(cells["path"] or ""), (cells["label"] or "").strip()
         if not (path and label):
-            raise DataError(f"{file}, line {line} lacks path or label; write both, or remove the line")
+            raise DataError(f"{where} lacks path or label; write both, or remove the row")
         if any(unicodedata.category(letter) in UNWRITABLE for letter in path + label):
-            raise DataError(f"{file}, line {line} has control characters in path or label; remove them")
+            raise DataError(f"{where} has control characters in path or label; remove them")
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise DataError(f"{file}, line {line}: {path} is not in the folder; write its path relative to {root}")
-        if not is_picture(root / path):
-            raise DataError(
-                f"{file}, line {line}: {path} is not a picture in {root}; correct column path, or remove the line"
-            )
-    if twice := [path for path, count in Counter(path for _, path, _ in rows).items() if count > 1]:
-        raise DataError(f"{file} lists {shortened(twice)} more than once; keep one row of each")
-    return [Labelled(path, unicodedata.normalize("NFC", label)) for _, path, label in rows]
+            raise DataError(f"{where}: {path} is not in the folder; write its path relative to {root}")
+        if not (is_member(root / path) or is_picture(root / path)):
+            raise DataError(f"{where}: {path} is not a picture in {root}; correct column path, or remove the row")
+        found.append(Labelled(path, unicodedata.normalize("NFC", label)))
+    if twice := [path for path, count in Counter(each.path for each in found).items() if count > 1]:
+        raise DataError(f"{table.name} lists {shortened(twice)} more than once; keep one row of each")
+    return found
 
 
-def has_column(root: Path, name: str) -> bool:
-    """Return whether the folder ``root`` has the table, with a column ``name``."""
-    try:
-        with (root / LABELS_TABLE).open(newline="", encoding="utf-8-sig") as text:
-            return name in {each.strip() for each in csv.DictReader(text).fieldnames or ()}
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
+def warn_of_unlabelled(root: Path, table: Table, labelled: Collection[str]) -> None:
+    """Warn of the pictures in ``root`` that are not among the paths ``labelled`` of its ``table``."""
+    inside = (file.relative_to(root).as_posix() for file in walk(root, []) if is_picture(file))
+    if others := [file for file in inside if file not in labelled]:
+        log.warning(
+            "pictures_without_label",
+            count=len(others),
+            examples=shortened(map(repr, others)),
+            cure=f"add their rows to {Path(table.name).name}, or move them out of the folder",
+        )

@@ -14,6 +14,7 @@ from training.errors import DataError
 SPLIT_TABLE = "split.csv"
 CORNERS_TABLE = "corners.csv"
 LABELS_TABLE = "labels.csv"
+PARQUET_TABLE = "labels.parquet"
 ONLY_CLASS = "thing"
 """The class of pictures that lie in the folder itself."""
 UNWRITABLE = {"Cc", "Cs"}
@@ -78,7 +79,10 @@ def find_classes(root: Path, at_least: int = 2) -> list[Path]:
     Raises:
         DataError: ``root`` does not have ``at_least`` so many classes, or contains splits instead of classes.
     """
-    cure = f"--data-root must name a folder with one directory for each class, or with {LABELS_TABLE}"
+    cure = (
+        f"--data-root must name a folder with one directory for each class, or with {LABELS_TABLE}, or with WebDataset "
+        "shards"
+    )
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; {cure}")
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_leftover(entry))

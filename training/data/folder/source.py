@@ -1,7 +1,7 @@
 """A folder of the user's pictures, with one directory per class, as in torchvision's ImageFolder.
 
-A ``labels.csv`` tells the classes in place of directories. With corners that say where the thing lies, one class is
-enough, and no directory is needed.
+A table of labels or WebDataset shards can tell the classes in place of directories. With corners that say where the
+thing lies, one class is enough, and no directory is needed.
 
 The split is decided once, when a run is created, and recorded in the run's ``split.csv``. It is random, unless the
 folder itself has a ``split.csv``.
@@ -13,28 +13,27 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import structlog
 import torch
 
-from training.data.folder.corners import Outline, corners_of, find_corners
-from training.data.folder.labels import has_column, read_labels
+from training.data.folder.corners import COLUMNS as CORNERS_COLUMNS
+from training.data.folder.corners import Outline, corners_of, find_corners, outlines_in
+from training.data.folder.labels import find_labels, read_labels, warn_of_unlabelled
 from training.data.folder.listing import (
     CORNERS_TABLE,
-    LABELS_TABLE,
     SPLIT_TABLE,
     class_of,
     find_pictures,
-    is_picture,
     plain,
     shortened,
-    walk,
     warn_of_ignored,
 )
 from training.data.folder.store import stream_pictures
+from training.data.folder.tables import Table, read_csv
 from training.data.pictures import Shape, damage, read_pictures, shape
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
@@ -46,6 +45,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 COMPARED = (64, 64)
 """Height and width at which pictures are compared to find copies."""
 READ_AT_ONCE = 500
+SPLIT_COLUMNS = "a split has the columns path and split"
 
 log = structlog.get_logger(__name__)
 
@@ -135,17 +135,15 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
         DataError: there are fewer than two classes and no corners, a class has too few pictures, pictures are damaged
             and the recipe does not skip them, or there are both scenes and a table.
     """
-    table = root / SPLIT_TABLE
-    if has_column(root, "split"):
-        if table.exists():
-            raise DataError(f"{table} and {root / LABELS_TABLE} both tell the split; remove the one or the column")
-        table = root / LABELS_TABLE
-    if table.exists() and recipe.scene is not None:
+    labels = find_labels(root)
+    table = split_table(root, labels)
+    if table is not None and recipe.scene is not None:
         raise DataError(
-            f"{table} decides the split, so scene={recipe.scene} has no effect; leave out scene, or remove the table"
+            f"{table.name} decides the split, so scene={recipe.scene} has no effect; leave out scene, or remove the "
+            "table"
         )
-    one_class = recipe.corners > 0 and corners_table(root) is not None
-    classes = classes_of(root, one_class=one_class)
+    one_class = recipe.corners > 0 and corners_table(root, labels) is not None
+    classes = classes_of(root, labels, one_class=one_class)
     files = list(classes)
     unreadable = damage([root / file for file in files])
     if unreadable and recipe.unreadable == "refuse":
@@ -156,9 +154,11 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     for file, reason in unreadable.items():
         log.warning("picture_skipped", file=str(file), reason=reason)
     readable = [file for file in files if root / file not in unreadable]
-    told = (root / LABELS_TABLE).exists()
+    told = labels is not None
     entries = (
-        read_table(table, readable, files) if table.exists() else split_at_random(readable, classes, recipe, told=told)
+        split_at_random(readable, classes, recipe, told=told)
+        if table is None
+        else read_table(root, table, readable, files)
     )
     entries = [entry._replace(named=classes[entry.path] if told else None) for entry in entries]
     check_classes(root, entries, set(classes.values()))
@@ -166,44 +166,48 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
     return entries
 
 
-def classes_of(root: Path, *, one_class: bool) -> dict[str, str]:
-    """Return the class of each picture in ``root``, as `LABELS_TABLE` or else the directories tell it, in order.
+def split_table(root: Path, labels: Table | None) -> Table | None:
+    """Return the table of ``root`` that tells the split, if there is one: its own, or that of the ``labels``.
+
+    Raises:
+        DataError: there are two, or it cannot be read.
+    """
+    own = root / SPLIT_TABLE
+    if labels is None or "split" not in labels.columns:
+        return read_csv(own, SPLIT_COLUMNS) if own.exists() else None
+    if own.exists():
+        raise DataError(f"{own} and {labels.name} both tell the split; remove the one or the column")
+    return labels
+
+
+def classes_of(root: Path, table: Table | None, *, one_class: bool) -> dict[str, str]:
+    """Return the class of each picture in ``root``, as its ``table`` or else the directories tell it, in order.
 
     Raises:
         DataError: the table or the directories are wrong, or there are fewer than two classes, unless ``one_class``.
     """
-    table = root / LABELS_TABLE
-    if not table.exists():
+    if table is None:
         return {file: class_of(file) for file in find_pictures(root, one_class=one_class)}
-    found = dict(read_labels(root))
-    warn_of_unlabelled(root, found)
+    found = dict(read_labels(root, table))
+    warn_of_unlabelled(root, table, found)
     if len(set(found.values())) < 2 and not one_class:
-        raise DataError(f"{table} has a single label, but at least two classes are needed; one is enough with corners")
+        raise DataError(
+            f"{table.name} has a single label, but at least two classes are needed; one is enough with corners"
+        )
     return found
 
 
-def warn_of_unlabelled(root: Path, labelled: Collection[str]) -> None:
-    """Warn of the pictures in ``root`` that are not among the paths ``labelled`` of its table."""
-    inside = (file.relative_to(root).as_posix() for file in walk(root, []) if is_picture(file))
-    if others := [file for file in inside if file not in labelled]:
-        log.warning(
-            "pictures_without_label",
-            count=len(others),
-            examples=shortened(map(repr, others)),
-            cure=f"add their rows to {LABELS_TABLE}, or move them out of the folder",
-        )
-
-
-def corners_table(root: Path) -> Path | None:
-    """Return the table of ``root`` that tells corners, if there is one.
+def corners_table(root: Path, labels: Table | None) -> Table | None:
+    """Return the table of ``root`` that tells corners, if there is one: its own, or that of the ``labels``.
 
     Raises:
-        DataError: there are two.
+        DataError: there are two, or it cannot be read.
     """
-    own, column = root / CORNERS_TABLE, has_column(root, "x1")
-    if own.exists() and column:
-        raise DataError(f"{own} and {root / LABELS_TABLE} both tell corners; remove the one or the columns")
-    return own if own.exists() else root / LABELS_TABLE if column else None
+    own = root / CORNERS_TABLE
+    column = labels is not None and "x1" in labels.columns
+    if own.exists() and labels is not None and column:
+        raise DataError(f"{own} and {labels.name} both tell corners; remove the one or the columns")
+    return read_csv(own, CORNERS_COLUMNS) if own.exists() else labels if column else None
 
 
 def labelled_corners(root: Path, recipe: Recipe, entries: Sequence[Entry]) -> list[Outline]:
@@ -213,19 +217,19 @@ def labelled_corners(root: Path, recipe: Recipe, entries: Sequence[Entry]) -> li
         DataError: the table cannot be read, a row is wrong, or there is nothing to learn: a single class, and no
             training picture with corners.
     """
-    table = corners_table(root)
+    table = corners_table(root, find_labels(root))
     if table is None:
         return []
     if not recipe.corners:
-        log.warning("corners_left_out", file=str(table), cure="set corners=10 (the weight of their loss)")
+        log.warning("corners_left_out", file=table.name, cure="set corners=10 (the weight of their loss)")
         return []
-    outlines = find_corners(table, [entry.path for entry in entries])
+    outlines = find_corners(root, outlines_in(table), [entry.path for entry in entries])
     with_corners = {each.path for each in outlines}
     parts = {entry.part for entry in entries if entry.path in with_corners}
     if "train" not in parts and len({entry.label for entry in entries}) == 1:
         raise DataError(
-            f"{table} has corners of no picture that is trained on, and with a single class there is nothing else to "
-            f"learn; add rows, or assign pictures with corners to train in {root / SPLIT_TABLE}"
+            f"{table.name} has corners of no picture that is trained on, and with a single class there is nothing "
+            f"else to learn; add rows, or assign pictures with corners to train in {root / SPLIT_TABLE}"
         )
     if outlines and parts != set(PARTS):
         log.warning(
@@ -236,11 +240,11 @@ def labelled_corners(root: Path, recipe: Recipe, entries: Sequence[Entry]) -> li
     return outlines
 
 
-def read_table(table: Path, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
-    """Read the split in ``table``; pictures that it does not list are ignored.
+def read_table(root: Path, table: Table, readable: Sequence[str], files: Sequence[str]) -> list[Entry]:
+    """Return the split that ``table`` tells; pictures in ``root`` that it does not list are ignored.
 
     Raises:
-        DataError: it cannot be read, or lists a picture that is missing from ``files``, or one twice.
+        DataError: a row is wrong, or a picture is missing from ``files``, or listed twice.
     """
     there = set(files)
     encoded = {unicodedata.normalize("NFC", file): file for file in files}
@@ -248,14 +252,14 @@ def read_table(table: Path, readable: Sequence[str], files: Sequence[str]) -> li
         entry
         if entry.path in there
         else entry._replace(path=encoded.get(unicodedata.normalize("NFC", entry.path), entry.path))
-        for entry in read_split(table)
+        for entry in entries_in(table)
     ]
     if missing := [entry.path for entry in entries if entry.path not in there]:
-        raise DataError(f"{table} lists {shortened(missing)}, not found in {table.parent}; correct column path")
+        raise DataError(f"{table.name} lists {shortened(missing)}, not found in {root}; correct column path")
     if twice := [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]:
-        raise DataError(f"{table} lists {shortened(twice)} more than once; keep one row of each")
+        raise DataError(f"{table.name} lists {shortened(twice)} more than once; keep one row of each")
     listed = {entry.path for entry in entries}
-    warn_of_ignored([file for file in files if file not in listed], f"not in {table.name}")
+    warn_of_ignored([file for file in files if file not in listed], f"not in {Path(table.name).name}")
     wanted = set(readable)
     return [entry for entry in entries if entry.path in wanted]
 
@@ -357,20 +361,21 @@ def read_split(file: Path) -> list[Entry]:
     Raises:
         DataError: it cannot be read, or a row is incomplete or wrong.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            rows = [
-                (reader.line_num, plain(row["path"] or ""), (row["split"] or "").strip(), row.get("label"))
-                for row in reader
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise DataError(f"{file} cannot be read as a table with the columns path and split ({error})") from error
-    if short := [str(line) for line, path, split, _ in rows if not (path and split)]:
-        raise DataError(f"{file} lacks path or split in line {shortened(short)}; write both, or remove the line")
+    return entries_in(read_csv(file, SPLIT_COLUMNS))
+
+
+def entries_in(table: Table) -> list[Entry]:
+    """Return the rows of a table; see `read_split`."""
+    if missing := [name for name in ("path", "split") if name not in table.columns]:
+        raise DataError(f"{table.name} has no column {', '.join(missing)}; {SPLIT_COLUMNS}")
+    rows = [
+        (row.where, plain(row.cells["path"] or ""), (row.cells["split"] or "").strip(), row.cells.get("label"))
+        for row in table.rows
+    ]
+    if short := [where for where, path, split, _ in rows if not (path and split)]:
+        raise DataError(f"path or split is missing in {shortened(short)}; write both, or remove the row")
     if wrong := sorted({split for _, _, split, _ in rows if split not in PARTS}):
-        raise DataError(f"{file} has {shortened(wrong)} in its column split; write {', '.join(PARTS)}")
+        raise DataError(f"{table.name} has {shortened(wrong)} in its column split; write {', '.join(PARTS)}")
     return [Entry(path, next(part for part in PARTS if part == split), label) for _, path, split, label in rows]
 
 

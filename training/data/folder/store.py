@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from training.data.folder.shards import locate
 from training.data.pictures import read_pictures
 from training.errors import DataError
 from training.recipes.recipe import Recipe, Size
@@ -83,7 +84,7 @@ def identity(root: Path, paths: Sequence[str], shape: Sequence[int]) -> str:
     found = hashlib.blake2b(json.dumps([LAYOUT, *shape]).encode(), digest_size=16)
     for path in paths:
         try:
-            facts = (root / path).stat()
+            facts = locate(root / path).stat()
         except OSError as error:
             raise DataError(f"{root / path} cannot be read ({error.strerror}); repair or remove it") from error
         found.update(json.dumps([path, facts.st_size, facts.st_mtime_ns]).encode())

@@ -92,8 +92,8 @@ def test_a_split_table_of_the_users_own_is_kept_to_and_what_it_leaves_out_is_lef
         ("path,split\nred/0_00.png,train\nred/0_00.png,test\n", "more than once"),
         ("path,split\nred/0_00.png,holdout\n", "holdout in its column split"),
         ("file,part\nred/0_00.png,train\n", "columns path and split"),
-        ("path,split\nred/0_00.png,train\nred/0_01.png\n", "path or split in line 3"),
-        ("split,path\ntrain\n", "path or split in line 2"),
+        ("path,split\nred/0_00.png,train\nred/0_01.png\n", "path or split is missing in .*line 3"),
+        ("split,path\ntrain\n", "path or split is missing in .*line 2"),
         ("path,split\nred/0_00.png,train\n", "nothing is left for train of amber"),
     ],
 )
