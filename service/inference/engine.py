@@ -389,7 +389,7 @@ class Engine:
                 work, size = partial(encode_image, pixels, options.format), pixels.shape[0] * pixels.shape[1]
             else:
                 shown = opened.shown
-                work = partial(rectify, source, output, manifest, index, options, shown)
+                work = partial(rectify, source, output, manifest, index, options, shown, opened.is_opaque)
                 size = math.prod(image_size(output.transforms[index].theta, shown.width, shown.height, options))
                 self.models.recorder.of_model((model.name, model.version)).rectified(size)
             if size <= IN_PLACE_PIXELS and (source is None or source.size <= IN_PLACE_PIXELS):
