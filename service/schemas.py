@@ -239,6 +239,11 @@ class Reliability(BaseModel):
         "the angle cannot be told, or the model was not calibrated"
     )
     within_px: float | None = Field(description="that distance in pixels of the uploaded picture")
+    second_look: bool = Field(
+        False,
+        description="whether theta, corners and rectified images are those of a second look, which is taken if the "
+        "score is low or the angle cannot be told; the other fields here are told of the first",
+    )
 
 
 class Timings(BaseModel):

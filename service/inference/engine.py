@@ -274,8 +274,8 @@ class Engine:
         """The prediction for a decoded picture, whose decoding began at ``started`` and took its ``decode_s``."""
         reliability = None
         if views.needed:
-            self.models.recorder.of_model((model.name, model.version)).viewed(views.needed)
-            inference, reliability = await infer_views(model, opened, views, self._decoders, deadline)
+            counts = self.models.recorder.of_model((model.name, model.version))
+            inference, reliability = await infer_views(model, opened, views, self._decoders, counts, deadline)
         else:
             inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
         inferred = time.perf_counter()
@@ -283,7 +283,8 @@ class Engine:
             await self.turns.wait()
             inferred = time.perf_counter()
         output = finite_output(inference.value)
-        if self.models.observer is not None and not views.averaged:
+        is_plain = not views.averaged and (reliability is None or not reliability.second_look)
+        if self.models.observer is not None and is_plain:
             self.models.observer.observe(Seen(model, output, opened, upload))
         files = None if options is None else await self._rectify(model, output, opened, options, deadline)
         ended = time.perf_counter()
