@@ -18,6 +18,8 @@ from imaging.warping import SamplingMap, apply_affine, warp
 RGB = 3
 ALPHA = 4
 """Channels of a picture with transparency."""
+REDUCING_GAP = 8
+"""Least size of a reduced picture, in those of the result; see `resize`."""
 TRANSPARENT = ("RGBA", "RGBa")
 """Modes of pictures with transparency."""
 
@@ -141,5 +143,9 @@ def fit_upright(image: Image.Image, spec: InputSpec, turn: float) -> Image.Image
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """``image`` stretched to ``size`` = (width, height)."""
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    """``image`` stretched to ``size`` = (width, height).
+
+    One that is at least 16 times as large is first reduced, by whole factors, to 8 times or more. That takes a third of
+    the time, and changes few levels by one.
+    """
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)

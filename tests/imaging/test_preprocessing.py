@@ -133,3 +133,13 @@ def test_a_turned_jpeg_has_the_pixels_that_pillow_gives(mode: str, orientation: 
     for picture in (kept, read(data, model_input)):
         np.testing.assert_array_equal(picture.pixels.squeeze(), np.asarray(small))
         assert (picture.width, picture.height) == expected.size
+
+
+def test_a_photograph_is_reduced_first_and_differs_from_one_filter_by_hardly_a_level() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    image = Image.fromarray(levels).resize((1280, 960), Image.Resampling.BICUBIC)
+    spec = COLOUR.model_copy(update={"height": 48, "width": 48})
+    found = preprocess(open_image(saved(image, "PNG")), spec).pixels.astype(int)
+    gap = np.abs(found - np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR)))
+    assert gap.max() <= 2
+    assert 0 < gap.mean() < 0.25
