@@ -1,4 +1,4 @@
-"""What regions, answers from the response cache, and frames of a stream cost beside a plain POST /predict.
+"""What each option, answers from the response cache, and frames of a stream cost beside a plain POST /predict.
 
     python -m benchmarks.options [--model signs] [--pixels 2000000] [--rounds 9]
 
@@ -47,9 +47,9 @@ def regions(width: int, height: int, count: int) -> str:
     return urlencode([("region", ",".join(f"{side:.1f}" for side in box)) for box in boxes])
 
 
-def asking(predict: Predict, query: str = "") -> Way:
-    """Ask with ``query``, without a rectified image, which costs more than all else on a small picture."""
-    whole = f"rectified=none&{query}".rstrip("&").encode()
+def asking(predict: Predict, query: str = "", rectified: str = "none") -> Way:
+    """Ask with ``query``, by default without a rectified image, which costs more than all else on a small picture."""
+    whole = f"rectified={rectified}&{query}".rstrip("&").encode()
     return lambda picture: predict.answer_one(whole, Body(HEADERS, nothing, picture))
 
 
@@ -96,6 +96,11 @@ async def measure(options: argparse.Namespace) -> None:
             "1 region, a quarter": asking(predict, regions(*size, 1)),
             f"{REGIONS} regions, a quarter each": asking(predict, regions(*size, REGIONS)),
             f"{REGIONS} plain requests": repeated(asking(predict), REGIONS),
+            "angle_hint=30": asking(predict, "angle_hint=30"),
+            "reliability=8": asking(predict, "reliability=8"),
+            "views=8": asking(predict, "views=8"),
+            "rectified image of the model, PNG": asking(predict, rectified="png"),
+            "rectified_size=source, JPEG": asking(predict, "rectified_size=source", rectified="jpeg"),
             "frame of a stream": frames.ask,
             "response cache, miss": lambda _: ask_cached(next(others)),  # noqa: B023 - used within the round
             "response cache, hit": ask_cached,

@@ -3,20 +3,21 @@
     python -m benchmarks.rectified [--model signs] [--pixels 12000000] [--rounds 9]
 
 prints a Markdown table for a photograph of noise on slow colours, as JPEG of quality 90. Ways are measured in turns, in
-one process, without HTTP. Times are those of the processor, the least of all rounds. What is added is the difference
-to a plain prediction. Memory is the peak beyond what the process holds before.
+one process, without HTTP. Times are those of the processor, the least of all rounds. Decoding is that of Pillow alone,
+with its `exif_transpose`. What is added is the difference to a plain prediction. Memory is the peak beyond what the
+process holds before.
 """
 
 import argparse
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import process_time
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from imaging.decoding import decode, open_image
 from service.inference.engine import Engine
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import RectifiedOptions
@@ -49,6 +50,14 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def decode_with_pillow(data: bytes) -> Image.Image:
+    """The upright picture."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
 async def measure(options: argparse.Namespace) -> None:
     """Print the table."""
     settings = Settings(models=options.models, device="cpu", load=options.model, decode_processes=0)
@@ -65,11 +74,13 @@ async def measure(options: argparse.Namespace) -> None:
         return lambda: engine.predict(model, Upload(data, None), rectified, 60_000)
 
     def decoding(data: bytes) -> Callable[[], Awaitable[object]]:
-        return lambda: asyncio.to_thread(lambda: decode(open_image(data)))
+        return lambda: asyncio.to_thread(decode_with_pillow, data)
 
     small = RectifiedOptions("jpeg", (512, 512))
     source = RectifiedOptions("jpeg", "source")
-    print(f"model {model.name}/{model.version}, JPEG of {len(plain):,} bytes\n")
+    found = (await engine.predict(model, Upload(plain, None), source, 60_000)).rectified or []
+    regions = ", ".join(f"{file.width} x {file.height}" for file in found)
+    print(f"model {model.name}/{model.version}, JPEG of {len(plain):,} bytes, rectified to {regions}\n")
     print("| what | ms | to decoding | added, to decoding | turned by EXIF: ms | to decoding | added | memory |")
     print("|---|---|---|---|---|---|---|---|")
     ways: dict[str, Callable[[bytes], Callable[[], Awaitable[object]]]] = {

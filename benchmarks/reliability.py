@@ -1,4 +1,4 @@
-"""What reliability, averaged views and a second look are worth for a model, and what views cost.
+"""What reliability, averaged views and second looks are worth for a model, and what views cost.
 
     python -m benchmarks.reliability models/digits/3 docs/results/digits-3 [--data-root data] [--backgrounds FOLDER]
         [--pictures 1000] [--second-look]
@@ -13,7 +13,7 @@ import io
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from time import process_time
+from time import perf_counter, process_time
 from typing import NamedTuple
 
 import numpy as np
@@ -42,8 +42,7 @@ USUAL = 8
 BATCH = 64
 EDGES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 """Bounds of the scores in the table."""
-LOW = 0.75
-"""Score below which a second look is taken."""
+PATIENCE_S = 3600
 REPEATS = 40
 
 
@@ -54,6 +53,17 @@ class Seen(NamedTuple):
     """``(N, K)``."""
     thetas: Floats
     """``(N, 2, 3)``."""
+
+
+class Again(NamedTuple):
+    """What the service says of pictures with the option ``reliability``."""
+
+    thetas: Floats
+    """``(N, 2, 3)``."""
+    scores: Floats
+    """``(N,)``; NaN where the angle cannot be told."""
+    taken: NDArray[np.bool_]
+    """``(N,)``: whether a second look was taken."""
 
 
 See = Callable[[Pixels], Seen]
@@ -67,7 +77,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--backgrounds", type=Path)
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--second-look", action="store_true", help="measure it, on validation pictures, and no more")
+    parser.add_argument("--second-look", action="store_true", help="measure it through the engine, and no more")
     options = parser.parse_args()
     artifact, run = read_artifact(options.artifact), Run(options.run)
     manifest, recipe = artifact.manifest, run.info().recipe
@@ -77,12 +87,18 @@ def main() -> None:
         parser.error(f"{options.artifact} has no reliability; add it with python -m export.reference")
     see = seeing(OnnxRuntime().load(artifact.model, manifest.outputs), manifest)
     source = run.source(options.data_root)
-    whole = source.training()[1] if options.second_look else source.test()
+    whole = source.test()
     chosen = torch.randperm(len(whole.labels), generator=torch.Generator().manual_seed(0))[: options.pictures]
     how, pictures = changes(recipe, whole.at(chosen))
     shown = show(how, pictures, 0)
     first = see(shown.pictures)
     true = true_thetas(lambda some: (see(some)[0].argmax(axis=1), see(some)[1]), recipe, how, pictures, shown.maps)
+    right = error(first.thetas, true, shown.pictures) < WITHIN
+    print(f"## {options.artifact}: {len(shown.labels):,} test pictures under a known change, {USUAL} views\n")
+    if options.second_look:
+        again = asyncio.run(look_again(options.artifact, shown.pictures))
+        print_second_look(again, right, error(again.thetas, true, shown.pictures) < WITHIN)
+        return
     views = [see(some) for some in all_views(shown.pictures)]
     height, width = shown.pictures.shape[1:3]
     maps = view_maps(MOST_VIEWS, width / height)
@@ -93,14 +109,8 @@ def main() -> None:
     scores = np.array([manifest.reliability.score(each) for each in off.tolist()])
     lost = np.array([not told for told in follows(first, views[:USUAL], maps[:USUAL], width, height)])
     scores[lost] = np.nan
-    right = error(first.thetas, true, shown.pictures) < WITHIN
     known = first.probabilities.argmax(axis=1) == shown.labels
     agreement = np.mean([view.probabilities.argmax(1) == first.probabilities.argmax(1) for view in views[:USUAL]], 0)
-    split = "validation" if options.second_look else "test"
-    print(f"## {options.artifact}: {len(known):,} {split} pictures under a known change, {USUAL} views\n")
-    if options.second_look:
-        print_second_look(see, shown.pictures, shown.labels, first, true, scores)
-        return
     print_scores(scores, right, known, agreement)
     print_averages(first, views, shown.labels)
     asyncio.run(print_costs(options.artifact, shown.pictures[0]))
@@ -159,27 +169,35 @@ def print_averages(first: Seen, views: list[Seen], labels: NDArray[np.intp]) -> 
     print()
 
 
-def print_second_look(
-    see: See, pictures: Pixels, labels: NDArray[np.intp], first: Seen, true: Floats, scores: Floats
-) -> None:
-    """Print what becomes of pictures with a low score, and of all, if what was found is looked at again."""
-    side = float(np.median(np.sqrt(np.abs(np.linalg.det(first.thetas[:, :, :2])))))
-    low = np.isnan(scores) | (scores < LOW)
-    for what, chosen in ((f"with a score below {LOW:g} or none", low), ("in all", np.ones(len(labels), np.bool_))):
-        some = np.flatnonzero(chosen)
-        print(f"| {len(some)} pictures {what} | class right | more, fewer | corners right | more, fewer |")
-        print("|---|---|---|---|---|")
-        before = first.probabilities[some].argmax(1) == labels[some]
-        near = error(first.thetas[some], true[some], pictures) < WITHIN
-        print(f"| first look | {share(before)} | | {share(near)} | |")
-        for name, factor in (("the rectified picture", 1.0), ("the region with its usual surroundings", 1 / side)):
-            frames = first.thetas[some] * (factor, factor, 1)
-            views = [make_views(pictures[n], frame[None]) for n, frame in zip(some, frames, strict=True)]
-            second = see(np.concatenate(views))
-            known = second.probabilities.argmax(1) == labels[some]
-            nearer = error(bring_back(frames, second.thetas), true[some], pictures) < WITHIN
-            print(f"| second look at {name} | {changed(before, known)} | {changed(near, nearer)} |")
-        print()
+async def look_again(artifact: Path, pictures: Pixels) -> Again:
+    """What the service says of ``pictures`` ``(N, H, W, C)``, after a second look where it takes one."""
+    settings = load_settings(["--models", str(artifact / read_artifact(artifact).manifest.model_file)], {})
+    options = ViewOptions(reliability=USUAL)
+    async with Engine(load_models(settings), settings) as engine:
+        model = engine.find()
+        answers = await engine.infer_parts(model, pictures, perf_counter() + PATIENCE_S, views=options)
+    told = [answer.reliability for answer in answers if answer.reliability is not None]
+    return Again(
+        np.array([answer.output.transforms[model.manifest.main].theta for answer in answers]),
+        np.array([np.nan if each.score is None else each.score for each in told]),
+        np.array([each.second_look for each in told]),
+    )
+
+
+def print_second_look(again: Again, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> None:
+    """Print whose corners are right before and after a second look, by the score of the first."""
+    bins = {f"{low:g} to {high:g}": (again.scores > low) & (again.scores <= high) for low, high in pairwise(EDGES)}
+    bins["null: cannot tell"] = np.isnan(again.scores)
+    bins["all of these"] = np.ones(len(before), np.bool_)
+    print("| score | pictures | mean score | right after the first look | after the second | more, fewer |")
+    print("|---|---|---|---|---|---|")
+    for name, chosen in bins.items():
+        some = chosen & again.taken
+        if some.any():
+            told = again.scores[some & ~np.isnan(again.scores)]
+            cells = f"{share(told) if len(told) else ''} | {share(before[some])} | {changed(before[some], after[some])}"
+            print(f"| {name} | {some.sum():,} | {cells} |")
+    print(f"| all pictures | {len(before):,} | | {share(before)} | {changed(before, after)} |")
 
 
 async def print_costs(artifact: Path, picture: Pixels) -> None:

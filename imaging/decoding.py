@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.fast_codecs import PlainImage, decode_plain, open_plain
@@ -81,7 +83,15 @@ def open_stored(data: bytes, picture_format: str) -> StoredImage:
 
 
 def decode(opened: OpenedImage) -> Image.Image:
-    """The upright picture in mode L, RGB, RGBA or RGBa.
+    """The upright picture in mode L, RGB, RGBX (opaque), RGBA or RGBa; see `decode_with_levels`."""
+    return decode_with_levels(opened)[0]
+
+
+def decode_with_levels(opened: OpenedImage) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+    """The upright picture in mode L, RGB, RGBX (opaque), RGBA or RGBa, and the same pixels if they are at hand.
+
+    These are ``(H, W)`` of grey, ``(H, W, 3)`` of RGB, or ``(H, W, 4)`` of RGB with 255 in the last channel, as Pillow
+    stores it.
 
     Raises:
         DamagedImageError: the pixels are damaged or cut short.
@@ -89,9 +99,17 @@ def decode(opened: OpenedImage) -> Image.Image:
         ImageTooLargeError: they need more memory than this process may take.
     """
     with reporting_damage(opened.format):
+        levels = decode_plain(opened, opaque=True) if isinstance(opened, PlainImage) else opened.load_levels()
+        if levels is not None:
+            return as_image(levels), levels
         if isinstance(opened, PlainImage):
-            pixels = decode_plain(opened) if opened.format == "PNG" else None  # of a JPEG, Pillow copies fewer pixels
-            if pixels is not None:
-                return Image.fromarray(pixels)
             opened = open_stored(opened.data, opened.format)  # which may know a way, and tells what is wrong
-        return opened.load()
+        return opened.load(), None
+
+
+def as_image(levels: NDArray[np.uint8]) -> Image.Image:
+    """A picture of the pixels of `decode_with_levels`, which are not copied unless they are RGB."""
+    if levels.ndim == 3 and levels.shape[2] == 3:
+        return Image.fromarray(levels)
+    mode = "L" if levels.ndim == 2 else "RGBX"
+    return Image.frombuffer(mode, levels.shape[1::-1], levels, "raw", mode, 0, 1)

@@ -122,15 +122,22 @@ def open_plain_jpeg(data: bytes) -> PlainImage | None:
     return None
 
 
-def decode_plain(opened: PlainImage) -> NDArray[np.uint8] | None:
-    """The pixels of a plain picture, ``(H, W)`` or ``(H, W, 3)``; None if there is anything wrong with them."""
+def decode_plain(opened: PlainImage, opaque: bool = False) -> NDArray[np.uint8] | None:
+    """The pixels of a plain picture, ``(H, W)`` or ``(H, W, 3)``; None if there is anything wrong with them.
+
+    With ``opaque``, those of a coloured JPEG are ``(H, W, 4)``, with 255 in the last channel.
+    """
+    spare = opaque and opened.coloured and opened.format == "JPEG"
     try:
         pixels: NDArray[np.uint8] = (
-            imagecodecs.spng_decode(opened.data) if opened.format == "PNG" else imagecodecs.jpeg8_decode(opened.data)
+            imagecodecs.spng_decode(opened.data)
+            if opened.format == "PNG"
+            else imagecodecs.jpeg8_decode(opened.data, outcolorspace="RGBA" if spare else None)
         )
     except (RuntimeError, ValueError, MemoryError):  # the errors of all decoders are derived from the first
         return None
-    shape = (opened.height, opened.width) if opened.channels == 1 else (opened.height, opened.width, opened.channels)
+    size = opened.height, opened.width
+    shape = size if opened.channels == 1 else (*size, opened.channels + spare)
     if pixels.shape == (*shape, 1):
         pixels = pixels[..., 0]
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None

@@ -1,9 +1,14 @@
 """JPEG of every process and depth that one of the decoders reads; of the others, a message that says what they are."""
 
+from functools import partial
+
 import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
+from imaging.fast_codecs import FRAMES, PlainImage, decode_plain
 from imaging.formats.jpeg_segments import EXIF, SOF, Frame, Marker, read_frame, segments
 from imaging.formats.pillow_formats import open_with_pillow
 from imaging.formats.stored_image import SEND_AGAIN, StoredImage
@@ -26,7 +31,7 @@ def open_jpeg(data: bytes) -> StoredImage:
     frame, exif, end = find_frame(data)
     count = len(frame.components) if frame is not None else 0
     if frame is None or (frame.precision == 8 and count in (1, 3, 4) and frame.marker not in UNREAD):
-        return open_with_pillow(data, "JPEG")
+        return open_with_pillow(data, "JPEG", partial(decode_frame, data, frame))
     if frame.marker in UNREAD:
         raise UnsupportedImageError(f"this is {UNREAD[frame.marker]}, which is not taken", CURE)
     if count not in (1, 3) or not 2 <= frame.precision <= DEEPEST:
@@ -44,6 +49,14 @@ def open_jpeg(data: bytes) -> StoredImage:
         return apply_orientation(Image.fromarray(eight_bits(levels, 2**frame.precision - 1)), orientation)
 
     return StoredImage("JPEG", *upright_size(frame.width, frame.height, orientation), count == 3, load)
+
+
+def decode_frame(data: bytes, frame: Frame | None) -> NDArray[np.uint8] | None:
+    """The pixels as stored, see `imaging.fast_codecs.decode_plain`; None if they are left to Pillow."""
+    if frame is None or frame.marker not in FRAMES:
+        return None
+    count = len(frame.components)
+    return decode_plain(PlainImage("JPEG", frame.width, frame.height, count, data), opaque=True) if count != 4 else None
 
 
 def find_frame(data: bytes) -> tuple[Frame | None, bytes | None, int]:

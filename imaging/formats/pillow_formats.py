@@ -1,14 +1,16 @@
 """Formats that Pillow, or a plugin for it, reads nearly as browsers do: WebP, GIF, AVIF, HEIC, binary Netpbm."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, features
 
 from imaging.errors import UnsupportedImageError
 from imaging.formats.stored_image import StoredImage
 from imaging.modes import WHITE_16_BIT, eight_bits, simplify
-from imaging.orientation import apply_orientation, read_orientation, upright_size
+from imaging.orientation import apply_orientation, read_orientation, turn_levels, upright_size
 
 try:
     import pillow_heif
@@ -21,8 +23,13 @@ GREY = {"1", "L", "LA", "I", "I;16", "I;16B"}
 Image.MAX_IMAGE_PIXELS = None  # Pillow only warns up to twice its limit; `limits.check` refuses above ours.
 
 
-def open_with_pillow(data: bytes, picture_format: str) -> StoredImage:
-    """Read the header of a file of ``picture_format``, Pillow's name."""
+def open_with_pillow(
+    data: bytes, picture_format: str, decode_quickly: Callable[[], NDArray[np.uint8] | None] = lambda: None
+) -> StoredImage:
+    """Read the header of a file of ``picture_format``, Pillow's name.
+
+    ``decode_quickly`` returns the pixels as stored, or None if anything is wrong with them.
+    """
     image = Image.open(io.BytesIO(data), formats=[picture_format])
     orientation = read_orientation(image.info.get("exif"))
 
@@ -30,7 +37,12 @@ def open_with_pillow(data: bytes, picture_format: str) -> StoredImage:
         image.load()
         return apply_orientation(simplify(image), orientation)
 
-    return StoredImage(picture_format, *upright_size(*image.size, orientation), image.mode not in GREY, load)
+    def load_levels() -> NDArray[np.uint8] | None:
+        levels = decode_quickly()
+        return None if levels is None else turn_levels(levels, orientation)
+
+    size = upright_size(*image.size, orientation)
+    return StoredImage(picture_format, *size, image.mode not in GREY, load, load_levels)
 
 
 def open_gif(data: bytes) -> StoredImage:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from imaging.errors import DamagedImageError, ImageError, ImageTooLargeError
@@ -26,6 +28,8 @@ class StoredImage(NamedTuple):
     coloured: bool
     load: Callable[[], Image.Image]
     """Returns the upright picture in mode L, RGB, RGBA or RGBa; raises the errors of its decoder."""
+    load_levels: Callable[[], NDArray[np.uint8] | None] = lambda: None
+    """Returns the same pixels sooner, see `imaging.decoding.decode_with_levels`; None where only `load` can."""
 
 
 @contextmanager

@@ -72,6 +72,7 @@ def describe_reliability(found: Reliability) -> Json:
         "angle": "follows" if found.angle_follows else "cannot tell",
         "score": None if found.score is None else round(found.score, 4),
         "within_px": None if found.within_px is None else round(found.within_px, 4),
+        "second_look": found.second_look,
     }
 
 

@@ -288,9 +288,10 @@ def describe(reliability: Reliability) -> str:
     """Format the reliability as text."""
     score = "" if reliability.score is None else f" {reliability.score:.1%};"
     turned = "" if reliability.angle == "follows" else " (which way is up: cannot tell)"
+    again = "; looked again" if reliability.second_look else ""
     return (
         f"reliability:{score} class in {reliability.label_agreement:.0%} of {reliability.views} views, corners off by "
-        f"{reliability.corner_deviation_px:.1f} px, angle by {reliability.angle_deviation_deg:.1f}°{turned}"
+        f"{reliability.corner_deviation_px:.1f} px, angle by {reliability.angle_deviation_deg:.1f}°{turned}{again}"
     )
 
 

@@ -274,8 +274,8 @@ class Engine:
         """The prediction for a decoded picture, whose decoding began at ``started`` and took its ``decode_s``."""
         reliability = None
         if views.needed:
-            self.models.recorder.of_model((model.name, model.version)).viewed(views.needed)
-            inference, reliability = await infer_views(model, opened, views, self._decoders, deadline)
+            counts = self.models.recorder.of_model((model.name, model.version))
+            inference, reliability = await infer_views(model, opened, views, self._decoders, counts, deadline)
         else:
             inference = await track_future(model.batcher.submit(opened.pixels, deadline, queued_s(), is_alone=is_alone))
         inferred = time.perf_counter()
@@ -389,7 +389,7 @@ class Engine:
                 work, size = partial(encode_image, pixels, options.format), pixels.shape[0] * pixels.shape[1]
             else:
                 shown = opened.shown
-                work = partial(rectify, source, output, manifest, index, options, shown)
+                work = partial(rectify, source, output, manifest, index, options, shown, opened.is_opaque)
                 size = math.prod(image_size(output.transforms[index].theta, shown.width, shown.height, options))
                 self.models.recorder.of_model((model.name, model.version)).rectified(size)
             if size <= IN_PLACE_PIXELS and (source is None or source.size <= IN_PLACE_PIXELS):

@@ -49,6 +49,7 @@ COUNTERS: Final = {
     "cache_hits": ("stn_response_cache_hits", "Answers that came from the response cache", MODEL),
     "cache_misses": ("stn_response_cache_misses", "Answers that were looked for there in vain", MODEL),
     "views": ("stn_views", "Changed views of pictures that were inferred besides them", MODEL),
+    "second_looks": ("stn_second_looks", "Second looks at pictures whose corners were not reliable", MODEL),
     "rejection": ("stn_rejections", "Rejected requests and pictures by error code", (*MODEL, "cause")),
     "rollout_pictures": ("stn_rollout_pictures", "Pictures that both versions answered", (*VERSIONS, "agrees")),
     "rollout_disagreed": (

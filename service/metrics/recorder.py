@@ -81,6 +81,8 @@ class ModelMetrics:
         """Answers that were not and that were found in the response cache."""
         self._views = 0.0
         """The number of changed views of pictures that were inferred."""
+        self._second_looks = 0.0
+        """The number of second looks."""
         self._dropped_frames = 0.0
         self.last_s = 0.0
         """When the last inference ended, in seconds since the epoch; 0 before the first."""
@@ -112,6 +114,10 @@ class ModelMetrics:
         """Count views of a picture that are inferred besides it."""
         self._views += views
 
+    def looked_again(self) -> None:
+        """Count a second look at a picture."""
+        self._second_looks += 1
+
     def dropped_frame(self) -> None:
         """Count a frame of a stream that was not answered, because a newer one arrived."""
         self._dropped_frames += 1
@@ -136,6 +142,7 @@ class ModelMetrics:
         for kind, number in zip(("cache_misses", "cache_hits"), self._cached, strict=True):
             found[kind, *self.labels] = [number]
         found["views", *self.labels] = [self._views]
+        found["second_looks", *self.labels] = [self._second_looks]
         found |= {("batch", *self.labels, str(size)): list(batches) for size, batches in self._batches.items()}
         return found
 

@@ -16,6 +16,7 @@ import { Stage } from "./stage/stage.js";
 import { CompareView, offer } from "./views/compare.js";
 import { ErrorBanner } from "./views/errors.js";
 import { FullSizeView } from "./views/full.js";
+import { LiveView } from "./views/live.js";
 import { MotionView } from "./views/motion.js";
 import { PredictionView, decode, looksOf } from "./views/prediction.js";
 
@@ -43,6 +44,7 @@ export class Workbench {
     this.spoken = element("spoken", HTMLParagraphElement);
     this.answerView = new PredictionView();
     this.fullView = new FullSizeView();
+    this.liveView = new LiveView();
     this.motionView = new MotionView();
     this.recorder = new Recorder();
     this.rate = new Rate();
@@ -97,7 +99,11 @@ export class Workbench {
    * @param {ImageData} pixels
    */
   async lookWith(model, pixels) {
-    const { answer, roundTrip } = await predict(model, toBmp(pixels));
+    const live = this.state.picture?.source instanceof HTMLVideoElement;
+    if (!live) this.liveView.end();
+    const { answer, roundTrip } = live
+      ? await this.liveView.predict(model, pixels, this.stage.encode("image/jpeg"))
+      : await predict(model, toBmp(pixels));
     const looks = looksOf(answer, model.transforms[0].kind);
     const image = await decode(answer);
     this.overlay.show(pixels, looks);
@@ -116,7 +122,7 @@ export class Workbench {
       history.replaceState(null, "", `#${this.address(null)}`);
       const { model, picture, placement, disturbance } = this.state;
       if (model === null || picture === null) return;
-      void this.fullView.show(model, enlarged(model.input, picture, placement, disturbance).png());
+      void this.fullView.show(model, enlarged(model.input, picture, placement, disturbance).encode("image/png"));
     }, QUIET_MS);
   }
 

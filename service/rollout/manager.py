@@ -113,7 +113,9 @@ class RolloutManager:
         """See `service.inference.registry.Rollouts`. It raises nothing, since the picture has its answer."""
         try:
             trial = self._trials.get(seen.model.name)
-            is_live = trial is not None and seen.model is trial.default
+            # A shadow looks only once, so its corners are not compared with those of a second look.
+            looked_again = seen.reliability is not None and seen.reliability.second_look
+            is_live = trial is not None and seen.model is trial.default and not looked_again
             if trial is not None and is_live and trial.shadow is not None and random() < trial.rollout.shadow:  # noqa: S311
                 self._offer(trial, trial.shadow, seen)
             if self._capture is not None:

@@ -54,7 +54,7 @@ def test_a_crop_is_what_the_cut_out_picture_is(picture_format: str) -> None:
     first, second = preprocess_crops(opened, INPUT, [(10, 20, 70, 50), (0, 0, 90, 60)], MOST, keep=True)
     whole = preprocess(opened, INPUT, keep=True)
     assert whole.source is not None
-    cut = preprocess(open_image(encode(whole.source[20:50, 10:70])), INPUT)
+    cut = preprocess(open_image(encode(whole.source[20:50, 10:70, :3])), INPUT)
     np.testing.assert_array_equal(first.pixels, cut.pixels)
     np.testing.assert_array_equal(second.pixels, whole.pixels)
     assert (first.width, first.height, first.crop) == (90, 60, Crop(10, 20, 70, 50))

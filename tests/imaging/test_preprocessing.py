@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from export.format.artifact import ImageInput
 from imaging.decoding import open_image
@@ -112,3 +112,34 @@ def test_jpeg_gives_the_rectified_pixels_back_nearly() -> None:
     with Image.open(io.BytesIO(encode(pixels, "jpeg"))) as image:
         assert image.format == "JPEG"
         assert np.abs(np.asarray(image).astype(int) - pixels[..., 0]).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("model_input", [GREY, COLOUR], ids=["grey", "colour"])
+def test_a_turned_jpeg_has_the_pixels_that_pillow_gives(mode: str, orientation: int, model_input: ImageInput) -> None:
+    levels = np.random.default_rng(orientation).integers(0, 256, (13, 22, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(levels).convert(mode), "JPEG", exif=exif, quality=90)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    kept = preprocess(open_image(data, max_pixels=10_000), model_input, keep=True)
+    assert kept.source is not None
+    assert kept.is_opaque
+    channels = len(expected.getbands())
+    np.testing.assert_array_equal(kept.source[..., :channels].squeeze(), np.asarray(expected))
+    assert (kept.source[..., channels:] == 255).all()
+    small = expected.convert("L" if model_input is GREY else "RGB").resize((4, 4), Image.Resampling.BILINEAR)
+    for picture in (kept, read(data, model_input)):
+        np.testing.assert_array_equal(picture.pixels.squeeze(), np.asarray(small))
+        assert (picture.width, picture.height) == expected.size
+
+
+def test_a_photograph_is_reduced_first_and_differs_from_one_filter_by_hardly_a_level() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    image = Image.fromarray(levels).resize((1280, 960), Image.Resampling.BICUBIC)
+    spec = COLOUR.model_copy(update={"height": 48, "width": 48})
+    found = preprocess(open_image(saved(image, "PNG")), spec).pixels.astype(int)
+    gap = np.abs(found - np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR)))
+    assert gap.max() <= 2
+    assert 0 < gap.mean() < 0.25

@@ -35,6 +35,23 @@ def test_the_page_asks_for_a_key_until_it_is_the_right_one(context: BrowserConte
     expect(page.locator("#problem")).to_be_hidden()
 
 
+def test_the_camera_goes_by_requests_where_a_stream_cannot_have_the_key(
+    context: BrowserContext, locked: Service
+) -> None:
+    page = context.new_page()
+    page.goto(locked.url)
+    enter(page, KEY)
+    expect_best(page, "3")
+    with page.expect_response("**/predict?*") as asked:
+        page.get_by_role("button", name="Camera").click()
+    assert asked.value.status == 200
+    expect(page.locator("#camera-way")).to_contain_text("Each picture is a request of its own")
+    with page.expect_response("**/predict?*") as asked:
+        pass
+    assert asked.value.status == 200
+    expect(page.locator("#problem")).to_be_hidden()
+
+
 def test_the_key_lasts_as_long_as_the_tab_and_is_not_in_what_is_shared(
     context: BrowserContext, locked: Service
 ) -> None:

@@ -2,15 +2,17 @@
 
 import base64
 import io
+import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import JSHandle, Page, expect
+from playwright.sync_api import JSHandle, Page, WebSocket, expect
 
 from tests.conftest import REPOSITORY, Service
-from tests.page.looking import expect_agreement, expect_best, stage_picture, wait_for
+from tests.page.looking import best, expect_agreement, expect_best, stage_picture, wait_for
 
 FIVE = REPOSITORY / "models" / "digits" / "samples" / "5.png"
 TRANSFER = """
@@ -96,6 +98,34 @@ def test_the_camera_is_live_until_a_picture_is_kept(page: Page, server: Service)
     page.get_by_role("button", name="Keep this picture").click()
     expect(page.locator("#camera")).to_be_hidden()
     assert page.locator("#video").evaluate("(video) => video.srcObject") is None
+    expect_agreement(page, server)
+
+
+def test_the_camera_sends_jpeg_files_over_one_stream_and_draws_the_answers(page: Page, server: Service) -> None:
+    opened: list[WebSocket] = []
+    sent: list[str | bytes] = []
+    answers: list[str | bytes] = []
+    asked: list[str] = []
+
+    def listen(socket: WebSocket) -> None:
+        opened.append(socket)
+        socket.on("framesent", lambda frame: sent.append(frame))
+        socket.on("framereceived", lambda frame: answers.append(frame))
+
+    page.on("websocket", listen)
+    page.get_by_role("button", name="Camera").click()
+    expect(page.locator("#camera-way")).to_have_text("All pictures go over one connection.")
+    page.on("request", lambda request: asked.append(request.url))
+    wait_for(page, lambda: len(answers) > 3, "frames are answered")
+    assert not any("/predict" in url for url in asked)
+    assert [urlsplit(socket.url).path for socket in opened] == ["/stream"]
+    assert all(isinstance(frame, bytes) and frame.startswith(b"\xff\xd8\xff") for frame in sent)
+    assert [json.loads(answer)["frame"] for answer in answers] == list(range(len(answers)))
+    assert len(sent) - len(answers) <= 1, "the next frame is taken once the last one is answered"
+    label = json.loads(answers[-1])["predictions"][0]["label"]
+    wait_for(page, lambda: best(page) in (label, json.loads(answers[-1])["predictions"][0]["label"]), "it is shown")
+    page.get_by_role("button", name="Keep this picture").click()
+    wait_for(page, opened[0].is_closed, "the stream is closed")
     expect_agreement(page, server)
 
 

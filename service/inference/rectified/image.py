@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,10 +42,11 @@ def rectify(
     index: int,
     options: RectifiedOptions,
     shown: Shown | None = None,
+    is_opaque: bool = False,
 ) -> RectifiedFile:
     """Sample the rectified image of transformer ``index`` from ``source``, a `Picture.source`, and encode it.
 
-    ``shown`` is what the model was shown of the source; the whole by default.
+    ``shown`` is what the model was shown of the source; the whole by default. ``is_opaque`` is that of the `Picture`.
     """
     height, width = source.shape[:2]
     whole = Shown(Crop(0, 0, width, height))
@@ -53,7 +55,8 @@ def rectify(
     sampling = sampling_map(output, manifest, index, options.frame)
     if shown != whole:
         sampling = within(sampling, shown.to_picture(width, height))
-    return encode_image(sample(source, sampling, size, options.padding, options.format), options.format)
+    pixels = sample(source, sampling, size, options.padding, options.format, is_opaque)
+    return encode_image(pixels, options.format)
 
 
 def image_size(theta: Points, width: float, height: float, options: RectifiedOptions) -> tuple[int, int]:
@@ -73,11 +76,19 @@ def image_size(theta: Points, width: float, height: float, options: RectifiedOpt
 
 
 def sample(
-    source: NDArray[np.uint8], sampling: SamplingMap, size: tuple[int, int], padding: Padding, file_format: FileFormat
+    source: NDArray[np.uint8],
+    sampling: SamplingMap,
+    size: tuple[int, int],
+    padding: Padding,
+    file_format: FileFormat,
+    is_opaque: bool = False,
 ) -> NDArray[np.uint8]:
-    """Sample ``source`` as grey, RGB or RGBA; JPEG files have no alpha."""
+    """Sample ``source`` as grey, RGB or RGBA; JPEG files have no alpha. ``is_opaque`` is that of the `Picture`."""
     weighted = warp(source, sampling, *size, padding)
-    if source.shape[2] != ALPHA:
+    has_alpha = source.shape[2] == ALPHA
+    if has_alpha and is_opaque and (padding != "transparent" or file_format == "jpeg"):
+        return np.asarray(cv2.cvtColor(weighted, cv2.COLOR_RGBA2RGB), np.uint8)
+    if not has_alpha:
         if padding != "transparent" or file_format == "jpeg":
             return weighted
         everywhere = np.full((*source.shape[:2], 1), 255, np.uint8)

@@ -36,6 +36,8 @@ class Reliability(NamedTuple):
     """Probability that the corners are right, within `within_px`; None if the model was not calibrated, or its angle
     does not follow, so that it cannot tell where the corners belong."""
     within_px: float | None
+    second_look: bool = False
+    """Whether the corners of the answer are those of a second look. All else but `within_px` is told of the first."""
 
 
 def measure_reliability(
@@ -60,6 +62,15 @@ def measure_reliability(
         score=None if calibration is None or not can_tell else calibration.score(deviation_px / side_px),
         within_px=None if calibration is None else calibration.within * side_px,
     )
+
+
+def after_second_look(
+    manifest: Manifest, output: ModelOutput, first: Reliability, width: float, height: float
+) -> Reliability:
+    """Return what was told of the ``first`` look for the ``output`` of a second one at the same picture."""
+    assert manifest.reliability is not None  # noqa: S101 - else there is no second look
+    side_px = float(region_side(np.asarray(output.transforms[manifest.main].theta), width, height))
+    return first._replace(within_px=manifest.reliability.within * side_px, second_look=True)
 
 
 def angle_differences(thetas: Floats, theta: Floats, width: float, height: float) -> Floats:

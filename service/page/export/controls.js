@@ -1,6 +1,6 @@
 /** The buttons that copy a command or a link, or record a video. @module */
 
-import { predictPath, Problem, storedKey } from "../lib/api.js";
+import { predictQuery, Problem, storedKey } from "../lib/api.js";
 import { shrink } from "../lib/canvas.js";
 import { element } from "../lib/dom.js";
 import { toBase64, toCurl } from "./share.js";
@@ -21,8 +21,8 @@ export function offerToTake(workbench) {
 
   element("copy-curl", HTMLButtonElement).addEventListener("click", async () => {
     if (state.model === null) return;
-    const url = new URL(predictPath(state.model), location.href);
-    const picture = await toBase64(await stage.png());
+    const url = new URL(`predict?${predictQuery(state.model)}`, location.href);
+    const picture = await toBase64(await stage.encode("image/png"));
     await copy(toCurl(url.href, picture, storedKey() !== null), "The command is copied; it sends what is on the stage.");
   });
 

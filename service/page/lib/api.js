@@ -38,7 +38,7 @@ const SAID = {
   504: ["The answer was not ready in time.", "The page tries again by itself."],
 };
 const AGAIN = new Set([429, 503, 504]);
-const AGAIN_MS = 1000;
+export const AGAIN_MS = 1000;
 
 /** @returns {string | null} */
 export function storedKey() {
@@ -104,14 +104,14 @@ export async function listModels() {
  * @param {ModelInfo} model
  * @returns {string}
  */
-export function predictPath(model) {
+export function predictQuery(model) {
   const query = new URLSearchParams({
     model: model.name,
     version: String(model.version),
     top_k: "5",
     points: String(POINTS),
   });
-  return `predict?${query}`;
+  return query.toString();
 }
 
 /**
@@ -136,7 +136,7 @@ export async function rectify(model, picture) {
  */
 export async function predict(model, picture) {
   const began = performance.now();
-  const response = await ask(predictPath(model), {
+  const response = await ask(`predict?${predictQuery(model)}`, {
     method: "POST",
     headers: { "Content-Type": "image/bmp" },
     body: picture,

@@ -6,6 +6,7 @@ import { matrix } from "./placement.js";
 
 const SEED = 1;
 /** Seed of clutter and noise, which stay fixed while the picture moves. */
+const QUALITY = 0.95;
 
 /** @typedef {import("../types.js").Picture} Picture */
 /** @typedef {import("../types.js").Size} Size */
@@ -90,12 +91,14 @@ export class Stage {
   }
 
   /**
-   * Encode the stage as PNG.
+   * Encode the stage as it is now.
+   * @param {"image/png" | "image/jpeg"} type
    * @returns {Promise<Blob>}
    */
-  png() {
-    return new Promise((resolve, reject) =>
-      this.canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("this browser writes no PNG"))), "image/png"),
-    );
+  encode(type) {
+    return new Promise((resolve, reject) => {
+      const pass = (/** @type {Blob | null} */ blob) => (blob ? resolve(blob) : reject(new Error(`no ${type}`)));
+      this.canvas.toBlob(pass, type, QUALITY);
+    });
   }
 }

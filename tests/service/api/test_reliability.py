@@ -1,5 +1,6 @@
 """Reliability and views of pictures, over HTTP."""
 
+import base64
 import json
 
 import httpx
@@ -119,3 +120,24 @@ def test_views_are_counted(server: Service) -> None:
     before = scrape(server)("stn_views_total", model="digits", version=VERSION)
     predict(server, views=8, reliability=4)
     assert scrape(server)("stn_views_total", model="digits", version=VERSION) - before == 8
+
+
+def test_a_second_look_is_the_same_over_every_route_and_is_counted(server: Service) -> None:
+    disc = encode(np.where(np.hypot(*np.mgrid[-20.5:21.5, -20.5:21.5]) < 9, np.uint8(255), np.uint8(0)))
+    before = scrape(server)("stn_second_looks_total", model="digits", version=VERSION)
+    found = predict(server, disc, reliability=8)
+    assert found["reliability"]["second_look"]
+    assert scrape(server)("stn_second_looks_total", model="digits", version=VERSION) - before == 1
+    assert found["corners"] != predict(server, disc)["corners"]
+    files = [("images", disc), ("images", PICTURE)]
+    first, second = server.client.post("/predict/batch", params={"reliability": 8}, files=files).json()["results"]
+    assert not second["reliability"]["second_look"]
+    straight = server.client.post("/rectify", params={"reliability": 8}, files={"image": disc})
+    corners = [first["corners"], json.loads(straight.headers["x-corners"])]
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(disc).decode()]}
+    body = {"parameters": {"reliability": 8}, "inputs": [tensor]}
+    answer = server.client.post("/v2/models/digits/infer", json=body).json()
+    theta = next(each["data"] for each in answer["outputs"] if each["name"] == "theta")
+    assert np.reshape(theta, (2, 3)) == pytest.approx(np.array(found["theta"]), abs=1e-4)
+    for each in corners:
+        assert np.array(each) == pytest.approx(np.array(found["corners"]), abs=0.02)

@@ -163,3 +163,18 @@ def test_transparent_surroundings_give_an_alpha_channel(channels: int) -> None:
     assert (inner[..., 3] == 255).all()
     assert np.abs(inner[..., :3].astype(int) - source[1:-1, 1:-1]).max() <= 1
     assert (found[: HEIGHT // 2 - 1] == 0).all()
+
+
+@pytest.mark.parametrize("padding", ["black", "white", "edge", "transparent"])
+@pytest.mark.parametrize("file_format", ["png", "jpeg"])
+def test_an_opaque_picture_gives_the_same_file_with_and_without_its_alpha(file_format: str, padding: Padding) -> None:
+    output = looking([[1.2, 0.3, 0.1], [-0.3, 1.1, 0.0]])
+    manifest = manifest_of(composition("affine, border"), output.outputs)
+    options = RectifiedOptions(file_format, "source", padding)  # type: ignore[arg-type]
+    spare = np.dstack([PHOTOGRAPH, np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    expected = levels(rectify(PHOTOGRAPH, output, manifest, 0, options).content)
+    found = levels(rectify(spare, output, manifest, 0, options, is_opaque=True).content)
+    assert found.shape == expected.shape
+    seen = expected[..., 3] == 255 if expected.shape[2] == 4 else np.ones(expected.shape[:2], bool)
+    np.testing.assert_array_equal(found[seen], expected[seen])
+    np.testing.assert_allclose(found[..., 3:], expected[..., 3:], atol=1)
