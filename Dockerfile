@@ -40,14 +40,14 @@ RUN touch README.md LICENSE && \
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/venv/bin/python
 
 FROM build AS build-cpu
-RUN pip install --constraint constraints.txt '.[serve-cpu,heif]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[serve-cpu,grpc,heif]' && pip uninstall --yes stn-serve
 
 FROM base AS cpu
 COPY --from=build-cpu /venv /venv
 COPY --from=code /app /app
 
 FROM build AS build-cuda
-RUN pip install --constraint constraints.txt '.[cuda,heif]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[cuda,grpc,heif]' && pip uninstall --yes stn-serve
 
 FROM base AS cuda
 # The driver features that the NVIDIA container toolkit mounts. The user chooses the GPUs.

@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 HOST := $(or $(STN_HOST),127.0.0.1)
+RAY_TESTS := tests/service/score/workers/test_cluster.py tests/test_ray_serve.py
 PORT := $(or $(STN_PORT),8000)
 
-.PHONY: help serve check test wheel-test test-kserve format clean
+.PHONY: help serve check test wheel-test test-kserve test-ray format clean
 
 help:
 	@echo "make serve   install what serving needs into .venv and serve models/ at http://$(HOST):$(PORT)"
@@ -13,6 +14,7 @@ help:
 	@echo "make test    the same with all tests"
 	@echo "make wheel-test  build the wheel, install it alone in a fresh environment and have it answer"
 	@echo "make test-kserve  test with KServe's client too, in an environment of its own (450 MB)"
+	@echo "make test-ray  test on a Ray cluster too, in an environment of its own (400 MB)"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv and caches"
 
@@ -41,6 +43,9 @@ wheel-test:
 test-kserve: .venv/dev.stamp .venv/kserve.stamp
 	$(BIN)/pytest tests/service/api/open_inference/test_kserve.py
 
+test-ray: .venv/dev.stamp .venv/ray.stamp
+	.venv/ray/bin/python -m pytest -rs $(RAY_TESTS)
+
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -57,6 +62,14 @@ format: .venv/dev.stamp
 .venv/kserve.stamp:
 	$(PYTHON) -m venv .venv/kserve
 	.venv/kserve/bin/pip install --quiet --disable-pip-version-check kserve==0.21.0
+	@touch $@
+
+# Ray is large, so it is not among the `dev` packages. Its environment sees them.
+.venv/ray.stamp: .venv/dev.stamp
+	$(PYTHON) -m venv .venv/ray
+	$(BIN)/python -c 'import sysconfig; p = sysconfig.get_path("purelib"); print(f"import site; site.addsitedir({p!r})")' \
+		> "$$(.venv/ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dev.pth"
+	.venv/ray/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt 'ray[serve]==2.60.0'
 	@touch $@
 
 clean:

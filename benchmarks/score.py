@@ -1,11 +1,12 @@
 """Pictures a second of ``python -m service score`` against a plain loop that does the same work, as a ratio.
 
-    python -m benchmarks.score [--model digits] [--picture docs/pictures/digit.png] [--pictures 4000] [--rounds 3]
+    python -m benchmarks.score [--model digits] [--picture FILE] [--pictures 4000] [--rounds 3] [--ray]
 
 The loop is what a careful person would write: each process reads its share of the files, decodes them with Pillow, runs
 ONNX Runtime on batches of 64 with one thread, and writes classes, probabilities, theta and corners to Parquet. Both
 have as many processes, take turns, and are warm. Where other programs use the machine too, the time of the processors
-is disturbed less than that of the clock. Only the ratios mean anything on another machine.
+is disturbed less than that of the clock. With ``--ray``, a Ray cluster of one node is started here and is a third way;
+the processes of Ray count too. Only the ratios mean anything on another machine.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,7 +37,8 @@ from service.score.parts import Parts
 from service.score.rows import Row, chunks
 from service.score.run import PART_ROWS, find_model, worker_settings
 from service.score.scorer import ScoreOptions
-from service.score.workers import Workers
+from service.score.workers.processes import Processes
+from service.score.workers.workers import Workers
 from service.settings import Settings
 
 BATCH = 64
@@ -113,6 +115,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4000)
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true", help="measure actors of a Ray cluster too")
     chosen = parser.parse_args()
     name, version, digest = find_model(Settings(models=chosen.models), chosen.model)
     settings = Settings(models=chosen.models, device="cpu", threads=1)
@@ -123,28 +126,44 @@ def main() -> None:
         shares = [files[start::count] for start in range(count)]
         place = chosen.models / name / str(version)
         plain: list[Rate] = []
-        ours: list[Rate] = []
-        with Workers(options, count) as workers:
+        with ExitStack() as stack:
+            ways: dict[str, Workers] = {"score": stack.enter_context(Processes(options, count))}
+            if chosen.ray:
+                ways["score --ray"] = stack.enter_context(actors(options, count))
+            rates: dict[str, list[Rate]] = {way: [] for way in ways}
             warm = [[Row(number, files[0], location=files[0])] for number in range(8 * count)]
-            list(workers.score(warm))
+            for workers in ways.values():
+                list(workers.score(warm))
             list(pool.map(score_share, [place] * count, [files[:BATCH]] * count, outputs(folder, count)))
             for number in range(chosen.rounds):
                 with timed(len(files), plain):
                     list(pool.map(score_share, [place] * count, shares, outputs(folder, count)))
-                with timed(len(files), ours):
-                    score(workers, Path(folder), number)
+                for way, workers in ways.items():
+                    with timed(len(files), rates[way]):
+                        score(workers, Path(folder), f"{way}-{number}")
     print(f"{name}/{version}, {chosen.picture}, {count} processes, median of {chosen.rounds} rounds\n")
     print("| | pictures/s | ratio | pictures/s of processor | ratio |\n|---|---|---|---|---|")
     base = median(plain)
-    for way, rate in {"plain loop": base, "score": median(ours)}.items():
+    for way, rate in {"plain loop": base, **{way: median(found) for way, found in rates.items()}}.items():
         ratios = [one / other for one, other in zip(rate, base, strict=True)]
         print(f"| {way} | {rate[0]:.0f} | {ratios[0]:.2f} | {rate[1]:.0f} | {ratios[1]:.2f} |")
 
 
-def score(workers: Workers, folder: Path, number: int) -> None:
+def actors(options: ScoreOptions, count: int) -> AbstractContextManager[Workers]:
+    """Start a Ray cluster of one node with ``count`` actors, which ends with the context."""
+    import ray
+
+    from service.score.workers.cluster import Cluster, Share
+
+    ray.init(num_cpus=count, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    settings = options.settings.model_copy(update={"models": str(options.settings.models_folder.absolute())})
+    return Cluster(options._replace(settings=settings), Share(count))
+
+
+def score(workers: Workers, folder: Path, name: str) -> None:
     """Score the pictures as the command does, from the listing to the last part."""
     selection = Selection(str(folder / "pictures"), None, None, (), 2**20)
-    with Parts(folder / f"out-{number}", {}, PART_ROWS) as parts:
+    with Parts(folder / f"out-{name}", {}, PART_ROWS) as parts:
         source = open_source(find_input(selection), selection, parts.listing)
         parts.begin()
         for scored in workers.score(chunks(source.rows(0))):

@@ -113,6 +113,7 @@ class Settings(BaseSettings):
     )
     ui: bool = Field(True, description="serve the page at /")
     cuda_graphs: bool = Field(False, description="replay CUDA graphs on a GPU (ONNX); not measured yet")
+    openvino: bool = Field(False, description="run ONNX models on the CPU with OpenVINO (extra `openvino`)")
     workers: Count = Field(1, description="processes that serve requests, each with its own models and queues")
     torchscript: bool = Field(
         False, description="serve TorchScript models too; such a file is a program, so trust its author"

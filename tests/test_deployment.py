@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = [*yaml.safe_load_all((DEPLOY / "kubernetes" / "stn-serve.yaml").read_text())]
 KSERVE = yaml.safe_load((DEPLOY / "kserve" / "inference-service.yaml").read_text())
+KEDA = yaml.safe_load((DEPLOY / "kubernetes" / "keda.yaml").read_text())
 KSERVE_ALONE = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "timeout"}
 """What a predictor has and a pod has not."""
 KSERVE_SCHEMA = json.loads((ROOT / "tests" / "data" / "kserve-inference-service.schema.json").read_text())
@@ -66,6 +67,32 @@ def test_a_manifest_with_a_field_that_is_none_is_not_taken() -> None:
     wrong["spec"]["containers"][0]["readynessProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_keda_scales_our_deployment_as_the_autoscaler_it_replaces() -> None:
+    """Kubernetes has no schema of KEDA's kinds, but it has one of the autoscaler that KEDA makes."""
+    (own,) = [manifest for manifest in KUBERNETES if manifest["kind"] == "HorizontalPodAutoscaler"]
+    spec, made = KEDA["spec"], json.loads(json.dumps(own))
+    config = spec["advanced"]["horizontalPodAutoscalerConfig"]
+    made["metadata"]["name"] = config["name"]
+    made["spec"] |= {"scaleTargetRef": spec["scaleTargetRef"], "behavior": config["behavior"]}
+    made["spec"] |= {"minReplicas": spec["minReplicaCount"], "maxReplicas": spec["maxReplicaCount"]}
+    kubernetes_validate.validate(made, kubernetes_validate.latest_version(), strict=True)
+    assert made == own
+    queue, cpu = spec["triggers"]
+    assert all(isinstance(value, str) for trigger in (queue, cpu) for value in trigger["metadata"].values())
+    assert int(cpu["metadata"]["value"]) == own["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"]
+    assert metrics(queue["metadata"]["query"]) == {"stn_queue_depth"}
+    assert "`stn_queue_depth`" in METRICS
+
+
+def test_kserve_offers_grpc_at_the_port_of_the_service() -> None:
+    (container,) = KSERVE["spec"]["predictor"]["containers"]
+    assert [port["name"] for port in container["ports"]] == ["http", "grpc"], "several ports need names"
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert container["ports"][1]["containerPort"] == int(variables["STN_GRPC_PORT"])
+    builds = re.findall(r"--constraint constraints.txt '\.\[(\S+)\]'", DOCKERFILE)
+    assert ["grpc" in extras.split(",") for extras in builds] == [True, True, False], "training does not serve"
 
 
 @pytest.mark.parametrize("asked", PODS, ids=["kubernetes", "kserve"])

@@ -39,15 +39,20 @@ class Backend(Protocol):
         """Map ``(N, H, W, C)`` uint8 to the outputs of the manifest by name, with N rows each."""
 
 
-def open_backend(artifact: Artifact, device: Device, threads: int, *, cuda_graphs: bool = False) -> Backend:
+def open_backend(
+    artifact: Artifact, device: Device, threads: int, *, cuda_graphs: bool = False, openvino: bool = False
+) -> Backend:
     """Load ``artifact`` on ``device``; ``threads=0`` leaves the number of CPU threads to the runtime.
 
     ``cuda_graphs`` has ONNX Runtime replay captured CUDA graphs instead of launching each kernel.
+    ``openvino`` runs ONNX models with OpenVINO on the CPU instead of ONNX Runtime.
 
     Raises:
         DeviceError: ``device`` is cuda and cannot be used.
         ModelLoadError: the runtime cannot load the model.
     """
+    if artifact.manifest.runtime == "onnx" and openvino:
+        return OpenVinoBackend(artifact, device, threads)
     if artifact.manifest.runtime == "onnx":
         return OnnxBackend(artifact, device, threads, cuda_graphs=cuda_graphs)
     if artifact.manifest.runtime == "program":
@@ -97,6 +102,37 @@ class OnnxBackend:
             return self._bound.run(images)
         answers = self._session.run(self._outputs, {self._input: images})
         return dict(zip(self._outputs, answers, strict=True))
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU, with the same precision as ONNX Runtime."""
+
+    def __init__(self, artifact: Artifact, device: Device, threads: int) -> None:
+        """See `open_backend`."""
+        try:
+            from openvino import Core
+        except ImportError as error:
+            raise ModelLoadError("STN_OPENVINO needs OpenVINO; install stn-serve[openvino]") from error
+        if device == "cuda":
+            raise DeviceError("OpenVINO runs models on the CPU only; choose device=cpu, or leave STN_OPENVINO out")
+        self.device = "cpu"
+        self._outputs = list(artifact.manifest.outputs)
+        self._input = artifact.manifest.input.name
+        # By default it computes with fewer bits on processors that can, which changes the answers.
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = str(threads)
+        try:
+            stated = onnxruntime.InferenceSession(artifact.model, providers=[CPU])
+            core = Core()
+            self._request = core.compile_model(core.read_model(artifact.model), "CPU", options).create_infer_request()
+        except Exception as error:
+            raise ModelLoadError(f"OpenVINO cannot load {artifact.model_file}: {first_line(error)}") from error
+        check_form(stated, artifact)
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        answers = self._request.infer({self._input: images}, share_inputs=True)
+        return {name: answers[name] for name in self._outputs}
 
 
 class TorchScriptBackend:

@@ -83,7 +83,7 @@ def load_model(
 
 def default_opener(settings: Settings) -> Opener:
     """Return `open_backend` with the options of the settings."""
-    return partial(open_backend, cuda_graphs=settings.cuda_graphs)
+    return partial(open_backend, cuda_graphs=settings.cuda_graphs, openvino=settings.openvino)
 
 
 def has_spare_core(settings: Settings) -> bool:

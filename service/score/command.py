@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -16,14 +18,15 @@ from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read
 from service.schemas import LEAST_VIEWS, MOST_VIEWS, RectifyOptions
 from service.score.conditions import read_condition
 from service.score.inputs import Selection
-from service.score.run import PART_ROWS, Outcome, Run, find_model, score, worker_settings
+from service.score.run import PART_ROWS, Outcome, Run, find_model, score, share_settings, worker_settings
 from service.score.scorer import ScoreOptions
-from service.score.workers import Workers, log_errors_only
+from service.score.workers.processes import Processes
+from service.score.workers.workers import Workers, log_errors_only
 from service.settings import Settings, load_settings
 
 INTERRUPTED = 130
 """Exit code after Ctrl+C, as shells have it."""
-DESCRIPTION = """Score many pictures on this machine with all of its cores, without a running service.
+DESCRIPTION = """Score many pictures on all cores of this machine, or of a Ray cluster, without a running service.
 
 INPUT is a folder of pictures, a pattern in quotes ('pictures/*.jpg'), a table (CSV or Parquet) with a column of paths
 or of bytes, or WebDataset tars, on this machine or at a URL that fsspec reads (s3://, gs://, hf://, https://). The
@@ -35,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     log_errors_only()
     parsed = parser().parse_args(arguments)
     try:
-        run = read_run(parsed)
-        with Workers(run.options, run.workers) as workers:
+        run, opened = read_run(parsed)
+        with opened as workers:
             outcome = score(run, workers)
     except ServiceError as error:
         print_line(f"error: {error}")
@@ -64,6 +67,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--models", metavar="FOLDER", help="folder of the models, or its URL (default: models)")
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")
     options.add_argument("--workers", metavar="N", type=number, help="processes (default: one a core, or one on a GPU)")
+    options.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="auto",
+        help="score on the Ray cluster at this address, one actor a core or GPU (without an address: that of "
+        "RAY_ADDRESS, or the one on this machine)",
+    )
     options.add_argument("--top-k", metavar="N", type=number, default=5, help="classes in the answers (default: 5)")
     options.add_argument(
         "--reliability",
@@ -106,8 +117,8 @@ def at_least_one(text: str) -> int:
 at_least_one.__name__ = "number"  # argparse shows it
 
 
-def read_run(parsed: argparse.Namespace) -> Run:
-    """Return what the command asks for.
+def read_run(parsed: argparse.Namespace) -> tuple[Run, AbstractContextManager[Workers]]:
+    """Return what the command asks for, and the workers that do it.
 
     Raises:
         ServiceError: an option is wrong, or there is no such model.
@@ -119,13 +130,39 @@ def read_run(parsed: argparse.Namespace) -> Run:
     if parsed.reliability and not LEAST_VIEWS <= parsed.reliability <= MOST_VIEWS:
         raise InputError(f"--reliability is told from {LEAST_VIEWS} to {MOST_VIEWS} views; correct it")
     name, version, digest = find_model(settings, check_reference(parsed.model))
-    worker, count = worker_settings(settings, f"{name}/{version}", parsed.workers)
     form = rectified_form(parsed, settings)
-    rectified = Path(parsed.rectified) if parsed.rectified else None
-    options = ScoreOptions(worker, name, version, digest, parsed.top_k, rectified, form, parsed.reliability)
+    rectified = Path(parsed.rectified).absolute() if parsed.rectified else None
     conditions = tuple(map(read_condition, parsed.where))
     selection = Selection(parsed.input, parsed.column, parsed.root, conditions, settings.max_bytes)
-    return Run(selection, options, Path(parsed.out), count, parsed.limit, parsed.part_rows)
+    options = ScoreOptions(settings, name, version, digest, parsed.top_k, rectified, form, parsed.reliability)
+    options, workers = open_workers(options, parsed.ray, parsed.workers)
+    return Run(selection, options, Path(parsed.out), parsed.limit, parsed.part_rows), workers
+
+
+def open_workers(
+    options: ScoreOptions, address: str | None, count: int | None
+) -> tuple[ScoreOptions, AbstractContextManager[Workers]]:
+    """Return ``options`` with the settings of one worker, and the workers: of the cluster at ``address`` if it is one.
+
+    Raises:
+        InputError: Ray is not installed, or there is no such cluster.
+    """
+    settings, reference = options.settings, f"{options.name}/{options.version}"
+    if address is None:
+        own, count = worker_settings(settings, reference, count)
+        options = options._replace(settings=own)
+        return options, Processes(options, count)
+    if find_spec("ray") is None:
+        raise InputError("--ray needs Ray; install it with: pip install 'stn-serve[ray]'")
+    from service.score.workers.cluster import Cluster, connect, find_share
+
+    connect(address)
+    share = find_share(settings.device, count)
+    if not settings.has_remote_models:  # actors work in other folders
+        settings = settings.model_copy(update={"models": str(settings.models_folder.absolute())})
+    settings = settings.model_copy(update={"device": share.device})
+    options = options._replace(settings=share_settings(settings, reference, share.actors, share.cores))
+    return options, Cluster(options, share)
 
 
 def check_reference(reference: str) -> str:

@@ -26,7 +26,7 @@ from service.score.inputs import Selection, find_input, open_source
 from service.score.parts import Parts
 from service.score.rows import chunks
 from service.score.scorer import ScoreOptions
-from service.score.workers import Scored, Workers
+from service.score.workers.workers import Scored, Workers
 from service.settings import Settings
 
 PART_ROWS = 8192
@@ -41,7 +41,6 @@ class Run(NamedTuple):
     selection: Selection
     options: ScoreOptions
     out: Path
-    workers: int
     limit: int | None = None
     """Most rows of the output, those of earlier runs included; None is all."""
     part_rows: int = PART_ROWS
@@ -77,20 +76,24 @@ def find_model(settings: Settings, reference: str) -> tuple[str, int, str]:
 
 
 def worker_settings(settings: Settings, reference: str, workers: int | None) -> tuple[Settings, int]:
-    """Return the settings of each process and the number of processes: by default one a core, or one on a GPU."""
+    """Return the settings of each process of this machine and their number: by default one a core, or one on a GPU."""
     has_gpu = settings.device != "cpu" and cuda_obstacle() is None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (1 if has_gpu else cores)
-    share = max(1, cores // count)
+    return share_settings(settings, reference, count, max(1, cores // count)), count
+
+
+def share_settings(settings: Settings, reference: str, count: int, cores: int) -> Settings:
+    """Return the settings of one of ``count`` processes, which has ``cores`` for itself."""
     changed = {
         "load": reference,
         "default": "",
         "workers": count,
-        "threads": settings.threads or share,
-        "decode_threads": settings.decode_threads or share,
+        "threads": settings.threads or cores,
+        "decode_threads": settings.decode_threads or cores,
         "drift_window": 0,
     }
-    return settings.model_copy(update=changed), count
+    return settings.model_copy(update=changed)
 
 
 def score(run: Run, workers: Workers, *, bar: bool = True) -> Outcome:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ SHORT_LIFE_S = 5.0
 PAUSE_S = 1.0
 CHECK_S = 0.1
 """Interval between checks of the workers."""
+GROUP_SIGNALS = {signal.SIGINT, signal.SIGHUP}
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
 
 log = structlog.get_logger(__name__)
@@ -86,11 +88,17 @@ class Supervisor:
         self._latest = math.inf
         """The time at which stopping workers are killed."""
         self._announced = False
+        self._old: list[int] = []
+        """Workers that are to be replaced one after the other."""
+        self._leaving: int | None = None
+        """The one of them that was told to stop."""
 
     def run(self) -> int:
         """Serve until told to stop, and return the exit status."""
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, self._stop)
+        if sys.stdin is None or not sys.stdin.isatty():  # a terminal that closes sends SIGHUP too, and means the end
+            signal.signal(signal.SIGHUP, self._replace_all)
         resource_tracker.ensure_running()  # before `_start` blocks signals
         self._coordinator.start()
         try:
@@ -103,6 +111,7 @@ class Supervisor:
         while self._workers or not self._signals:
             if not self._signals:
                 self._start_due()
+                self._replace_next()
             wait([worker.sentinel for worker in self._workers.values()], timeout=CHECK_S)
             for index, worker in list(self._workers.items()):
                 if not worker.is_alive():
@@ -137,15 +146,15 @@ class Supervisor:
         slot = WorkerSlot(self._shared_folder.path, index, self._ready, self._beats, self._shared_counts)
         arguments = (self._settings, self._listener, slot, theirs, self._coordinator.statuses)
         worker = SPAWN.Process(target=work, args=arguments)
-        # Ctrl+C reaches the whole process group. Only the supervisor handles it; workers inherit the blocked signal.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # They may reach the whole process group. Only the supervisor handles them; workers inherit the blocked signals.
+        signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
             worker.start()
         except OSError:
             ours.close()
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
             theirs.close()
         self._coordinator.admit(ours)
         self._workers[index] = worker
@@ -159,6 +168,12 @@ class Supervisor:
         exit_code = worker.exitcode
         if self._signals:
             return int(exit_code not in (0, -signal.SIGTERM))  # SIGTERM while it is still loading
+        if index == self._leaving:
+            self._leaving = None
+            self._short_lives[index] = 0
+            self._due[index] = time.monotonic()
+            log.info("worker_replaced", worker=index, pid=worker.pid, left=len(self._old))
+            return 0
         log.error("worker_died", worker=index, pid=worker.pid, exit=exit_code)
         if exit_code == CANNOT_START and not self._announced:
             self._stop()
@@ -171,6 +186,18 @@ class Supervisor:
     def _stop(self, sig: int = 0, frame: FrameType | None = None) -> None:
         """Have the workers answer the requests in flight and stop; on a second call, stop at once."""
         self._signals += 1
+
+    def _replace_all(self, sig: int, frame: FrameType | None) -> None:
+        """Have all workers replaced, one after the other."""
+        self._old = list(range(self._settings.workers))
+
+    def _replace_next(self) -> None:
+        """Tell the next worker that is to be replaced to stop, if all are ready: never more than one is away."""
+        if self._old and self._leaving is None and all(self._ready):
+            self._leaving = self._old.pop(0)
+            pid = self._workers[self._leaving].pid
+            if pid is not None:
+                os.kill(pid, signal.SIGTERM)
 
     def _signal_workers(self, *, at_once: bool) -> None:
         """Tell all workers to stop. SIGTERM never means at once, since the process group may send it as well."""

@@ -1,6 +1,7 @@
 """Both runtimes answer alike, behind one contract."""
 
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from service.errors import DeviceError, ModelLoadError
 from service.inference.backends import Backend, cuda_obstacle, open_backend
 from service.repository.startup import load_models
 from service.settings import Settings
+from tests.conftest import REPOSITORY
 from tests.service.pictures import ARTIFACT
 from training.fitting.runs import Run
 
@@ -53,6 +55,28 @@ def test_auto_is_the_cpu_without_a_gpu(artifact: Artifact) -> None:
 def test_cuda_without_a_gpu_is_an_error_and_no_fallback(artifact: Artifact) -> None:
     with pytest.raises(DeviceError, match="device=auto"):
         open_backend(artifact, "cuda", threads=0)
+
+
+def test_openvino_answers_as_the_default_does() -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    images, _ = ARTIFACT.golden()
+    for count in (1, 3, len(images)):
+        expected = open_backend(ARTIFACT, "cpu", threads=1).run(images[:count])
+        found = open_backend(ARTIFACT, "cpu", threads=1, openvino=True).run(images[:count])
+        assert found.keys() == expected.keys()
+        for name, answer in expected.items():
+            assert found[name].dtype == answer.dtype
+            np.testing.assert_allclose(found[name].astype(float), answer.astype(float), atol=1e-4)
+    with pytest.raises(DeviceError, match="on the CPU only"):
+        open_backend(ARTIFACT, "cuda", threads=1, openvino=True)
+    with pytest.raises(ModelLoadError, match="OpenVINO cannot load"):
+        open_backend(ARTIFACT._replace(model=b"not a model"), "cpu", threads=1, openvino=True)
+
+
+@pytest.mark.skipif(find_spec("openvino") is not None, reason="OpenVINO is installed")
+def test_openvino_that_is_not_installed_is_said() -> None:
+    with pytest.raises(ModelLoadError, match=r"install stn-serve\[openvino\]"):
+        load_models(Settings(models=REPOSITORY / "models", load="digits/3", openvino=True))
 
 
 def test_a_file_that_is_no_model_is_refused(artifact: Artifact) -> None:

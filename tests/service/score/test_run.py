@@ -1,7 +1,7 @@
 """Whole runs, with a real process."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +10,8 @@ import pytest
 from service.errors import InputError, ModelLoadError, OutputError
 from service.score.rows import CHUNK_ROWS, Row, chunks
 from service.score.run import Run, find_model, score, worker_settings
-from service.score.workers import LEAD, Workers
+from service.score.workers.processes import Processes
+from service.score.workers.workers import LEAD, Scored
 from service.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.service.score.inputs import LABELS, PICTURES, select, write_csv, write_folder
@@ -20,13 +21,13 @@ OPTIONS = options()
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(OPTIONS, 1) as made:
+def workers() -> Iterator[Processes]:
+    with Processes(OPTIONS, 1) as made:
         yield made
 
 
 def run(place: Path, out: Path, *conditions: str, limit: int | None = None, part_rows: int = 100) -> Run:
-    return Run(select(place, *conditions), OPTIONS, out, 1, limit, part_rows)
+    return Run(select(place, *conditions), OPTIONS, out, limit, part_rows)
 
 
 def scored(out: Path) -> list[tuple[int, str]]:
@@ -34,7 +35,7 @@ def scored(out: Path) -> list[tuple[int, str]]:
     return list(zip(table.column("row").to_pylist(), table.column("path").to_pylist(), strict=True))
 
 
-def test_all_rows_are_scored_in_order_and_a_second_run_finds_nothing_to_do(tmp_path: Path, workers: Workers) -> None:
+def test_all_rows_are_scored_in_order_and_a_second_run_finds_nothing_to_do(tmp_path: Path, workers: Processes) -> None:
     files = write_folder(tmp_path / "pictures", 2 * CHUNK_ROWS + 10)
     for _ in range(2):
         outcome = score(run(tmp_path / "pictures", tmp_path / "out"), workers, bar=False)
@@ -44,7 +45,7 @@ def test_all_rows_are_scored_in_order_and_a_second_run_finds_nothing_to_do(tmp_p
     assert classes == [LABELS[number % 4] for number in range(len(files))]
 
 
-def test_a_limit_can_be_raised_and_the_run_goes_on(tmp_path: Path, workers: Workers) -> None:
+def test_a_limit_can_be_raised_and_the_run_goes_on(tmp_path: Path, workers: Processes) -> None:
     write_folder(tmp_path / "pictures", 30)
     for limit, rows in ((4, 4), (4, 4), (11, 11), (None, 30)):
         outcome = score(run(tmp_path / "pictures", tmp_path / "out", limit=limit), workers, bar=False)
@@ -52,13 +53,13 @@ def test_a_limit_can_be_raised_and_the_run_goes_on(tmp_path: Path, workers: Work
     assert [number for number, _ in scored(tmp_path / "out")] == list(range(30))
 
 
-def test_conditions_that_no_row_meets_are_an_error(tmp_path: Path, workers: Workers) -> None:
+def test_conditions_that_no_row_meets_are_an_error(tmp_path: Path, workers: Processes) -> None:
     write_folder(tmp_path / "pictures", 3)
     with pytest.raises(InputError, match="no row of the input meets"):
         score(run(tmp_path / "pictures", tmp_path / "out", "path=x"), workers, bar=False)
 
 
-def test_an_input_that_fails_further_on_loses_nothing(tmp_path: Path, workers: Workers) -> None:
+def test_an_input_that_fails_further_on_loses_nothing(tmp_path: Path, workers: Processes) -> None:
     (tmp_path / "seven.png").write_bytes(PICTURES[0])
     table = tmp_path / "table.csv"
     table.write_text("path\n" + "seven.png\n" * 4096 + f'"{"x" * 200_000}\n')
@@ -69,7 +70,7 @@ def test_an_input_that_fails_further_on_loses_nothing(tmp_path: Path, workers: W
     assert len(scored(tmp_path / "out")) >= CHUNK_ROWS
 
 
-def test_a_changed_table_is_another_run(tmp_path: Path, workers: Workers) -> None:
+def test_a_changed_table_is_another_run(tmp_path: Path, workers: Processes) -> None:
     (tmp_path / "seven.png").write_bytes(PICTURES[0])
     table = write_csv(tmp_path / "table.csv", ["path"], [["seven.png"]] * 3)
     score(run(table, tmp_path / "out", limit=1), workers, bar=False)
@@ -79,16 +80,16 @@ def test_a_changed_table_is_another_run(tmp_path: Path, workers: Workers) -> Non
 
 
 def test_a_signal_ends_the_run_after_the_answers_in_hand_and_the_next_one_goes_on(
-    tmp_path: Path, workers: Workers
+    tmp_path: Path, workers: Processes
 ) -> None:
     count = (LEAD + 3) * CHUNK_ROWS
     write_folder(tmp_path / "pictures", count)
 
-    class Interrupting(Workers):
+    class Interrupting(Processes):
         """Sends a signal with its second chunk."""
 
-        def score(self, given: object) -> Iterator[object]:  # type: ignore[override]
-            for number, answers in enumerate(workers.score(given)):  # type: ignore[arg-type]
+        def score(self, chunks: Iterable[list[Row]]) -> Iterator[Scored]:
+            for number, answers in enumerate(workers.score(chunks)):
                 if number == 1:
                     signal.raise_signal(signal.SIGTERM)
                 yield answers
@@ -100,7 +101,7 @@ def test_a_signal_ends_the_run_after_the_answers_in_hand_and_the_next_one_goes_o
     assert [number for number, _ in scored(tmp_path / "out")] == list(range(count))
 
 
-def test_only_a_few_chunks_are_read_ahead_of_their_answers(workers: Workers) -> None:
+def test_only_a_few_chunks_are_read_ahead_of_their_answers(workers: Processes) -> None:
     """So that memory stays the same however many rows there are."""
     read = taken = ahead = 0
 

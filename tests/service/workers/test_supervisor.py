@@ -169,3 +169,23 @@ def test_a_worker_that_does_not_get_ready_is_replaced() -> None:
         os.kill(replacement(service, before), signal.SIGSTOP)  # while it loads
         wait_until(lambda: '"reason": "start"' in service.log())
         wait_until(lambda: readiness(service) == 200)
+
+
+def test_sighup_replaces_workers_one_after_the_other_and_no_request_fails() -> None:
+    with start_service("--workers", 2) as service:
+        before = workers(service)
+        for pid in (*before, service.process.pid):  # as a whole process group gets it
+            os.kill(pid, signal.SIGHUP)
+
+        def all_are_new() -> bool:
+            answer = httpx.post(f"{service.url}/predict", files={"image": PICTURE}, timeout=STOP_S)
+            assert answer.status_code == 200
+            now = workers(service)
+            assert now, "one of them is always there"
+            return len(now) == 2 and not now & before
+
+        wait_until(all_are_new)
+        wait_until(lambda: readiness(service) == 200)
+        assert (service.log().count("worker_replaced"), deaths(service)) == (2, 0)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(STOP_S) == 0

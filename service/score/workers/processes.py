@@ -1,9 +1,7 @@
-"""Processes that score rows, each with an engine of its own."""
+"""Processes of this machine that score rows, each with an engine of its own."""
 
-import logging
 import multiprocessing
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,30 +9,20 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import pyarrow as pa
-import structlog
 
 from service.errors import ScoreError
 from service.inference.process_pool import end_with_parent
 from service.score.rows import Row
 from service.score.scorer import ScoreOptions, Scorer
+from service.score.workers.workers import LEAD, Scored, log_errors_only
 
 SPAWN = multiprocessing.get_context("spawn")  # threads of ONNX Runtime do not survive a fork
-LEAD = 4
-"""Chunks for each process that are read before their answers are taken."""
 
 
-class Scored(NamedTuple):
-    """The answers to a chunk of rows."""
-
-    batch: pa.RecordBatch
-    next_row: int
-    """Number of the row after its last one."""
-
-
-class Workers:
+class Processes:
     """Processes that score chunks. Leaving the context ends them."""
 
     def __init__(self, options: ScoreOptions, count: int) -> None:
@@ -43,12 +31,7 @@ class Workers:
         self._pool = ProcessPoolExecutor(count, SPAWN, begin)
 
     def score(self, chunks: Iterable[list[Row]]) -> Iterator[Scored]:
-        """Yield the answers to ``chunks`` in their order. Only a few chunks are read ahead of the answers.
-
-        Raises:
-            ServiceError: the model cannot be loaded or hangs, or a rectified picture cannot be written.
-            ScoreError: a process has died.
-        """
+        """See `service.score.workers.workers.Workers`. A process that dies ends the run."""
         pending: deque[tuple[Future[pa.RecordBatch], int]] = deque()
         try:
             for chunk in chunks:
@@ -84,16 +67,6 @@ def begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
-
-
-def log_errors_only() -> None:
-    """Write errors of the engine and of libraries to stderr, and nothing else beside the progress bar."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    logging.captureWarnings(True)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def score_chunk(options: ScoreOptions, rows: list[Row]) -> pa.RecordBatch:
