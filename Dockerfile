@@ -37,17 +37,21 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN touch README.md LICENSE && \
     python -m venv --without-pip /venv
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/venv/bin/python
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN pip install --target /sbom cyclonedx-bom==7.5.0
+ENV PIP_PYTHON=/venv/bin/python
+# Lists what an image installs, as CycloneDX; scanners of vulnerabilities read it.
+ENV SBOM="env PYTHONPATH=/sbom python -m cyclonedx_py environment --output-file /venv/sbom.cdx.json /venv/bin/python"
 
 FROM build AS build-cpu
-RUN pip install --constraint constraints.txt '.[serve-cpu,grpc,heif]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[serve-cpu,grpc,heif]' && pip uninstall --yes stn-serve && $SBOM
 
 FROM base AS cpu
 COPY --from=build-cpu /venv /venv
 COPY --from=code /app /app
 
 FROM build AS build-cuda
-RUN pip install --constraint constraints.txt '.[cuda,grpc,heif]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[cuda,grpc,heif]' && pip uninstall --yes stn-serve && $SBOM
 
 FROM base AS cuda
 # The driver features that the NVIDIA container toolkit mounts. The user chooses the GPUs.
@@ -56,7 +60,7 @@ COPY --from=build-cuda /venv /venv
 COPY --from=code /app /app
 
 FROM build AS build-train
-RUN pip install --constraint constraints.txt '.[train,heif]' && pip uninstall --yes stn-serve
+RUN pip install --constraint constraints.txt '.[train,heif]' && pip uninstall --yes stn-serve && $SBOM
 
 FROM base AS train
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility HOME=/tmp
