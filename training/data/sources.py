@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torchvision.datasets import CIFAR10, MNIST
 
 from training.data.folder.corners import read_corners
 from training.data.folder.source import Folder, read_split
@@ -38,6 +37,8 @@ class Digits:
         return self._read(train=False)
 
     def _read(self, *, train: bool) -> Split:
+        from torchvision.datasets import MNIST  # slow to import
+
         place = f"put its four idx files into {self.root / 'MNIST' / 'raw'}"
         dataset = stored(lambda: MNIST(self.root, train=train, download=True), "MNIST", self.root, place)
         return Split(dataset.data[:, None], dataset.targets)
@@ -60,6 +61,8 @@ class Objects:
         return self._read(train=False)
 
     def _read(self, *, train: bool) -> Split:
+        from torchvision.datasets import CIFAR10  # slow to import
+
         place = f"put its folder cifar-10-batches-py into {self.root}"
         dataset = stored(lambda: CIFAR10(self.root, train=train, download=True), "CIFAR-10", self.root, place)
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()

@@ -4,7 +4,6 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 BINS = 15
 ROWS = 500
@@ -25,6 +24,8 @@ class Calibration(BaseModel):
 
 def calibration(logits: Tensor, labels: Tensor) -> Calibration:
     """Measure ``logits`` ``(N, K)`` against ``labels`` ``(N,)``."""
+    from torchmetrics.functional.classification import multiclass_calibration_error  # slow to import
+
     if logits.shape[1] == 1:  # the only class is certain
         return Calibration(loss=0.0, error=0.0)
     error = multiclass_calibration_error(logits.softmax(dim=1), labels, num_classes=logits.shape[1], n_bins=BINS)

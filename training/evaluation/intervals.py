@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap, norm
 from torch import Tensor
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ def accuracy_interval(right: Tensor, groups: Tensor | None = None) -> Interval:
 
 def wilson(right: int, count: int) -> Interval:
     """Return Wilson's interval of the share of ``right`` among ``count`` independent pictures."""
-    found = binomtest(right, count).proportion_ci(CERTAINTY, method="wilson")
+    found = scipy.stats.binomtest(right, count).proportion_ci(CERTAINTY, method="wilson")
     return Interval(round(float(found.low), 6), round(float(found.high), 6))
 
 
@@ -61,7 +61,7 @@ def resampled(sums: Floats, sizes: Floats) -> Interval | None:
         shares: Floats = some.sum(axis=axis) / of.sum(axis=axis)
         return shares
 
-    found = bootstrap(
+    found = scipy.stats.bootstrap(
         (sums, sizes),
         ratio,
         paired=True,
@@ -106,7 +106,7 @@ def mcnemar(first: Tensor, second: Tensor, groups: Tensor | None = None) -> Pair
         only_second,
         difference=(only_first - only_second) / len(first),
         interval=interval,
-        p_value=float(binomtest(only_first, differing).pvalue) if differing else 1.0,
+        p_value=float(scipy.stats.binomtest(only_first, differing).pvalue) if differing else 1.0,
     )
 
 
@@ -119,5 +119,5 @@ def agresti_min(only_first: int, only_second: int, count: int) -> Interval:
         count: all pictures.
     """
     differing, gap, count = only_first + only_second + 1, only_first - only_second, count + 2
-    reach = norm.ppf((1 + CERTAINTY) / 2) * (differing - gap**2 / count) ** 0.5
+    reach = scipy.stats.norm.ppf((1 + CERTAINTY) / 2) * (differing - gap**2 / count) ** 0.5
     return Interval(round(float(gap - reach) / count, 6), round(float(gap + reach) / count, 6))

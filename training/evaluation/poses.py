@@ -5,9 +5,9 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import scipy
 import torch
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import circmean, circstd
 from torch import Tensor
 
 from training.data.augmentation import Jittered
@@ -109,17 +109,20 @@ def measure_pose(network: SpatialTransformerClassifier, recipe: Recipe, whole: S
     seen = [(view.maps, compose(view.maps, view.theta)) for view in views(network, how, pictures)]
     both = [torch.stack(maps) for maps in zip(*seen, strict=True)]  # (V, N, 2, 3): as given, and as rectified
     given_turn, turn = (rotation(maps, aspect) for maps in both)
-    lean = circmean(turn.double().numpy(), **CIRCLE, axis=0)
+    lean = scipy.stats.circmean(turn.double().numpy(), **CIRCLE, axis=0)
     labels = pictures.labels.numpy()
     things = {name: lean[labels == number] for number, name in enumerate(classes) if (labels == number).any()}
-    between = [circstd(angles, **CIRCLE) for angles in things.values() if len(angles) > 1]
+    leans = {name: scipy.stats.circmean(angles, **CIRCLE) for name, angles in things.items()}
+    between = [scipy.stats.circstd(angles, **CIRCLE) for angles in things.values() if len(angles) > 1]
     return Pose(
         pictures=len(labels),
         versions=VERSIONS,
         turn_deg=Change(given=mean_degrees(deviation(given_turn)), left=mean_degrees(deviation(turn))),
         shift=Change(given=shift_deviation(both[0]), left=shift_deviation(both[1])),
         size=Change(given=size_deviation(both[0]), left=size_deviation(both[1])),
-        class_lean_deg={name: round(math.degrees(circmean(angles, **CIRCLE)), 2) for name, angles in things.items()},
+        class_lean_deg={
+            name: round(math.degrees(scipy.stats.circmean(angles, **CIRCLE)), 2) for name, angles in things.items()
+        },
         between_deg=round(math.degrees(statistics.mean(between)), 2) if between else None,
     )
 
@@ -135,7 +138,7 @@ def rotation(maps: Tensor, aspect: float = 1.0) -> Tensor:
 
 def deviation(angles: Tensor) -> Tensor:
     """Return the circular standard deviation over the first axis: ``(V, N)`` -> ``(N,)`` radians."""
-    return torch.from_numpy(circstd(angles.double().numpy(), **CIRCLE, axis=0))
+    return torch.from_numpy(scipy.stats.circstd(angles.double().numpy(), **CIRCLE, axis=0))
 
 
 def mean_degrees(angles: Tensor) -> float:

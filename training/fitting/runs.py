@@ -37,8 +37,8 @@ from training.data.sources import open_source
 from training.data.splits import Source
 from training.errors import RunError
 from training.evaluation.calibration import Calibration
+from training.evaluation.confusion import Cell
 from training.evaluation.corners import CornerScores
-from training.evaluation.metrics import Cell
 from training.evaluation.overlaps import BoxScores
 from training.evaluation.poses import Pose
 from training.evaluation.rectification import Uprightness

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import ttest_ind
 
-from training.evaluation.metrics import Cell
+from training.evaluation.confusion import Cell
 from training.files import write_text
 from training.fitting.runs import Evaluation, Run
 from training.recipes.digits import KINDS

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.evaluation.metrics import Cell
+from training.evaluation.confusion import Cell
 from training.networks.network import SpatialTransformerClassifier
 from training.reports.outlines import COLOURS, outline, show
 

@@ -18,9 +18,10 @@ from training.data.random_streams import Stream, seeded
 from training.data.splits import Split
 from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
+from training.evaluation.confusion import Cell, confusion_cells
 from training.evaluation.corners import measure_corners
 from training.evaluation.intervals import accuracy_interval
-from training.evaluation.metrics import Cell, Spread, confusion_cells
+from training.evaluation.metrics import Spread
 from training.evaluation.overlaps import measure_boxes
 from training.evaluation.poses import measure_pose
 from training.evaluation.rectification import measure_uprightness

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torchvision.datasets import GTSRB
 
 from training.data.pictures import read_pictures
 from training.data.splits import Split, hold_out
@@ -113,6 +112,8 @@ class Signs:
 
 def file_signs(root: Path, split: str) -> list[Sign]:
     """Return the pictures of a split, as torchvision stores them; missing ones are downloaded."""
+    from torchvision.datasets import GTSRB  # slow to import
+
     base = root / "gtsrb"
     if split == "test":
         GTSRB(root, "test", download=True)
