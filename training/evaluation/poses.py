@@ -120,9 +120,7 @@ def measure_pose(network: SpatialTransformerClassifier, recipe: Recipe, whole: S
         turn_deg=Change(given=mean_degrees(deviation(given_turn)), left=mean_degrees(deviation(turn))),
         shift=Change(given=shift_deviation(both[0]), left=shift_deviation(both[1])),
         size=Change(given=size_deviation(both[0]), left=size_deviation(both[1])),
-        class_lean_deg={
-            name: round(math.degrees(scipy.stats.circmean(angles, **CIRCLE)), 2) for name, angles in things.items()
-        },
+        class_lean_deg={name: round(math.degrees(angle), 2) for name, angle in leans.items()},
         between_deg=round(math.degrees(statistics.mean(between)), 2) if between else None,
     )
 
