@@ -244,8 +244,8 @@ def shrink(
 
 
 def as_sent(split: Split) -> NDArray[np.uint8]:
-    """Return the pictures of a split as a client sends them: ``(N, H, W, C)`` uint8."""
-    return np.ascontiguousarray(split.images.permute(0, 2, 3, 1).numpy())
+    """Return the pictures of a split as a client sends them: ``(N, H, W, C)`` uint8, in the memory of the split."""
+    return split.images.permute(0, 2, 3, 1).numpy()
 
 
 def name_pictures(dataset: str, distortion: str) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from structlog.testing import capture_logs
 from torch import nn
 
-from export.exporter import Destination, Runtime, export_run, name_pictures, worth_of
+from export.exporter import Destination, Runtime, as_sent, export_run, name_pictures, worth_of
 from export.format.artifact import read_artifact
 from export.format.errors import ArtifactError, ParityError
 from export.format.golden import Outputs
@@ -24,6 +24,7 @@ from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
 from export.parity import Model
 from tests.small_runs import begin
+from training.data.splits import Split
 from training.errors import RunError
 from training.fitting.runs import Run
 from training.recipes.recipe import Recipe
@@ -131,6 +132,12 @@ def test_no_path_of_this_machine_is_in_the_artifact(exported: Path) -> None:
                 contents += [archive.read(name) for name in archive.namelist()]
         for content in contents:
             assert str(Path(__file__).parents[2]).encode() not in content
+
+
+def test_pictures_are_not_copied_to_be_sent() -> None:
+    split = Split(torch.zeros(3, 2, 4, 5, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    assert as_sent(split).shape == (3, 4, 5, 2)
+    assert np.shares_memory(as_sent(split), split.images.numpy())
 
 
 def test_exporting_again_makes_the_next_version(exported: Path, runtime: Runtime, trained_run: Run) -> None:

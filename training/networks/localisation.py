@@ -222,8 +222,8 @@ def attention(channels: int, size: Size, parameters: int, activation: Activation
     return Attention(*layers, AttentionHead(inputs, cells, SHIFTS[parameters], parameters))
 
 
-SHIFTS = {8: (2, 5), 6: (2, 5), 4: (2, 3), 3: (1, 2)}
-"""Positions of the shift (x, y) among the parameters of projective, affine, similarity and attention transforms."""
+SHIFTS = {8: (2, 5), 6: (2, 5), 4: (2, 3), 3: (1, 2), 2: (0, 1)}
+"""Positions of the shift (x, y) among the parameters of projective, affine, similarity, attention and translation."""
 
 NETWORKS: dict[str, Callable[[int, Size, int, Activation], nn.Sequential]] = {
     "fcn": fcn,

@@ -123,6 +123,8 @@ def transformer_contradictions(recipe: "Recipe") -> Iterator[str]:
         yield "shared_steps uses one network for all steps; leave view and refinement out"
     if "attention" in (recipe.localisation, recipe.refinement) and recipe.transformer not in SHIFTED:
         yield f"localisation=attention needs a transformer that shifts: {', '.join(SHIFTED)}"
+    if "attention" in (recipe.localisation, recipe.refinement) and recipe.parallel > 1:
+        yield "localisation=attention works with a single transformer only; set parallel=1, or localisation=modern"
     later = SMALLEST_PICTURE[recipe.refinement or recipe.localisation]
     if recipe.view and min(recipe.view) < later:
         yield f"the network of later steps needs a view of at least {later}x{later} pixels"

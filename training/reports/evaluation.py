@@ -144,7 +144,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         ),
         boxes=(
             measure_boxes(theta, whole.boxes, training.boxes)
-            if theta is not None and whole.boxes is not None and training.boxes is not None
+            if theta is not None and whole.boxes is not None and training.boxes is not None and recipe.parallel == 1
             else None
         ),
         corners=(

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 FOLLOWS = 0.75
 """The angle follows the views if its deviation is less than this share of the angles by which they are turned."""
-UPRIGHT = ("attention",)
+UPRIGHT = ("attention", "translation")
 """Kinds of transformers whose frames never turn."""
 LEAST_PX = 1e-9
 """Smallest side of a region."""

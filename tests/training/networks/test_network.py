@@ -12,6 +12,7 @@ from training.networks.network import Output, SpatialTransformerClassifier, tran
 from training.networks.samplers import Sampler, sample
 from training.networks.spatial import centre, tiles
 from training.recipes.catalogue import RECIPES
+from training.recipes.contradictions import SHIFTED
 from training.recipes.recipe import Recipe
 from training.recipes.studies import TRAP
 
@@ -276,11 +277,17 @@ def test_rotations_are_true_in_the_pixels_of_the_recipes_picture(kind: str) -> N
     torch.testing.assert_close(linear, torch.tensor([[0.6, -0.8], [0.8, 0.6]]))
 
 
-@pytest.mark.parametrize("kind", ["affine", "similarity", "attention", "rotation", "projective", "tps"])
+@pytest.mark.parametrize("kind", ["affine", "similarity", "attention", "translation", "rotation", "projective", "tps"])
 def test_the_recipe_names_its_transformer(kind: str) -> None:
     found = transformer(small(transformer=kind, **({"control_points": 3} if kind == "tps" else {})), CANVAS)
     assert found.kind == kind
     assert kind != "tps" or found.parameter_count == 6 + 2 * 9
+
+
+@pytest.mark.parametrize("kind", SHIFTED)
+def test_attention_gives_every_kind_that_shifts_its_place(kind: str) -> None:
+    network = build(small(transformer=kind, localisation="attention"))
+    assert network(pictures()).warps[0].delta.shape == (3, network.transforms[0].transformer.parameter_count)
 
 
 @every_composition

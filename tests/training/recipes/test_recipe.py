@@ -96,6 +96,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"tile": 0.7}, "set parallel=2"),
         ({"transformer": "none", "coordinates": True}, "coordinates"),
         ({"upright": 1.0, "distortion": "e"}, "affine map: r, rts, t, tc"),
+        ({"parallel": 2, "localisation": "attention"}, "localisation=attention works with a single transformer only"),
         ({"parallel": 2, "crop": 0.5}, "crop works with a single transformer only; set parallel=1"),
         ({"parallel": 2, "canonical": 1.0}, "canonical works with a single transformer only; set parallel=1"),
         ({"pose": 1.0}, r"pose has no effect on pictures without boxes; set placement\.chance"),
