@@ -286,8 +286,11 @@ def test_the_recipe_names_its_transformer(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SHIFTED)
 def test_attention_gives_every_kind_that_shifts_its_place(kind: str) -> None:
-    network = build(small(transformer=kind, localisation="attention"))
-    assert network(pictures()).warps[0].delta.shape == (3, network.transforms[0].transformer.parameter_count)
+    network = build(small(transformer=kind, localisation="attention", canvas=(24, 24)))
+    assert network(torch.rand(3, 1, 24, 24)).warps[0].delta.shape == (
+        3,
+        network.transforms[0].transformer.parameter_count,
+    )
 
 
 @every_composition
