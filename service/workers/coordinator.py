@@ -21,7 +21,6 @@ import structlog
 
 from export.format.artifact import ArtifactError
 from service.background import BegunCall, BlockingCalls, Failures, backoff_s
-from service.errors import MirrorError
 from service.repository.mirror import SCAN_TIMEOUT_S, scan_models, scan_timeout_s
 from service.repository.plan import NOTHING, Change, ModelStatus, is_outdated, merge_reports, target_versions
 from service.repository.poller import Poller, Scan
@@ -129,7 +128,7 @@ class Coordinator:
                 return
             begun, self._scan = self._scan, None
             scan = begun.result()
-        except (ArtifactError, MirrorError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next scan begins after a pause
             self._failed_polls += 1
             self._next_poll = time.monotonic() + backoff_s(self._settings.poll_s, self._failed_polls)
             self._failures.record("poll_models", error)
@@ -218,6 +217,8 @@ class Coordinator:
                 self._send(pipe, ChangePending())
 
     def _target_versions(self, change: Change, before: ModelStatus) -> list[int]:
+        if change.switch is not None:  # it names its versions, whatever the folder has
+            return target_versions(change, (), before)
         find = partial(find_folders, self._settings.models_folder, lambda _, __: None)
         try:
             return target_versions(change, self._scanner.run(find, SCAN_TIMEOUT_S), before)
