@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing import Pipe
@@ -17,8 +18,9 @@ from filelock import FileLock
 from service.background import Failures
 from service.errors import ConflictError, LoadFailedError, ModelNotFoundError, NotReadyError
 from service.repository import repository as repository_module
-from service.repository.mirror import copy_at_start
+from service.repository.mirror import copy_at_start, scan_models
 from service.repository.plan import CHANGED, Change, ModelStatus
+from service.repository.poller import Scan
 from service.repository.repository import State, initial_statuses
 from service.repository.startup import load_models
 from service.repository.traffic import Rollout, Traffic
@@ -373,6 +375,62 @@ async def test_other_changes_are_made_while_models_are_copied(tmp_path: Path) ->
                 await workers.participants[0].switch("digits", Traffic(1), None)
             assert workers.versions() == [[1], [1]]
         await until(lambda: workers.versions() == [[1, 2], [1, 2]])
+
+
+@on_a_loop
+async def test_a_scan_that_is_older_than_a_load_does_not_undo_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan(settings: Settings, failures: Failures) -> Scan:
+        found = dict(scan_models(settings, failures))
+        scans.append(found)
+        if len(scans) == 2:
+            del found["letters"]  # as if it had been away for a moment
+            assert go_on.wait(START_S)
+        return found
+
+    def see() -> None:
+        seen.append({entry.name for entry in one.index(ready_only=True)})
+
+    scans: list[Scan] = []
+    seen: list[set[str]] = []
+    go_on = threading.Event()
+    monkeypatch.setattr(coordinator_module, "scan_models", scan)
+    artifacts.write_labelled(folder / "letters" / "1", "l-")
+    async with working(folder, poll_s=1) as workers:
+        one = workers.participants[0]
+        await until(lambda: len(scans) == 2)
+        one.on_commit = see
+        await one.load("letters")
+        go_on.set()
+        await until(lambda: len(scans) == 3)
+    assert seen == [{"digits", "letters"}]
+
+
+@on_a_loop
+async def test_a_scan_that_ends_while_no_worker_takes_part_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(settings: Settings, failures: Failures) -> Scan:
+        found = dict(scan_models(settings, failures))
+        scans.append(found)
+        if len(scans) == 2:
+            del found["letters"]
+            assert go_on.wait(START_S)
+        return found
+
+    scans: list[Scan] = []
+    go_on = threading.Event()
+    monkeypatch.setattr(coordinator_module, "scan_models", scan)
+    artifacts.write_labelled(folder / "letters" / "1", "l-")
+    async with working(folder, poll_s=1) as workers:
+        await until(lambda: len(scans) == 2)
+        for participant in workers.participants:
+            participant.close()
+        await until(lambda: workers.coordinator.size == 0)
+        go_on.set()
+        await asyncio.sleep(0.5)  # the coordinator has seen that the scan is over
+        late = workers.pretend(Ready(workers.coordinator.statuses))
+        await until(lambda: len(scans) == 3)
+        assert not late.poll(0.5), "there is nothing to change"
 
 
 @on_a_loop
