@@ -168,7 +168,7 @@ class Repository:
         Raises:
             ConflictError: the traffic is no longer as ``expected``.
             LoadFailedError: a version cannot be loaded; nothing has changed.
-            NotReadyError: a worker did not answer; nothing has changed.
+            NotReadyError: a worker failed or did not answer; nothing has changed.
         """
         if traffic is not None and not traffic.versions <= self.statuses.get(name, NOTHING).served.keys():
             await self._copy()
@@ -180,9 +180,7 @@ class Repository:
         if reasons:
             raise LoadFailedError(f"{'; '.join(reasons)} (nothing has changed)")
         if status.traffic == expected:
-            raise NotReadyError(
-                f"a worker did not answer, so nothing has changed for {name}; it is replaced now, so ask again"
-            )
+            raise NotReadyError(f"a worker failed or did not answer, so nothing has changed for {name}; ask again")
         raise ConflictError(f"the rollout of {name} has changed meanwhile; look at it, and ask again")
 
     async def apply(self, change: Change) -> ModelStatus:
@@ -200,7 +198,8 @@ class Repository:
         if change.policy is None and change.switch is None:
             return NOTHING
         self._prepared.clear()
-        await self.rescan()
+        if change.switch is None:  # a switch names its versions, and must not wait for the listing of a slow folder
+            await self.rescan()
         served = {model.version: model for model in self._models if model.name == change.name}
         loaded: dict[int, str] = {}
         failed: dict[int, str] = {}

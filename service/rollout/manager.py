@@ -130,7 +130,7 @@ class RolloutManager:
             ConflictError: the version is the default already.
             LoadFailedError: it cannot be loaded.
             ModelNotFoundError: there is no such model.
-            NotReadyError: a worker did not answer; nothing has changed.
+            NotReadyError: a worker failed or did not answer; nothing has changed.
         """
         default = self._models.find(name, None).version
         if default == rollout.version:
@@ -144,7 +144,7 @@ class RolloutManager:
             ConflictError: nothing is rolled out, and no version is named; or another version is rolled out.
             LoadFailedError: the version cannot be loaded.
             ModelNotFoundError: there is no such model.
-            NotReadyError: a worker did not answer; nothing has changed.
+            NotReadyError: a worker failed or did not answer; nothing has changed.
         """
         self._models.find(name, None)
         traffic = self._traffic(name)
@@ -163,7 +163,7 @@ class RolloutManager:
         Raises:
             ConflictError: nothing is rolled out.
             ModelNotFoundError: there is no such model.
-            NotReadyError: a worker did not answer; nothing has changed.
+            NotReadyError: a worker failed or did not answer; nothing has changed.
         """
         self._models.find(name, None)
         traffic = self._traffic(name)

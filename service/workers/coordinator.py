@@ -21,7 +21,6 @@ import structlog
 
 from export.format.artifact import ArtifactError
 from service.background import BegunCall, BlockingCalls, Failures, backoff_s
-from service.errors import MirrorError
 from service.repository.mirror import SCAN_TIMEOUT_S, scan_models, scan_timeout_s
 from service.repository.plan import NOTHING, Change, ModelStatus, is_outdated, merge_reports, target_versions
 from service.repository.poller import Poller, Scan
@@ -67,6 +66,8 @@ class Coordinator:
         """Scans that copy from a URL first; changes do not wait for them."""
         self._scan: BegunCall[Scan] | None = None
         """The scan of the poll that is in progress."""
+        self._changed_meanwhile: set[str] = set()
+        """Models with a requested change since that scan began, which knows nothing of it."""
         self._failed_polls = 0
         self._next_poll = time.monotonic() + settings.poll_s
         self._next_pending = 0.0
@@ -107,6 +108,7 @@ class Coordinator:
             self._receive(pipe)
         while self._requests:
             pipe, request = self._requests[0]
+            self._changed_meanwhile.add(request.change.name)
             if request.change.switch is None:
                 self._poller.record_request(request.change)
             try:
@@ -116,25 +118,31 @@ class Coordinator:
                 status = None
             self._requests.popleft()
             self._send(pipe, ChangeResult(request.number, status))
-        if self._settings.poll_s and self._participants:
+        if self._settings.poll_s:
             self._poll()
 
     def _poll(self) -> None:
-        """Begin a scan when the next one is due. When it is over, make the changes that it calls for."""
+        """Begin a scan when the next one is due. When it is over, make the changes that it calls for.
+
+        Models that a request has changed since then are left as they are until the next scan.
+        """
         try:
-            if self._scan is None and time.monotonic() >= self._next_poll:
+            if self._scan is None and self._participants and time.monotonic() >= self._next_poll:
+                self._changed_meanwhile.clear()
                 scan_all = partial(scan_models, self._settings, self._failures)
                 self._scan = self._copier.begin(scan_all, scan_timeout_s(self._settings))
             if self._scan is None or not self._scan.is_over:
                 return
             begun, self._scan = self._scan, None
-            scan = begun.result()
-        except (ArtifactError, MirrorError, OSError) as error:
+            scan = {**begun.result(), **dict.fromkeys(self._changed_meanwhile)}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next scan begins after a pause
             self._failed_polls += 1
             self._next_poll = time.monotonic() + backoff_s(self._settings.poll_s, self._failed_polls)
             self._failures.record("poll_models", error)
             return
         self._failed_polls = 0
+        if not self._participants:  # by the time that there are some again, it is outdated
+            return
         for change in self._poller.changes(scan):
             try:
                 status = self._make(change)
@@ -218,6 +226,8 @@ class Coordinator:
                 self._send(pipe, ChangePending())
 
     def _target_versions(self, change: Change, before: ModelStatus) -> list[int]:
+        if change.switch is not None:  # it names its versions, whatever the folder has
+            return target_versions(change, (), before)
         find = partial(find_folders, self._settings.models_folder, lambda _, __: None)
         try:
             return target_versions(change, self._scanner.run(find, SCAN_TIMEOUT_S), before)

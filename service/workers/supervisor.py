@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 
@@ -93,8 +94,8 @@ class Supervisor:
         self._leaving: int | None = None
         """The one of them that was told to stop."""
 
-    def run(self) -> int:
-        """Serve until told to stop, and return the exit status."""
+    def run(self) -> NoReturn:
+        """Serve until told to stop, and end the process."""
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, self._stop)
         if sys.stdin is None or not sys.stdin.isatty():  # a terminal that closes sends SIGHUP too, and means the end
@@ -102,9 +103,11 @@ class Supervisor:
         resource_tracker.ensure_running()  # before `_start` blocks signals
         self._coordinator.start()
         try:
-            return self._supervise()
+            status = self._supervise()
         finally:
             self._shared_folder.remove()
+        self._log_writer.flush()
+        os._exit(status)  # Python would wait for a scan of the models, which may never end
 
     def _supervise(self) -> int:
         status = forwarded = 0

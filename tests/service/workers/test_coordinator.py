@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing import Pipe
@@ -16,8 +17,10 @@ from filelock import FileLock
 
 from service.background import Failures
 from service.errors import ConflictError, LoadFailedError, ModelNotFoundError, NotReadyError
-from service.repository.mirror import copy_at_start
+from service.repository import repository as repository_module
+from service.repository.mirror import copy_at_start, scan_models
 from service.repository.plan import CHANGED, Change, ModelStatus
+from service.repository.poller import Scan
 from service.repository.repository import State, initial_statuses
 from service.repository.startup import load_models
 from service.repository.traffic import Rollout, Traffic
@@ -26,7 +29,7 @@ from service.workers import coordinator as coordinator_module
 from service.workers import messages as messages_module
 from service.workers import participant as participant_module
 from service.workers.coordinator import LOST, Coordinator
-from service.workers.messages import Commit, Committed, Deregister, Prepare, Ready, Restart
+from service.workers.messages import Commit, Committed, Deregister, Prepare, PrepareFailed, Ready, Restart
 from service.workers.participant import Participant
 from tests.conftest import START_S
 from tests.service import artifacts
@@ -126,7 +129,7 @@ async def test_a_switch_that_a_worker_does_not_answer_is_made_by_nobody_and_says
     async with working(folder, inference_timeout_s=1) as workers:  # load_timeout_s is long, but nothing is loaded
         blocked = await workers.join()
         one, other = workers.participants
-        with pytest.raises(NotReadyError, match="a worker did not answer, so nothing has changed"):
+        with pytest.raises(NotReadyError, match="a worker failed or did not answer, so nothing has changed"):
             await one.switch("digits", Traffic(1), None)
         assert isinstance(await heard(blocked), Prepare)
         assert isinstance(await heard(blocked), Restart)
@@ -148,6 +151,55 @@ async def test_a_worker_that_is_blocked_while_all_switch_restarts_and_the_others
         await switch
         assert isinstance(await heard(blocked), Restart)
         assert [each.statuses["digits"].traffic for each in workers.participants] == [Traffic(1)] * 2
+
+
+@on_a_loop
+async def test_a_switch_looks_at_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: object) -> dict[tuple[str, int], Path]:
+        looks.append(1)
+        return {}
+
+    looks: list[int] = []
+    artifacts.write_labelled(folder / "digits" / "2", "two-")
+    async with working(folder) as workers:
+        monkeypatch.setattr(coordinator_module, "find_folders", look)
+        monkeypatch.setattr(repository_module, "find_folders", look)
+        await workers.participants[0].switch("digits", Traffic(1), None)
+        assert not looks, "a slow one would have all workers restarted"
+
+
+@on_a_loop
+async def test_a_switch_has_the_time_to_load_its_version_though_the_supervisor_cannot_list_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    async with working(folder, inference_timeout_s=1) as workers:
+        monkeypatch.setattr(coordinator_module, "find_folders", fail)
+        artifacts.write_labelled(folder / "digits" / "2", "two-")
+        slow = await workers.join()
+        switch = asyncio.create_task(workers.participants[0].switch("digits", Traffic(1, Rollout(2, 1.0, 0.0)), None))
+        assert isinstance(await heard(slow), Prepare)
+        await asyncio.sleep(1.5)
+        slow.send(Deregister())
+        await switch
+        assert workers.versions() == [[1, 2], [1, 2]]
+
+
+@on_a_loop
+async def test_a_switch_in_which_a_worker_fails_is_made_by_nobody_and_that_worker_stays(folder: Path) -> None:
+    artifacts.write_labelled(folder / "digits" / "2", "two-")
+    async with working(folder) as workers:
+        failing = await workers.join()
+        switch = asyncio.create_task(workers.participants[0].switch("digits", Traffic(1), None))
+        assert isinstance(await heard(failing), Prepare)
+        failing.send(PrepareFailed())
+        assert isinstance(await heard(failing), Commit)
+        failing.send(Committed())
+        with pytest.raises(NotReadyError, match="failed or did not answer, so nothing has changed"):
+            await switch
+        assert workers.coordinator.size == 3
 
 
 @on_a_loop
@@ -326,6 +378,62 @@ async def test_other_changes_are_made_while_models_are_copied(tmp_path: Path) ->
 
 
 @on_a_loop
+async def test_a_scan_that_is_older_than_a_load_does_not_undo_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan(settings: Settings, failures: Failures) -> Scan:
+        found = dict(scan_models(settings, failures))
+        scans.append(found)
+        if len(scans) == 2:
+            del found["letters"]  # as if it had been away for a moment
+            assert go_on.wait(START_S)
+        return found
+
+    def see() -> None:
+        seen.append({entry.name for entry in one.index(ready_only=True)})
+
+    scans: list[Scan] = []
+    seen: list[set[str]] = []
+    go_on = threading.Event()
+    monkeypatch.setattr(coordinator_module, "scan_models", scan)
+    artifacts.write_labelled(folder / "letters" / "1", "l-")
+    async with working(folder, poll_s=1) as workers:
+        one = workers.participants[0]
+        await until(lambda: len(scans) == 2)
+        one.on_commit = see
+        await one.load("letters")
+        go_on.set()
+        await until(lambda: len(scans) == 3)
+    assert seen == [{"digits", "letters"}]
+
+
+@on_a_loop
+async def test_a_scan_that_ends_while_no_worker_takes_part_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(settings: Settings, failures: Failures) -> Scan:
+        found = dict(scan_models(settings, failures))
+        scans.append(found)
+        if len(scans) == 2:
+            del found["letters"]
+            assert go_on.wait(START_S)
+        return found
+
+    scans: list[Scan] = []
+    go_on = threading.Event()
+    monkeypatch.setattr(coordinator_module, "scan_models", scan)
+    artifacts.write_labelled(folder / "letters" / "1", "l-")
+    async with working(folder, poll_s=1) as workers:
+        await until(lambda: len(scans) == 2)
+        for participant in workers.participants:
+            participant.close()
+        await until(lambda: workers.coordinator.size == 0)
+        go_on.set()
+        await asyncio.sleep(0.5)  # the coordinator has seen that the scan is over
+        late = workers.pretend(Ready(workers.coordinator.statuses))
+        await until(lambda: len(scans) == 3)
+        assert not late.poll(0.5), "there is nothing to change"
+
+
+@on_a_loop
 async def test_the_coordinator_goes_on_after_the_folder_could_not_be_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +449,20 @@ async def test_the_coordinator_goes_on_after_the_folder_could_not_be_read(
         artifacts.write_labelled(folder / "digits" / "3", "three-")
         await workers.participants[0].load("digits")
         assert workers.versions() == [[1, 2, 3], [1, 2, 3]]
+
+
+@on_a_loop
+async def test_the_coordinator_pauses_after_a_scan_that_failed_for_whatever_reason(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(coordinator_module, "scan_models", fail)
+    async with working(folder, poll_s=1) as workers:
+        await until(lambda: bool(workers.failures.counts()))
+        await asyncio.sleep(1)
+        assert workers.failures.counts() == {"poll_models": 1}
 
 
 @on_a_loop

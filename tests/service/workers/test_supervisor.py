@@ -8,9 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 
+from service.settings import Settings
 from service.workers.shared_folder import MEMORY, PREFIX
 from tests.conftest import STOP_S, Service, start_service, wait_until
+from tests.service import artifacts
 from tests.service.answers import PICTURE, receive
 from tests.service.server.test_process import begin_upload
 
@@ -80,6 +83,17 @@ def test_what_reaches_workers_by_their_group_and_by_the_supervisor_is_one_signal
             time.sleep(0.5)
         connection.sendall(PICTURE)
         assert receive(connection).status == 200
+        assert service.process.wait(STOP_S) == 0
+
+
+def test_told_to_stop_while_models_are_copied_it_does_not_wait_for_them(tmp_path: Path) -> None:
+    artifacts.write_labelled(tmp_path / "there" / "digits" / "1", "one-")
+    cache, url = tmp_path / "cache", f"file://{tmp_path / 'there'}"
+    lock = Settings(models=url, models_cache=cache).models_folder.with_suffix(".lock")
+    flags = ("--models", url, "--models-cache", cache, "--poll-s", 1)
+    with start_service("--workers", 2, *flags) as service, FileLock(lock):  # as if another process copied for long
+        time.sleep(2)  # the supervisor has begun to wait for the lock
+        service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(STOP_S) == 0
 
 
