@@ -138,7 +138,7 @@ def test_files_that_cannot_be_used_are_named_at_the_start(
 def test_a_certificate_that_grpc_cannot_use_is_blamed_with_the_port(tmp_path: Path) -> None:
     own = Authority(tmp_path, "authority", ec.BrainpoolP256R1()).issue("service")
     write(tmp_path / "models" / "digits" / "1")
-    flags = ["--port", "0", "--models", tmp_path / "models", "--grpc-port", "0"]
+    flags = ["--port", "0", "--models", str(tmp_path / "models"), "--grpc-port", "0"]
     flags += ["--grpc-certificate", own["certificate_chain"], "--grpc-private-key", own["private_key"]]
     command = [sys.executable, "-m", "service", *flags]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
