@@ -77,6 +77,10 @@ class AddressError(StartError):
     """The address cannot be listened on."""
 
 
+class CaptureError(ServiceError):
+    """Pictures of a model cannot be captured."""
+
+
 class ScoreError(ServiceError):
     """Scoring many pictures cannot begin or go on. What is written stays, and the next run goes on from there."""
 

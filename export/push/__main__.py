@@ -17,6 +17,7 @@ from export.format.artifact import (
     read_bytes,
     versions,
 )
+from export.format.manifest import read_manifest
 from export.format.remote import LARGEST_SIGNATURE, RemoteModels
 
 
@@ -48,6 +49,8 @@ def push(
         name, version = place_of(folder)
         artifact = read_artifact(folder)
         head = {MANIFEST: read_bytes(folder / MANIFEST)}
+        if read_manifest(head[MANIFEST], str(folder / MANIFEST)) != artifact.manifest:
+            raise ArtifactError(f"{folder / MANIFEST} has changed meanwhile; push it again")
         if (folder / SIGNATURE).exists():
             head[SIGNATURE] = read_bytes(folder / SIGNATURE, LARGEST_SIGNATURE)
         files = {artifact.manifest.model_file: artifact.model, GOLDEN: artifact.golden_pictures}

@@ -29,7 +29,6 @@ def sign(
 
     Exit codes: 0 success, 1 failure, 2 wrong command.
     """
-    read_artifact(folder)  # or damage would be signed
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(f"{folder} has no {MANIFEST}; only whole folders can be signed")
     try:
@@ -46,6 +45,7 @@ def sign(
             copy = models / name / str(version)  # the paths in the signature begin with name and version
             copy_files(folder, copy)
             (copy / SIGNATURE).unlink(missing_ok=True)
+            read_artifact(copy)  # or damage would be signed
             password: Any = os.environ.get(PASSWORD, "").encode() or None  # declared as str, but used as bytes
             signer = Signing().use_elliptic_key_signer(  # type: ignore[no-untyped-call]
                 private_key=key, password=password

@@ -257,7 +257,10 @@ class GrpcServer:
             else:
                 bound = self._server.add_secure_port(f"{place}:{port}", credentials(tls))
         except RuntimeError as error:
-            raise AddressError(f"cannot listen on {place}:{port} for gRPC; choose another --grpc-port") from error
+            cure = "choose another --grpc-port"
+            if tls is not None:
+                cure += ", or another --grpc-certificate: its key must be RSA, P-256 or P-384"
+            raise AddressError(f"cannot listen on {place}:{port} for gRPC; {cure}") from error
         await self._server.start()
         log.info("grpc_listens", address=f"{place}:{bound}", tls=tls is not None)
 

@@ -11,8 +11,17 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from export.format.artifact import MANIFEST, SIGNATURE, Artifact, ArtifactError, copy_files, read_artifact
-from service.errors import SettingsError, shorten
+from export.format.artifact import (
+    MANIFEST,
+    NAME,
+    SIGNATURE,
+    VERSION,
+    Artifact,
+    ArtifactError,
+    copy_files,
+    read_artifact,
+)
+from service.errors import SettingsError
 from service.settings import Settings
 
 
@@ -35,13 +44,15 @@ def read_trusted(folder: Path, name: str, version: int, settings: Settings) -> A
         copy = models / name / str(version)
         copy_files(folder, copy)
         (copy / SIGNATURE).rename(signature)
-        signer = verify(models, signature, Path(settings.verify_key), f"{name}/{version} in {folder}")
+        signer = verify(models, signature, Path(settings.verify_key), f"{name}/{version}", folder)
         artifact = read_artifact(copy)
     return artifact._replace(folder=folder, model_file=folder / artifact.model_file.name, signer=signer)
 
 
-def verify(models: Path, signature: Path, key: Path, place: str) -> str:
-    """Verify a signature of all files in ``models`` and return the `fingerprint` of the key; errors state ``place``.
+def verify(models: Path, signature: Path, key: Path, place: str, folder: Path) -> str:
+    """Verify a signature of all files in ``models`` and return the `fingerprint` of the key.
+
+    Errors state ``place``, the NAME/VERSION that must be signed, and ``folder``, where it comes from.
 
     Raises:
         ArtifactError: its files, with their paths, are not those that were signed with the key.
@@ -59,20 +70,27 @@ def verify(models: Path, signature: Path, key: Path, place: str) -> str:
         verifier.set_hashing_config(hashing).verify(models, signature)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ArtifactError(f"{place} is not what the key {key} has signed ({reason}); {cure(signature)}") from error
+        raise ArtifactError(
+            f"{place} in {folder} is not what the key {key} has signed ({reason}); {cure(signature, place)}"
+        ) from error
     return signer
 
 
-def cure(signature: Path) -> str:
-    """What to do about a signature that does not hold. What it states is not proven, so it only helps to see why."""
+def cure(signature: Path, place: str) -> str:
+    """What to do about a signature that does not hold for ``place``.
+
+    What it states is not proven, so it only helps to see why, and is repeated only if it is another NAME/VERSION.
+    """
     places = set()
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         statement = json.loads(base64.b64decode(json.loads(signature.read_bytes())["dsseEnvelope"]["payload"]))
         places = {str(file["name"]).rpartition("/")[0] for file in statement["predicate"]["resources"]}
     if places == {""}:
         return "it was signed without its name and version; sign it again with python -m export.sign"
-    if len(places) == 1:
-        return f"do not trust it unless it was signed as {shorten(places.pop(), 100)} and moved; then move it back"
+    stated = places.pop() if len(places) == 1 else ""
+    name, _, version = stated.partition("/")
+    if stated != place and NAME.fullmatch(name) and VERSION.fullmatch(version):
+        return f"do not trust it unless it was signed as {stated} and moved; then move it back"
     return "do not trust it"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import random
 
 from service.background import Failures
-from service.errors import SettingsError
+from service.errors import CaptureError, SettingsError
 from service.inference.registry import Seen
 from service.metrics.recorder import Recorder
 from service.rollout.capture_folder import CaptureFolder
@@ -42,12 +42,14 @@ class Capture:
         """Create the folder.
 
         Raises:
-            SettingsError: it cannot be written to.
+            SettingsError: it cannot be written to, or the table of a model cannot be used.
         """
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._folder.create)
         except OSError as error:
             raise SettingsError(f"cannot write to --capture {self._where}: {error.strerror}; correct it") from None
+        except CaptureError as error:
+            raise SettingsError(f"cannot use --capture {self._where}: {error}") from None
 
     def consider(self, seen: Seen) -> None:
         """Capture a picture if its class is not probable, or its reliability was told and is low."""

@@ -18,9 +18,12 @@ from typing import Final, NamedTuple
 
 from imaging.errors import ImageError
 from imaging.formats.signatures import identify
+from service.errors import CaptureError
 
 TABLE: Final = "labels.csv"
 COLUMNS: Final = ("path", "label")
+MARKER: Final = ".captured"
+"""File that names the model whose folder it is in. Folders without it, and copies, belong to somebody else."""
 LOCK: Final = ".lock"
 USAGE: Final = ".usage"
 """File with the number of pictures and bytes in the folder."""
@@ -49,16 +52,21 @@ class CaptureFolder:
         self._max = Usage(max_pictures, max_bytes)
         self._days_s = days * 86_400.0
         self._counted = float("-inf")
+        self._broken: dict[str, str] = {}
+        """What is wrong with the tables of models, as of the last count."""
 
     def create(self) -> None:
         """Create the folder, for nobody but the user of this process.
 
         Raises:
             OSError: it cannot be created, or not be written to.
+            CaptureError: the table of a model cannot be used.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             self._usage()
+        for problem in self._broken.values():
+            raise CaptureError(problem)
 
     def add(self, content: bytes, model: str, label: str) -> str:
         """Write a picture for ``model``, of its class ``label``.
@@ -67,17 +75,24 @@ class CaptureFolder:
 
         Raises:
             OSError: it cannot be written. No part of it is in the table.
+            CaptureError: the table cannot be used, or the model's folder is not of this service.
         """
         label = "".join(letter if letter.isprintable() else " " for letter in label).strip() or "class"
         path = f"{folder_name(label)}/{hashlib.sha256(content).hexdigest()[:24]}.{extension(content)}"
         folder = self._folder / model
         with self._locked():
             usage = self._usage()
+            if model in self._broken:
+                raise CaptureError(self._broken[model])
             if (folder / path).exists():
                 return "known"
             if usage.pictures >= self._max.pictures or usage.bytes + len(content) > self._max.bytes:
                 return "no_room"
             folder.mkdir(mode=0o700, exist_ok=True)
+            if not is_own(folder):
+                if visible(folder):
+                    raise CaptureError(f"{folder} was not made by this service; move it out of {self._folder}")
+                self._write(folder / MARKER, model.encode())
             if not (folder / TABLE).exists():
                 tidy(folder)
             self._write(folder / path, content)
@@ -111,7 +126,8 @@ class CaptureFolder:
     def _recount(self) -> Usage:
         oldest = time.time() - self._days_s
         pictures = total = 0
-        for folder in [table.parent for table in self._folder.glob(f"*/{TABLE}")]:
+        self._broken = {}
+        for folder in filter(is_own, visible(self._folder)):
             for file in pictures_in(folder):
                 status = file.stat()
                 if status.st_mtime < oldest:
@@ -120,7 +136,12 @@ class CaptureFolder:
                         file.parent.rmdir()
                 else:
                     pictures, total = pictures + 1, total + status.st_size
-            tidy(folder)
+            try:
+                tidy(folder)
+            except OSError as error:
+                self._broken[folder.name] = f"{folder / TABLE} cannot be used ({error.strerror}); correct it"
+            except (UnicodeError, csv.Error) as error:
+                self._broken[folder.name] = f"{folder / TABLE} cannot be read ({error}); save it as CSV in UTF-8"
         return Usage(pictures, total)
 
     @contextmanager
@@ -128,6 +149,13 @@ class CaptureFolder:
         with (self._folder / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder was made here for the model it is called by. A copy under another name is not."""
+    with suppress(OSError):
+        return (folder / MARKER).read_bytes() == folder.name.encode()
+    return False
 
 
 def visible(folder: Path) -> list[Path]:
@@ -146,6 +174,11 @@ def tidy(folder: Path) -> None:
     """Remove the rows of deleted pictures from the table of a model, or begin it.
 
     All other rows stay as they were corrected.
+
+    Raises:
+        OSError: it cannot be read or written.
+        UnicodeError: it is not in UTF-8.
+        csv.Error: it is no table.
     """
     rows: list[list[str]] = []
     with suppress(FileNotFoundError), (folder / TABLE).open(newline="", encoding="utf-8") as text:

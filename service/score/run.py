@@ -55,11 +55,11 @@ class Outcome(NamedTuple):
     """Whether these are all rows, or as many as the limit allows."""
 
 
-def find_model(settings: Settings, reference: str) -> tuple[str, int, str]:
+def find_model(settings: Settings, reference: str, reliability: int = 0) -> tuple[str, int, str]:
     """Return name, version and digest of ``NAME`` or ``NAME/VERSION`` in the models folder.
 
     Raises:
-        ModelLoadError: there is no such model, or it cannot be read.
+        ModelLoadError: there is no such model, it cannot be read, or has no ``reliability`` to tell.
     """
     ((name, versions),) = read_references(reference).items()
     try:
@@ -70,9 +70,12 @@ def find_model(settings: Settings, reference: str) -> tuple[str, int, str]:
             there = ", ".join(f"{other}/{version}" for other, version in folders) or "none"
             raise ModelLoadError(f"there is no {reference} in {public_url(settings.models)}; there are: {there}")
         version = versions[0] if versions else max(available)
-        return name, version, digest(read_trusted(folders[name, version], name, version, settings))
+        artifact = read_trusted(folders[name, version], name, version, settings)
     except ArtifactError as error:
         raise ModelLoadError(str(error)) from error
+    if reliability and artifact.manifest.task != "classification":
+        raise ModelLoadError(f"--reliability needs a classifier, which {name} is not; leave it out")
+    return name, version, digest(artifact)
 
 
 def worker_settings(settings: Settings, reference: str, workers: int | None) -> tuple[Settings, int]:

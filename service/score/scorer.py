@@ -55,15 +55,13 @@ class Scorer:
         """Load the model.
 
         Raises:
-            StartError: it cannot be loaded, has changed since the run began, or has no reliability to tell.
+            StartError: it cannot be loaded, or has changed since the run began.
         """
         self._options = options
         self._engine = load_engine(options.settings)
         self._model = self._engine.models.find(options.name, options.version)
         if self._model.digest != options.digest:
             raise ModelLoadError(f"{options.name}/{options.version} has changed meanwhile; choose another --out")
-        if options.reliability and self._model.manifest.task != "classification":
-            raise ModelLoadError(f"--reliability needs a classifier, which {options.name} is not; leave it out")
         self._views = ViewOptions(options.reliability)
         self._form = None if options.rectified is None else options.form
         self._reading = ThreadPoolExecutor(URL_THREADS, thread_name_prefix="urls")

@@ -36,11 +36,13 @@ def check_grpc(settings: Settings) -> None:
 
     Raises:
         SettingsError: gRPC is not installed, several workers would take a free port each, or the certificate cannot be
-            used.
+            used, or has no port.
         AddressError: the port is in use or not allowed.
     """
     host, port = settings.host, settings.grpc_port
     if port < 0:
+        if settings.grpc_certificate or settings.grpc_private_key or settings.grpc_client_authority:
+            raise SettingsError("a certificate, key or authority for gRPC needs --grpc-port; add it")
         return
     if any(find_spec(package) is None for package in GRPC_PACKAGES):
         raise SettingsError("--grpc-port needs gRPC; install it with: pip install -e '.[grpc]'")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from export.format.artifact import Artifact, read_artifact
+from export.format.artifact import Artifact, ArtifactError, read_artifact
 from export.format.remote import RemoteError, RemoteModels, public_url
 from export.push import __main__ as push_module
 from tests.export.test_command_line import export, one_line
@@ -42,6 +42,22 @@ def test_what_is_pushed_is_what_was_verified(url: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(push_module, "read_artifact", read_and_change)
     push_module.push(folder, url)
     assert read_artifact(tmp_path / "there" / "digits" / "3").model == read_artifact(MODELS / "digits" / "3").model
+
+
+def test_a_manifest_that_changes_meanwhile_is_not_pushed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(MODELS / "digits" / "3", tmp_path / "digits" / "3"))
+
+    def read_and_change(place: Path) -> Artifact:
+        artifact = read_artifact(place)
+        shutil.copy(MODELS / "digits" / "2" / "manifest.json", place)
+        return artifact
+
+    monkeypatch.setattr(push_module, "read_artifact", read_and_change)
+    with pytest.raises(ArtifactError, match=r"manifest\.json has changed meanwhile; push it again"):
+        push_module.push(folder, url)
+    assert not (tmp_path / "there").exists()
 
 
 def test_a_different_version_is_replaced_by_force_only(url: str, tmp_path: Path) -> None:

@@ -219,3 +219,14 @@ def test_metrics_are_read_with_their_labels(call: Call) -> None:
       return [m.perSecond(one, two, "n", {k: "1"}), m.perSecond(two, one, "n", {}), m.mean(one, two, "t", {})]; })()"""
     before, after = 'n{k="1"} 4\nn{k="2"} 1\nt_sum 1\nt_count 1\n', 'n{k="1"} 10\nn{k="2"} 2\nt_sum 4\nt_count 7\n'
     assert call("lib/prometheus", code, [before, after]) == [3, 0, 0.5]
+
+
+def test_agreement_is_shown_of_pictures_with_classes_alone(call: Call) -> None:
+    code = """(() => { const labels = 'model="m",version="2",default="1"';
+      const text = `stn_rollout_pictures_total{${labels},agrees="true"} 3
+stn_rollout_pictures_total{${labels},agrees="false"} 1
+stn_rollout_probability_change_count{${labels}} ${given}`;
+      return import(new URL("../lib/prometheus.js", url)).then((p) =>
+        m.rolloutRows(new p.Reading(p.parse(text), 0))[0].children[3].textContent); })()"""
+    assert call("views/rollouts", f"await {code}", 0) == "\u2013"
+    assert call("views/rollouts", f"await {code}", 4) == "75.0 %"

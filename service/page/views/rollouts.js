@@ -26,13 +26,14 @@ export function rolloutRows(now) {
  */
 function row(now, labels) {
   const pictures = now.sum(PICTURES, labels);
+  const classified = now.sum("stn_rollout_probability_change_count", labels);
   const change = mean(now, now, "stn_rollout_probability_change", labels);
   const corners = mean(now, now, "stn_rollout_corner_distance_pixels", labels);
   const [old, young] = ["default", "version"].map((by) => mean(now, now, "stn_rollout_inference_seconds", { ...labels, by }));
   const cells = [
     `${labels.model}/${labels.default}`,
     pictures.toLocaleString("en"),
-    pictures === 0 ? "–" : percent(now.sum(PICTURES, { ...labels, agrees: "true" }) / pictures),
+    classified === 0 ? "–" : percent(now.sum(PICTURES, { ...labels, agrees: "true" }) / classified),
     change === null ? "–" : percent(change),
     corners === null ? "–" : `${corners.toFixed(1)} px`,
     old === null || young === null ? "–" : `${(young * 1000).toFixed(2)} ms, not ${(old * 1000).toFixed(2)} ms`,

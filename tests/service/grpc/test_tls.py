@@ -3,6 +3,8 @@
 import datetime
 import ipaddress
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,22 +27,24 @@ from tritonclient.utils import InferenceServerException
 from service.errors import SettingsError
 from service.server.listening import check_grpc
 from service.settings import Settings
-from tests.conftest import start_service, wait_until
+from tests.conftest import REPOSITORY, start_service, wait_until
+from tests.service.artifacts import write
 from tests.service.grpc.test_tritonclient import files, labels
 
 
 class Authority:
     """Issues certificates, and writes them to ``folder``."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, curve: ec.EllipticCurve | None = None) -> None:
         self.folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._curve = curve or ec.SECP256R1()
+        self._key = ec.generate_private_key(self._curve)
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.file = self._write(f"{name}.pem", self._sign(self._name, self._key, is_authority=True))
 
     def issue(self, name: str) -> dict[str, str]:
         """A certificate for this machine and its private key, as arguments of Triton's client."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(self._curve)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return {
@@ -129,3 +133,20 @@ def test_files_that_cannot_be_used_are_named_at_the_start(
         names = ("grpc_certificate", "grpc_private_key", "grpc_client_authority")
         with pytest.raises(SettingsError, match=says):
             check_grpc(Settings.model_validate({"grpc_port": 0} | dict(zip(names, given, strict=True))))
+
+
+def test_a_certificate_that_grpc_cannot_use_is_blamed_with_the_port(tmp_path: Path) -> None:
+    own = Authority(tmp_path, "authority", ec.BrainpoolP256R1()).issue("service")
+    write(tmp_path / "models" / "digits" / "1")
+    flags = ["--port", "0", "--models", str(tmp_path / "models"), "--grpc-port", "0"]
+    flags += ["--grpc-certificate", own["certificate_chain"], "--grpc-private-key", own["private_key"]]
+    command = [sys.executable, "-m", "service", *flags]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode
+    assert "another --grpc-port, or another --grpc-certificate: its key must be RSA, P-256 or P-384" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["grpc_certificate", "grpc_private_key", "grpc_client_authority"])
+def test_files_without_a_port_for_grpc_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="needs --grpc-port; add it"):
+        check_grpc(Settings.model_validate({name: "file.pem"}))

@@ -112,8 +112,10 @@ def link_a_file(folder: Path) -> None:
 )
 def test_what_was_changed_after_signing_is_not_loaded(signed: Path, keys: Path, harm: Harm) -> None:
     harm(signed)
-    with pytest.raises(ModelLoadError, match=r"signed|signature"):
+    with pytest.raises(ModelLoadError, match=r"signed|signature") as refused:
         load_models(Settings(models=signed.parents[1], verify_key=keys))
+    if "is not what the key" in str(refused.value):
+        assert str(refused.value).endswith("; do not trust it")
 
 
 @pytest.mark.parametrize("place", ["digits/4", "digits/33", "signs/3", "digits.3/3"])
@@ -152,6 +154,19 @@ def test_a_signature_cannot_be_made_to_state_another_place(signed: Path, keys: P
         read_trusted(moved, "digits", 4, Settings(models=signed.parents[1], verify_key=keys))
 
 
+@pytest.mark.parametrize("place", ["\\u001b[31mdigits\\n/4/", "signs/4/more/", "../4/"])
+def test_a_stated_place_that_is_not_name_and_version_is_not_repeated(signed: Path, keys: Path, place: str) -> None:
+    state_the_place(signed, place)
+    with pytest.raises(ArtifactError, match=r"; do not trust it$"):
+        read_trusted(signed, "digits", 3, Settings(models=signed.parents[1], verify_key=keys))
+
+
+def test_a_deeply_nested_signature_is_refused(signed: Path, keys: Path) -> None:
+    (signed / "model.sig").write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match=r"; do not trust it$"):
+        read_trusted(signed, "digits", 3, Settings(models=signed.parents[1], verify_key=keys))
+
+
 def test_a_second_statement_beside_the_signed_one_does_not_count(signed: Path, keys: Path) -> None:
     """Readers of bundles accept fields in two spellings."""
     bundle = json.loads((signed / "model.sig").read_text())
@@ -184,7 +199,7 @@ def test_what_is_not_name_and_version_is_not_signed(tmp_path: Path, keys: Path) 
 
 def test_a_signature_by_another_key_does_not_count(signed: Path, tmp_path: Path) -> None:
     other = write_key(tmp_path, "other")
-    with pytest.raises(ArtifactError, match=r"is not what the key .* has signed"):
+    with pytest.raises(ArtifactError, match=r"is not what the key .* has signed .*; do not trust it$"):
         read_trusted(signed, "digits", 3, Settings(models=signed.parents[1], verify_key=other))
 
 

@@ -91,6 +91,18 @@ def test_a_folder_that_cannot_be_written_to_ends_the_start(tmp_path: Path, model
         pass
 
 
+def test_a_table_that_cannot_be_read_ends_the_start(tmp_path: Path, models: Path) -> None:
+    with TestClient(create_app(settings(tmp_path, capture_below=1.0))) as client:
+        client.post("/predict", content=encode(noise(1)))
+        wait_until(lambda: captured(client) == 1)
+    (tmp_path / "captured" / "digits" / "labels.csv").write_bytes(b"path,label\n7/a.png,Stra\xdfe\n")
+    with (
+        pytest.raises(SettingsError, match=r"cannot use --capture .*labels\.csv cannot be read .* in UTF-8"),
+        TestClient(create_app(settings(tmp_path))),
+    ):
+        pass
+
+
 def test_a_disk_that_fails_is_counted_and_costs_no_answer(tmp_path: Path, models: Path) -> None:
     with TestClient(create_app(settings(tmp_path, capture_below=1.0))) as client:
         label = prediction(client.post("/predict", content=PICTURE))["predictions"][0]["label"]

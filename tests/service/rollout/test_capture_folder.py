@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import stat
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import CaptureError
 from service.rollout import capture_folder as module
 from service.rollout.capture_folder import TABLE, CaptureFolder, folder_name
 from tests.service.pictures import encode, noise
@@ -94,6 +96,54 @@ def test_old_pictures_go_with_their_rows_and_corrections_of_others_stay(
     assert captured.add(PICTURES[2], "digits", "3") == "written", "there is room again"
     assert [label for _, label in rows(tmp_path)] == ["two", "3"]
     assert not (tmp_path / "digits" / old[0]).exists()
+
+
+def test_pictures_without_their_table_are_counted_and_deleted_too(tmp_path: Path) -> None:
+    captured = folder(tmp_path, pictures=2)
+    for picture in PICTURES[:2]:
+        captured.add(picture, "digits", "7")
+    table, (old, _) = tmp_path / "digits" / TABLE, [tmp_path / "digits" / path for path, _ in rows(tmp_path)]
+    table.unlink()
+    assert folder(tmp_path, pictures=2).add(PICTURES[2], "signs", "stop") == "no_room"
+    os.utime(old, (time.time() - 40 * DAY_S,) * 2)
+    table.unlink()
+    assert folder(tmp_path, pictures=2).add(PICTURES[2], "digits", "7") == "written"
+    assert not old.exists()
+    assert [label for _, label in rows(tmp_path)] == ["7"]
+
+
+def test_copies_and_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    folder(tmp_path).add(PICTURES[0], "digits", "7")
+    copy = Path(shutil.copytree(tmp_path / "digits", tmp_path / "mine"))
+    shutil.copytree(copy, tmp_path / "theirs", ignore=shutil.ignore_patterns(".*"))
+    before = {file: file.read_bytes() for each in ("mine", "theirs") for file in (tmp_path / each).rglob("*.*")}
+    for file in before:
+        os.utime(file, (1, 1))
+    captured = folder(tmp_path, pictures=2)
+    for model in ("mine", "theirs"):
+        with pytest.raises(CaptureError, match=f"{model} was not made by this service; move it out of"):
+            captured.add(PICTURES[1], model, "7")
+    assert {file: file.read_bytes() for file in before} == before
+    assert captured.add(PICTURES[1], "digits", "7") == "written"
+
+
+@pytest.mark.parametrize("broken", ["path,label\n7/a.png,Straße\n".encode("latin-1"), b"path,label\n" + b"x" * 200_000])
+def test_a_broken_table_ends_the_start_but_not_the_capture_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bytes
+) -> None:
+    monkeypatch.setattr(module, "RECOUNT_S", 0)
+    captured = folder(tmp_path)
+    captured.add(PICTURES[0], "digits", "7")
+    table = tmp_path / "digits" / TABLE
+    table.write_bytes(broken)
+    assert captured.add(PICTURES[1], "signs", "stop") == "written"
+    with pytest.raises(CaptureError, match=r"digits/labels\.csv cannot be read .*; save it as CSV in UTF-8"):
+        captured.add(PICTURES[1], "digits", "7")
+    with pytest.raises(CaptureError, match=r"labels\.csv"):
+        folder(tmp_path)
+    assert table.read_bytes() == broken
+    table.unlink()
+    assert captured.add(PICTURES[1], "digits", "7") == "written", "it is corrected"
 
 
 def test_several_processes_share_the_limits_and_the_table(tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import structlog
 
+from export.format.manifest import Feature
 from service.score.command import main
 from tests.conftest import REPOSITORY, wait_until
+from tests.service.artifacts import write
+from tests.service.pictures import ARTIFACT
 from tests.service.score.inputs import PICTURES, write_csv, write_folder
 
 
@@ -159,6 +162,20 @@ def test_a_wrong_option_is_one_line_that_names_the_cure(
     assert line.startswith("error: ")
     assert re.search(says, line)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("part*"))
+
+
+def test_reliability_of_a_model_without_classes_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = ARTIFACT.manifest
+    features = (Feature(name=manifest.probabilities, shape=(len(manifest.classes),)),)
+    change = {"task": "features", "classes": (), "probabilities": "", "features": features, "reference": None}
+    write(tmp_path / "models" / "features" / "1", manifest.model_copy(update=change))
+    write_folder(tmp_path / "pictures", 1)
+    given = ["--models", tmp_path / "models", "--model", "features", "--out", tmp_path / "out", "--reliability", 4]
+    assert main(list(map(str, [tmp_path / "pictures", *given]))) == 1
+    assert "--reliability needs a classifier, which features is not; leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_its_packages_the_command_names_the_extra(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.format.manifest import Feature
-from service.errors import ModelLoadError, OutputError
+from service.errors import OutputError
 from service.inference.rectified.options import RectifiedOptions
 from service.inference.views.options import ViewOptions
 from service.inference.views.reliability import Reliability
@@ -22,8 +21,8 @@ from service.score.run import find_model, worker_settings
 from service.score.scorer import ScoreOptions, Scorer
 from service.settings import Settings
 from tests.conftest import REPOSITORY
-from tests.service.artifacts import write, write_twin
-from tests.service.pictures import ARTIFACT, drawing, encode
+from tests.service.artifacts import write_twin
+from tests.service.pictures import drawing, encode
 from tests.service.score.inputs import LABELS, PICTURES
 
 SETTINGS = Settings(models=REPOSITORY / "models", device="cpu", max_bytes=20_000)
@@ -124,15 +123,6 @@ def test_reliability_is_told_if_it_is_asked_for(scorer: Scorer) -> None:
     expected = asyncio.run(predict())
     assert expected is not None
     assert seven == pytest.approx(expected._asdict(), rel=1e-4)
-
-
-def test_a_model_without_classes_has_no_reliability(tmp_path: Path) -> None:
-    manifest = ARTIFACT.manifest
-    features = (Feature(name=manifest.probabilities, shape=(len(manifest.classes),)),)
-    change = {"task": "features", "classes": (), "probabilities": "", "features": features, "reference": None}
-    write(tmp_path / "features" / "1", manifest.model_copy(update=change))
-    with pytest.raises(ModelLoadError, match="--reliability needs a classifier"):
-        Scorer(options(Settings(models=tmp_path, device="cpu"), "features", reliability=4))
 
 
 def test_several_transformers_have_a_column(tmp_path: Path) -> None:
