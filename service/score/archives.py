@@ -15,6 +15,8 @@ from service.score.places import describe, file_system, size_of
 from service.score.rows import Row, printable
 
 CUT_SHORT = "the archive is damaged or cut short here; what came before it was scored"
+CHUNK = 2**20
+"""Bytes that are read at once."""
 
 
 class ArchiveSource:
@@ -73,20 +75,35 @@ class ArchiveSource:
             while (member := archive.next()) is not None:
                 # tarfile keeps all members, so that memory would grow with their number.
                 archive.members = []  # type: ignore[attr-defined]  # typeshed lacks it
-                if not member.isfile() or not member.name.lower().endswith(EXTENSIONS):
-                    continue
-                row = Row(self._passed, printable(f"{public_url(file)}/{member.name}"))
-                if member.size > self._max_bytes:
-                    message = f"{member.size} bytes are more than {self._max_bytes}; raise STN_MAX_BYTES"
-                    row = row._replace(problem=message, code=TooLargeError.code)
-                else:
-                    # It is read also where it is not needed, so that damage comes at the same row in every run.
-                    content = archive.extractfile(member)
-                    picture = content.read() if content else b""
-                    row = row._replace(content=picture if row.number >= start else None)
-                yield row
+                if member.isfile() and member.name.lower().endswith(EXTENSIONS):
+                    yield self._row(file, archive, member, start)
+                pass_over(archive)
+
+    def _row(self, file: str, archive: tarfile.TarFile, member: tarfile.TarInfo, start: int) -> Row:
+        row = Row(self._passed, printable(f"{public_url(file)}/{member.name}"))
+        if member.size > self._max_bytes:
+            message = f"{member.size} bytes are more than {self._max_bytes}; raise STN_MAX_BYTES"
+            return row._replace(problem=message, code=TooLargeError.code)
+        # It is read also where it is not needed, so that damage comes at the same row in every run.
+        content = archive.extractfile(member)
+        picture = content.read() if content else b""
+        return row._replace(content=picture if row.number >= start else None)
 
     def _is_selected(self, row: Row) -> bool:
         if not self._conditions:
             return True
         return len(select(self._conditions, pa.record_batch({"path": [row.path]}))) > 0
+
+
+def pass_over(archive: tarfile.TarFile) -> None:
+    """Read the stream up to the next header.
+
+    `tarfile` would do so too, but for a damaged size it goes on for ever after the end of the file.
+
+    Raises:
+        tarfile.ReadError: the stream ends before.
+    """
+    stream = archive.fileobj
+    while stream is not None and (left := archive.offset - stream.tell()) > 0:
+        if not stream.read(min(left, CHUNK)):
+            raise tarfile.ReadError("unexpected end of data")

@@ -1,5 +1,7 @@
 """WebDataset tars."""
 
+import gzip
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,22 @@ def test_a_damaged_tar_is_a_row_with_an_error_and_the_next_one_goes_on(tmp_path:
     assert numbers(rows) == list(range(len(rows)))
     for start in range(1, len(rows)):
         assert rows_of(select(tmp_path / "*.tar"), tmp_path, start) == rows[start:]
+
+
+@pytest.mark.parametrize("size", [-512, 2**63 + 512])
+@pytest.mark.parametrize("name", ["0.cls", "0.png"])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_size_that_no_file_can_have_is_damage_and_ends(tmp_path: Path, size: int, name: str, mode: str) -> None:
+    content = {"a.png": PICTURES[0], name: bytes(512)}
+    tar = write_tar(tmp_path / "a.tar", content)
+    header = tarfile.TarInfo(name)
+    header.size = size
+    block = header.tobuf(tarfile.GNU_FORMAT)
+    start = 512 * (1 + -(-len(PICTURES[0]) // 512))
+    changed = tar.read_bytes()[:start] + block + tar.read_bytes()[start + 512 :]
+    tar.write_bytes(gzip.compress(changed) if mode == "w:gz" else changed)
+    rows = rows_of(select(tar), tmp_path)
+    assert (rows[0].content, rows[-1].problem) == (PICTURES[0], CUT_SHORT)
 
 
 def test_a_picture_that_is_too_large_is_not_read(tmp_path: Path) -> None:

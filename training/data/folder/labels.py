@@ -15,14 +15,15 @@ import structlog
 from training.data.folder.listing import (
     LABELS_TABLE,
     PARQUET_TABLE,
+    SHARD,
     UNWRITABLE,
-    is_leftover,
+    hiding,
     is_picture,
     plain,
     shortened,
     walk,
 )
-from training.data.folder.shards import find_shards, is_member, read_shards
+from training.data.folder.shards import find_shards, is_member, read_shards, warn_of_unread
 from training.data.folder.tables import Table, read_csv, read_parquet
 from training.errors import DataError
 
@@ -54,8 +55,7 @@ def find_labels(root: Path) -> Table | None:
         return read_csv(text, COLUMNS)
     if parquet.exists():
         return read_parquet(parquet, COLUMNS)
-    shards = find_shards(root)
-    if not shards or any((each.is_dir() or is_picture(each)) and not is_leftover(each) for each in root.iterdir()):
+    if hiding(root) or not (shards := find_shards(root)):
         return None
     return read_shards(root, shards)
 
@@ -80,7 +80,7 @@ def read_labels(root: Path, table: Table) -> list[Labelled]:
             raise DataError(f"{where} has control characters in path or label; remove them")
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise DataError(f"{where}: {path} is not in the folder; write its path relative to {root}")
-        if not (is_member(root / path) or is_picture(root / path)):
+        if not is_there(root / path):
             raise DataError(f"{where}: {path} is not a picture in {root}; correct column path, or remove the row")
         found.append(Labelled(path, unicodedata.normalize("NFC", label)))
     if twice := [path for path, count in Counter(each.path for each in found).items() if count > 1]:
@@ -88,8 +88,19 @@ def read_labels(root: Path, table: Table) -> list[Labelled]:
     return found
 
 
+def is_there(file: Path) -> bool:
+    """Return whether ``file`` is a picture, or is in a shard; a path that the system cannot hold is neither."""
+    try:
+        return is_member(file) or is_picture(file)
+    except OSError:
+        return False
+
+
 def warn_of_unlabelled(root: Path, table: Table, labelled: Collection[str]) -> None:
     """Warn of the pictures in ``root`` that are not among the paths ``labelled`` of its ``table``."""
+    if table.name.endswith(SHARD):
+        warn_of_unread(root, labelled)
+        return
     inside = (file.relative_to(root).as_posix() for file in walk(root, []) if is_picture(file))
     if others := [file for file in inside if file not in labelled]:
         log.warning(

@@ -15,6 +15,8 @@ SPLIT_TABLE = "split.csv"
 CORNERS_TABLE = "corners.csv"
 LABELS_TABLE = "labels.csv"
 PARQUET_TABLE = "labels.parquet"
+SHARD = ".tar"
+"""Extension of WebDataset shards, in lower case."""
 ONLY_CLASS = "thing"
 """The class of pictures that lie in the folder itself."""
 UNWRITABLE = {"Cc", "Cs"}
@@ -96,11 +98,28 @@ def find_classes(root: Path, at_least: int = 2) -> list[Path]:
             f"with all of its pictures; to keep the split, add {SPLIT_TABLE} with the columns path and split"
         )
     if len({unicodedata.normalize("NFC", entry.name) for entry in classes}) < at_least:
+        if (shards := [entry for entry in root.iterdir() if is_shard(entry)]) and (hiders := hiding(root)):
+            raise DataError(
+                f"{root} has {len(shards)} WebDataset shards, which are read only where no directories and pictures "
+                f"are beside them; move {shortened(entry.name for entry in hiders)} out of it"
+            )
         raise DataError(
             f"{root} has {len(classes)} directories, but at least two classes are needed; {cure}; one class is enough "
             f"only if {CORNERS_TABLE} says where the thing lies, and the recipe's weight corners is above 0"
         )
     return classes
+
+
+def hiding(root: Path) -> list[Path]:
+    """Return the directories and pictures in ``root``, beside which no shards are read, in order."""
+    return [
+        entry for entry in sorted(root.iterdir()) if (entry.is_dir() or is_picture(entry)) and not is_leftover(entry)
+    ]
+
+
+def is_shard(file: Path) -> bool:
+    """Return whether ``file`` has the extension of a shard and is not a directory, nor hidden."""
+    return file.suffix.lower() == SHARD and not file.is_dir() and not file.name.startswith(".")
 
 
 def holds_classes(folder: Path) -> bool:

@@ -7,23 +7,21 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from imaging.archives import StrictTarInfo
+from imaging.archives import DAMAGE, StrictTarInfo
 from imaging.formats.signatures import EXTENSIONS
-from training.data.folder.tables import Row, Table
+from training.data.folder.listing import SHARD, is_leftover, is_shard, warn_of_ignored
+from training.data.folder.tables import MARKS, Row, Table, as_text
 from training.errors import DataError
 
-SHARD = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 PREFIX = re.compile(r"(?P<part>train|training|val|valid|validation|dev|test)(?![a-z])")
 """The beginning of a shard's name that tells the split, in lower case."""
 PART = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
-MARKS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
-"""Fields of a ``KEY.json`` that tell corners, as columns of a table do."""
 TEXT_BYTES = 2**20
 """Largest label."""
 OPEN = 4096
@@ -77,7 +75,7 @@ def is_member(file: Path) -> bool:
 
 def shard_of(file: Path) -> Path | None:
     """Return the shard in which a path lies, if it does."""
-    return next((each for each in file.parents if each.suffix == SHARD and each.is_file()), None)
+    return next((each for each in file.parents if each.suffix.lower() == SHARD and each.is_file()), None)
 
 
 def members(shard: Path) -> Mapping[str, Member]:
@@ -101,10 +99,17 @@ def scan(shard: Path, size: int, _modified: int) -> Mapping[str, Member]:
                 archive.members = []  # type: ignore[attr-defined]  # typeshed lacks it
                 if header.issparse() or header.offset_data + header.size > size:
                     raise tarfile.ReadError(f"{header.name} is not whole")
+                name, target = (Path(each.lstrip("/")).as_posix() for each in (header.name, header.linkname))
                 if header.isfile():
-                    name = Path(header.name.lstrip("/")).as_posix()
                     found[name] = Member(shard, name, header.offset_data, header.size)
-    except (tarfile.TarError, OSError) as error:
+                elif header.islnk():
+                    if target not in found:
+                        raise tarfile.ReadError(f"{name} is a link to {target}, which is not in front of it")
+                    found[name] = found[target]._replace(name=name)
+            rest = size - archive.offset
+        if rest > 2 * tarfile.RECORDSIZE or any(Member(shard, "", size - rest, rest).read_bytes()):
+            raise tarfile.ReadError("it goes on after its end mark, as where tars were joined or a copy was broken off")
+    except (tarfile.TarError, OSError, *DAMAGE) as error:
         raise DataError(
             f"{shard} cannot be read as a tar without compression ({error}); unpack and pack it again, or remove it"
         ) from error
@@ -115,12 +120,12 @@ def find_shards(root: Path) -> list[Path]:
     """Return the shards in the folder ``root``, in order.
 
     Raises:
-        DataError: some are compressed, so that their pictures cannot be read in any order.
+        DataError: some are compressed, so that their pictures cannot be read in any order, or are no files.
     """
-    files = sorted(file for file in root.glob("*") if file.is_file() and not file.name.startswith("."))
-    shards = [file for file in files if file.suffix == SHARD]
-    packed = [file for file in files if file.name.endswith(COMPRESSED)]
-    if packed and len(shards) + len(packed) == len(files):
+    shards = [file for file in sorted(root.iterdir()) if is_shard(file)]
+    if missing := [file for file in shards if not file.is_file()]:
+        raise DataError(f"{missing[0]} is no file that can be read, but perhaps a broken link; mend or remove it")
+    if packed := [file for file in sorted(root.iterdir()) if file.name.lower().endswith(COMPRESSED)]:
         raise DataError(f"{packed[0]} is compressed; pictures are read from plain tars in any order, so decompress it")
     return shards
 
@@ -166,7 +171,7 @@ def parts_of(root: Path, shards: Sequence[Path]) -> list[str | None]:
     return list(told)
 
 
-def labelled(shard: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+def labelled(shard: Path) -> Iterator[tuple[str, Mapping[str, str | None]]]:
     """Yield name, and label and corners, of each picture in a shard.
 
     Raises:
@@ -175,33 +180,58 @@ def labelled(shard: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     samples: dict[str, dict[str, Member]] = {}
     for name, member in members(shard).items():
         key, _, ending = Path(name).name.partition(".")
-        samples.setdefault((Path(name).parent / key).as_posix(), {})[f".{ending.lower()}"] = member
+        files = samples.setdefault((Path(name).parent / key).as_posix(), {})
+        if (other := files.setdefault(f".{ending.lower()}", member)) is not member and is_read(other):
+            raise DataError(f"{member} has the key of {other.name}; keep one picture and one label for each key")
     for files in samples.values():
         pictures = [file for ending, file in files.items() if ending in EXTENSIONS]
         if len(pictures) > 1:
-            raise DataError(f"{pictures[1]} has the key of {pictures[0].name}; keep one picture for each key")
+            raise DataError(
+                f"{pictures[1]} has the key of {pictures[0].name}; keep one picture and one label for each key"
+            )
         for picture in pictures:
             yield picture.name, label(picture, files)
 
 
-def label(picture: Member, files: Mapping[str, Member]) -> dict[str, str]:
+def is_read(member: Member) -> bool:
+    """Return whether the extension of a member is that of a picture or a label."""
+    return member.name.lower().endswith((*EXTENSIONS, ".cls", ".json"))
+
+
+def warn_of_unread(root: Path, labelled: Collection[str]) -> None:
+    """Warn of the pictures in the shards of ``root`` that are not among the paths ``labelled``."""
+    inside = [member for shard in find_shards(root) for member in members(shard).values()]
+    left = [
+        f"{member.shard.name}/{member.name}"
+        for member in inside
+        if member.name.lower().endswith(EXTENSIONS) and not is_leftover(Path(member.name))
+    ]
+    warn_of_ignored(
+        [path for path in left if path not in labelled],
+        "more than an extension after the first dot; rename them to KEY.jpg",
+    )
+
+
+def label(picture: Member, files: Mapping[str, Member]) -> dict[str, str | None]:
     """Return the cells that the other files of a picture's key tell.
 
     Raises:
         DataError: they do not tell the class, or cannot be read.
     """
-    cells: dict[str, str] = {}
+    cells: dict[str, str | None] = {}
     if (file := files.get(".json")) is not None:
         try:
             told = json.loads(text(file))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file} cannot be read as JSON ({error}); {FORM}") from error
         if not isinstance(told, dict):
             raise DataError(f"{file} is no JSON object; {FORM}")
-        cells = {name: str(told[name]) for name in ("label", *MARKS) if isinstance(told.get(name), str | int | float)}
+        cells = {
+            name: as_text(told[name]) for name in ("label", *MARKS) if isinstance(told.get(name), str | int | float)
+        }
     if (file := files.get(".cls")) is not None:
         cells["label"] = text(file)
-    if not cells.get("label", "").strip():
+    if not (cells.get("label") or "").strip():
         raise DataError(f"{picture} has no label; {FORM}")
     return cells
 

@@ -7,6 +7,11 @@ from typing import Any, NamedTuple
 
 from training.errors import DataError
 
+MARKS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
+"""Columns that tell corners."""
+READ = ("path", "label", "split", *MARKS)
+"""Columns of a Parquet table that are read."""
+
 
 class Row(NamedTuple):
     """A row of a table."""
@@ -44,7 +49,9 @@ def read_csv(file: Path, columns: str) -> Table:
 
 
 def read_parquet(file: Path, columns: str) -> Table:
-    """Read a Parquet file; ``columns`` says in a message what it should contain. Rows are counted from 1.
+    """Read the columns `READ` of a Parquet file; ``columns`` says in a message what it should contain.
+
+    Rows are counted from 1.
 
     Raises:
         DataError: it cannot be read, or pyarrow is not installed.
@@ -59,18 +66,27 @@ def read_parquet(file: Path, columns: str) -> Table:
     rows: list[Row] = []
     try:
         with pq.ParquetFile(file) as parquet:
-            names = tuple(parquet.schema_arrow.names)
-            for batch in parquet.iter_batches():
+            fields = [field for field in parquet.schema_arrow if field.name in READ]
+            if nested := [field.name for field in fields if pa.types.is_nested(field.type)]:
+                raise DataError(f"{file}: column {nested[0]} has lists or structures; write text or numbers")
+            names = tuple(field.name for field in fields)
+            for batch in parquet.iter_batches(columns=list(names)):
                 rows += [
                     Row(f"{file}, row {number}", {name: as_text(cell) for name, cell in cells.items()})
                     for number, cells in enumerate(batch.to_pylist(), len(rows) + 1)
                 ]
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as a Parquet table ({reason}); {columns}") from error
     return Table(str(file), names, rows)
 
 
 def as_text(cell: object) -> str | None:
-    """Return a cell as a table of text has it; a number that is none (NaN) is empty."""
+    """Return a cell as a table of text has it; a number that is none (NaN) is empty, and bytes are UTF-8.
+
+    Raises:
+        UnicodeDecodeError: they are not.
+    """
+    if isinstance(cell, bytes):
+        return cell.decode()
     return None if cell is None or cell != cell else str(cell)

@@ -1,7 +1,8 @@
 """CUB-200-2011: photographs of 200 species of birds, which differ in details (Wah et al. 2011)."""
 
+import math
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -41,7 +42,11 @@ class Birds:
         self.validation_size = validation_size
         self.size = size
         names = read_table(self.folder / "classes.txt", " ".join)
-        self.classes = tuple(name.partition(".")[2].replace("_", " ") for _, name in sorted(names.items()))
+        if sorted(names) != list(range(1, len(names) + 1)):
+            raise DataError(
+                f"{self.folder / 'classes.txt'} does not number the classes from 1; unpack the archive again"
+            )
+        self.classes = tuple((name.partition(".")[2] or name).replace("_", " ") for _, name in sorted(names.items()))
 
     def training(self) -> tuple[Split, Split]:
         return hold_out(self._read(train=True), self.validation_size, "cub")
@@ -64,8 +69,8 @@ class Birds:
         Raises:
             DataError: a table is missing or damaged, or the tables do not fit together.
         """
-        is_training = read_table(self.folder / "train_test_split.txt", lambda words: words[0] == "1")
-        files = read_table(self.folder / "images.txt", " ".join)
+        is_training = read_table(self.folder / "train_test_split.txt", zero_or_one)
+        files = read_table(self.folder / "images.txt", path_inside)
         labels = read_table(self.folder / "image_class_labels.txt", lambda words: int(words[0]) - 1)
         boxes = read_table(self.folder / "bounding_boxes.txt", four_numbers)
         if not files.keys() == is_training.keys() == labels.keys() == boxes.keys():
@@ -83,12 +88,14 @@ def read_table(file: Path, convert: Callable[[list[str]], Value]) -> dict[int, V
         DataError: it is missing or damaged.
     """
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(
             f"CUB-200-2011 is not complete: {file} cannot be read ({error.strerror}); download its archive, unpack it, "
             "and name the folder that holds CUB_200_2011/ with --data-root"
         ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is damaged ({error.reason} in UTF-8); unpack the archive again") from error
     found: dict[int, Value] = {}
     for position, line in enumerate(lines, start=1):
         number, *values = line.split() or ["", ""]
@@ -99,13 +106,36 @@ def read_table(file: Path, convert: Callable[[list[str]], Value]) -> dict[int, V
     return found
 
 
+def zero_or_one(words: list[str]) -> bool:
+    """Parse whether a picture is for training.
+
+    Raises:
+        ValueError: it is neither 0 nor 1.
+    """
+    return bool(("0", "1").index(words[0]))
+
+
+def path_inside(words: list[str]) -> str:
+    """Parse the path of a picture, which can contain spaces.
+
+    Raises:
+        ValueError: it leads out of the folder.
+    """
+    path = PurePosixPath(" ".join(words))
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{path} leads out of the folder")
+    return str(path)
+
+
 def four_numbers(words: list[str]) -> tuple[float, float, float, float]:
     """Parse a bounding box.
 
     Raises:
-        ValueError: it has not four numbers.
+        ValueError: it has not four numbers, or no area.
     """
     left, top, width, height = map(float, words)
+    if not all(map(math.isfinite, (left, top, width, height))) or min(width, height) <= 0:
+        raise ValueError(f"{words} is no box")
     return left, top, width, height
 
 

@@ -98,6 +98,8 @@ def test_the_table_may_tell_splits_and_corners_too(root: Path, header: str) -> N
         ("path,label\n0.png,\n", "line 2 lacks path or label; write both"),
         ("path,label\n0.png\n", "line 2 lacks path or label"),
         ("path,label\n0.png,red\nnone.png,red\n", "line 3: none.png is not a picture in"),
+        (f"path,label\n{'0' * 300}.png,red\n", "line 2: 0+.png is not a picture in"),
+        (f"path,label\n{'0' * 300}.tar/0.png,red\n", "line 2: 0+.tar/0.png is not a picture in"),
         ("path,label\n../0.png,red\n", "line 2: ../0.png is not in the folder; write its path relative to"),
         ("path,label\n/0.png,red\n", "line 2: /0.png is not in the folder"),
         ("path,label\n0.png,red\x07\n", "line 2 has control characters"),

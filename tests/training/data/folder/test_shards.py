@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from structlog.testing import capture_logs
 
 from training.data.folder.labels import find_labels
+from training.data.folder.shards import locate
 from training.data.folder.source import Folder, counts, labelled_corners, read_split, split_folder, split_text
 from training.data.folder.store import stream_pictures
 from training.errors import DataError
@@ -87,7 +89,9 @@ def test_streamed_pictures_are_those_of_the_shards_until_one_changes(tmp_path: P
 def test_json_tells_classes_and_corners(tmp_path: Path) -> None:
     members: Members = {}
     for number in range(20):
-        box = {"x1": 5, "y1": 5, "x2": 25.5, "y2": 15} if number else {}
+        box = dict.fromkeys(("x1", "y1", "x2", "y2"), float("nan"))
+        if number:
+            box = {"x1": 5, "y1": 5, "x2": 25.5, "y2": 15}
         told = {"label": "card", "camera": {"iso": 100}, **box}
         members |= {f"{number}.png": picture(number), f"{number}.json": json.dumps(told).encode()}
     file = write(tmp_path / "cards.tar", members)
@@ -117,7 +121,11 @@ def test_a_damaged_picture_is_named_or_left_out(tmp_path: Path) -> None:
         ({"a.png": b"", "a.json": b"3"}, r"one\.tar/a\.json is no JSON object"),
         ({"a.png": b"", "a.cls": b"\xff"}, r"one\.tar/a\.cls is no text in UTF-8"),
         ({"a.png": b"", "a.cls": b"a" * 2**21}, r"one\.tar/a\.cls has 2097152 bytes, more than a label needs"),
-        ({"a.png": b"", "a.jpg": b"", "a.cls": b"a"}, r"a\.jpg has the key of a\.png; keep one picture for each key"),
+        ({"a.png": b"", "a.jpg": b"", "a.cls": b"a"}, r"a\.jpg has the key of a\.png; keep one picture and one"),
+        ({"a.png": b"", "a.PNG": b"", "a.cls": b"a"}, r"a\.PNG has the key of a\.png; keep one picture and one"),
+        ({"a.png": b"", "a.CLS": b"b", "a.cls": b"a"}, r"a\.cls has the key of a\.CLS; keep one picture and one"),
+        ({"a.png": b"", "a.json": b"[" * 100_000}, r"one\.tar/a\.json cannot be read as JSON"),
+        ({"a.png": b"", "a.json": b'{"label": NaN}'}, r"a\.png has no label"),
         ({"a.png": b"", "a.cls": b"a\x07"}, r"one\.tar, a\.png has control characters"),
         ({"a.txt": b""}, "lists no pictures"),
     ],
@@ -133,6 +141,8 @@ def test_a_wrong_shard_is_refused_by_member(tmp_path: Path, members: Members, me
     [
         (("train-0.tar", "more.tar"), r"more\.tar does not tell its split"),
         (("train-0.tar", "val.tar"), "has no shards for test"),
+        (("train-0.tar", "train-1.tar.gz"), r"train-1\.tar\.gz is compressed; .*decompress it"),
+        (("train-0.tar.gz", "notes.txt"), r"train-0\.tar\.gz is compressed; .*decompress it"),
         (("train-0.tar.gz",), r"train-0\.tar\.gz is compressed; .*decompress it"),
     ],
 )
@@ -169,3 +179,70 @@ def test_a_tar_beside_directories_is_no_shard(tmp_path: Path) -> None:
     write(tmp_path / "backup.tar", samples(range(4)))
     (tmp_path / "class").mkdir()
     assert find_labels(tmp_path) is None
+
+
+@pytest.mark.parametrize("second", [samples(range(3)), samples(range(60))])
+def test_tars_that_were_joined_are_refused(tmp_path: Path, second: Members) -> None:
+    file = write(tmp_path / "one.tar", samples(range(20)))
+    file.write_bytes(file.read_bytes() + write(tmp_path / "two.tar", second).read_bytes())
+    with pytest.raises(DataError, match=r"one\.tar cannot be read .*goes on after its end"):
+        split_folder(tmp_path, MY_IMAGES)
+
+
+def test_a_shard_whose_second_half_is_zeros_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "one.tar", samples(range(60)))
+    with tarfile.open(file) as archive:
+        middle = archive.getmembers()[90].offset
+    file.write_bytes(file.read_bytes()[:middle] + bytes(file.stat().st_size - middle))
+    with pytest.raises(DataError, match=r"one\.tar cannot be read .*goes on after its end"):
+        split_folder(tmp_path, MY_IMAGES)
+
+
+def test_a_shard_with_a_negative_size_is_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("a.png")
+    header.size = -512
+    (tmp_path / "one.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) * 2 + bytes(1024))
+    with pytest.raises(DataError, match=r"one\.tar cannot be read .*negative size"):
+        split_folder(tmp_path, MY_IMAGES)
+
+
+def test_a_hard_link_is_a_picture_too(tmp_path: Path) -> None:
+    file = write(tmp_path / "one.tar", samples(range(20)) | {"more.cls": b"a"})
+    link = tarfile.TarInfo("more.png")
+    link.type, link.linkname = tarfile.LNKTYPE, "./day.1/0000.PNG"
+    with tarfile.open(file, "a") as archive:
+        archive.addfile(link)
+    entries = split_folder(tmp_path, MY_IMAGES)
+    assert len(entries) == 21
+    more, first = (locate(tmp_path / "one.tar" / name) for name in ("more.png", "day.1/0000.PNG"))
+    assert more.read_bytes() == first.read_bytes()
+    with tarfile.open(file, "a") as archive:
+        link.linkname = "none.png"
+        archive.addfile(link)
+    with pytest.raises(DataError, match=r"more\.png is a link to none\.png, which is not in front of it"):
+        split_folder(tmp_path, MY_IMAGES)
+
+
+def test_shards_with_capital_letters_are_read_and_broken_links_refused(tmp_path: Path) -> None:
+    write(tmp_path / "one.tar", samples(range(20)))
+    write(tmp_path / "two.TAR", samples(range(20, 40)))
+    assert len(split_folder(tmp_path, MY_IMAGES)) == 40
+    (tmp_path / "three.tar").symlink_to(tmp_path / "none.tar")
+    with pytest.raises(DataError, match=r"three\.tar is no file that can be read"):
+        split_folder(tmp_path, MY_IMAGES)
+
+
+def test_pictures_with_a_second_dot_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    write(tmp_path / "one.tar", samples(range(20)) | {"more.v2.png": picture(7), "more.v2.cls": b"a", "._0.png": b""})
+    with capture_logs() as logs:
+        split_folder(tmp_path, MY_IMAGES)
+    (told,) = (entry for entry in logs if entry["event"] == "files_left_out")
+    assert (told["count"], told["example"]) == (1, "'one.tar/more.v2.png'")
+
+
+@pytest.mark.parametrize("name", ["cache", "stray.png"])
+def test_what_turns_shards_off_is_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "one.tar", samples(range(20)))
+    (tmp_path / "cache").mkdir() if name == "cache" else (tmp_path / name).write_bytes(picture(0))
+    with pytest.raises(DataError, match=f"has 1 WebDataset shards, .*; move {name} out of it"):
+        split_folder(tmp_path, MY_IMAGES)

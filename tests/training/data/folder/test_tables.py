@@ -36,6 +36,11 @@ def test_classes_of_any_type_are_read_from_the_table(root: Path) -> None:
     assert len(Folder(root, entries, (8, 8), 3).test().labels) == 4
 
 
+def test_bytes_are_text_and_other_columns_are_not_read(root: Path) -> None:
+    write(root, path=PATHS, label=[b"a", b"gr\xc3\xbcn"] * 10, pixels=pa.array([2**62] * 20, pa.timestamp("us")))
+    assert {entry.label for entry in split_folder(root, MY_IMAGES)} == {"a", "grün"}
+
+
 def test_the_table_may_tell_splits_and_corners_and_leave_numbers_out(root: Path) -> None:
     box = {"x1": 5, "y1": 5, "x2": 25, "y2": 15}
     marks = {name: [None, float("nan"), *[value] * 18] for name, value in box.items()}
@@ -56,6 +61,12 @@ def test_the_table_may_tell_splits_and_corners_and_leave_numbers_out(root: Path)
         (
             {"path": ["0.png", "1.png"], "label": ["a", "b"], "split": ["train", ""]},
             r"missing in .*labels.parquet, row 2",
+        ),
+        ({"path": ["0.png"], "label": [["a"]]}, r"labels\.parquet: column label has lists or structures"),
+        ({"path": ["0.png"], "label": [b"\xff"]}, r"labels\.parquet cannot be read as a Parquet table"),
+        (
+            {"path": ["0.png"], "label": pa.array([2**62], pa.timestamp("us"))},
+            r"labels\.parquet cannot be read as a Parquet table",
         ),
     ],
 )

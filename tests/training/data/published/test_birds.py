@@ -37,7 +37,7 @@ def replace(root: Path, table: str, old: str, new: str) -> None:
     file = root / FOLDER / f"{table}.txt"
     text = file.read_text()
     assert old in text
-    file.write_text(text.replace(old, new, 1))
+    file.write_text(text.replace(old, new, 1), encoding="utf-8", errors="surrogateescape")
 
 
 def test_the_official_split_is_kept_and_validation_comes_from_training(root: Path) -> None:
@@ -51,6 +51,12 @@ def test_the_official_split_is_kept_and_validation_comes_from_training(root: Pat
     assert (test.images[:, 0].float().mean(dim=(1, 2)) / 30).round().tolist() == [2, 4, 6, 8]
     assert test.labels.tolist() == [0, 1, 0, 1]
     assert test.images.shape == (4, 3, 20, 20)
+
+
+def test_a_name_without_a_number_is_kept(root: Path) -> None:
+    replace(root, "classes", "001.Black_footed", "Black_footed")
+    replace(root, "classes", "002.Laysan", "002.Möwe")
+    assert Birds(root, 1, (20, 20)).classes == ("Black footed Albatross", "Möwe Albatross")
 
 
 def test_boxes_are_normalised_by_the_size_of_the_file(root: Path) -> None:
@@ -72,6 +78,14 @@ def test_a_missing_data_set_is_named_with_where_it_belongs(tmp_path: Path) -> No
         ("image_class_labels", "3 2", "3 7", "has a class 7 without a name"),
         ("train_test_split", "4 0", "9 0", "name different pictures"),
         ("train_test_split", "4 0", "", "train_test_split.txt is damaged in line 4"),
+        ("train_test_split", "4 0", "4 2", "train_test_split.txt is damaged in line 4"),
+        ("bounding_boxes", "2 5.0", "2 nan", "bounding_boxes.txt is damaged in line 2"),
+        ("bounding_boxes", "35.0 20.0", "inf 20.0", "bounding_boxes.txt is damaged in line 1"),
+        ("bounding_boxes", "35.0 20.0", "35.0 0", "bounding_boxes.txt is damaged in line 1"),
+        ("images", "1 001.", "1 ../001.", "images.txt is damaged in line 1"),
+        ("images", "1 001.", "1 /001.", "images.txt is damaged in line 1"),
+        ("images", "bird 2.jpg", "bird \udcff.jpg", r"images.txt is damaged \(.* in UTF-8\)"),
+        ("classes", "2 002", "3 002", "classes.txt does not number the classes from 1"),
         ("images", "bird 2.jpg", "bird 9.jpg", "bird 9.jpg does not exist"),
     ],
 )
