@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
-from imaging.fast_codecs import FRAMES, PlainImage, decode_plain
+from imaging.fast_codecs import FRAMES, JPEG_END, PlainImage, decode_plain
 from imaging.formats.jpeg_segments import EXIF, SOF, Frame, Marker, read_frame, segments
 from imaging.formats.pillow_formats import open_with_pillow
 from imaging.formats.stored_image import SEND_AGAIN, StoredImage
@@ -52,8 +52,11 @@ def open_jpeg(data: bytes) -> StoredImage:
 
 
 def decode_frame(data: bytes, frame: Frame | None) -> NDArray[np.uint8] | None:
-    """The pixels as stored, see `imaging.fast_codecs.decode_plain`; None if they are left to Pillow."""
-    if frame is None or frame.marker not in FRAMES:
+    """The pixels as stored, see `imaging.fast_codecs.decode_plain`; None if they are left to Pillow.
+
+    The quick decoder fills what is missing of a file that is cut short. Pillow refuses it.
+    """
+    if frame is None or frame.marker not in FRAMES or not data.endswith(JPEG_END):
         return None
     count = len(frame.components)
     return decode_plain(PlainImage("JPEG", frame.width, frame.height, count, data), opaque=True) if count != 4 else None

@@ -19,6 +19,7 @@ RELIABILITY = pa.struct(
         ("angle_follows", pa.bool_()),
         ("score", pa.float32()),
         ("within_px", pa.float32()),
+        ("second_look", pa.bool_()),
     ]
 )
 TRANSFORM = pa.struct([("name", pa.string()), ("kind", pa.string()), ("theta", POINTS), ("corners", POINTS)])

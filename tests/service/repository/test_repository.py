@@ -327,7 +327,7 @@ async def test_the_folder_is_polled_on_after_it_could_not_be_read(
 async def test_a_version_that_could_not_be_read_for_a_moment_is_loaded_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(folder: Path, settings: Settings) -> Artifact:
+    def fail(folder: Path, name: str, version: int, settings: Settings) -> Artifact:
         raise OSError(errno.ESTALE, "Stale file handle", str(folder))
 
     async with kept(folder, poll_s=1) as it:

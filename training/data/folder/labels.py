@@ -55,7 +55,7 @@ def find_labels(root: Path) -> Table | None:
         return read_csv(text, COLUMNS)
     if parquet.exists():
         return read_parquet(parquet, COLUMNS)
-    if hiding(root) or not (shards := find_shards(root)):
+    if not root.is_dir() or hiding(root) or not (shards := find_shards(root)):
         return None
     return read_shards(root, shards)
 
