@@ -38,10 +38,10 @@ COPY pyproject.toml constraints.txt ./
 RUN touch README.md LICENSE && \
     python -m venv --without-pip /venv
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-RUN pip install --target /sbom cyclonedx-bom==7.5.0
+RUN python -m venv /sbom && /sbom/bin/pip install cyclonedx-bom==7.5.0
 ENV PIP_PYTHON=/venv/bin/python
 # Lists what an image installs, as CycloneDX; scanners of vulnerabilities read it.
-ENV SBOM="env PYTHONPATH=/sbom python -m cyclonedx_py environment --output-file /venv/sbom.cdx.json /venv/bin/python"
+ENV SBOM="/sbom/bin/cyclonedx-py environment --output-file /venv/sbom.cdx.json /venv/bin/python"
 
 FROM build AS build-cpu
 RUN pip install --constraint constraints.txt '.[serve-cpu,grpc,heif]' && pip uninstall --yes stn-serve && $SBOM
