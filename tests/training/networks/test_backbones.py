@@ -17,7 +17,15 @@ SMALL = {
     "torchvision": "torchvision:resnet18",
     "timm": "timm:test_resnet",
 }
-IN_PARALLEL = {"parallel": 2, "crop": 1.0, "upright": 0.0, "pose": 0.0, "canonical": 0.0, "corners": 0.0}
+IN_PARALLEL = {
+    "parallel": 2,
+    "localisation": "modern",
+    "crop": 1.0,
+    "upright": 0.0,
+    "pose": 0.0,
+    "canonical": 0.0,
+    "corners": 0.0,
+}
 
 
 def recipe(classifier: str, **changes: object) -> Recipe:
