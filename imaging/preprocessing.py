@@ -145,7 +145,7 @@ def fit_upright(image: Image.Image, spec: InputSpec, turn: float) -> Image.Image
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """``image`` stretched to ``size`` = (width, height).
 
-    One that is at least 16 times as large is first reduced, by whole factors, to 8 times or more. That takes a third of
-    the time, and changes few levels by one.
+    One that is at least 16 times as large is first reduced, by whole factors, to 8 times or more. That takes less time,
+    and changes some levels a little.
     """
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)

@@ -2,6 +2,9 @@
 
 from training.recipes.recipe import Augmentation, Placement, Recipe, change_recipe
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What backbones with trained weights were normalised with."""
+
 GTSRB_SMALL = Recipe(
     name="gtsrb-small",
     summary="the bundled model signs/1: traffic signs, with at most 1.5 million parameters",
@@ -246,8 +249,8 @@ PHOTOGRAPHS_224 = Recipe(
     distortion="none",
     augmentation=Augmentation(rotation=15, zoom=1.3, stretch=1.15, shift=0.1, light=0.5),
     canvas=(224, 224),
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
     transformer="affine",
     padding="border",
     rectified=(128, 128),
@@ -285,8 +288,8 @@ BIRDS = Recipe(
     distortion="none",
     augmentation=Augmentation(flip=True, zoom=1.2, shift=0.1, light=0.3),
     canvas=(224, 224),
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
     transformer="translation",
     parallel=2,
     tile=0.5,
