@@ -231,7 +231,7 @@ class Reliability(BaseModel):
         description="mean distance of the corners from those found in the views, in pixels of the uploaded picture"
     )
     angle_deviation_deg: float = Field(description="mean difference of the angle from those found in the views")
-    angle: Literal["follows", "cannot tell"] = Field(description="cannot tell: as for things that have no up")
+    angle: Literal["follows", "cannot tell"] = Field(description="cannot tell: it does not follow turns; it has no up")
     score: float | None = Field(
         description="probability that the corners are right: on average within within_px of where they belong; null if "
         "the angle cannot be told, or the model was not calibrated"
