@@ -275,7 +275,7 @@ def compare(
 @app.command()
 def study(
     name: Annotated[
-        str, typer.Argument(help="distorted-mnist (the paper's table), convolutions, normalisation or moved-digits.")
+        str, typer.Argument(help="distorted-mnist, distorted-mnist-short, convolutions, normalisation or moved-digits.")
     ],
     only: Annotated[list[str] | None, typer.Option(metavar="RECIPE", help="Only this recipe; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Number of runs of each recipe.")] = 1,

@@ -39,8 +39,8 @@ def write_table(name: str, folder: Path) -> Path:
     runs = {recipe.name: [Run(found) for found in sorted(folder.glob(f"{recipe.name}-seed*"))] for recipe in recipes}
     found = {recipe: [e for run in of if (e := result(run)) is not None] for recipe, of in runs.items()}
     lines = [f"# {name}", "", "Test error in percent (mean, and standard deviation over several seeds).", ""]
-    if name == "distorted-mnist":
-        lines += problems_by_kind(found)
+    if name.startswith("distorted-mnist"):
+        lines += problems_by_kind(found, name.removeprefix("distorted-mnist"))
     lines += [
         "| recipe | seeds | error % | loss | residual rotation, deg (input) | stillness (input) | box found |",
         "|---|---|---|---|---|---|---|",
@@ -60,11 +60,11 @@ def write_table(name: str, folder: Path) -> Path:
     return file
 
 
-def problems_by_kind(found: dict[str, list[Evaluation]]) -> list[str]:
-    """Return the paper's table: a row for each problem, a column for each kind of transformer."""
+def problems_by_kind(found: dict[str, list[Evaluation]], schedule: str) -> list[str]:
+    """Return the paper's table: a row for each problem, a column for each kind; recipes' names end in ``schedule``."""
     lines = [f"| problem | {' | '.join(KINDS)} | paper's best |", "|---|" + "---|" * (len(KINDS) + 1)]
     for problem in PROBLEMS:
-        errors = [error_text(found.get(f"mnist-{problem}-{kind}", [])) for kind in KINDS]
+        errors = [error_text(found.get(f"mnist-{problem}-{kind}{schedule}", [])) for kind in KINDS]
         lines.append(f"| {problem} | {' | '.join(errors)} | {PUBLISHED[problem]} |")
     return [*lines, ""]
 

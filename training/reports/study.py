@@ -7,12 +7,13 @@ from typing import NamedTuple
 from training.errors import CollapseError, RecipeError, RunError
 from training.files import write_text
 from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
-from training.recipes.digits import DISTORTED_MNIST
+from training.recipes.digits import DISTORTED_MNIST, SHORT_DISTORTED_MNIST
 from training.recipes.recipe import Recipe
 from training.recipes.studies import CONVOLUTIONS, MOVED_DIGITS, NORMALISATION
 
 STUDIES: dict[str, list[Recipe]] = {
     "distorted-mnist": DISTORTED_MNIST,
+    "distorted-mnist-short": SHORT_DISTORTED_MNIST,
     "convolutions": CONVOLUTIONS,
     "normalisation": NORMALISATION,
     "moved-digits": MOVED_DIGITS,
