@@ -1,8 +1,10 @@
-"""Playing cards on tables as somebody's own pictures: folders by class, a card in each, and no boxes given.
+"""Playing cards on tables as somebody's own pictures: folders by class, a card in each.
 
-``python -m benchmarks.card_crops cut CARDS FOLDER`` cuts each card out of its photograph, with three times its size
-around it, and writes a split by blocks of photographs. ``python -m benchmarks.card_crops measure RUN FOLDER`` compares
-what a run found in the test pictures with the boxes that it was not given.
+``python -m benchmarks.card_crops cut CARDS FOLDER [--marked SHARE]`` cuts each card out of its photograph, with three
+times its size around it, and writes a split by blocks of photographs. With ``--marked``, it also writes a
+``corners.csv`` with the boxes of this share of the training and validation pictures; by default, none are given.
+``python -m benchmarks.card_crops measure RUN FOLDER`` compares what a run found in the test pictures with their boxes,
+which it was not given.
 
 CARDS holds photographs in ``images/`` and ``boxes.csv`` with the columns file, class, x1, y1, x2, y2 in pixels.
 """
@@ -31,13 +33,16 @@ PARTS = ("train", "train", "test", "train", "train", "validation", "train")
 BOXES = "boxes.json"
 
 
-def cut(cards: Path, folder: Path) -> int:
-    """Write the crops, ``split.csv``, and the boxes in the crops; return the number of crops."""
+def cut(cards: Path, folder: Path, marked: float = 0.0) -> int:
+    """Write the crops, ``split.csv``, and the boxes in the crops; return the number of crops.
+
+    Where ``marked`` is above 0, ``corners.csv`` has the boxes of this share of the training and validation pictures.
+    """
     generator = np.random.default_rng(0)
     with (cards / "boxes.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     names = sorted({row["file"] for row in rows}, key=lambda name: (len(name), name))
-    split, boxes = ["path,split"], {}
+    split, outlines, boxes = ["path,split"], ["path,x1,y1,x2,y2"], {}
     for number, row in enumerate(rows):
         left, top, right, bottom = (float(row[name]) for name in ("x1", "y1", "x2", "y2"))
         with Image.open(cards / "images" / row["file"]) as opened:
@@ -53,9 +58,13 @@ def cut(cards: Path, folder: Path) -> int:
         picture.resize((size, size), Image.Resampling.BICUBIC, (x, y, x + side, y + side)).save(folder / path)
         part = PARTS[names.index(row["file"]) // BLOCK % len(PARTS)]
         split.append(f"{path.as_posix()},{part}")
-        corners = (np.array([[left, top], [right, bottom]]) - (x, y)) / side * 2 - 1
-        boxes[path.as_posix()] = corners.clip(-1, 1).tolist()
+        inside = ((np.array([[left, top], [right, bottom]]) - (x, y)) / side).clip(0, 1)
+        boxes[path.as_posix()] = (inside * 2 - 1).tolist()
+        if part != "test" and number * marked % 1 < marked:
+            outlines.append(",".join([path.as_posix(), *(f"{edge:.1f}" for edge in (inside * size).flatten())]))
     (folder / "split.csv").write_text("\n".join(split) + "\n")
+    if marked:
+        (folder / "corners.csv").write_text("\n".join(outlines) + "\n")
     (folder.parent / f"{folder.name}-{BOXES}").write_text(json.dumps(boxes))
     return len(rows)
 
@@ -85,5 +94,6 @@ if __name__ == "__main__":
     parser.add_argument("command", choices=["cut", "measure"])
     parser.add_argument("source", type=Path, help="CARDS, or the run")
     parser.add_argument("folder", type=Path, help="folder of the crops")
+    parser.add_argument("--marked", type=float, default=0.0, help="share of the crops whose boxes are given")
     asked = parser.parse_args()
-    print(cut(asked.source, asked.folder) if asked.command == "cut" else measure(asked.source, asked.folder))
+    print(cut(asked.source, asked.folder, asked.marked) if asked.command == "cut" else measure(asked.source, asked.folder))

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from tests.conftest import start_service
+from tests.training.data.folder.reading import split
 from training.__main__ import main
-from training.data.folder.source import split_folder
 from training.data.pictures import read_pictures
 from training.fitting.runs import Run, begin_run
 from training.fitting.trainer import fit
@@ -116,7 +116,7 @@ def test_pictures_without_corners_are_trained_as_if_there_were_none(cards: Path,
         (cards / f"{number}.png").rename(folder / f"{number}.png")
     (cards / "corners.csv").unlink()
     recipe = change_recipe(find_recipe("corners"), SMALL)
-    entries = split_folder(cards, recipe)
+    entries = split(cards, recipe)
     weights = []
     for name, part in (("none", None), ("test", "test"), ("all", "train")):
         marked = [entry.path for entry in entries if entry.part == part]

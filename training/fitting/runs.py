@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from training.data.folder.corners import corners_text
+from training.data.folder.labels import find_labels
 from training.data.folder.listing import CORNERS_TABLE, SPLIT_TABLE
 from training.data.folder.sizing import fit_to_pictures
 from training.data.folder.source import Folder, labelled_corners, split_folder, split_text
@@ -384,8 +385,9 @@ def begin_run(
     create = partial(Run.create, folder, seed=seed, data_root=data_root, model=model, logger=logger)
     if recipe.dataset != "folder":
         return create(recipe=recipe, classes=open_source(recipe, data_root).classes)
-    entries = split_folder(data_root, recipe)
-    outlines = labelled_corners(data_root, recipe, entries)
+    labels = find_labels(data_root)
+    entries = split_folder(data_root, recipe, labels)
+    outlines = labelled_corners(data_root, recipe, entries, labels)
     fitted = fit_to_pictures(recipe, data_root, entries, set(chosen))
     classes = Folder(data_root, entries, fitted.canvas, len(fitted.mean)).classes
     corners = corners_text(outlines) if outlines else None

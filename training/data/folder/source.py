@@ -22,7 +22,7 @@ import torch
 
 from training.data.folder.corners import COLUMNS as CORNERS_COLUMNS
 from training.data.folder.corners import Outline, corners_of, find_corners, outlines_in
-from training.data.folder.labels import find_labels, read_labels, warn_of_unlabelled
+from training.data.folder.labels import read_labels, warn_of_unlabelled
 from training.data.folder.listing import (
     CORNERS_TABLE,
     SPLIT_TABLE,
@@ -126,8 +126,10 @@ class Folder:
         return Split(images, labels, torch.tensor([positions[name] for name in scenes]), corners=corners)
 
 
-def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
+def split_folder(root: Path, recipe: Recipe, labels: Table | None) -> list[Entry]:
     """Split the pictures under ``root``: as its ``split.csv`` says, or else at random, class by class.
+
+    ``labels`` is the table that tells the classes (`find_labels`), or None if directories do.
 
     Pictures whose paths have the same match of ``recipe.scene`` belong to one scene, and stay in one split.
 
@@ -135,7 +137,6 @@ def split_folder(root: Path, recipe: Recipe) -> list[Entry]:
         DataError: there are fewer than two classes and no corners, a class has too few pictures, pictures are damaged
             and the recipe does not skip them, or there are both scenes and a table.
     """
-    labels = find_labels(root)
     table = split_table(root, labels)
     if table is not None and recipe.scene is not None:
         raise DataError(
@@ -210,14 +211,14 @@ def corners_table(root: Path, labels: Table | None) -> Table | None:
     return read_csv(own, CORNERS_COLUMNS) if own.exists() else labels if column else None
 
 
-def labelled_corners(root: Path, recipe: Recipe, entries: Sequence[Entry]) -> list[Outline]:
+def labelled_corners(root: Path, recipe: Recipe, entries: Sequence[Entry], labels: Table | None) -> list[Outline]:
     """Return the corners that a table in ``root`` tells, for the pictures of the split.
 
     Raises:
         DataError: the table cannot be read, a row is wrong, or there is nothing to learn: a single class, and no
             training picture with corners.
     """
-    table = corners_table(root, find_labels(root))
+    table = corners_table(root, labels)
     if table is None:
         return []
     if not recipe.corners:

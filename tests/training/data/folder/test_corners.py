@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from structlog.testing import capture_logs
 
+from tests.training.data.folder.reading import corners, split
 from training.data.folder.corners import corners_of, corners_text, find_corners, read_corners
-from training.data.folder.source import Folder, labelled_corners, split_folder
+from training.data.folder.source import Folder
 from training.errors import DataError
 from training.recipes.photographs import CORNERS, MY_IMAGES
 from training.recipes.recipe import change_recipe
@@ -139,8 +140,8 @@ def test_a_row_of_a_picture_that_the_split_leaves_out_is_left_out(root: Path) ->
 
 def test_a_single_class_is_enough_with_corners_and_needs_no_directory(root: Path) -> None:
     table(root, HEADER + "".join(f"{number}.png,{SQUARE}\n" for number in range(12)))
-    entries = split_folder(root, CORNERS)
-    folder = Folder(root, entries, (8, 8), 3, outlines=labelled_corners(root, CORNERS, entries))
+    entries = split(root, CORNERS)
+    folder = Folder(root, entries, (8, 8), 3, outlines=corners(root, CORNERS, entries))
     assert folder.classes == ("thing",)
     train, validation = folder.training()
     assert (len(train.labels), len(validation.labels), len(folder.test().labels)) == (8, 2, 2)
@@ -150,11 +151,11 @@ def test_a_single_class_is_enough_with_corners_and_needs_no_directory(root: Path
 
 def test_a_single_class_is_not_enough_without_corners_to_learn_from(root: Path) -> None:
     with pytest.raises(DataError, match=r"at least two classes .* only if corners\.csv says where the thing lies"):
-        split_folder(root, CORNERS)
+        split(root, CORNERS)
     table(root, HEADER)
-    entries = split_folder(root, CORNERS)
+    entries = split(root, CORNERS)
     with pytest.raises(DataError, match=r"corners\.csv has corners of no picture that is trained on"):
-        labelled_corners(root, CORNERS, entries)
+        corners(root, CORNERS, entries)
 
 
 def test_corners_without_a_weight_are_left_out_with_a_warning(root: Path) -> None:
@@ -165,8 +166,8 @@ def test_corners_without_a_weight_are_left_out_with_a_warning(root: Path) -> Non
     table(root, f"{HEADER}one/0.png,{SQUARE}\n")
     without = change_recipe(MY_IMAGES, {"corners": 0.0})
     with capture_logs() as logs:
-        assert labelled_corners(root, without, split_folder(root, without)) == []
+        assert corners(root, without, split(root, without)) == []
     assert [entry["event"] for entry in logs] == ["corners_left_out"]
     with capture_logs() as logs:
-        assert len(labelled_corners(root, MY_IMAGES, split_folder(root, MY_IMAGES))) == 1
+        assert len(corners(root, MY_IMAGES, split(root, MY_IMAGES))) == 1
     assert [entry["event"] for entry in logs] == ["splits_without_corners"]

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from structlog.testing import capture_logs
 
-from training.data.folder.source import Folder, counts, labelled_corners, read_split, split_folder, split_text
+from tests.training.data.folder.reading import corners, split
+from training.data.folder.source import Folder, counts, read_split, split_text
 from training.errors import DataError
 from training.recipes.photographs import CORNERS, MY_IMAGES
 from training.recipes.recipe import change_recipe
@@ -33,7 +34,7 @@ def table(root: Path, *rows: str, header: str = "path,label") -> Path:
 
 def test_classes_are_those_of_the_table_wherever_the_pictures_lie(root: Path) -> None:
     table(root, *(f"{path},{'grün' if n < 8 else 'red'}" for n, path in enumerate(paths())))
-    entries = split_folder(root, MY_IMAGES)
+    entries = split(root, MY_IMAGES)
     assert counts(entries) == {
         "grün": {"train": 4, "validation": 2, "test": 2},
         "red": {"train": 8, "validation": 2, "test": 2},
@@ -45,7 +46,7 @@ def test_classes_are_those_of_the_table_wherever_the_pictures_lie(root: Path) ->
 
 def test_a_run_keeps_the_classes_in_its_split(root: Path, tmp_path: Path) -> None:
     table(root, *(f"{path},{'one' if n < 8 else 'two'}" for n, path in enumerate(paths())))
-    entries = split_folder(root, MY_IMAGES)
+    entries = split(root, MY_IMAGES)
     (tmp_path / "kept.csv").write_text(split_text(entries))
     assert read_split(tmp_path / "kept.csv") == entries
 
@@ -54,7 +55,7 @@ def test_a_scene_that_shows_several_labels_stays_in_one_split(root: Path) -> Non
     table(root, *(f"{path},{'one' if n % 4 < 2 else 'two'}" for n, path in enumerate(paths())))
     recipe = change_recipe(MY_IMAGES, {"scene": r"([0-9])[0-9]*\.png"})
     homes: dict[str, set[str]] = {}
-    for entry in split_folder(root, recipe):
+    for entry in split(root, recipe):
         homes.setdefault(Path(entry.path).stem[0], set()).add(entry.part)
     assert all(len(parts) == 1 for parts in homes.values())
 
@@ -64,7 +65,7 @@ def test_pictures_that_the_table_leaves_out_give_a_warning_with_their_number(roo
     Image.new("RGB", (8, 8)).save(root / ".thumbnails" / "0.png")
     table(root, *(f"{path},{'one' if n < 8 else 'two'}" for n, path in enumerate(paths())))
     with capture_logs() as logs:
-        split_folder(root, MY_IMAGES)
+        split(root, MY_IMAGES)
     (told,) = (entry for entry in logs if entry["event"] == "pictures_without_label")
     assert (told["log_level"], told["count"]) == ("warning", 2)
     assert told["examples"] == "'20.png', 'camera/21.png'"
@@ -73,7 +74,7 @@ def test_pictures_that_the_table_leaves_out_give_a_warning_with_their_number(roo
         root, *(f"{path},{'one' if n < 8 else 'two'}" for n, path in enumerate([*paths(), "20.png", "camera/21.png"]))
     )
     with capture_logs() as logs:
-        split_folder(root, MY_IMAGES)
+        split(root, MY_IMAGES)
     assert "pictures_without_label" not in {entry["event"] for entry in logs}
 
 
@@ -83,9 +84,9 @@ def test_the_table_may_tell_splits_and_corners_too(root: Path, header: str) -> N
     rows = [f"{path},card,{part},5,5,25,15" for path, part in zip(paths(), parts, strict=True)]
     rows[0] = f"{paths()[0]},card,train,,,,"
     table(root, *rows, header=header)
-    entries = split_folder(root, CORNERS)
+    entries = split(root, CORNERS)
     assert counts(entries) == {"card": {"train": 12, "validation": 4, "test": 4}}
-    outlines = labelled_corners(root, CORNERS, entries)
+    outlines = corners(root, CORNERS, entries)
     assert [outline.path for outline in outlines] == paths()[1:]
     assert all(outline.boxed for outline in outlines)
 
@@ -110,7 +111,7 @@ def test_the_table_may_tell_splits_and_corners_too(root: Path, header: str) -> N
 def test_a_wrong_table_is_refused_with_what_is_wrong_and_the_cure(root: Path, text: str, message: str) -> None:
     (root / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        split_folder(root, MY_IMAGES)
+        split(root, MY_IMAGES)
 
 
 def test_two_tables_of_the_same_are_refused(root: Path) -> None:
@@ -118,11 +119,11 @@ def test_two_tables_of_the_same_are_refused(root: Path) -> None:
     table(root, *rows, header="path,label,split,x1,y1,x2,y2")
     (root / "split.csv").write_text("path,split\n")
     with pytest.raises(DataError, match=r"both tell the split; remove the one or the column"):
-        split_folder(root, CORNERS)
+        split(root, CORNERS)
     (root / "split.csv").unlink()
     (root / "corners.csv").write_text("path,x1,y1,x2,y2\n")
     with pytest.raises(DataError, match=r"both tell corners; remove the one or the columns"):
-        split_folder(root, CORNERS)
+        split(root, CORNERS)
 
 
 def test_a_column_of_labels_in_the_users_own_split_changes_no_class(root: Path) -> None:
@@ -140,4 +141,4 @@ def test_a_column_of_labels_in_the_users_own_split_changes_no_class(root: Path) 
         )
     ]
     (root / "split.csv").write_text("path,split,label\n" + "\n".join(rows) + "\n")
-    assert counts(split_folder(root, change_recipe(MY_IMAGES, {}))).keys() == {"even", "odd"}
+    assert counts(split(root, change_recipe(MY_IMAGES, {}))).keys() == {"even", "odd"}

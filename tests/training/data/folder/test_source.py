@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from structlog.testing import capture_logs
 
-from training.data.folder.source import Entry, Folder, counts, read_split, split_folder, split_text
+from tests.training.data.folder.reading import split
+from training.data.folder.source import Entry, Folder, counts, read_split, split_text
 from training.errors import DataError
 from training.recipes.photographs import MY_IMAGES
 from training.recipes.recipe import Recipe, change_recipe
@@ -38,17 +39,17 @@ def parts(entries: list[Entry]) -> dict[str, set[str]]:
 
 
 def test_every_picture_has_one_use_and_every_class_its_share_of_each(root: Path) -> None:
-    entries = split_folder(root, changed())
+    entries = split(root, changed())
     assert len({entry.path for entry in entries}) == len(entries) == 60
     assert counts(entries) == {name: {"train": 14, "validation": 3, "test": 3} for name in COLOURS}
 
 
 def test_the_split_is_the_same_each_time(root: Path) -> None:
-    assert split_folder(root, changed()) == split_folder(root, changed())
+    assert split(root, changed()) == split(root, changed())
 
 
 def test_pictures_of_one_scene_stay_together(root: Path) -> None:
-    entries = split_folder(root, changed(scene=r"(\w+/\d)_"))
+    entries = split(root, changed(scene=r"(\w+/\d)_"))
     scenes = Counter((entry.path.partition("_")[0], entry.part) for entry in entries)
     assert set(scenes.values()) == {4}
     assert counts(entries)["red"] == {"train": 12, "validation": 4, "test": 4}
@@ -56,7 +57,7 @@ def test_pictures_of_one_scene_stay_together(root: Path) -> None:
 
 def test_pictures_of_one_scene_are_a_group_and_without_scenes_there_are_none(root: Path) -> None:
     recipe = changed(scene=r"\w+/(\d)_")
-    entries = split_folder(root, recipe)
+    entries = split(root, recipe)
     train, _ = Folder(root, entries, (8, 8), 3, recipe.scene).training()
     assert train.groups is not None
     scenes = [entry.path.partition("_")[0] for entry in entries if entry.part == "train"]
@@ -69,19 +70,19 @@ def test_pictures_of_one_scene_are_a_group_and_without_scenes_there_are_none(roo
 @pytest.mark.parametrize("pattern", ["frame", "(frame)?", "x*", ""])
 def test_a_pattern_that_does_not_fit_is_refused(root: Path, pattern: str) -> None:
     with pytest.raises(DataError, match=r"does not match amber/0_00.png; correct it"):
-        split_folder(root, changed(scene=pattern))
+        split(root, changed(scene=pattern))
 
 
 def test_scenes_and_a_split_table_are_not_taken_together(root: Path) -> None:
     (root / "split.csv").write_text("path,split\n")
     with pytest.raises(DataError, match=r"leave out scene, or remove the table"):
-        split_folder(root, changed(scene=r"(\d)_"))
+        split(root, changed(scene=r"(\d)_"))
 
 
 def test_a_split_table_of_the_users_own_is_kept_to_and_what_it_leaves_out_is_left_out(root: Path) -> None:
     rows = [f"{name}/0_0{n}.png,{part}" for name in COLOURS for n, part in enumerate(("train", "validation", "test"))]
     (root / "split.csv").write_text("path,split\n" + "\n".join(rows) + "\n")
-    entries = split_folder(root, changed())
+    entries = split(root, changed())
     assert sorted(f"{entry.path},{entry.part}" for entry in entries) == sorted(rows)
 
 
@@ -100,7 +101,7 @@ def test_a_split_table_of_the_users_own_is_kept_to_and_what_it_leaves_out_is_lef
 def test_a_wrong_split_table_is_refused_with_what_is_wrong(root: Path, table: str, message: str) -> None:
     (root / "split.csv").write_text(table)
     with pytest.raises(DataError, match=message):
-        split_folder(root, changed())
+        split(root, changed())
 
 
 def test_unreadable_pictures_are_named_or_skipped_as_asked(root: Path) -> None:
@@ -108,26 +109,26 @@ def test_unreadable_pictures_are_named_or_skipped_as_asked(root: Path) -> None:
     whole = (root / "blue" / "1_05.png").read_bytes()
     (root / "blue" / "1_05.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"blue/1_05\.png, .*red/0_00\.png cannot be read.*unreadable=skip"):
-        split_folder(root, changed())
-    entries = split_folder(root, changed(unreadable="skip"))
+        split(root, changed())
+    entries = split(root, changed(unreadable="skip"))
     assert len(entries) == 58
     assert not {"red/0_00.png", "blue/1_05.png"} & {entry.path for entry in entries}
 
 
 def test_a_folder_that_is_none_is_refused(root: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
-        split_folder(root / "missing", changed())
+        split(root / "missing", changed())
 
 
 def test_one_class_is_refused(root: Path) -> None:
     with pytest.raises(DataError, match="has 0 directories, but at least two classes"):
-        split_folder(root / "red", changed())
+        split(root / "red", changed())
 
 
 def test_an_empty_class_is_refused_by_name(root: Path) -> None:
     (root / "white").mkdir()
     with pytest.raises(DataError, match="white has no pictures"):
-        split_folder(root, changed())
+        split(root, changed())
 
 
 def test_a_class_with_too_few_pictures_is_refused_by_name(root: Path) -> None:
@@ -135,14 +136,14 @@ def test_a_class_with_too_few_pictures_is_refused_by_name(root: Path) -> None:
     for number in range(2):
         Image.new("RGB", (9, 9)).save(root / "white" / f"{number}.png")
     with pytest.raises(DataError, match=r"train of white \(2 readable pictures\)"):
-        split_folder(root, changed())
+        split(root, changed())
 
 
 def test_a_folder_that_is_split_already_is_not_taken_for_classes(tmp_path: Path) -> None:
     (tmp_path / "train" / "red").mkdir(parents=True)
     (tmp_path / "test" / "red").mkdir(parents=True)
     with pytest.raises(DataError, match=r"split into test, train already.*split\.csv"):
-        split_folder(tmp_path, changed())
+        split(tmp_path, changed())
 
 
 def test_what_is_hidden_is_no_class_and_no_picture(root: Path) -> None:
@@ -151,7 +152,7 @@ def test_what_is_hidden_is_no_class_and_no_picture(root: Path) -> None:
     shutil.copy(root / "red" / "0_00.png", root / "red" / ".ipynb_checkpoints" / "0_00-checkpoint.png")
     (root / "red" / "._0_00.png").write_bytes(b"\x00\x05\x16\x07")
     with capture_logs() as logs:
-        assert len(split_folder(root, changed())) == 60
+        assert len(split(root, changed())) == 60
     assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left by another program", 3)]
 
 
@@ -170,7 +171,7 @@ def test_a_folder_that_a_nas_or_a_desktop_left_behind_is_no_class_and_has_no_pic
     for place in (name, f"{name}/more"):
         shutil.copy(root / "red" / "0_00.png", root / within / place / "copy.jpg")
     with capture_logs() as logs:
-        entries = split_folder(root, changed())
+        entries = split(root, changed())
     assert {entry.label for entry in entries} == COLOURS.keys()
     assert len(entries) == 60
     assert [(entry["count"], entry["example"]) for entry in logs] == [(1, repr(str(root / within / name)))]
@@ -187,7 +188,7 @@ def test_a_folder_that_a_nas_or_a_desktop_left_behind_is_no_class_and_has_no_pic
 def test_a_file_that_another_program_left_behind_is_no_picture(root: Path, name: str) -> None:
     shutil.copy(root / "red" / "0_00.png", root / "red" / name)
     with capture_logs() as logs:
-        assert len(split_folder(root, changed())) == 60
+        assert len(split(root, changed())) == 60
     assert [(entry["reason"], entry["count"]) for entry in logs] == [("hidden, or left by another program", 1)]
 
 
@@ -202,23 +203,23 @@ def test_a_part_of_a_data_set_is_no_class(root: Path, name: str) -> None:
     (root / name).mkdir()
     (root / "red").rename(root / name / "red")
     with pytest.raises(DataError, match=rf"split into {name}, beside amber, blue, already.*split\.csv"):
-        split_folder(root, changed())
+        split(root, changed())
 
 
 def test_parts_of_a_data_set_are_told_though_pictures_lie_in_them_and_though_it_is_one(root: Path) -> None:
     (root / "red").rename(root / "Training")
     (root / "blue").rename(root / "Testing")
     with pytest.raises(DataError, match="split into Testing, Training, beside amber, already"):
-        split_folder(root, changed())
+        split(root, changed())
     shutil.rmtree(root / "amber")
     shutil.rmtree(root / "Testing")
     with pytest.raises(DataError, match="split into Training already"):
-        split_folder(root, changed())
+        split(root, changed())
 
 
 def test_a_class_may_be_called_train(root: Path) -> None:
     (root / "red").rename(root / "train")
-    assert {entry.label for entry in split_folder(root, changed())} == {"amber", "blue", "train"}
+    assert {entry.label for entry in split(root, changed())} == {"amber", "blue", "train"}
 
 
 def test_a_class_is_one_however_its_accents_are_encoded(root: Path) -> None:
@@ -227,13 +228,13 @@ def test_a_class_is_one_however_its_accents_are_encoded(root: Path) -> None:
     (root / composed).mkdir()
     for file in sorted((root / decomposed).iterdir())[::2]:
         file.rename(root / composed / file.name)
-    entries = split_folder(root, changed())
+    entries = split(root, changed())
     assert counts(entries)[composed] == {"train": 14, "validation": 3, "test": 3}
     assert Folder(root, entries, (8, 8), 3).classes == ("amber", "blue", composed)
     assert len(Folder(root, entries, (8, 8), 3).training()[0].labels) == 42
     table = split_text([entry._replace(path=unicodedata.normalize("NFC", entry.path)) for entry in entries])
     (root / "split.csv").write_text(table, encoding="utf-8")
-    assert split_folder(root, changed()) == entries
+    assert split(root, changed()) == entries
 
 
 def test_a_copy_of_a_picture_in_another_split_is_told(root: Path) -> None:
@@ -245,7 +246,7 @@ def test_a_copy_of_a_picture_in_another_split_is_told(root: Path) -> None:
     rows += ["red/copied.png,train", "red/copied.bmp,test", "red/mirrored.png,validation"]
     (root / "split.csv").write_text("path,split\n" + "\n".join(rows) + "\n")
     with capture_logs() as logs:
-        split_folder(root, changed())
+        split(root, changed())
     (told,) = (entry for entry in logs if entry["event"] == "copies_in_several_splits")
     assert (told["count"], told["examples"]) == (2, "red/copied.png (train) = red/copied.bmp (test)")
 
@@ -256,7 +257,7 @@ def test_a_class_may_be_without_pictures_to_validate_or_test_on_but_is_told(root
         "path,split\n" + "\n".join([*rows, "red/0_01.png,validation", "blue/0_01.png,test"])
     )
     with capture_logs() as logs:
-        assert len(split_folder(root, changed())) == 5
+        assert len(split(root, changed())) == 5
     told = {entry["split"]: entry["classes"] for entry in logs if entry["event"] == "classes_without_pictures"}
     assert told == {"validation": "amber, blue", "test": "amber, red"}
 
@@ -266,17 +267,17 @@ def test_other_files_are_no_pictures_but_those_among_pictures_are_told(root: Pat
     for name in ("a.jxl", "b.jxl"):
         (root / "red" / name).write_text("a format that is not known")
     with capture_logs() as logs:
-        assert len(split_folder(root, changed())) == 60
+        assert len(split(root, changed())) == 60
     assert [(entry["count"], entry["example"]) for entry in logs] == [(2, repr(str(root / "red" / "a.jxl")))]
 
 
 def test_pictures_that_are_not_taken_are_told(root: Path) -> None:
     shutil.copy(root / "red" / "0_00.png", root / "loose.png")
     (root / "red" / "more").symlink_to(root / "blue")
-    table = split_text([entry for entry in split_folder(root, changed()) if entry.path != "red/0_00.png"])
+    table = split_text([entry for entry in split(root, changed()) if entry.path != "red/0_00.png"])
     (root / "split.csv").write_text(table)
     with capture_logs() as logs:
-        assert len(split_folder(root, changed())) == 59
+        assert len(split(root, changed())) == 59
     told = {entry["reason"]: entry["example"] for entry in logs}
     assert told == {
         "not in a class directory": repr(str(root / "loose.png")),
@@ -288,34 +289,34 @@ def test_pictures_that_are_not_taken_are_told(root: Path) -> None:
 def test_pictures_of_every_format_of_the_service_are_taken(root: Path) -> None:
     for name in ("a.GIF", "b.webp", "c.bmp", "d.tiff", "e.jpeg"):
         Image.new("RGB", (9, 9)).save(root / "red" / name)
-    assert len(split_folder(root, changed())) == 65
+    assert len(split(root, changed())) == 65
 
 
 @pytest.mark.parametrize("name", [b"a\r.png", b"a\n.png", b"\xff.png"])
 def test_a_name_that_a_table_cannot_hold_is_refused_printably(root: Path, name: bytes) -> None:
     (root / "red" / "0_00.png").rename(root / "red" / os.fsdecode(name))
     with pytest.raises(DataError, match=r"'red/\S+', which split\.csv cannot list") as refusal:
-        split_folder(root, changed())
+        split(root, changed())
     assert str(refusal.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["Bild\u202f1.png", 'bild, "1".png', "\u5199\u771f.png", " .png"])
 def test_an_unusual_name_survives_the_table(root: Path, name: str) -> None:
     (root / "red" / "0_00.png").rename(root / "red" / name)
-    entries = split_folder(root, changed())
+    entries = split(root, changed())
     (root / "split.csv").write_text(split_text(entries), encoding="utf-8")
-    assert split_folder(root, changed()) == entries
+    assert split(root, changed()) == entries
     assert f"red/{name}" in {entry.path for entry in entries}
 
 
 def test_a_split_survives_being_written(root: Path) -> None:
-    entries = split_folder(root, changed())
+    entries = split(root, changed())
     (root / "written.csv").write_text(split_text(entries))
     assert read_split(root / "written.csv") == entries
 
 
 def test_pictures_are_read_at_one_size_with_the_label_of_their_class(root: Path) -> None:
-    folder = Folder(root, split_folder(root, changed()), (16, 24), 3)
+    folder = Folder(root, split(root, changed()), (16, 24), 3)
     assert folder.classes == ("amber", "blue", "red")
     train, validation = folder.training()
     test = folder.test()
@@ -327,7 +328,7 @@ def test_pictures_are_read_at_one_size_with_the_label_of_their_class(root: Path)
 
 
 def test_a_picture_that_vanished_after_the_split_is_named(root: Path) -> None:
-    folder = Folder(root, split_folder(root, changed()), (16, 16), 3)
+    folder = Folder(root, split(root, changed()), (16, 16), 3)
     gone = next(entry.path for entry in folder.entries if entry.part == "test")
     (root / gone).unlink()
     with pytest.raises(DataError, match=gone):

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from training.data.folder.source import Folder, counts, labelled_corners, split_folder
+from tests.training.data.folder.reading import corners, split
+from training.data.folder.source import Folder, counts
 from training.errors import DataError
 from training.recipes.photographs import CORNERS, MY_IMAGES
 
@@ -31,23 +32,23 @@ def write(root: Path, **columns: Any) -> None:
 
 def test_classes_of_any_type_are_read_from_the_table(root: Path) -> None:
     write(root, path=PATHS, label=pa.array([n % 2 for n in range(20)]), note=["x"] * 20)
-    entries = split_folder(root, MY_IMAGES)
+    entries = split(root, MY_IMAGES)
     assert counts(entries) == {label: {"train": 6, "validation": 2, "test": 2} for label in "01"}
     assert len(Folder(root, entries, (8, 8), 3).test().labels) == 4
 
 
 def test_bytes_are_text_and_other_columns_are_not_read(root: Path) -> None:
     write(root, path=PATHS, label=[b"a", b"gr\xc3\xbcn"] * 10, pixels=pa.array([2**62] * 20, pa.timestamp("us")))
-    assert {entry.label for entry in split_folder(root, MY_IMAGES)} == {"a", "grün"}
+    assert {entry.label for entry in split(root, MY_IMAGES)} == {"a", "grün"}
 
 
 def test_the_table_may_tell_splits_and_corners_and_leave_numbers_out(root: Path) -> None:
     box = {"x1": 5, "y1": 5, "x2": 25, "y2": 15}
     marks = {name: [None, float("nan"), *[value] * 18] for name, value in box.items()}
     write(root, path=PATHS, label=pa.array(["card"] * 20).dictionary_encode(), split=PARTS, **marks)
-    entries = split_folder(root, CORNERS)
+    entries = split(root, CORNERS)
     assert counts(entries) == {"card": {"train": 12, "validation": 4, "test": 4}}
-    outlines = labelled_corners(root, CORNERS, entries)
+    outlines = corners(root, CORNERS, entries)
     assert [outline.path for outline in outlines] == PATHS[2:]
 
 
@@ -73,24 +74,24 @@ def test_the_table_may_tell_splits_and_corners_and_leave_numbers_out(root: Path)
 def test_a_wrong_table_is_refused_by_row(root: Path, columns: dict[str, Any], message: str) -> None:
     write(root, **columns)
     with pytest.raises(DataError, match=message):
-        split_folder(root, MY_IMAGES)
+        split(root, MY_IMAGES)
 
 
 def test_a_damaged_file_is_refused(root: Path) -> None:
     (root / "labels.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"labels\.parquet cannot be read as a Parquet table"):
-        split_folder(root, MY_IMAGES)
+        split(root, MY_IMAGES)
 
 
 def test_two_tables_of_labels_are_refused(root: Path) -> None:
     write(root, path=PATHS, label=PATHS)
     (root / "labels.csv").write_text("path,label\n")
     with pytest.raises(DataError, match="both tell labels; remove one of them"):
-        split_folder(root, MY_IMAGES)
+        split(root, MY_IMAGES)
 
 
 def test_without_pyarrow_the_extra_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root, path=PATHS, label=PATHS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"pyarrow, which is not installed; pip install .*score"):
-        split_folder(root, MY_IMAGES)
+        split(root, MY_IMAGES)
