@@ -96,4 +96,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="folder of the crops")
     parser.add_argument("--marked", type=float, default=0.0, help="share of the crops whose boxes are given")
     asked = parser.parse_args()
-    print(cut(asked.source, asked.folder, asked.marked) if asked.command == "cut" else measure(asked.source, asked.folder))
+    print(
+        cut(asked.source, asked.folder, asked.marked) if asked.command == "cut" else measure(asked.source, asked.folder)
+    )

@@ -7,12 +7,17 @@ clipping, precision and metrics; pictures in memory as uint8, distorted or augme
 tutorials': a DataLoader with as many workers as threads, PIL transforms picture by picture, float32. Every picture
 goes through the network once; the first steps are not counted, rounds are interleaved and medians taken. Only the ratio
 means anything on another machine.
+
+    python -m benchmarks.training --to-accuracy 0.97 --recipe RECIPE [--set epochs=3] --data-root DATA [--threads 1]
+
+Processor time until that validation accuracy, on real pictures, against PyTorch's tutorial (benchmarks/to_accuracy.py).
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -25,12 +30,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.to_accuracy import compare
 from training.data.batches import loader
 from training.data.splits import Split
 from training.fitting.trainer import Training
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.catalogue import find_recipe
-from training.recipes.recipe import Recipe, change_recipe
+from training.recipes.recipe import Recipe, change_recipe, parse_changes
 
 PICTURES = 4096
 CLASSES = 10
@@ -147,8 +153,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--to-accuracy", type=float, metavar="SHARE", help="measure the time to this accuracy instead")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the recipe")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.to_accuracy:
+        recipe = change_recipe(find_recipe(options.recipe), parse_changes(options.set))
+        for line in compare(recipe, options.data_root, options.to_accuracy):
+            print(line, flush=True)
+        return
     recipe = change_recipe(find_recipe(options.recipe), {"upright": 0.0, "area": 0.0, "area_of": "picture"})
     size = (PICTURES, len(recipe.mean), *ORIGINAL[recipe.dataset])
     pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size, np.uint8))
