@@ -1,7 +1,9 @@
 """Find, straighten and read signs that GTSRB's crops do not show: moved, and in photographs of streets.
 
 ``python -m benchmarks.streets backgrounds SCENES FOLDER`` writes patches without signs, for placement.
-``python -m benchmarks.streets evaluate MODEL_OR_RUN ... --scenes SCENES --data-root DATA`` prints a table.
+``python -m benchmarks.streets evaluate MODEL_OR_RUN ... --scenes SCENES --data-root DATA`` prints a table. With
+``--second-look``, each crop of a street is looked at again, as the service does it for pictures that it is not sure of;
+its thetas are those of the second look, and its classes have the mean probabilities of both.
 
 SCENES holds photographs in ``images/`` and ``boxes.csv`` with the columns file, width, height, class, x1, y1, x2, y2 in
 pixels. The photographs are numbered, and neighbouring numbers often show the same place: of each three blocks of 25
@@ -25,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from service.inference.views.second_look import WIDTH
 from training.data.published.traffic_signs import Signs
 from training.data.random_streams import Stream, seeded
 from training.evaluation.overlaps import ellipse_bounds, ellipse_box, intersection_over_union
@@ -195,13 +198,31 @@ def answers(answer: Answer, images: Tensor, side: int) -> tuple[Tensor, Tensor |
     return torch.cat(probabilities), torch.cat(thetas) if thetas else None
 
 
-def street_rows(answer: Answer, side: int, scenes: Path, *, on_backgrounds: bool) -> Iterator[dict[str, object]]:
-    """Measure on signs of the held-out photographs, or of those that give backgrounds."""
+def look_again(answer: Answer, images: Tensor, side: int) -> tuple[Tensor, Tensor | None]:
+    """Run a network on pictures, and again on twice the region that it found in each."""
+    first, theta = answers(answer, images, side)
+    if theta is None:
+        return first, theta
+    frame = theta * torch.tensor([WIDTH, WIDTH, 1.0])
+    fine = sample(images.float(), affine_points(frame, base_grid(2 * side, 2 * side)), "border")
+    second, nearer = answers(answer, functional.avg_pool2d(fine, 2).round().to(torch.uint8), side)
+    return (first + second) / 2, None if nearer is None else compose(frame, nearer)
+
+
+def street_rows(
+    look: Callable[[Answer, Tensor, int], tuple[Tensor, Tensor | None]],
+    answer: Answer,
+    side: int,
+    scenes: Path,
+    *,
+    on_backgrounds: bool,
+) -> Iterator[dict[str, object]]:
+    """Measure on signs of the held-out photographs, or of those that give backgrounds; ``look`` runs the network."""
     boxes = [box for file, found in read_boxes(scenes).items() if is_held_out(file) != on_backgrounds for box in found]
     known = [box for box in boxes if box.label in GROUPS]
     for name, shares in SHARES.items():
         cut = crops(known, shares)
-        probabilities, theta = answers(answer, cut.images, side)
+        probabilities, theta = look(answer, cut.images, side)
         groups = torch.stack([probabilities[:, list(members)].sum(dim=1) for members in GROUPS.values()], dim=1)
         others = [label for label in range(probabilities.shape[1]) if not any(label in g for g in GROUPS.values())]
         wanted = torch.tensor([list(GROUPS).index(label) for label in cut.labels])
@@ -279,6 +300,7 @@ if __name__ == "__main__":
         action="store_true",
         help="no test pictures: GTSRB's validation pictures, and signs of the photographs that give backgrounds",
     )
+    judge.add_argument("--second-look", action="store_true", help="look at each crop of a street twice")
     asked = parser.parse_args()
     if asked.command == "backgrounds":
         print(write_backgrounds(asked.scenes, asked.folder), "patches")
@@ -287,7 +309,13 @@ if __name__ == "__main__":
             answer, side = (artifact if (folder / "manifest.json").exists() else trained)(folder)
             rows: list[dict[str, object]] = []
             if asked.scenes is not None:
-                rows += street_rows(answer, side, asked.scenes, on_backgrounds=asked.validation)
+                rows += street_rows(
+                    look_again if asked.second_look else answers,
+                    answer,
+                    side,
+                    asked.scenes,
+                    on_backgrounds=asked.validation,
+                )
             if asked.data_root is not None:
                 rows += sign_rows(answer, side, asked.data_root, on_validation=asked.validation)
             for row in rows:
