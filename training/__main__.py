@@ -196,7 +196,7 @@ def summary(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe.")],
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
     classes: Annotated[
-        int | None, typer.Option(min=2, help="Number of classes.  [default: the data set's, or 10 for a folder of your own]")
+        int | None, typer.Option(min=2, help="Number of classes.  [default: the data set's, or 10 for your own]")
     ] = None,
 ) -> None:
     """Print the layers of RECIPE's network with output shapes, parameters and operations per picture.
