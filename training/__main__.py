@@ -187,8 +187,9 @@ def search(
 @app.command()
 def recipes() -> None:
     """List the recipes, one a line."""
+    width = max(map(len, RECIPES))
     for recipe in RECIPES.values():
-        typer.echo(f"{recipe.name:25} {recipe.summary}")
+        typer.echo(f"{recipe.name:{width}} {recipe.summary}")
 
 
 @app.command()
