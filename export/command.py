@@ -36,7 +36,7 @@ PRECISIONS: dict[PrecisionName, Precision] = {
     PrecisionName.fp16: "float16",
     PrecisionName.int8: "int8",
 }
-EXAMPLES = """Export the best checkpoint of RUN as {title} to OUT/NAME/VERSION.
+EXAMPLES = """Export the weights that RUN has kept as {title} to OUT/NAME/VERSION.
 
 The exported model is first compared with the trained network; if they differ, nothing is written. With --precision, the
 model's loss of accuracy is measured on the test set, and a model that loses more than --max-drop is not written.

@@ -79,7 +79,7 @@ class Smaller(NamedTuple):
 def export_run(
     run: Run, runtime: Runtime, destination: Destination, smaller: Smaller | None = None, say: Say = lambda _: None
 ) -> Artifact:
-    """Export the best checkpoint of ``run``, and return the artifact.
+    """Export the kept checkpoint of ``run``, and return the artifact.
 
     Raises:
         TrainingError: the run is not trained or not evaluated, or its data set is missing.

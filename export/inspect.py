@@ -15,7 +15,7 @@ from export.format.manifest import Manifest
 SHOWN = 100
 """Number of classes whose names are printed."""
 RUNS = {
-    "onnx": "serve its folder (python -m service --models {file}), or open it with ONNX Runtime",
+    "onnx": "serve it (python -m service --models {file}), or open it with ONNX Runtime",
     "torchscript": "serve it (python -m service --torchscript true --models {file}), or torch.jit.load",
     "program": "torch.export.load({file!r}).module() in PyTorch",
 }

@@ -191,7 +191,7 @@ def create_tracer() -> "Tracer":
     try:
         from service.middleware.tracing import Tracer
     except ImportError as error:
-        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install -e '.[otel]'") from error
+        raise SettingsError("--traces needs OpenTelemetry; install it with: pip install 'stn-serve[otel]'") from error
     return Tracer()
 
 

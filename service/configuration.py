@@ -7,12 +7,26 @@ from service.settings import PREFIX, PROGRAM, Settings
 
 HEAD = f"""# Configuration
 
-Every setting of the service is an environment variable and a flag of `{PROGRAM}`. If both are given, the flag wins.
-Settings are read once, at the start. An unknown `{PREFIX}` variable or a wrong value keeps the service from starting,
-and one line names it.
+Every setting of the service is an environment variable and a flag of `{PROGRAM}`. If both are given, the flag
+wins. Settings are read once, at the start. An unknown `{PREFIX}` variable or a wrong value keeps the service from
+starting, and one line names it.
 
-This page is generated from `service/settings.py` by `python -m service.configuration`. A test checks that it is up
-to date.
+`python -m service.configuration` writes this page from `service/settings.py`.
+"""
+GROUPS = {
+    "host": "Address and connections",
+    "models": "Models",
+    "device": "Inference and decoding",
+    "max_queue": "Limits",
+    "timeout_ms": "Time-outs",
+    "api_keys": "Access",
+    "ui": "Page, streams and response cache",
+    "rollout": "Rollouts and captured pictures",
+    "drift_window": "Drift, logs and traces",
+}
+"""Headings of the page, by the first setting below each."""
+TABLE = """
+## {}
 
 | variable | flag | default | takes | meaning |
 |---|---|---|---|---|
@@ -32,7 +46,6 @@ LIMITS = {
     "exclusiveMinimum": "more than {}",
     "maximum": "at most {}",
     "exclusiveMaximum": "less than {}",
-    "minLength": "at least {} long",
 }
 UNITS = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
 
@@ -40,7 +53,8 @@ UNITS = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
 def render() -> str:
     """The page."""
     schema = Settings.model_json_schema()
-    return HEAD + "".join(row(name, field, schema) for name, field in schema["properties"].items())
+    rows = {name: row(name, field, schema) for name, field in schema["properties"].items()}
+    return HEAD + "".join((TABLE.format(GROUPS[name]) if name in GROUPS else "") + rows[name] for name in rows)
 
 
 def row(name: str, field: Schema, whole: Schema) -> str:
@@ -56,7 +70,7 @@ def default(name: str, field: Schema) -> str:
         return "must be given" if "default" not in field else "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if name.endswith("_bytes"):
+    if name.endswith("_bytes") and value:
         size = next(size for size in (*UNITS, 1) if value % size == 0)
         return f"`{value}`" + (f" ({value // size} {UNITS[size]})" if size in UNITS else "")
     return f"`{value}`"

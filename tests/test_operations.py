@@ -61,10 +61,10 @@ def test_a_version_is_swapped_and_rolled_back(service: Service, run: Run) -> Non
     run(put)
     assert answering(service) == 2
     run(load)
-    assert answering(service) == 3
+    assert answering(service) == 4
     assert run(index).count('"READY"') == 2
     run(take_away)
-    assert answering(service) == 3
+    assert answering(service) == 4
     run(load_again)
     assert answering(service) == 2
 
@@ -79,4 +79,4 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_and_the_index_says_w
     with pytest.raises(AssertionError, match="400"):
         run(load)
     assert answering(service) == 2
-    assert re.search(r'"version":"3","state":"UNAVAILABLE","reason":"[^"]+', run(index))
+    assert re.search(r'"version":"4","state":"UNAVAILABLE","reason":"[^"]+', run(index))

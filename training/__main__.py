@@ -33,8 +33,8 @@ app = typer.Typer(
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the data sets, in torchvision's layout (missing ones are downloaded); for my-images and "
-        "corners, that of the pictures.  [default: that of the run, or data]"
+        help="Folder of the data sets, in torchvision's layout (missing ones are downloaded); for recipes that read "
+        "a folder of your own, such as my-images, that folder.  [default: that of the run, or data]"
     ),
 ]
 
@@ -55,7 +55,14 @@ def run(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe; see: python -m training recipes.")] = None,
     data_root: DataRoot = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set epochs=N.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a field of the recipe; may be repeated. training/recipes/recipe.py describes all fields.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same run.  [default: 0]")
     ] = None,
@@ -71,7 +78,7 @@ def run(
         typer.Option(
             metavar="NAME",
             callback=model_name,
-            help="Export the model to models/NAME.  [default for my-images and corners: the recipe's name]",
+            help="Export to models/NAME.  [default: the recipe's name, for a folder of your own; else no export]",
         ),
     ] = None,
 ) -> None:
@@ -151,7 +158,7 @@ def search(
 
     Examples:
 
-      python -m training search mnist-rts --set learning_rate=1e-4..1e-2 --set localisation=cnn|modern --epochs 5
+      python -m training search mnist-rts --set learning_rate=1e-4..1e-2 --set 'localisation=cnn|modern' --epochs 5
 
       python -m training search my-images --data-root pictures --set augmentation.rotation=0..45 --trials 30
     """
@@ -179,9 +186,10 @@ def search(
 
 @app.command()
 def recipes() -> None:
-    """List the recipes, one per line."""
+    """List the recipes, one a line."""
+    width = max(map(len, RECIPES))
     for recipe in RECIPES.values():
-        typer.echo(f"{recipe.name:25} {recipe.summary}")
+        typer.echo(f"{recipe.name:{width}} {recipe.summary}")
 
 
 @app.command()
@@ -189,7 +197,7 @@ def summary(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe.")],
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
     classes: Annotated[
-        int | None, typer.Option(min=2, help="Number of classes.  [default: the data set's; 10 for my-images]")
+        int | None, typer.Option(min=2, help="Number of classes.  [default: the data set's, or 10 for your own]")
     ] = None,
 ) -> None:
     """Print the layers of RECIPE's network with output shapes, parameters and operations per picture.
@@ -217,7 +225,7 @@ def summary(
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")], data_root: DataRoot = None
 ) -> None:
-    """Evaluate RUN's kept checkpoint on the test set, and write its report again."""
+    """Evaluate the weights that RUN has kept on the test set, and write its report again."""
     from training.reports.evaluation import evaluate as evaluate_run
     from training.reports.report import write_report
 

@@ -30,7 +30,7 @@ def train(recipe: Recipe, folder: Path, *, data_root: Path = DATA_ROOT, seed: in
 
 
 def evaluate(run: Run) -> Evaluation:
-    """Evaluate the best checkpoint of ``run`` on the test set.
+    """Evaluate the kept checkpoint of ``run`` on the test set.
 
     Raises:
         TrainingError: the run was not trained, the data set cannot be read, or training diverged.

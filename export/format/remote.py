@@ -49,8 +49,8 @@ class RemoteModels:
             self._files, self._root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         except (ImportError, ValueError) as error:
             raise RemoteError(
-                f"{self.url} cannot be opened: {describe(error)}; install stn-serve[remote], and the package of fsspec "
-                "for such URLs, like s3fs"
+                f"{self.url} cannot be opened: {describe(error)}; pip install 'stn-serve[remote]', and the package of "
+                "fsspec for such URLs, like s3fs"
             ) from error
         except Exception as error:  # some file systems connect at once
             raise RemoteError(f"{self.url} cannot be opened: {describe(error)}") from error

@@ -35,7 +35,7 @@ def sign(
         from model_signing.hashing import Config as Hashing
         from model_signing.signing import Config as Signing
     except ImportError as error:
-        raise ArtifactError(f"signing needs the package {error.name}; install stn-serve[signing]") from error
+        raise ArtifactError(f"signing needs the package {error.name}; pip install 'stn-serve[signing]'") from error
     name, version = place_of(folder)
     new = folder / f"{SIGNATURE}.new"
     hashing = Hashing().set_ignored_paths(paths=[], ignore_git_paths=False)  # type: ignore[no-untyped-call]

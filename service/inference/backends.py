@@ -112,7 +112,7 @@ class OpenVinoBackend:
         try:
             from openvino import Core
         except ImportError as error:
-            raise ModelLoadError("STN_OPENVINO needs OpenVINO; install stn-serve[openvino]") from error
+            raise ModelLoadError("STN_OPENVINO needs OpenVINO; pip install 'stn-serve[openvino]'") from error
         if device == "cuda":
             raise DeviceError("OpenVINO runs models on the CPU only; choose device=cpu, or leave STN_OPENVINO out")
         self.device = "cpu"

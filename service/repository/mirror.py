@@ -31,7 +31,7 @@ def refresh(settings: Settings) -> Problems:
     try:
         from filelock import FileLock, Timeout
     except ImportError as error:
-        raise MirrorError(f"models at URLs need the package {error.name}; install stn-serve[remote]") from error
+        raise MirrorError(f"models at URLs need the package {error.name}; pip install 'stn-serve[remote]'") from error
 
     folder = settings.models_folder
     try:

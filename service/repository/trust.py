@@ -63,7 +63,7 @@ def verify(models: Path, signature: Path, key: Path, place: str, folder: Path) -
         from model_signing.hashing import Config as Hashing
         from model_signing.verifying import Config as Verifying
     except ImportError as error:
-        raise SettingsError(f"verify_key needs the package {error.name}; install stn-serve[signing]") from error
+        raise SettingsError(f"verify_key needs the package {error.name}; pip install 'stn-serve[signing]'") from error
     hashing = Hashing().set_ignored_paths(paths=[], ignore_git_paths=False)  # type: ignore[no-untyped-call]
     try:
         verifier = Verifying().use_elliptic_key_verifier(public_key=key)  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ def fingerprint(key: Path) -> str:
             load_pem_public_key,
         )
     except ImportError as error:
-        raise SettingsError(f"verify_key needs the package {error.name}; install stn-serve[signing]") from error
+        raise SettingsError(f"verify_key needs the package {error.name}; pip install 'stn-serve[signing]'") from error
     try:
         found = load_pem_public_key(key.read_bytes())
     except (OSError, ValueError) as error:

@@ -62,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
     )
     number = at_least_one
     options.add_argument("input", metavar="INPUT", help="what to score")
-    options.add_argument("--model", metavar="NAME[/VERSION]", required=True, help="the model; its highest version")
+    options.add_argument(
+        "--model", metavar="NAME[/VERSION]", required=True, help="the model; without VERSION, its highest version"
+    )
     options.add_argument("--out", metavar="FOLDER", required=True, help="folder of the answers")
     options.add_argument("--models", metavar="FOLDER", help="folder of the models, or its URL (default: models)")
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs (default: auto)")

@@ -45,7 +45,7 @@ def check_grpc(settings: Settings) -> None:
             raise SettingsError("a certificate, key or authority for gRPC needs --grpc-port; add it")
         return
     if any(find_spec(package) is None for package in GRPC_PACKAGES):
-        raise SettingsError("--grpc-port needs gRPC; install it with: pip install -e '.[grpc]'")
+        raise SettingsError("--grpc-port needs gRPC; install it with: pip install 'stn-serve[grpc]'")
     if settings.workers > 1 and not port:
         raise SettingsError("--grpc-port 0 is for one worker; with several, choose a port")
     if port and port == settings.port:

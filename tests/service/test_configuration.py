@@ -5,12 +5,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, create_model
 
-from service.configuration import PAGE, default, render, row, takes
+from service.configuration import GROUPS, PAGE, default, render, row, takes
 from service.settings import Settings
 
 
 def test_the_page_is_what_the_settings_write() -> None:
     assert PAGE.read_text() == render(), "write it again: python -m service.configuration"
+
+
+def test_every_heading_stands_above_a_setting() -> None:
+    assert next(iter(GROUPS)) == next(iter(Settings.model_fields))
+    assert PAGE.read_text().count("\n## ") == len(GROUPS)
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -27,7 +32,6 @@ def test_every_setting_has_a_line_with_both_its_names_and_its_description(name: 
     [
         (int, Field(5, ge=1, le=9), "`5`", "whole number, at least 1, at most 9"),
         (bool, Field(False), "`false`", "`true`, `false`"),
-        (str, Field("", min_length=1), "none", "text, at least 1 long"),
         (float | None, Field(None, gt=0), "none", "number, more than 0"),
         (list[str], Field([]), "none", "JSON list of text"),
         (str, Field(...), "must be given", "text"),
@@ -45,3 +49,4 @@ def test_sizes_are_said_in_units_too() -> None:
         "max_bytes", {"default": 10 * 2**20, "type": "integer", "description": "a|b"}, {}
     )
     assert default("max_bytes", {"default": 1000}) == "`1000`"
+    assert default("max_bytes", {"default": 0}) == "`0`"

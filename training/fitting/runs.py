@@ -8,7 +8,7 @@ RUN/
   checkpoints/        best.ckpt (the epoch that the run keeps), last.ckpt (to resume from)
   snapshots.npz       the first validation pictures, with theta and the rectified image after each epoch
   tensorboard/        the same metrics for TensorBoard, or csv/, mlflow.db or wandb/ for another logger
-  evaluation.json     the best checkpoint's results on the test set
+  evaluation.json     the kept checkpoint's results on the test set
   answers.npz         logits, labels and groups (if known) of all test pictures
   validation.npz      logits and thetas of all validation pictures
   samples.npz         the first test pictures, as clients send them to the service, and their labels
@@ -86,7 +86,7 @@ class RunInfo(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """The content of ``evaluation.json``: the best checkpoint's results on the test set."""
+    """The content of ``evaluation.json``: the kept checkpoint's results on the test set."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -235,7 +235,7 @@ class Run:
         return self._read(self.evaluation_file, Evaluation, self._evaluate_again)
 
     def trained_network(self) -> SpatialTransformerClassifier:
-        """Return the network with the weights of the best checkpoint, in evaluation mode.
+        """Return the network with the weights of the kept checkpoint, in evaluation mode.
 
         Raises:
             RunError: the checkpoint is missing or does not fit the recipe.
@@ -251,7 +251,7 @@ class Run:
         return network.eval()
 
     def kept_epoch(self) -> int:
-        """Return the epoch of the best checkpoint.
+        """Return the epoch of the kept checkpoint.
 
         Raises:
             RunError: the checkpoint is missing or damaged.

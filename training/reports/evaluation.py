@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 def evaluate(run: Run, data_root: Path) -> Evaluation:
-    """Evaluate the best checkpoint; write ``evaluation.json`` and the network's answers.
+    """Evaluate the kept checkpoint; write ``evaluation.json`` and the network's answers.
 
     The temperature is fitted on the validation pictures, as they are and placed as in training, and so is the score of
     reliability; all other measures are of the test pictures.

@@ -75,7 +75,7 @@ def test_openvino_answers_as_the_default_does() -> None:
 
 @pytest.mark.skipif(find_spec("openvino") is not None, reason="OpenVINO is installed")
 def test_openvino_that_is_not_installed_is_said() -> None:
-    with pytest.raises(ModelLoadError, match=r"install stn-serve\[openvino\]"):
+    with pytest.raises(ModelLoadError, match=r"pip install 'stn-serve\[openvino\]'"):
         load_models(Settings(models=REPOSITORY / "models", load="digits/3", openvino=True))
 
 
