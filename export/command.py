@@ -59,7 +59,9 @@ def main(runtime: Runtime) -> None:
     def export(
         run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
         out: Annotated[Path, typer.Option(help="Folder of the models.")] = Path(runtime.folder),
-        name: Annotated[str, typer.Option(help="Name of the model.")] = "digits",
+        name: Annotated[
+            str | None, typer.Option(help="Name of the model.  [default: that of the run, or else of its recipe]")
+        ] = None,
         version: Annotated[
             int | None, typer.Option(min=1, max=10**9 - 1, help="Its version.  [default: the next one]")
         ] = None,
@@ -91,7 +93,8 @@ def main(runtime: Runtime) -> None:
                 max_drop,
                 lambda *price: notes.print(price_table(*price)),
             )
-        destination = Destination(out, name, version, force, triton=layout is Layout.triton)
+        info = Run(run).info()
+        destination = Destination(out, name or info.model or info.recipe.name, version, force, triton=layout is Layout.triton)
         with notes.status("starting") as status:
             artifact = export_run(Run(run), runtime, destination, smaller, say=status.update)
         if json:

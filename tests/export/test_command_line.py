@@ -55,11 +55,12 @@ def test_json_is_the_manifest_and_nothing_else_and_the_price_goes_to_stderr(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert Path(printed["folder"]) == tmp_path / "digits" / "1"
-    assert printed["manifest"] == json.loads(read_artifact(tmp_path / "digits" / "1").manifest.model_dump_json())
+    name = trained_run.info().recipe.name
+    assert Path(printed["folder"]) == tmp_path / name / "1"
+    assert printed["manifest"] == json.loads(read_artifact(tmp_path / name / "1").manifest.model_dump_json())
     assert printed["manifest"]["precision"] == "float16"
     assert "a corner moves by" in done.stderr
-    assert (tmp_path / "digits" / "config.pbtxt").is_file()
+    assert (tmp_path / name / "config.pbtxt").is_file()
 
 
 def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def test_what_rounding_does_to_the_trained_model_itself_is_forgiven_but_no_more(
     def moved(by: float) -> Model:
         return lambda images: with_output("theta", lambda values: values + np.float32(by))(answer(images))
 
-    found = compare(answer, moved(2e-5), interface, SAMPLES, exactly=moved(1e-5))
-    assert found.parameters == pytest.approx(2e-5, rel=0.1)
-    assert found.rounding_parameters == pytest.approx(1e-5, rel=0.1)
+    found = compare(answer, moved(2e-4), interface, SAMPLES, exactly=moved(1e-4))
+    assert found.parameters == pytest.approx(2e-4, rel=0.1)
+    assert found.rounding_parameters == pytest.approx(1e-4, rel=0.1)
     with pytest.raises(ParityError, match="parameters"):
-        compare(answer, moved(6e-5), interface, SAMPLES, exactly=moved(1e-5))
+        compare(answer, moved(6e-4), interface, SAMPLES, exactly=moved(1e-4))
     with pytest.raises(ParityError, match="parameters"):
         compare(answer, moved(2e-3), interface, SAMPLES, exactly=moved(1e-2))
 
@@ -86,19 +86,19 @@ def test_one_pixel_in_ten_thousand_may_differ_by_more_than_a_grey_level(interfac
 def test_small_differences_pass_and_are_reported(interface: Signature) -> None:
     def nearly(images: NDArray[np.uint8]) -> Outputs:
         outputs = answer(images)
-        outputs["theta"] = outputs["theta"] + np.float32(4e-6)
+        outputs["theta"] = outputs["theta"] + np.float32(6e-5)
         outputs["rectified"] = np.where(outputs["rectified"] == 100, np.uint8(101), outputs["rectified"])
         return outputs
 
     found = compare(answer, nearly, interface, SAMPLES)
-    assert found.parameters == pytest.approx(4e-6, rel=0.1)
+    assert found.parameters == pytest.approx(6e-5, rel=0.1)
     assert found.rectified == 1
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        with_output("probabilities", lambda values: values + np.float32(2e-5)),
+        with_output("probabilities", lambda values: values + np.float32(2e-4)),
         with_output("theta", lambda values: values * np.float32(np.nan)),
         with_output("rectified", lambda values: values ^ np.uint8(2)),
         with_output("theta", lambda values: values[:, :1]),
