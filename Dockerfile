@@ -1,5 +1,6 @@
 # Two images without torch: `cpu`, the default, and `cuda`, which adds the CUDA 13 libraries. A third, `train`, has torch.
 #   docker build --target cpu .     docker build --target cuda .     docker build --target train .
+# EXTRAS are the optional packages of the two (pyproject.toml): docker build --build-arg EXTRAS=grpc,heif,remote,otel .
 
 # The base of all images.
 FROM python:3.11-slim AS base
@@ -44,14 +45,16 @@ ENV PIP_PYTHON=/venv/bin/python
 ENV SBOM="/sbom/bin/cyclonedx-py environment --output-file /venv/sbom.cdx.json /venv/bin/python"
 
 FROM build AS build-cpu
-RUN pip install --constraint constraints.txt '.[serve-cpu,grpc,heif]' && pip uninstall --yes stn-serve && $SBOM
+ARG EXTRAS=grpc,heif
+RUN pip install --constraint constraints.txt ".[serve-cpu,$EXTRAS]" && pip uninstall --yes stn-serve && $SBOM
 
 FROM base AS cpu
 COPY --from=build-cpu /venv /venv
 COPY --from=code /app /app
 
 FROM build AS build-cuda
-RUN pip install --constraint constraints.txt '.[cuda,grpc,heif]' && pip uninstall --yes stn-serve && $SBOM
+ARG EXTRAS=grpc,heif
+RUN pip install --constraint constraints.txt ".[cuda,$EXTRAS]" && pip uninstall --yes stn-serve && $SBOM
 
 FROM base AS cuda
 # The driver features that the NVIDIA container toolkit mounts. The user chooses the GPUs.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def test_kubernetes_takes_every_manifest(manifest: Manifest) -> None:
     kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
 
+def test_the_images_that_serve_take_the_extras_that_a_build_asks_for() -> None:
+    asked = re.findall(r'ARG EXTRAS=(\S+)\nRUN pip install .* "\.\[([\w-]+),\$EXTRAS\]"', DOCKERFILE)
+    assert asked == [("grpc,heif", "serve-cpu"), ("grpc,heif", "cuda")]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"grpc", "heif", "remote", "signing", "otel", "openvino", "serve-cpu", "cuda"} <= extras.keys()
+
+
 def test_kserve_takes_the_inference_service() -> None:
     Draft202012Validator(KSERVE_SCHEMA).validate(KSERVE)
 
@@ -91,8 +99,8 @@ def test_kserve_offers_grpc_at_the_port_of_the_service() -> None:
     assert [port["name"] for port in container["ports"]] == ["http", "grpc"], "several ports need names"
     variables = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert container["ports"][1]["containerPort"] == int(variables["STN_GRPC_PORT"])
-    builds = re.findall(r"--constraint constraints.txt '\.\[(\S+)\]'", DOCKERFILE)
-    assert ["grpc" in extras.split(",") for extras in builds] == [True, True, False], "training does not serve"
+    extras = re.findall(r"ARG EXTRAS=(\S+)", DOCKERFILE)
+    assert ["grpc" in each.split(",") for each in extras] == [True, True], "on CPUs and GPUs"
 
 
 @pytest.mark.parametrize("asked", PODS, ids=["kubernetes", "kserve"])
