@@ -14,6 +14,8 @@ from typing import IO, NamedTuple
 import httpx
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests already run in as many processes as there are cores
+
 pytest_plugins = ["tests.small_runs"]  # data_root, small_recipe, trained_run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -31,6 +33,9 @@ COSTLY_NAMES = {
     "fit",
     "begin",
     "evaluate",
+    "adopt_in",
+    "misbehaving",
+    "Processes",
     "OnnxRuntime",
     "Coordinator",
     "Workers",
