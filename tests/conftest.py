@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import httpx
 import pytest
@@ -69,6 +69,12 @@ class Service(NamedTuple):
         file = self.stderr.fileno()  # whose position is the service's too, so it must not be moved
         return os.pread(file, os.fstat(file).st_size, 0).decode()
 
+    def ask(self, method: str, path: str, timeout: float = STOP_S, **request: Any) -> httpx.Response:
+        """Send a request on a connection of its own, which any worker may take."""
+        # There is no TLS here; to read the certificates of all authorities would take longer than most answers.
+        with httpx.Client(base_url=self.url, timeout=timeout, verify=False) as client:
+            return client.request(method, path, **request)
+
     @property
     def address(self) -> tuple[str, int]:
         """For raw sockets."""
@@ -123,7 +129,7 @@ def start_service(
                 stderr.seek(0)
                 pytest.fail(f"the service did not start; it printed {line!r} and:\n{stderr.read().decode()}")
             url = line.split(" at ")[1].split()[0]
-            with httpx.Client(base_url=url, timeout=STOP_S) as client:
+            with httpx.Client(base_url=url, timeout=STOP_S, verify=False) as client:
                 yield Service(line, url, process, client, stderr)
         finally:
             watchdog.cancel()

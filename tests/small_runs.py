@@ -1,6 +1,6 @@
 """A small real data set, and a run trained on it.
 
-This is a plugin of pytest, which the process that hands out the tests loads too. So what imports torch waits for its use.
+pytest loads this module in the process that hands out the tests too, so what imports torch is imported where it is used.
 """
 
 import struct
