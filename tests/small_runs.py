@@ -1,6 +1,6 @@
 """A small real data set, and a run trained on it.
 
-pytest loads this module in the process that hands out the tests too, so what imports torch is imported where it is used.
+The process that hands out the tests loads this module too, so what imports torch is imported where it is used.
 """
 
 import struct
