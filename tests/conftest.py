@@ -37,8 +37,7 @@ COSTLY_NAMES = {
     "misbehaving",
     "Processes",
     "OnnxRuntime",
-    "Coordinator",
-    "Workers",
+    "working",
 }
 """What test modules import to start programs, train, export, or run several processes."""
 COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
