@@ -31,11 +31,11 @@ endef
 
 check: .venv/dev.stamp
 	$(LINT)
-	$(BIN)/pytest -n 2 -m unit
+	$(BIN)/pytest -n 2 --dist worksteal -m unit
 
 test: .venv/dev.stamp
 	$(LINT)
-	$(BIN)/pytest -n 2 -rs
+	$(BIN)/pytest -n 2 --dist worksteal -rs
 
 wheel-test:
 	@PYTHON=$(PYTHON) .ci/wheel-test

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import httpx
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests already run in as many processes as there are cores
 
 pytest_plugins = ["tests.small_runs"]  # data_root, small_recipe, trained_run
 
@@ -31,9 +33,11 @@ COSTLY_NAMES = {
     "fit",
     "begin",
     "evaluate",
+    "adopt_in",
+    "misbehaving",
+    "Processes",
     "OnnxRuntime",
-    "Coordinator",
-    "Workers",
+    "working",
 }
 """What test modules import to start programs, train, export, or run several processes."""
 COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
@@ -63,6 +67,12 @@ class Service(NamedTuple):
         """Everything it has written to stderr."""
         file = self.stderr.fileno()  # whose position is the service's too, so it must not be moved
         return os.pread(file, os.fstat(file).st_size, 0).decode()
+
+    def ask(self, method: str, path: str, timeout: float = STOP_S, **request: Any) -> httpx.Response:
+        """Send a request on a connection of its own, which any worker may take."""
+        # There is no TLS here; to read the certificates of all authorities would take longer than most answers.
+        with httpx.Client(base_url=self.url, timeout=timeout, verify=False) as client:
+            return client.request(method, path, **request)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -118,7 +128,7 @@ def start_service(
                 stderr.seek(0)
                 pytest.fail(f"the service did not start; it printed {line!r} and:\n{stderr.read().decode()}")
             url = line.split(" at ")[1].split()[0]
-            with httpx.Client(base_url=url, timeout=STOP_S) as client:
+            with httpx.Client(base_url=url, timeout=STOP_S, verify=False) as client:
                 yield Service(line, url, process, client, stderr)
         finally:
             watchdog.cancel()

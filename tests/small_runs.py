@@ -1,21 +1,21 @@
-"""A small real data set, and a run trained on it."""
+"""A small real data set, and a run trained on it.
+
+The process that hands out the tests loads this module too, so what imports torch is imported where it is used.
+"""
 
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from training.fitting.runs import DATA_ROOT, Run, begin_run
-from training.fitting.trainer import fit
 from training.recipes.digits import MNIST_RTS
 from training.recipes.recipe import Recipe, change_recipe
-from training.reports.evaluation import evaluate
 
-torch.set_num_threads(1)  # the tests already run in as many processes as there are cores
+if TYPE_CHECKING:
+    from training.fitting.runs import Run
 
 SMALL_MNIST = Path(__file__).parent / "data" / "mnist-small.npz"
 
@@ -46,14 +46,19 @@ def small_recipe() -> Recipe:
     return change_recipe(MNIST_RTS, changes)
 
 
-def begin(folder: Path, recipe: Recipe, seed: int = 0, data_root: Path = DATA_ROOT) -> Run:
+def begin(folder: Path, recipe: Recipe, seed: int = 0, data_root: Path | None = None) -> "Run":
     """A new run of ``recipe``."""
-    return begin_run(folder, recipe, seed, data_root)
+    from training.fitting.runs import DATA_ROOT, begin_run
+
+    return begin_run(folder, recipe, seed, data_root or DATA_ROOT)
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe, data_root: Path) -> Run:
+def trained_run(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe, data_root: Path) -> "Run":
     """A run of the small recipe, trained and evaluated."""
+    from training.fitting.trainer import fit
+    from training.reports.evaluation import evaluate
+
     run = begin(tmp_path_factory.mktemp("runs") / "small", small_recipe, data_root=data_root)
     fit(run, data_root, progress=False)
     evaluate(run, data_root)

@@ -1,8 +1,6 @@
 """Where nodes run: sessions are really made, on the CPU, which every machine has; on a GPU where there is one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
@@ -14,15 +12,11 @@ from export.format.artifact import Artifact, read_artifact
 from export.format.errors import CheckError
 from export.format.manifest import Parity
 from service.inference.backends import cuda_obstacle
+from tests.export.commands import Export, one_line
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "models" / "digits" / "2"
 NO_GAP = Parity(probabilities=0, parameters=0, rectified=0, within_one_level=1)
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "export.check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +65,12 @@ def test_only_what_computes_shapes_alone_may_stay_on_the_cpu() -> None:
     assert shape_arithmetic(model) == {"shape", "gather", "concat"}
 
 
-def test_the_command_says_where_nodes_run_as_text_and_as_json(artifact: Artifact) -> None:
-    text = run(BUNDLED)
+def test_the_command_says_where_nodes_run_as_text_and_as_json(export: Export) -> None:
+    text = export("check", BUNDLED)
     assert text.returncode == 0, text.stderr
     assert "GridSample 1" in " ".join(text.stdout.split())
     assert "fallbacks to the CPU: none" in text.stdout
-    report = json.loads(run(BUNDLED / "model.onnx", "--json").stdout)
+    report = json.loads(export("check", BUNDLED / "model.onnx", "--json").stdout)
     assert report["provider"] == CPU
     assert report["fallbacks"] == []
     assert set(report["speed"]) == {"1", "64"}
@@ -84,12 +78,10 @@ def test_the_command_says_where_nodes_run_as_text_and_as_json(artifact: Artifact
 
 @pytest.mark.skipif(cuda_obstacle() is None, reason="there is a GPU")
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there_is_one_clear_line(provider: str) -> None:
-    done = run(BUNDLED, "--provider", provider)
-    assert done.returncode == 1
+def test_a_provider_that_is_not_there_is_one_clear_line(provider: str, export: Export) -> None:
+    done = export("check", BUNDLED, "--provider", provider)
     assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "cannot be used here" in done.stderr
+    assert "cannot be used here" in one_line(done)
 
 
 @pytest.mark.skipif(cuda_obstacle() is not None, reason="there is no GPU")

@@ -9,45 +9,33 @@ from pathlib import Path
 import pytest
 
 from export.format.artifact import read_artifact
+from tests.export.commands import ROOT, Export, one_line
 from training.fitting.runs import Run
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = ["onnx", "inspect", "check", "adopt", "compose", "push", "pull", "sign"]
 
 
-def export(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    full = [sys.executable, "-m", f"export.{command}", *map(str, arguments)]
-    return subprocess.run(full, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
-
-
-def one_line(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """What a command says that failed."""
-    assert done.returncode == code, done
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr
-
-
-@pytest.mark.parametrize("runtime", ["onnx", "torchscript", "program"])
-def test_a_run_is_exported_and_the_second_time_refused(runtime: str, trained_run: Run, tmp_path: Path) -> None:
-    options: list[str | Path] = [trained_run.folder, "--out", tmp_path, "--name", "mine", "--version", "3"]
-    done = export(runtime, *options)
+def test_a_run_is_exported_and_the_second_time_refused(trained_run: Run, export: Export, tmp_path: Path) -> None:
+    options = [str(trained_run.folder), "--out", str(tmp_path), "--name", "mine", "--version", "3"]
+    command = [sys.executable, "-m", "export.onnx", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    for word in (
-        "golden.npz",
-        "probabilities",
-        "accuracy",
-        "rectified",
-        "opset 18" if runtime == "onnx" else "float32",
-    ):
+    for word in ("golden.npz", "probabilities", "accuracy", "rectified", "opset 18"):
         assert word in done.stdout
-    assert read_artifact(tmp_path / "mine" / "3").manifest.runtime == runtime
-    if runtime == "onnx":
-        assert "--force" in one_line(export(runtime, *options))
+    assert read_artifact(tmp_path / "mine" / "3").manifest.runtime == "onnx"
+    assert "--force" in one_line(export("onnx", *options))
+
+
+@pytest.mark.parametrize("runtime", ["torchscript", "program"])
+def test_each_runtime_has_a_command(runtime: str, trained_run: Run, export: Export, tmp_path: Path) -> None:
+    done = export(runtime, trained_run.folder, "--out", tmp_path, "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "float32" in done.stdout
+    assert read_artifact(tmp_path / "mine" / "1").manifest.runtime == runtime
 
 
 def test_json_is_the_manifest_and_nothing_else_and_the_price_goes_to_stderr(
-    trained_run: Run, data_root: Path, tmp_path: Path
+    trained_run: Run, data_root: Path, export: Export, tmp_path: Path
 ) -> None:
     done = export(
         "onnx", trained_run.folder, "--out", tmp_path, "--precision", "fp16", "--data-root", data_root, "--json",
@@ -55,37 +43,40 @@ def test_json_is_the_manifest_and_nothing_else_and_the_price_goes_to_stderr(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    name = trained_run.info().recipe.name
-    assert Path(printed["folder"]) == tmp_path / name / "1"
-    assert printed["manifest"] == json.loads(read_artifact(tmp_path / name / "1").manifest.model_dump_json())
-    assert printed["manifest"]["precision"] == "float16"
+    model = tmp_path / trained_run.info().recipe.name
+    assert Path(printed["folder"]) == model / "1"
+    manifest = read_artifact(model / "1").manifest
+    assert printed["manifest"] == json.loads(manifest.model_dump_json())
+    assert manifest.precision == "float16"
     assert "a corner moves by" in done.stderr
-    assert (tmp_path / name / "config.pbtxt").is_file()
+    assert {file.name for file in model.iterdir()} == {"config.pbtxt", "labels.txt", "1"}
+    assert (model / "labels.txt").read_text().splitlines() == list(manifest.classes)
+    assert (model / "1" / "model.onnx").is_file(), "as Triton and the service expect it"
 
 
-def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_one_clear_line(export: Export, tmp_path: Path) -> None:
     assert "is this a run folder?" in one_line(export("onnx", tmp_path))
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_line(trained_run: Run, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_one_clear_line(trained_run: Run, export: Export, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert "nothing was changed" in one_line(export("torchscript", trained_run.folder, "--out", tmp_path / "file"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_examples_and_exit_codes(command: str) -> None:
+def test_help_has_examples_and_exit_codes(command: str, export: Export) -> None:
     done = export(command, "--help")
     assert done.returncode == 0
     assert f"python -m export.{command} " in done.stdout.partition("Examples:")[2]
     assert "Exit codes: 0" in done.stdout
 
 
-def test_a_wrong_option_is_exit_code_2() -> None:
+def test_a_wrong_option_is_exit_code_2(export: Export) -> None:
     assert export("inspect", "--no-such-option").returncode == 2
 
 
 @pytest.mark.parametrize("place", ["models/digits/2", "models/digits/2/model.onnx", "models/digits/3"])
-def test_inspect_explains_a_folder_or_the_model_file_alone(place: str) -> None:
+def test_inspect_explains_a_folder_or_the_model_file_alone(place: str, export: Export) -> None:
     done = export("inspect", place)
     assert done.returncode == 0, done.stderr
     for words in ("(N, 42, 42, 1)", "(N, 2, 3)", "theta maps output to input", "of 10,000 pictures", "golden pictures"):
@@ -94,7 +85,7 @@ def test_inspect_explains_a_folder_or_the_model_file_alone(place: str) -> None:
     assert printed == json.loads(read_artifact(ROOT / place).manifest.model_dump_json())
 
 
-def test_inspect_of_what_is_no_artifact_is_one_clear_line(tmp_path: Path) -> None:
+def test_inspect_of_what_is_no_artifact_is_one_clear_line(export: Export, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     assert "damaged or not a model" in one_line(export("inspect", tmp_path / "model.onnx"))
 
@@ -109,7 +100,7 @@ def test_inspect_starts_without_torch() -> None:
 def test_a_terminal_that_lacks_characters_gets_escapes(encoding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "export.inspect", "models/digits/2"],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env=os.environ | {"PYTHONIOENCODING": encoding},
         capture_output=True,
         timeout=300,

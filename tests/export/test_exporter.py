@@ -3,7 +3,7 @@
 import io
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,18 +23,13 @@ from export.format.golden import Outputs
 from export.graph import ServedNetwork
 from export.onnx import OnnxRuntime
 from export.parity import Model
+from export.torchscript import TorchScriptRuntime
 from tests.small_runs import begin
 from training.data.splits import Split
 from training.errors import RunError
 from training.fitting.runs import Run
 from training.recipes.recipe import Recipe
 from training.reports.evaluation import evaluate
-
-
-@pytest.fixture(scope="module")
-def exported(runtime: Runtime, trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the small run's artifact."""
-    return export_run(trained_run, runtime, Destination(tmp_path_factory.mktemp("models"), "digits", None)).folder
 
 
 def test_the_artifact_says_what_was_trained(exported: Path, trained_run: Run) -> None:
@@ -140,9 +135,9 @@ def test_pictures_are_not_copied_to_be_sent() -> None:
     assert np.shares_memory(as_sent(split), split.images.numpy())
 
 
-def test_exporting_again_makes_the_next_version(exported: Path, runtime: Runtime, trained_run: Run) -> None:
-    models = exported.parent.parent
-    assert export_run(trained_run, runtime, Destination(models, "digits", None)).folder == models / "digits" / "2"
+def test_exporting_again_makes_the_next_version(models: Path, trained_run: Run) -> None:
+    made = export_run(trained_run, TorchScriptRuntime(), Destination(models, "digits", None))
+    assert made.folder == models / "digits" / "2"
 
 
 def test_an_existing_version_is_kept_without_force(exported: Path, runtime: Runtime, trained_run: Run) -> None:
@@ -162,17 +157,17 @@ def test_a_run_that_was_not_evaluated_is_not_exported(runtime: Runtime, small_re
 class Forgetful:
     """A runtime that writes a model which answers a little too low."""
 
-    name = OnnxRuntime.name
-    title = "ONNX, a little wrong"
-    opset: int | None = OnnxRuntime.opset
+    name = TorchScriptRuntime.name
+    title = "TorchScript, a little wrong"
+    opset: int | None = None
     folder = "models"
     versions: Mapping[str, str] = MappingProxyType({"wrong": "1"})
 
     def serialise(self, network: nn.Module, example: torch.Tensor, outputs: tuple[str, ...]) -> bytes:
-        return OnnxRuntime().serialise(network, example, outputs)
+        return TorchScriptRuntime().serialise(network, example, outputs)
 
     def load(self, content: bytes, outputs: tuple[str, ...]) -> Model:
-        right = OnnxRuntime().load(content, outputs)
+        right = TorchScriptRuntime().load(content, outputs)
 
         def wrong(images: NDArray[np.uint8]) -> Outputs:
             answers = right(images)
@@ -187,11 +182,10 @@ def test_a_model_that_differs_is_not_written(trained_run: Run, tmp_path: Path) -
     assert not (tmp_path / "models").exists()
 
 
-@pytest.fixture(scope="module")
-def onnx_model(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+@pytest.fixture
+def onnx_model(exports: Callable[[Runtime], Path]) -> onnx.ModelProto:
     """The small run as ONNX."""
-    models = tmp_path_factory.mktemp("models")
-    return onnx.load(export_run(trained_run, OnnxRuntime(), Destination(models, "digits", None)).model_file)
+    return onnx.load(exports(OnnxRuntime()) / "model.onnx")
 
 
 def test_onnx_is_valid_opset_18_of_the_standard_domain(onnx_model: onnx.ModelProto) -> None:
@@ -235,7 +229,7 @@ def test_a_model_that_answers_one_class_for_everything_is_exported_with_a_warnin
     with capture_logs() as logs:
         evaluate(run, data_root)
     assert [(entry["event"], entry["label"]) for entry in logs] == [("one_class_answered", "0")]
-    made = export_run(run, OnnxRuntime(), Destination(tmp_path / "models", "digits"))
+    made = export_run(run, TorchScriptRuntime(), Destination(tmp_path / "models", "digits"))
     assert made.manifest.reference is not None
     (classes,) = (found for found in made.manifest.reference.distributions if found.quantity == "classes")
     assert (classes.edges, classes.shares) == ((-0.5, 0.5), (0.0, 1.0, 0.0))

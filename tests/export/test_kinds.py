@@ -24,10 +24,29 @@ from training.recipes.recipe import Recipe
 pytestmark = pytest.mark.filterwarnings("error::torch.jit.TracerWarning")  # a value that the trace would freeze
 
 COMPOSITIONS: dict[str, dict[str, object]] = {
-    "affine, border": {"transformer": "affine", "padding": "border", "localisation": "modern"},
-    "similarity, reflection": {"transformer": "similarity", "padding": "reflection", "localisation": "cnn"},
+    "affine, border, from a pyramid": {
+        "transformer": "affine",
+        "padding": "border",
+        "pyramid": True,
+        "localisation": "modern",
+        "localisation_size": (20, 20),
+    },
+    "similarity in tiles, reflection": {
+        "transformer": "similarity",
+        "parallel": 2,
+        "tile": 0.5,
+        "padding": "reflection",
+        "localisation": "tutorial",
+    },
     "attention, a level outside": {"transformer": "attention", "padding": 0.4, "coordinates": True, "slope": 0.1},
-    "rotation, several samples": {"transformer": "rotation", "samples": 2, "localisation": "tutorial"},
+    "rotation, several samples, the tutorial's classifier": {
+        "transformer": "rotation",
+        "samples": 2,
+        "rectified": (16, 20),
+        "classifier": "tutorial",
+        "localisation": "cnn",
+        "normalise": "before",
+    },
     "projective": {"transformer": "projective"},
     "in colour": {"transformer": "similarity", "normalise": "before"},
     "tps": {"transformer": "tps"},
@@ -46,7 +65,6 @@ COMPOSITIONS: dict[str, dict[str, object]] = {
         "rectified": (32, 32),
         "classifier": "timm:test_resnet",
     },
-    "similarity in tiles": {"transformer": "similarity", "parallel": 4, "tile": 0.5},
     "affine steps in tiles, normalised before": {
         "transformer": "affine",
         "parallel": 2,
@@ -57,19 +75,6 @@ COMPOSITIONS: dict[str, dict[str, object]] = {
     },
     "affine on features, shared stage": {"transformer": "affine", "feature_stage": 1, "shared_stage": True},
     "tps on features of stage 2": {"transformer": "tps", "feature_stage": 2, "samples": 2, "padding": "border"},
-    "the tutorial, normalised before": {
-        "transformer": "affine",
-        "rectified": (16, 20),
-        "classifier": "tutorial",
-        "localisation": "tutorial",
-        "normalise": "before",
-    },
-    "localisation on a small copy, sampled from a pyramid": {
-        "localisation": "modern",
-        "localisation_size": (20, 20),
-        "padding": "border",
-        "pyramid": True,
-    },
     "a backbone of timm": {"rectified": (32, 32), "classifier": "timm:test_resnet"},
     "a backbone of torchvision, in colour": {"rectified": (32, 32), "classifier": "torchvision:shufflenet_v2_x0_5"},
 }
@@ -81,10 +86,10 @@ RUNTIMES: dict[str, Callable[[], Runtime]] = {
 COVERED = ("in colour", "projective", "tps", "affine steps", "a backbone of timm")
 """Compositions whose parts are all in others; an export takes seconds."""
 EACH_KIND = (
-    "affine, border",
-    "similarity, reflection",
+    "affine, border, from a pyramid",
+    "similarity in tiles, reflection",
     "attention, a level outside",
-    "rotation, several samples",
+    "rotation, several samples, the tutorial's classifier",
     "projective in shared steps, a level outside",
     "tps on features of stage 2",
     "translation in tiles, a backbone each",

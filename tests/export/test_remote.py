@@ -8,7 +8,7 @@ import pytest
 from export.format.artifact import Artifact, ArtifactError, read_artifact
 from export.format.remote import RemoteError, RemoteModels, public_url
 from export.push import __main__ as push_module
-from tests.export.test_command_line import export, one_line
+from tests.export.commands import Export, one_line
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -18,7 +18,7 @@ def url(tmp_path: Path) -> str:
     return f"file://{tmp_path}/there"
 
 
-def test_what_is_pushed_can_be_pulled(url: str, tmp_path: Path) -> None:
+def test_what_is_pushed_can_be_pulled(url: str, export: Export, tmp_path: Path) -> None:
     done = export("push", MODELS / "digits", url)
     assert done.returncode == 0, done.stderr
     assert sorted(RemoteModels(url).versions()) == [("digits", 2), ("digits", 3)]
@@ -60,7 +60,7 @@ def test_a_manifest_that_changes_meanwhile_is_not_pushed(
     assert not (tmp_path / "there").exists()
 
 
-def test_a_different_version_is_replaced_by_force_only(url: str, tmp_path: Path) -> None:
+def test_a_different_version_is_replaced_by_force_only(url: str, export: Export, tmp_path: Path) -> None:
     folder = tmp_path / "models" / "digits" / "3"
     shutil.copytree(MODELS / "digits" / "2", folder)
     export("push", MODELS / "digits" / "3", url)
@@ -72,7 +72,7 @@ def test_a_different_version_is_replaced_by_force_only(url: str, tmp_path: Path)
     assert remote.head(version)["manifest.json"] == (folder / "manifest.json").read_bytes()
 
 
-def test_a_signature_of_what_was_replaced_does_not_stay(url: str, tmp_path: Path) -> None:
+def test_a_signature_of_what_was_replaced_does_not_stay(url: str, export: Export, tmp_path: Path) -> None:
     export("push", MODELS / "digits" / "3", url)
     signature = tmp_path / "there" / "digits" / "3" / "model.sig"
     signature.write_text("{}")
@@ -81,7 +81,9 @@ def test_a_signature_of_what_was_replaced_does_not_stay(url: str, tmp_path: Path
     assert "already" in export("push", MODELS / "digits" / "3", url).stdout
 
 
-def test_a_link_is_pushed_under_its_own_name_and_an_odd_name_not_at_all(url: str, tmp_path: Path) -> None:
+def test_a_link_is_pushed_under_its_own_name_and_an_odd_name_not_at_all(
+    url: str, export: Export, tmp_path: Path
+) -> None:
     for place in ("signs/4", "my model/3"):
         (tmp_path / place).parent.mkdir()
         (tmp_path / place).symlink_to(MODELS / "digits" / "3")
@@ -90,7 +92,7 @@ def test_a_link_is_pushed_under_its_own_name_and_an_odd_name_not_at_all(url: str
     assert "rename it" in one_line(export("push", tmp_path / "my model" / "3", url))
 
 
-def test_what_cannot_be_pushed_is_named(url: str, tmp_path: Path) -> None:
+def test_what_cannot_be_pushed_is_named(url: str, export: Export, tmp_path: Path) -> None:
     assert "has no versions" in one_line(export("push", tmp_path, url))
     damaged = tmp_path / "digits" / "3"
     shutil.copytree(MODELS / "digits" / "3", damaged)
@@ -102,13 +104,13 @@ def test_what_cannot_be_pushed_is_named(url: str, tmp_path: Path) -> None:
     assert not (tmp_path / "there").exists()
 
 
-def test_what_is_not_there_cannot_be_pulled(url: str, tmp_path: Path) -> None:
+def test_what_is_not_there_cannot_be_pulled(url: str, export: Export, tmp_path: Path) -> None:
     export("push", MODELS / "digits" / "3", url)
     assert "it has digits/3" in one_line(export("pull", url, "--model", "cats", "--out", tmp_path / "here"))
     assert not (tmp_path / "here").exists()
 
 
-def test_damage_at_the_url_is_not_written_here(url: str, tmp_path: Path) -> None:
+def test_damage_at_the_url_is_not_written_here(url: str, export: Export, tmp_path: Path) -> None:
     export("push", MODELS / "digits" / "3", url)
     file = tmp_path / "there" / "digits" / "3" / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
@@ -118,7 +120,7 @@ def test_damage_at_the_url_is_not_written_here(url: str, tmp_path: Path) -> None
     assert not list((tmp_path / "here").rglob("*.onnx"))
 
 
-def test_a_version_without_a_manifest_is_none(url: str, tmp_path: Path) -> None:
+def test_a_version_without_a_manifest_is_none(url: str, export: Export, tmp_path: Path) -> None:
     export("push", MODELS / "digits" / "3", url)
     (tmp_path / "there" / "digits" / "3" / "manifest.json").unlink()
     assert RemoteModels(url).versions() == {}

@@ -4,7 +4,6 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 from playwright.sync_api import Page, expect
 
 from tests.conftest import Service
@@ -40,7 +39,7 @@ def stage_picture(page: Page) -> bytes:
 
 def ask(service: Service, picture: bytes, **options: object) -> Json:
     """What the service says of ``picture``."""
-    answer = httpx.post(f"{service.url}/predict", content=picture, params={k: str(v) for k, v in options.items()})
+    answer = service.client.post("/predict", content=picture, params={k: str(v) for k, v in options.items()})
     assert answer.status_code == 200, answer.text
     content: Json = answer.json()
     return content

@@ -191,12 +191,11 @@ def test_changes_are_json_or_text() -> None:
         parse_changes(["epochs"])
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_a_terminal_that_lacks_characters_gets_escapes(encoding: str) -> None:
+def test_a_terminal_that_lacks_characters_gets_escapes() -> None:
     code = r"from training.__main__ import main; print(main(['run', '\u03c6']), '\u2501')"
     done = subprocess.run(
         [sys.executable, "-X", "utf8=0", "-c", code],
-        env=os.environ | {"PYTHONIOENCODING": encoding},
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
         timeout=300,
         check=False,

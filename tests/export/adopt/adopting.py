@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from export.adopt.adoption import Request, adopt
 from export.adopt.network import Normalisation
+from export.adopt.scores import Scores
 from export.exporter import Destination
 from export.format.artifact import Artifact
 from export.format.golden import Outputs
@@ -30,13 +31,18 @@ class Example(NamedTuple):
 
 EXAMPLES = {
     "Tutorial": Example((28, 28), 1, 10),
-    "coordinate_tutorial": Example((28, 28), 1, 10),
     "leaky_tutorial": Example((28, 28), 1, 10),
     "Cluttered": Example((60, 60), 1, 10),
     "Signs": Example((32, 32), 3, 43),
     "Cifar": Example((32, 32), 3, 10),
     "Plates": Example((24, 94), 3, 0),
 }
+
+
+TINY = {"Cifar": {"scores": Scores.logits}}
+"""Untrained scores are too small to be told from those of a sigmoid."""
+Adopted = Callable[[str], Artifact]
+"""The name of an example -> its artifact."""
 
 
 def stirred(network: nn.Module, reach: float = 0.3) -> nn.Module:

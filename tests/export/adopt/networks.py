@@ -71,14 +71,9 @@ class Tutorial(nn.Module):
         return F.log_softmax(self.fc2(x), dim=1)
 
 
-def coordinate_tutorial() -> nn.Module:
-    """The tutorial with CoordConv in the localisation network."""
-    return Tutorial(CoordConv)
-
-
 def leaky_tutorial() -> nn.Module:
-    """The tutorial with LeakyReLU in the localisation network."""
-    return Tutorial(activation=nn.LeakyReLU)
+    """The tutorial with CoordConv and LeakyReLU in the localisation network."""
+    return Tutorial(CoordConv, nn.LeakyReLU)
 
 
 class Cluttered(Tutorial):

@@ -1,7 +1,6 @@
 """Networks from tutorials, studies and threads become artifacts whose answers are theirs."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,12 @@ from export.adopt.pictures import generate
 from export.adopt.scores import Scores
 from export.adopt.source import load_network
 from export.exporter import Destination
-from export.format.artifact import Artifact, read_artifact
+from export.format.artifact import read_artifact
 from export.format.errors import ArtifactError
 from export.inspect import explain
 from tests.export.adopt.adopting import (
     EXAMPLES,
+    Adopted,
     adopt_class,
     adopt_in,
     answers,
@@ -29,24 +29,6 @@ from tests.export.adopt.adopting import (
     sampled,
 )
 from tests.export.adopt.networks import Tutorial, regression
-
-Adopted = Callable[[str], Artifact]
-TINY = {"Cifar": {"scores": Scores.logits}}
-"""Untrained scores are too small to be told from those of a sigmoid."""
-
-
-@pytest.fixture(scope="module")
-def adopted(tmp_path_factory: pytest.TempPathFactory) -> Adopted:
-    """The artifact of an example, made once."""
-    made: dict[str, Artifact] = {}
-
-    def artifact(name: str) -> Artifact:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            made[name] = adopt_in(folder, request(folder, name, **TINY.get(name, {})))
-        return made[name]
-
-    return artifact
 
 
 def pictures(name: str, count: int = 16) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

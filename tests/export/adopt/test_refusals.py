@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from export.adopt.adoption import Request
 from export.adopt.network import Normalisation
 from export.adopt.scores import Scores
+from export.adopt.source import load_network
 from export.format.errors import ArtifactError
 from tests.export.adopt.adopting import adopt_class, adopt_in, request, write_classes
 from tests.export.adopt.networks import Tutorial, regression
@@ -242,7 +243,8 @@ def test_a_module_that_fails_at_its_import_is_refused(code: str, message: str, t
 def test_a_file_finds_the_modules_beside_it(tmp_path: Path) -> None:
     (tmp_path / "beside_it.py").write_text("from tests.export.adopt.networks import Tutorial\n")
     (tmp_path / "net.py").write_text("import beside_it\nprint('hello')\nNet = beside_it.Tutorial\n")
-    adopt_in(tmp_path, request(tmp_path, "Tutorial", factory=f"{tmp_path / 'net.py'}:Net"))
+    torch.save(Tutorial().state_dict(), tmp_path / "net.pt")
+    assert isinstance(load_network(f"{tmp_path / 'net.py'}:Net", tmp_path / "net.pt"), Tutorial)
 
 
 def whole_pickle(file: Path) -> None:
@@ -307,8 +309,6 @@ def test_weights_that_are_not_the_networks_are_refused(write: Callable[[Path], o
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
 def test_a_checkpoint_with_an_optimiser_and_wrapped_names_is_read(prefix: str, tmp_path: Path) -> None:
-    from export.adopt.source import load_network
-
     weights = {f"{prefix}{name}": value for name, value in Tutorial().state_dict().items()}
     torch.save({"epoch": 3, "model_state_dict": weights, "optimizer": {"state": {}}}, tmp_path / "net.pt")
     network = load_network("tests.export.adopt.networks:Tutorial", tmp_path / "net.pt")
@@ -321,8 +321,6 @@ def in_float64_and_parallel() -> nn.Module:
 
 
 def test_a_factory_that_changes_the_default_type_or_wraps_its_network_is_unwrapped(tmp_path: Path) -> None:
-    from export.adopt.source import load_network
-
     torch.save(nn.DataParallel(Tutorial()).state_dict(), tmp_path / "net.pt")
     network = load_network(f"{HERE}:in_float64_and_parallel", tmp_path / "net.pt")
     assert isinstance(network, Tutorial)

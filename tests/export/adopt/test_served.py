@@ -4,6 +4,7 @@
 
 import base64
 import io
+import shutil
 from collections.abc import Iterator
 
 import httpx
@@ -18,7 +19,7 @@ from export.adopt.adoption import adopt
 from export.adopt.network import Normalisation
 from export.exporter import Destination
 from tests.conftest import start_service
-from tests.export.adopt.adopting import request, sampled, write_weights
+from tests.export.adopt.adopting import Adopted, request, sampled, write_weights
 from tests.export.adopt.networks import Tutorial
 from tests.small_runs import SMALL_MNIST
 
@@ -41,13 +42,13 @@ def trained(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Tutorial:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def client(adopted: Adopted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("adopted")
     wanted = request(folder, "Tutorial", normalisation=Normalisation((MEAN,), (STD,)))
     with np.load(SMALL_MNIST) as digits:
         write_weights(folder, trained(digits["train_images"], digits["train_labels"]))
     adopt(wanted, Destination(folder / "models", "tutorial"))
-    adopt(request(folder, "Plates"), Destination(folder / "models", "plates"))
+    shutil.copytree(adopted("Plates").folder.parent, folder / "models" / "plates")
     with start_service("--models", folder / "models") as service:
         yield service.client
 

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 from export.exporter import Destination, export_run
-from export.format.artifact import read_artifact
 from export.format.errors import ArtifactError
 from export.format.triton import config, write_repository
-from export.onnx import OnnxRuntime
 from export.torchscript import TorchScriptRuntime
 from tests.export.manifests import manifest
 from training.fitting.runs import Run
@@ -33,13 +31,6 @@ dynamic_batching {
 
 def test_the_configuration_names_shapes_without_the_batch_axis() -> None:
     assert config("pets", manifest()) == CONFIG
-
-
-def test_a_repository_is_served_by_triton_and_by_us(trained_run: Run, tmp_path: Path) -> None:
-    folder = export_run(trained_run, OnnxRuntime(), Destination(tmp_path, "digits", 3, triton=True)).folder
-    assert {file.name for file in folder.parent.iterdir()} == {"config.pbtxt", "labels.txt", "3"}
-    assert (folder.parent / "labels.txt").read_text().splitlines() == list(read_artifact(folder).manifest.classes)
-    assert (folder / "model.onnx").is_file()
 
 
 def test_versions_that_share_a_configuration_stand_side_by_side_and_others_are_refused(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ KINDS: dict[str, bytes] = {
     "301 x 7": encode(drawing(301, 7)),
     "300 x 200": encode(drawing(300, 200)),
     "300 x 200 BMP": encode(drawing(300, 200), "BMP"),
-    "3000 x 2000": encode(drawing(3000, 2000), "JPEG"),
+    "1200 x 800": encode(drawing(1200, 800), "JPEG"),
     "of the model's size": encode(noise(1)),
 }
 

@@ -42,8 +42,7 @@ def peak(pid: int) -> int:
 
 
 def send(service: Service, data: bytes, **headers: str) -> httpx.Response:
-    with httpx.Client(base_url=service.url, timeout=60) as client:
-        return client.post("/predict", content=data, headers={"Content-Type": "image/jpeg"} | headers)
+    return service.ask("POST", "/predict", timeout=60, content=data, headers={"Content-Type": "image/jpeg"} | headers)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def replacement(service: Service, before: set[int]) -> int:
 def readiness(service: Service) -> int:
     """What a new connection is told; 0 if it came to a worker that went."""
     try:
-        return httpx.get(f"{service.url}/health/ready", timeout=STOP_S).status_code
+        return service.ask("GET", "/health/ready").status_code
     except httpx.TransportError:
         return 0
 
@@ -192,7 +192,7 @@ def test_sighup_replaces_workers_one_after_the_other_and_no_request_fails() -> N
             os.kill(pid, signal.SIGHUP)
 
         def all_are_new() -> bool:
-            answer = httpx.post(f"{service.url}/predict", files={"image": PICTURE}, timeout=STOP_S)
+            answer = service.ask("POST", "/predict", files={"image": PICTURE})
             assert answer.status_code == 200
             now = workers(service)
             assert now, "one of them is always there"

@@ -47,8 +47,7 @@ def infer(
 ) -> httpx.Response:
     """Ask on a connection of its own."""
     headers = {"X-Timeout-Ms": str(timeout_ms)} if timeout_ms else {}
-    with httpx.Client(timeout=STOP_S) as client:
-        return client.post(service.url + INFER, content=question(pixels, **parameters), headers=headers)
+    return service.ask("POST", INFER, content=question(pixels, **parameters), headers=headers)
 
 
 def wait_until_in_flight(service: Service, pictures: int) -> None:

@@ -43,7 +43,7 @@ def service(models: Path) -> Iterator[Service]:
 def post(service: Service, path: str, content: Any = None) -> httpx.Response:
     """On a connection of its own, so that any worker may answer."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode() if content is not None else b""
-    return httpx.post(f"{service.url}/v2/repository/{path}", content=body, headers=HEADERS, timeout=STOP_S)
+    return service.ask("POST", f"/v2/repository/{path}", content=body, headers=HEADERS)
 
 
 def load(service: Service, name: str = "digits", config: object = None) -> httpx.Response:
@@ -228,6 +228,6 @@ def test_all_workers_follow_and_those_that_are_replaced_come_up_with_the_present
 
 def ready(service: Service) -> bool:
     try:
-        return httpx.get(f"{service.url}/health/ready", timeout=STOP_S).status_code == 200
+        return service.ask("GET", "/health/ready").status_code == 200
     except httpx.TransportError:
         return False

@@ -30,7 +30,7 @@ BAD = encode(np.maximum(DIGITS[0], np.eye(1, DIGITS[0].size, dtype=np.uint8).res
 
 def ask(service: Service, content: Any) -> httpx.Response:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return httpx.post(service.url + ROLLOUT, content=body, headers=HEADERS, timeout=STOP_S)
+    return service.ask("POST", ROLLOUT, content=body, headers=HEADERS)
 
 
 def change(service: Service, **content: Any) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def change(service: Service, **content: Any) -> dict[str, Any]:
 
 
 def look(service: Service) -> dict[str, Any]:
-    return checked(httpx.get(service.url + ROLLOUT, headers=HEADERS, timeout=STOP_S))
+    return checked(service.ask("GET", ROLLOUT, headers=HEADERS))
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
@@ -135,10 +135,10 @@ def test_versions_with_other_inputs_and_classes_are_compared_by_name(tmp_path: P
     sign = (REPOSITORY / "docs" / "pictures" / "sign.jpg").read_bytes()
     flags = ("--models", tmp_path, "--rollout", "signs/2", "--rollout-shadow", 1, *ADMIN)
     with start_service(*flags) as service:
-        url = f"{service.url}/v2/repository/models/signs/rollout"
+        path = "/v2/repository/models/signs/rollout"
 
         def found() -> dict[str, Any]:
-            state: dict[str, Any] = httpx.get(url, headers=HEADERS, timeout=STOP_S).json()
+            state: dict[str, Any] = service.ask("GET", path, headers=HEADERS).json()
             assert (state["default"], state["rollout"]["version"]) == ("1", "2")
             comparison: dict[str, Any] = state["rollout"]["comparison"]
             return comparison
@@ -283,18 +283,18 @@ def test_a_version_that_is_unloaded_is_rolled_out_no_more(service: Service, mode
     assert predict(service)["model"]["version"] == 2
     ask_until(service, lambda: bool(children(service)) or compared(service)["pictures"] > 0, version=1)
     load = {"parameters": {"config": json.dumps({"version_policy": {"specific": {"versions": [1]}}})}}
-    url = f"{service.url}/v2/repository/models/digits"
-    assert httpx.post(f"{url}/load", json=load, headers=HEADERS, timeout=STOP_S).status_code == 200
+    path = "/v2/repository/models/digits"
+    assert service.ask("POST", f"{path}/load", json=load, headers=HEADERS).status_code == 200
     assert look(service)["rollout"] is None
     assert look(service)["last"]["outcome"] == "unloaded"
     assert predict(service)["model"]["version"] == 1
     change(service, version="2", shadow=1.0)
-    assert httpx.post(f"{url}/load", headers=HEADERS, timeout=STOP_S).status_code == 200
+    assert service.ask("POST", f"{path}/load", headers=HEADERS).status_code == 200
     assert look(service)["rollout"]["version"] == "2", "an ordinary load leaves it as it is"
     assert look(service)["default"] == "1"
-    assert httpx.post(f"{url}/unload", headers=HEADERS, timeout=STOP_S).status_code == 200
-    assert httpx.get(service.url + ROLLOUT, headers=HEADERS).status_code == 404
-    assert httpx.post(f"{url}/load", headers=HEADERS, timeout=STOP_S).status_code == 200
+    assert service.ask("POST", f"{path}/unload", headers=HEADERS).status_code == 200
+    assert service.ask("GET", ROLLOUT, headers=HEADERS).status_code == 404
+    assert service.ask("POST", f"{path}/load", headers=HEADERS).status_code == 200
     assert predict(service)["model"]["version"] == 2, "as the settings have it"
     wait_until(lambda: not children(service))
 
@@ -372,7 +372,7 @@ def test_all_workers_change_together_and_a_new_one_joins(models: Path) -> None:
 
         def versions() -> set[int]:
             """Of many connections, which are of any worker."""
-            answers = [httpx.post(f"{service.url}/predict", content=PICTURE, timeout=STOP_S) for _ in range(24)]
+            answers = [service.ask("POST", "/predict", content=PICTURE) for _ in range(24)]
             return {prediction(answer)["model"]["version"] for answer in answers}
 
         assert versions() == {1}
@@ -381,7 +381,7 @@ def test_all_workers_change_together_and_a_new_one_joins(models: Path) -> None:
         victim = next(iter(children(service)))
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: victim not in children(service) and len(children(service)) == 2)
-        wait_until(lambda: httpx.get(f"{service.url}/health/ready", timeout=STOP_S).status_code == 200)
+        wait_until(lambda: service.ask("GET", "/health/ready").status_code == 200)
         assert versions() == {2}, "the replacement knows of the canary"
         change(service, action="rollback")
         assert versions() == {1}

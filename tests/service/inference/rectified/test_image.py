@@ -60,7 +60,7 @@ def test_a_photograph_is_sampled_through_the_whole_map_of_the_network(name: str,
 
 def looking(theta: list[list[float]]) -> ModelOutput:
     """What a model with one affine transformer says of the photograph."""
-    recipe = composition("affine, border")
+    recipe = composition("affine, border, from a pyramid")
     outputs = trained(served(recipe), tuple(interface(recipe).outputs))(pictures(recipe, count=1))
     manifest = manifest_of(recipe, outputs)
     outputs[manifest.transforms[0].theta] = np.array([theta], dtype=np.float32)
@@ -136,7 +136,7 @@ WHOLE = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 def test_transparency_is_kept(file_format: str) -> None:
     output = looking(WHOLE)
     options = RectifiedOptions(file_format, "source")  # type: ignore[arg-type]
-    manifest = manifest_of(composition("affine, border"), output.outputs)
+    manifest = manifest_of(composition("affine, border, from a pyramid"), output.outputs)
     found = levels(rectify(WEIGHTED, output, manifest, 0, options).content)
     assert np.abs(found[..., 3].astype(int) - GLASS[..., 3]).max() <= 1
     opaque = GLASS[..., 3] > 200
@@ -146,7 +146,7 @@ def test_transparency_is_kept(file_format: str) -> None:
 @pytest.mark.parametrize(("padding", "level"), [("black", 0), ("white", 255), ("edge", 0)])
 def test_a_jpeg_shows_transparent_parts_in_the_colour_of_the_surroundings(padding: Padding, level: int) -> None:
     output = looking(WHOLE)
-    manifest = manifest_of(composition("affine, border"), output.outputs)
+    manifest = manifest_of(composition("affine, border, from a pyramid"), output.outputs)
     found = levels(rectify(WEIGHTED, output, manifest, 0, RectifiedOptions("jpeg", "source", padding)).content)
     share = GLASS[..., 3:] / 255
     assert np.abs(found - (GLASS[..., :3] * share + level * (1 - share))).mean() < 2
@@ -155,7 +155,7 @@ def test_a_jpeg_shows_transparent_parts_in_the_colour_of_the_surroundings(paddin
 @pytest.mark.parametrize("channels", [1, 3])
 def test_transparent_surroundings_give_an_alpha_channel(channels: int) -> None:
     output = looking([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
-    manifest = manifest_of(composition("affine, border"), output.outputs)
+    manifest = manifest_of(composition("affine, border, from a pyramid"), output.outputs)
     source = PHOTOGRAPH[..., :channels]
     found = levels(rectify(source, output, manifest, 0, RectifiedOptions("png", "source", "transparent")).content)
     assert found.shape == (2 * HEIGHT, 2 * WIDTH, 4)
@@ -169,7 +169,7 @@ def test_transparent_surroundings_give_an_alpha_channel(channels: int) -> None:
 @pytest.mark.parametrize("file_format", ["png", "jpeg"])
 def test_an_opaque_picture_gives_the_same_file_with_and_without_its_alpha(file_format: str, padding: Padding) -> None:
     output = looking([[1.2, 0.3, 0.1], [-0.3, 1.1, 0.0]])
-    manifest = manifest_of(composition("affine, border"), output.outputs)
+    manifest = manifest_of(composition("affine, border, from a pyramid"), output.outputs)
     options = RectifiedOptions(file_format, "source", padding)  # type: ignore[arg-type]
     spare = np.dstack([PHOTOGRAPH, np.full((HEIGHT, WIDTH), 255, np.uint8)])
     expected = levels(rectify(PHOTOGRAPH, output, manifest, 0, options).content)
