@@ -34,10 +34,17 @@ MATRIX: dict[str, set[str]] = {
     "training.search": TRAINING_CORE | {"training.recipes", "training.data", "training.fitting"},
     "training.reports": TRAINING_CORE
     | {"training.recipes", "training.networks", "training.data", "training.evaluation", "training.fitting"},
-    "training.api": TRAINING_CORE | {"training.recipes", "training.fitting", "training.reports"},
+    "training.api": TRAINING_CORE | {"training.recipes", "training.evaluation", "training.fitting", "training.reports"},
     "training": {"training.api", "training.networks", "training.recipes", "training.fitting"},
     "training.__main__": TRAINING_CORE
-    | {"training.recipes", "training.data", "training.fitting", "training.search", "training.reports"},
+    | {
+        "training.recipes",
+        "training.data",
+        "training.evaluation",
+        "training.fitting",
+        "training.search",
+        "training.reports",
+    },
     # export: the contract, and the programs that make artifacts from runs
     "export.format": set(),
     "export": {

@@ -1,7 +1,7 @@
 """All recipes by name. Each family is defined in a module of its own."""
 
 from training.errors import RecipeError
-from training.recipes.digits import DISTORTED_MNIST, MNIST_RTS, MNIST_TC84
+from training.recipes.digits import DISTORTED_MNIST, MNIST_RTS, MNIST_TC84, SEQUENCES
 from training.recipes.photographs import (
     BIRDS,
     CIFAR10,
@@ -30,6 +30,7 @@ RECIPES = {
         MNIST_RTS,
         *DISTORTED_MNIST,
         MNIST_TC84,
+        *SEQUENCES,
         *MOVED_DIGITS,
         TRAP,
         *CONVOLUTIONS,
