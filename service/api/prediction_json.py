@@ -1,4 +1,4 @@
-"""Builds the JSON of predictions in the form of `service.schemas`, which tests verify.
+"""Builds the JSON of predictions in the form of `service.schemas.answers`, which tests verify.
 
 It is made of plain dictionaries, since validation would cost more than the construction.
 """
@@ -13,7 +13,7 @@ from service.responses import Json
 
 
 def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
-    """Describe a prediction as a `service.schemas.Prediction`."""
+    """Describe a prediction as a `service.schemas.answers.Prediction`."""
     model, output, times = answer.model, answer.output, answer.timings
     classes = model.manifest.classes
     ranking, probabilities = output.ranking[:top_k].tolist(), output.probabilities[:top_k].tolist()
@@ -44,7 +44,7 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
 
 
 def describe_transform(answer: Answer, placed: ModelOutput, index: int) -> Json:
-    """Describe the result of a transformer, ``placed`` in the picture, as a `service.schemas.TransformResult`."""
+    """Describe a transformer's result, ``placed`` in the picture, as a `service.schemas.answers.TransformResult`."""
     result = placed.transforms[index]
     transform = answer.model.manifest.transforms[index]
     file = None
@@ -63,7 +63,7 @@ def describe_transform(answer: Answer, placed: ModelOutput, index: int) -> Json:
 
 
 def describe_reliability(found: Reliability) -> Json:
-    """Describe it as a `service.schemas.Reliability`."""
+    """Describe it as a `service.schemas.answers.Reliability`."""
     return {
         "views": found.views,
         "label_agreement": round(found.label_agreement, 4),

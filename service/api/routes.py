@@ -23,23 +23,18 @@ from service.errors import (
 )
 from service.inference.registry import Model
 from service.middleware.auth import Access
-from service.schemas import (
+from service.schemas.answers import BatchPrediction, BatchRegionPredictions, ErrorBody, Prediction, RegionPredictions
+from service.schemas.models import (
     AccuracyInfo,
-    BatchPrediction,
-    BatchRegionPredictions,
-    ErrorBody,
     InputInfo,
     ModelInfo,
     ModelList,
     ModelState,
-    Prediction,
-    PredictOptions,
-    RectifyOptions,
-    RegionPredictions,
     Status,
     TransformInfo,
     WorthInfo,
 )
+from service.schemas.options import PredictOptions, RectifyOptions
 from service.state import ServiceState
 
 TimeoutHeader = Annotated[

@@ -15,7 +15,7 @@ from imaging.fast_codecs import FileFormat
 from imaging.warping import Padding
 from service.errors import InputError, OutputError, ServiceError
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
-from service.schemas import LEAST_VIEWS, MOST_VIEWS, RectifyOptions
+from service.schemas.options import LEAST_VIEWS, MOST_VIEWS, RectifyOptions
 from service.score.conditions import read_condition
 from service.score.inputs import Selection
 from service.score.run import PART_ROWS, Outcome, Run, find_model, score, share_settings, worker_settings
