@@ -122,6 +122,7 @@ def export_run(
         classes=info.classes,
         input=interface.input,
         outputs=outputs,
+        sequence=info.recipe.sequence or None,
         probabilities=PROBABILITIES,
         transforms=interface.transforms,
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
@@ -190,7 +191,7 @@ def reference_of(run: Run, manifest: Manifest) -> Reference | None:
 
     def outputs(batch: slice) -> Outputs:
         maps = {t.theta: found for t, found in zip(manifest.transforms, thetas[batch].swapaxes(0, 1), strict=False)}
-        return maps | {manifest.probabilities: softmax(logits[batch] / manifest.temperature, axis=1)}
+        return maps | {manifest.probabilities: softmax(logits[batch] / manifest.temperature, axis=-1)}
 
     return make_reference(values_in_batches(outputs, len(logits), manifest), validation_of(run))
 

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 import httpx
 import pytest
 
-pytest_plugins = ["tests.small_runs"]  # data_root, small_recipe, trained_run
+pytest_plugins = ["tests.small_runs"]  # data_root, small_recipe, trained_run, sequence_run
 
 REPOSITORY = Path(__file__).parents[1]
 START_S = 60
@@ -36,7 +36,7 @@ COSTLY_NAMES = {
     "Workers",
 }
 """What test modules import to start programs, train, export, or run several processes."""
-COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
+COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "sequence_run", "exported"}
 """Fixtures that start a program, train a network or export one."""
 
 

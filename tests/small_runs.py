@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.fitting.runs import DATA_ROOT, Run, begin_run
 from training.fitting.trainer import fit
-from training.recipes.digits import MNIST_RTS
+from training.recipes.digits import MNIST_RTS, MNIST_SEQUENCE
 from training.recipes.recipe import Recipe, change_recipe
 from training.reports.evaluation import evaluate
 
@@ -55,6 +55,27 @@ def begin(folder: Path, recipe: Recipe, seed: int = 0, data_root: Path = DATA_RO
 def trained_run(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe, data_root: Path) -> Run:
     """A run of the small recipe, trained and evaluated."""
     run = begin(tmp_path_factory.mktemp("runs") / "small", small_recipe, data_root=data_root)
+    fit(run, data_root, progress=False)
+    evaluate(run, data_root)
+    return run
+
+
+@pytest.fixture(scope="session")
+def sequence_run(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Run:
+    """A run on pictures of two digits in a row, trained and evaluated."""
+    changes: dict[str, object] = {
+        "sequence": 2,
+        "canvas": (40, 64),
+        "localisation_size": (20, 32),
+        "rectified": (14, 16),
+        "classifier_width": 4,
+        "epochs": 2,
+        "validation_size": 160,
+        "batch_size": 64,
+    }
+    run = begin(
+        tmp_path_factory.mktemp("runs") / "sequence", change_recipe(MNIST_SEQUENCE, changes), data_root=data_root
+    )
     fit(run, data_root, progress=False)
     evaluate(run, data_root)
     return run

@@ -78,8 +78,7 @@ class RecurrentTransformer(SpatialTransformer):
         """Transform ``images`` ``(N, C, H, W)`` once for each object, from left to right."""
         deltas, _ = self.localise(self.localisations[0], normalise(self.glance(images)))  # (N, T, P)
         warps = []
-        for number, start in enumerate(self.starts):
-            delta = deltas[:, number]
+        for delta, start in zip(deltas.unbind(dim=1), self.starts.unbind(), strict=True):
             parameters = self.transformer.solve(delta)
             mapped = chain(partial(affine_points, start[None]), partial(self.transformer.points, parameters))
             warps.append(self.warp(images, self.samplers[0], mapped, parameters, delta))

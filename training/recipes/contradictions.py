@@ -41,7 +41,7 @@ NEEDS |= dict.fromkeys(
 )
 NEEDS |= dict.fromkeys(
     (
-        *("parallel", "steps", "crop", "localisation_size", "feature_stage", "shared_stage", "coordinates", "slope"),
+        *("steps", "crop", "localisation_size", "feature_stage", "shared_stage", "coordinates", "slope"),
         *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint", "recurrent"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
@@ -96,14 +96,16 @@ def contradictions(recipe: "Recipe") -> Iterator[str]:
 
 def sequence_contradictions(recipe: "Recipe") -> Iterator[str]:
     """Yield what is inconsistent in a ``recipe`` for sequences of digits."""
-    if not recipe.sequence:
+    if recipe.sequence < 2:
         yield "distortion=sequence needs the number of digits in a picture; set sequence=3"
+    if recipe.parallel > 1:
+        yield "parallel transformers show one object; set recurrent=true for one crop of each, and leave parallel out"
     if recipe.canvas[0] < DIGIT or recipe.canvas[1] < DIGIT * recipe.sequence:
         yield f"{recipe.sequence} digits of {DIGIT}x{DIGIT} pixels stand side by side; raise canvas or lower sequence"
     if recipe.classifier != "conv" and not recipe.recurrent:
         yield f"classifier={recipe.classifier} reads one object; set recurrent=true, or classifier=conv"
     if recipe.recurrent:
-        for name in ("parallel", "steps", "crop", "feature_stage", "shared_stage"):
+        for name in ("steps", "crop", "feature_stage", "shared_stage"):
             if getattr(recipe, name) != type(recipe).model_fields[name].default:
                 yield f"{name} is not for a recurrent transformer, which has one crop for each object; leave {name} out"
         if recipe.localisation == "attention":

@@ -114,7 +114,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({**SEQUENCE, "canvas": [60, 60]}, "3 digits of 28x28 pixels stand side by side; raise canvas"),
         ({**SEQUENCE, "classifier": "residual"}, "set recurrent=true, or classifier=conv"),
         ({**SEQUENCE, "recurrent": True, "steps": 2}, "steps is not for a recurrent transformer"),
-        ({**SEQUENCE, "recurrent": True, "parallel": 2}, "parallel is not for a recurrent transformer"),
+        ({**SEQUENCE, "parallel": 2}, "set recurrent=true for one crop of each, and leave parallel out"),
         ({**SEQUENCE, "recurrent": True, "localisation": "attention"}, "set localisation=modern"),
         ({**SEQUENCE, "recurrent": True, "transformer": "none"}, "recurrent has no effect without a transformer"),
         ({**SEQUENCE, "upright": 1.0}, "affine map: r, rts, t, tc"),
