@@ -6,7 +6,7 @@ It is made of plain dictionaries, since validation would cost more than the cons
 import base64
 
 from service.inference.engine import Answer
-from service.inference.outputs import ModelOutput, corners
+from service.inference.outputs import ModelOutput, corners, rank
 from service.inference.sampling_grid import sample_points
 from service.inference.views.reliability import Reliability
 from service.responses import Json
@@ -15,7 +15,6 @@ from service.responses import Json
 def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
     """Describe a prediction as a `service.schemas.answers.Prediction`."""
     model, output, times = answer.model, answer.output, answer.timings
-    classes = model.manifest.classes
     ranking, probabilities = output.ranking[:top_k].tolist(), output.probabilities[:top_k].tolist()
     placed = answer.in_picture
     transforms = [describe_transform(answer, placed, index) for index in range(len(output.transforms))]
@@ -23,9 +22,10 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
     return {
         "model": {"name": model.name, "version": model.version},
         "predictions": [
-            {"label": classes[index], "index": index, "probability": probability}
+            {"label": model.manifest.label(index), "index": index, "probability": probability}
             for index, probability in zip(ranking, probabilities, strict=True)
         ],
+        **({} if model.manifest.sequence is None else {"sequence": describe_sequence(answer, top_k)}),
         "theta": main["theta"],
         "corners": main["corners"],
         "rectified": main["rectified"],
@@ -41,6 +41,21 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
             "total": round(total_ms, 3),
         },
     }
+
+
+def describe_sequence(answer: Answer, top_k: int) -> list[Json]:
+    """Describe each object of a sequence as a `service.schemas.answers.ObjectPrediction`."""
+    manifest, output = answer.model.manifest, answer.output
+    ranking, probabilities = rank(output.outputs[manifest.probabilities][output.row])
+    return [
+        {
+            "predictions": [
+                {"label": manifest.classes[index], "index": index, "probability": probability}
+                for index, probability in zip(best[:top_k].tolist(), chances[:top_k].tolist(), strict=True)
+            ]
+        }
+        for best, chances in zip(ranking, probabilities, strict=True)
+    ]
 
 
 def describe_transform(answer: Answer, placed: ModelOutput, index: int) -> Json:

@@ -233,6 +233,7 @@ def describe(model: Model, *, default: bool) -> ModelInfo:
         device=model.device,
         task=manifest.task,
         classes=list(manifest.classes),
+        sequence=manifest.sequence,
         input=InputInfo(**manifest.input.model_dump(include=set(InputInfo.model_fields))),
         transforms=[
             TransformInfo(**t.model_dump(include=set(TransformInfo.model_fields))) for t in manifest.transforms

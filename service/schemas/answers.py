@@ -51,6 +51,12 @@ class ClassPrediction(BaseModel):
     probability: float
 
 
+class ObjectPrediction(BaseModel):
+    """The answer for one object of a sequence."""
+
+    predictions: list[ClassPrediction] = Field(description="the most probable classes by falling probability")
+
+
 class RectifiedImage(BaseModel):
     """The rectified image as a file."""
 
@@ -113,7 +119,17 @@ class Prediction(BaseModel):
     """The answer for one picture."""
 
     model: ModelReference
-    predictions: list[ClassPrediction] = Field(description="the most probable classes by falling probability")
+    predictions: list[ClassPrediction] = Field(
+        description="the most probable classes by falling probability; of a model that reads sequences, the most "
+        "probable sequences: label has the classes of all objects, separated by spaces, index is their number with the "
+        "classes as digits, and probability that all are right"
+    )
+    sequence: list[ObjectPrediction] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="each object from left to right, only if the model reads sequences; if it has a crop for each, "
+        "transforms are in the same order",
+    )
     theta: Theta
     corners: Corners
     rectified: RectifiedImage | None = Field(description="null with rectified=none")
@@ -122,7 +138,7 @@ class Prediction(BaseModel):
         None,
         exclude_if=lambda value: value is None,
         description="every transformer, only if the model has several; the fields above belong to the one whose image "
-        "the classifier reads, the last transform of the first branch",
+        "the classifier reads, the last transform of the first branch, which is that of a sequence's first object",
     )
     region: Annotated[list[int], Field(min_length=4, max_length=4)] | None = Field(
         None,

@@ -69,6 +69,11 @@ class ModelInfo(BaseModel):
         description="features: not a classifier; POST /v2/models/NAME/infer returns its raw outputs"
     )
     classes: list[str] = Field(description="empty if the model is not a classifier")
+    sequence: int | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="number of objects in a picture, only if the model reads sequences",
+    )
     input: InputInfo
     transforms: list[TransformInfo]
     temperature: float = Field(description="divisor of the logits, for calibration; 1 without calibration")

@@ -129,7 +129,9 @@ def read_run(parsed: argparse.Namespace) -> tuple[Run, AbstractContextManager[Wo
         raise OutputError("answers are written to this machine only; name a folder, and copy it when it is complete")
     if parsed.reliability and not LEAST_VIEWS <= parsed.reliability <= MOST_VIEWS:
         raise InputError(f"--reliability is told from {LEAST_VIEWS} to {MOST_VIEWS} views; correct it")
-    name, version, digest = find_model(settings, check_reference(parsed.model), parsed.reliability)
+    name, version, digest = find_model(
+        settings, check_reference(parsed.model), parsed.reliability, rectified=bool(parsed.rectified)
+    )
     form = rectified_form(parsed, settings)
     rectified = Path(parsed.rectified).absolute() if parsed.rectified else None
     conditions = tuple(map(read_condition, parsed.where))
