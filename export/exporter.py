@@ -22,8 +22,9 @@ from export.parity import Model, compare, difference, exact, exceeds, measure, t
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from training.data.batches import test_split, training_splits
 from training.data.splits import Split
+from training.evaluation.evaluation import Evaluation
 from training.evaluation.reliability import Reliability as MeasuredReliability
-from training.fitting.runs import Evaluation, Run
+from training.fitting.runs import Run
 
 BATCH = 256
 GOLDEN_PICTURES = 4
@@ -121,6 +122,7 @@ def export_run(
         classes=info.classes,
         input=interface.input,
         outputs=outputs,
+        sequence=info.recipe.sequence or None,
         probabilities=PROBABILITIES,
         transforms=interface.transforms,
         recipe=info.recipe.model_dump(mode="json") | {"seed": info.seed},
@@ -189,7 +191,7 @@ def reference_of(run: Run, manifest: Manifest) -> Reference | None:
 
     def outputs(batch: slice) -> Outputs:
         maps = {t.theta: found for t, found in zip(manifest.transforms, thetas[batch].swapaxes(0, 1), strict=False)}
-        return maps | {manifest.probabilities: softmax(logits[batch] / manifest.temperature, axis=1)}
+        return maps | {manifest.probabilities: softmax(logits[batch] / manifest.temperature, axis=-1)}
 
     return make_reference(values_in_batches(outputs, len(logits), manifest), validation_of(run))
 

@@ -36,7 +36,7 @@ class ServedNetwork(nn.Module):
         """Grey level that the network reads as 1."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``(N, H, W, C)`` uint8 -> ``(N, K)`` float32, and up to three outputs for each transformer.
+        """``(N, H, W, C)`` uint8 -> ``(N, K)`` float32, or ``(N, T, K)``, and up to three outputs for each transformer.
 
         They are theta ``(N, 2, 3)`` float32, the parameters ``(N, rows, columns)`` float32 unless they equal theta,
         and the rectified image ``(N, h, w, C)`` uint8. Without a transformer, they are the identity and the picture.
@@ -55,8 +55,8 @@ class ServedNetwork(nn.Module):
         return tuple(answers)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Convert logits ``(N, K)`` to probabilities; each row sums to 1."""
-        return (logits if self.temperature == 1 else logits / self.temperature).softmax(dim=1)
+        """Convert logits ``(N, K)`` or ``(N, T, K)`` to probabilities; each row sums to 1."""
+        return (logits if self.temperature == 1 else logits / self.temperature).softmax(dim=-1)
 
 
 def folded(network: ServedNetwork) -> ServedNetwork:
@@ -230,6 +230,8 @@ class Place(NamedTuple):
 def transforms(recipe: Recipe) -> tuple[Transform, ...]:
     """Return the network's transformers in the order of its warps: branches with their steps, then that of features.
 
+    A recurrent one is described by a branch for each object, since every crop is one of the picture.
+
     A network without any is described by one of the kind `NO_TRANSFORMER`.
     """
     places: list[Place] = []
@@ -238,6 +240,8 @@ def transforms(recipe: Recipe) -> tuple[Transform, ...]:
             parts = [f"branch{branch}"] * (recipe.branches > 1) + [f"step{step}"] * (recipe.steps > 1)
             size = recipe.view or recipe.canvas if step < recipe.steps else recipe.rectified
             places.append(Place("_".join(parts) or "transformer", branch, step, "picture", size))
+    if recipe.recurrent:
+        places = [Place(f"object{n}", n, 1, "picture", recipe.rectified) for n in range(1, recipe.sequence + 1)]
     if recipe.feature_stage:
         places.append(Place("features", 1, 1, "features", recipe.rectified))
     if not places:

@@ -70,6 +70,8 @@ def tensors(manifest: Manifest) -> Table:
     """Return inputs and outputs with their meaning as a table."""
     meaning = dict.fromkeys((feature.name for feature in manifest.features), "raw output")
     meaning[manifest.probabilities] = "class probabilities; each row sums to 1"
+    if manifest.sequence is not None:
+        meaning[manifest.probabilities] = f"class probabilities of {manifest.sequence} objects, from left to right"
     for t in manifest.transforms:
         alone = len(manifest.transforms) == 1
         where = f"{t.kind} transformer on the {t.reads}" + ("" if alone else f", {t.name}")

@@ -167,20 +167,23 @@ def measure_price(
     labels: NDArray[np.int64],
     bytes_before: int,
 ) -> tuple[Price, float]:
-    """Compare ``after`` with ``before`` on test ``pictures`` ``(N, H, W, C)``; return its price and accuracy."""
+    """Compare ``after`` with ``before`` on test ``pictures`` ``(N, H, W, C)``; return its price and accuracy.
+
+    ``labels`` are ``(N,)``, or ``(N, T)`` of sequences.
+    """
     right_before = right_after = 0
     worst, corner_gaps = 0.0, []
     for start in range(0, len(pictures), BATCH):
         batch, wanted = pictures[start : start + BATCH], labels[start : start + BATCH]
         expected, found = before(batch), after(batch)
         one, other = expected[signature.outputs[0]], found[signature.outputs[0]]
-        right_before += int((one.argmax(axis=1) == wanted).sum())
-        right_after += int((other.argmax(axis=1) == wanted).sum())
+        right_before += int((one.argmax(axis=-1) == wanted).sum())
+        right_after += int((other.argmax(axis=-1) == wanted).sum())
         worst = max(worst, float(np.abs(one - other).max()))
         corner_gaps += [corner_gap(expected, found, t.theta, signature) for t in signature.transforms]
     gaps = np.concatenate(corner_gaps)
     price = Price(
-        accuracy_before=right_before / len(pictures),
+        accuracy_before=right_before / labels.size,
         probabilities=worst,
         corners_px=float(gaps.max()),
         corners_mean_px=float(gaps.mean()),
@@ -188,7 +191,7 @@ def measure_price(
         speed=speed_ratio(before, after, pictures[np.arange(TIMED_BATCH) % len(pictures)]),
         speed_batch=TIMED_BATCH,
     )
-    return price, right_after / len(pictures)
+    return price, right_after / labels.size
 
 
 def corner_gap(expected: Outputs, found: Outputs, theta: str, signature: Signature) -> NDArray[np.float64]:

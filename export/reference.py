@@ -76,7 +76,8 @@ def add_reference(place: Path, run: Run, data_root: Path, backgrounds: Path | No
     found = values_in_batches(lambda batch: model(pictures[batch]), len(pictures), manifest)
     recipe = info.recipe if backgrounds is None else info.recipe.model_copy(update={"backgrounds": backgrounds})
     has_transformer = any(t.kind != NO_TRANSFORMER for t in manifest.transforms)
-    measured = measure_reliability(look_with(model, manifest), recipe, held_out) if has_transformer else None
+    is_single = has_transformer and manifest.sequence is None
+    measured = measure_reliability(look_with(model, manifest), recipe, held_out) if is_single else None
     made = {
         "reference": make_reference(found, validation_of(run)),
         "reliability": reliability_of(run, measured),
@@ -118,7 +119,7 @@ def show(manifest: Manifest) -> None:
     for d in made.distributions:
         table.add_row(d.transform or "the model", d.quantity, str(len(d.shares)), f"{d.mean:.4f}")
     Console().print(table)
-    if trust is None:  # there is no transformer
+    if trust is None:  # there is no transformer, or several objects
         return
     Console().print(
         f"reliability: corners within {trust.within:.0%} of the side have the probability "

@@ -9,7 +9,7 @@ from starlette.types import Send
 
 from service.errors import RequestError
 from service.request_context import record_error
-from service.schemas import ErrorBody, ErrorDetail
+from service.schemas.answers import ErrorBody, ErrorDetail
 
 OPEN_INFERENCE = "/v2"
 
@@ -34,7 +34,7 @@ class RawResponse(NamedTuple):
 
 
 def describe_error(error: RequestError, path: str) -> Json:
-    """Describe an error as a `service.schemas.ErrorBody`, or under /v2 as the Open Inference Protocol defines."""
+    """Describe an error as a `service.schemas.answers.ErrorBody`, or under /v2 as that protocol defines."""
     return describe_problem(error.code, str(error), path)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests already run in as many processes as there are cores
 
-pytest_plugins = ["tests.small_runs"]  # data_root, small_recipe, trained_run
+pytest_plugins = ["tests.small_runs"]  # data_root, small_recipe, trained_run, sequence_run
 
 REPOSITORY = Path(__file__).parents[1]
 START_S = 60
@@ -40,7 +40,7 @@ COSTLY_NAMES = {
     "working",
 }
 """What test modules import to start programs, train, export, or run several processes."""
-COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "exported"}
+COSTLY_FIXTURES = {"server", "service", "browser", "data_root", "trained_run", "sequence_run", "exported"}
 """Fixtures that start a program, train a network or export one."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.recipes.digits import MNIST_RTS
+from training.recipes.digits import MNIST_RTS, MNIST_SEQUENCE
 from training.recipes.recipe import Recipe, change_recipe
 
 if TYPE_CHECKING:
@@ -60,6 +60,30 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, small_recipe: Recipe, 
     from training.reports.evaluation import evaluate
 
     run = begin(tmp_path_factory.mktemp("runs") / "small", small_recipe, data_root=data_root)
+    fit(run, data_root, progress=False)
+    evaluate(run, data_root)
+    return run
+
+
+@pytest.fixture(scope="session")
+def sequence_run(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> "Run":
+    """A run on pictures of two digits in a row, trained and evaluated."""
+    from training.fitting.trainer import fit
+    from training.reports.evaluation import evaluate
+
+    changes: dict[str, object] = {
+        "sequence": 2,
+        "canvas": (40, 64),
+        "localisation_size": (20, 32),
+        "rectified": (14, 16),
+        "classifier_width": 4,
+        "epochs": 2,
+        "validation_size": 160,
+        "batch_size": 64,
+    }
+    run = begin(
+        tmp_path_factory.mktemp("runs") / "sequence", change_recipe(MNIST_SEQUENCE, changes), data_root=data_root
+    )
     fit(run, data_root, progress=False)
     evaluate(run, data_root)
     return run

@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 
 from export.format.artifact import read_artifact
 from service.errors import RequestError
-from service.schemas import Prediction, PredictOptions
+from service.schemas.answers import Prediction
+from service.schemas.options import PredictOptions
 from tests.conftest import Service
 
 ROOT = Path(__file__).parents[1]

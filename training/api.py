@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
+from training.evaluation.evaluation import Evaluation
+from training.fitting.runs import DATA_ROOT, Run, begin_run
 from training.fitting.trainer import fit
 from training.recipes import catalogue
 from training.recipes.recipe import Recipe, change_recipe

@@ -43,6 +43,8 @@ def straightening(manifest: Manifest) -> Transform:
         ArtifactError: its map cannot be told from one output.
     """
     main = manifest.transforms[manifest.main]
+    if manifest.sequence is not None:
+        raise ArtifactError("this model shows several objects of a picture; name one that straightens a single one")
     if main.kind == NO_TRANSFORMER:
         raise ArtifactError("this model has no transformer, so it straightens nothing; name one that has")
     if main.reads != "picture":

@@ -8,9 +8,9 @@
 The model file also contains the manifest and the golden pictures (`export.format.modelfile`), so it can be used alone.
 
 The model takes ``image`` ``(N, H, W, C)`` uint8 with any N, and returns the outputs that the manifest names:
-``probabilities`` ``(N, K)`` float32 (or the raw outputs of a network that is not a classifier) and, for each
-transformer, theta ``(N, 2, 3)`` float32, its parameters ``(N, ...)``
-float32 and the rectified image ``(N, h, w, C)`` uint8. Conversion to float and normalisation are part of the model.
+``probabilities`` ``(N, K)`` float32, or ``(N, T, K)`` of a sequence of T objects (or the raw outputs of a network that
+is not a classifier) and, for each transformer, theta ``(N, 2, 3)`` float32, its parameters ``(N, ...)`` float32 and the
+rectified image ``(N, h, w, C)`` uint8. Conversion to float and normalisation are part of the model.
 
 Theta maps output to input coordinates, normalised to [-1, 1], (x, y), ``align_corners=False``.
 """
@@ -43,9 +43,9 @@ from export.format.manifest import (
     RuntimeName,
     Tensor,
     Transform,
-    read_manifest,
 )
 from export.format.modelfile import Inside, embed, look_inside
+from export.format.reading import read_manifest
 
 __all__ = [  # the names that the service may import from this package
     "GOLDEN",

@@ -55,8 +55,11 @@ def values(outputs: Outputs, manifest: Manifest) -> Values:
     found: Values = {}
     if manifest.probabilities:
         probabilities = outputs[manifest.probabilities]
-        found["", "confidence"] = probabilities.max(axis=1).astype(np.float64)
-        found["", "classes"] = probabilities.argmax(axis=1).astype(np.float64)
+        if manifest.sequence is not None:  # the confidence that all objects are right
+            found["", "confidence"] = probabilities.max(axis=2).prod(axis=1).astype(np.float64)
+        else:
+            found["", "confidence"] = probabilities.max(axis=1).astype(np.float64)
+            found["", "classes"] = probabilities.argmax(axis=1).astype(np.float64)
     height, width = manifest.input.height, manifest.input.width
     for transform in manifest.transforms:
         if transform.kind == NO_TRANSFORMER:

@@ -1,20 +1,15 @@
 """The manifest: the description of an artifact. docs/extend/ has the JSON Schema of each format version.
 
-`read_manifest` reads the current format and all older ones, and rejects newer ones.
+`export.format.reading` reads the current format and all older ones.
 """
 
-import json
 import math
-import re
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from export.format.errors import ArtifactError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT_VERSION: Final = 3
 MODEL_FILES: Final = {"onnx": "model.onnx", "torchscript": "model.pt", "program": "model.pt2"}
@@ -26,6 +21,7 @@ Task = Literal["classification", "features"]
 NO_TRANSFORMER: Final = "none"
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 1e-4, 100.0
 """The range of deviations of reliability. Beyond it, all are equal."""
+MOST_SEQUENCES = 2**63
 Quantity = Literal["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"]
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=4096)]
@@ -103,7 +99,7 @@ class Feature(Document):
 
 
 class Accuracy(Document):
-    """Test accuracy of the model."""
+    """Test accuracy of the model; of sequences, that of their objects."""
 
     dataset: Text
     pictures: Positive
@@ -261,8 +257,12 @@ class Manifest(Document):
     input: ImageInput
     outputs: tuple[Text, ...]
     """Names in the order in which the model returns them."""
+    sequence: Annotated[int, Field(gt=1, le=100)] | None = None
+    """Number of objects that a picture shows from left to right, in whose order the answers are; None for one object.
+    If there are as many branches, each of them shows one object."""
     probabilities: Text
-    """Name of the output with the class probabilities, float32 (N, classes); empty without classes."""
+    """Name of the output with the class probabilities, float32 (N, classes), or (N, sequence, classes); empty without
+    classes."""
     features: Annotated[tuple[Feature, ...], Field(max_length=100)] = ()
     """The raw outputs of a network that is not a classifier."""
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1, max_length=100)]
@@ -301,6 +301,25 @@ class Manifest(Document):
         """The copy of the manifest inside the model file, which cannot contain its own checksum."""
         return self.model_copy(update={"files": {n: f for n, f in self.files.items() if n != self.model_file}})
 
+    @cached_property
+    def shows_each(self) -> bool:
+        """Whether each object of a sequence has a transform of its own, in the same order."""
+        return self.sequence is not None and len({t.branch for t in self.transforms}) == self.sequence
+
+    def names(self, index: int) -> tuple[str, ...]:
+        """The class with this index; of a sequence those of all objects, which are its digits in base classes."""
+        if self.sequence is None:
+            return (self.classes[index],)
+        digits = []
+        for _ in range(self.sequence):
+            index, digit = divmod(index, len(self.classes))
+            digits.append(digit)
+        return tuple(self.classes[digit] for digit in reversed(digits))
+
+    def label(self, index: int) -> str:
+        """The class with this index, or those of a sequence in one line; see `names`."""
+        return " ".join(self.names(index))
+
     def image(self) -> Tensor:
         """The model's input."""
         return Tensor(self.input.name, "uint8", (self.input.height, self.input.width, self.input.channels))
@@ -309,7 +328,8 @@ class Manifest(Document):
         """The model's outputs by name, in order."""
         described = [Tensor(feature.name, "float32", feature.shape) for feature in self.features]
         if self.probabilities:
-            described.append(Tensor(self.probabilities, "float32", (len(self.classes),)))
+            objects = () if self.sequence is None else (self.sequence,)
+            described.append(Tensor(self.probabilities, "float32", (*objects, len(self.classes))))
         for t in self.transforms:
             described.append(Tensor(t.theta, "float32", (2, 3)))
             described.append(Tensor(t.parameters, "float32", t.parameters_shape))
@@ -324,6 +344,8 @@ class Manifest(Document):
             raise ValueError("a classifier has probabilities, and any other model has features instead")
         if classifies != bool(self.classes):
             raise ValueError("a classifier has classes, and any other model has none")
+        if self.sequence is not None and not 1 < len(self.classes) ** self.sequence < MOST_SEQUENCES:
+            raise ValueError("a sequence needs classes, and fewer possible answers than a 64-bit number can tell apart")
         named = {feature.name for feature in self.features} or {self.probabilities}
         named = named.union(*({t.theta, t.parameters, t.rectified} for t in self.transforms))
         if named != set(self.outputs):
@@ -333,66 +355,6 @@ class Manifest(Document):
         if any(t.parameters == t.theta and t.parameters_shape != (2, 3) for t in self.transforms):
             raise ValueError("parameters_shape must be [2, 3] if parameters and theta are the same output")
         return self
-
-
-def read_manifest(content: bytes, source: str) -> Manifest:
-    """Read a manifest of the current format or an older one; errors refer to it as ``source``.
-
-    Raises:
-        ArtifactError: it is damaged, has a newer format, or is inconsistent.
-    """
-    try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{source} is not JSON ({error}); export the model again") from error
-    found = fields.get("format_version") if isinstance(fields, dict) else None
-    if type(found) is int and found > FORMAT_VERSION:
-        raise ArtifactError(
-            f"{source} has format version {found}, but this version of stn-serve reads only up to {FORMAT_VERSION}; "
-            "upgrade stn-serve, or export the model again with this version"
-        )
-    try:
-        while type(found) is int and found in UPGRADES:
-            fields = UPGRADES[found](fields)
-            found = fields["format_version"]
-        return Manifest.model_validate_json(json.dumps(fields), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "as a whole"
-        raise ArtifactError(f"{source}: {where}: {first['msg']}; export the model again") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ArtifactError(f"{source} is damaged ({error!r}); export the model again") from error
-
-
-def from_1(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert format 1, which has only float32 models, to format 2."""
-    shapes = {"projective": [3, 3], "tps": [fields["recipe"].get("control_points", 4) ** 2, 2]}
-    transforms = []
-    for transform in fields["transforms"]:
-        places = {key: re.search(rf"{key}(\d+)", transform["name"]) for key in ("branch", "step")}
-        place = {key: int(found[1]) if found else 1 for key, found in places.items()}
-        reads = "features" if transform["name"] == "features" else "picture"
-        shape = shapes.get(transform["kind"], [2, 3])
-        transforms.append(transform | place | {"reads": reads, "parameters_shape": shape})
-    parity = fields["parity"]
-    return dict(fields) | {
-        "format_version": 2,
-        "convention": CONVENTION,
-        "opset": 18 if fields["runtime"] == "onnx" else None,
-        "precision": "float32",
-        "transforms": transforms,
-        "parity": parity | {"within_one_level": float(parity["rectified"] <= 1)},
-        "tolerance": {"probabilities": 1e-3, "parameters": 1e-3, "rectified": 2},
-    }
-
-
-def from_2(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert format 2, which has only classifiers that were trained by this project, to format 3."""
-    return dict(fields) | {"format_version": 3}
-
-
-UPGRADES: Final[Mapping[int, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {1: from_1, 2: from_2}
-"""Conversion of each older format to the next one."""
 
 
 def schema() -> dict[str, Any]:

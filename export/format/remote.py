@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from export.format.artifact import LARGEST_MANIFEST, MANIFEST, NAME, SIGNATURE, VERSION, record
 from export.format.errors import ArtifactError
-from export.format.manifest import FileRecord, read_manifest
+from export.format.manifest import FileRecord
+from export.format.reading import read_manifest
 
 FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 CHAIN: Final = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")

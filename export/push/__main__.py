@@ -17,7 +17,7 @@ from export.format.artifact import (
     read_bytes,
     versions,
 )
-from export.format.manifest import read_manifest
+from export.format.reading import read_manifest
 from export.format.remote import LARGEST_SIGNATURE, RemoteModels
 
 

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every exception with a `service.schemas.ErrorBody`, or under /v2 in the form of the protocol."""
+    """Answer every exception with a `service.schemas.answers.ErrorBody`, or under /v2 in the form of the protocol."""
     app.add_exception_handler(RequestError, answer_request_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)

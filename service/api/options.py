@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from service.api.request_body import MAX_NAME
 from service.errors import InvalidParameterError, TooLargeError, shorten
-from service.schemas import MAX_REGIONS, AnswerOptions
+from service.schemas.options import MAX_REGIONS, AnswerOptions
 
 LONGEST_QUERY = 200
 """Largest query in bytes whose options are cached."""

@@ -32,7 +32,7 @@ from service.middleware.auth import Access, Requirement
 from service.middleware.response_cache import batch_status, is_hit
 from service.request_context import is_alone, queued_s, record_route
 from service.responses import JSON_ALONE, Header, RawResponse, describe_error, error_response, send_response, to_bytes
-from service.schemas import AnswerOptions, PredictOptions
+from service.schemas.options import AnswerOptions, PredictOptions
 from service.settings import Settings
 from service.state import ServiceState
 

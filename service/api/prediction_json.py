@@ -1,4 +1,4 @@
-"""Builds the JSON of predictions in the form of `service.schemas`, which tests verify.
+"""Builds the JSON of predictions in the form of `service.schemas.answers`, which tests verify.
 
 It is made of plain dictionaries, since validation would cost more than the construction.
 """
@@ -6,16 +6,15 @@ It is made of plain dictionaries, since validation would cost more than the cons
 import base64
 
 from service.inference.engine import Answer
-from service.inference.outputs import ModelOutput, corners
+from service.inference.outputs import ModelOutput, corners, rank
 from service.inference.sampling_grid import sample_points
 from service.inference.views.reliability import Reliability
 from service.responses import Json
 
 
 def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
-    """Describe a prediction as a `service.schemas.Prediction`."""
+    """Describe a prediction as a `service.schemas.answers.Prediction`."""
     model, output, times = answer.model, answer.output, answer.timings
-    classes = model.manifest.classes
     ranking, probabilities = output.ranking[:top_k].tolist(), output.probabilities[:top_k].tolist()
     placed = answer.in_picture
     transforms = [describe_transform(answer, placed, index) for index in range(len(output.transforms))]
@@ -23,9 +22,10 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
     return {
         "model": {"name": model.name, "version": model.version},
         "predictions": [
-            {"label": classes[index], "index": index, "probability": probability}
+            {"label": model.manifest.label(index), "index": index, "probability": probability}
             for index, probability in zip(ranking, probabilities, strict=True)
         ],
+        **({} if model.manifest.sequence is None else {"sequence": describe_sequence(answer, top_k)}),
         "theta": main["theta"],
         "corners": main["corners"],
         "rectified": main["rectified"],
@@ -43,8 +43,23 @@ def describe_answer(answer: Answer, top_k: int, total_ms: float) -> Json:
     }
 
 
+def describe_sequence(answer: Answer, top_k: int) -> list[Json]:
+    """Describe each object of a sequence as a `service.schemas.answers.ObjectPrediction`."""
+    manifest, output = answer.model.manifest, answer.output
+    ranking, probabilities = rank(output.outputs[manifest.probabilities][output.row])
+    return [
+        {
+            "predictions": [
+                {"label": manifest.classes[index], "index": index, "probability": probability}
+                for index, probability in zip(best[:top_k].tolist(), chances[:top_k].tolist(), strict=True)
+            ]
+        }
+        for best, chances in zip(ranking, probabilities, strict=True)
+    ]
+
+
 def describe_transform(answer: Answer, placed: ModelOutput, index: int) -> Json:
-    """Describe the result of a transformer, ``placed`` in the picture, as a `service.schemas.TransformResult`."""
+    """Describe a transformer's result, ``placed`` in the picture, as a `service.schemas.answers.TransformResult`."""
     result = placed.transforms[index]
     transform = answer.model.manifest.transforms[index]
     file = None
@@ -63,7 +78,7 @@ def describe_transform(answer: Answer, placed: ModelOutput, index: int) -> Json:
 
 
 def describe_reliability(found: Reliability) -> Json:
-    """Describe it as a `service.schemas.Reliability`."""
+    """Describe it as a `service.schemas.answers.Reliability`."""
     return {
         "views": found.views,
         "label_agreement": round(found.label_agreement, 4),

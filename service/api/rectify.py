@@ -25,7 +25,7 @@ from service.inference.rectified.options import RectifiedOptions
 from service.inference.registry import Model
 from service.middleware.auth import Access, Requirement
 from service.responses import Header, RawResponse, to_bytes
-from service.schemas import RectifyOptions
+from service.schemas.options import RectifyOptions
 from service.state import ServiceState
 
 PATH = "/rectify"

@@ -14,7 +14,7 @@ from service.api.multipart import Part, read_media_type, read_text, split_form
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, UnsupportedMediaTypeError, shorten
 from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
-from service.schemas import MAX_REGIONS
+from service.schemas.options import MAX_REGIONS
 
 ONE = "image"
 SEVERAL = "images"

@@ -23,23 +23,18 @@ from service.errors import (
 )
 from service.inference.registry import Model
 from service.middleware.auth import Access
-from service.schemas import (
+from service.schemas.answers import BatchPrediction, BatchRegionPredictions, ErrorBody, Prediction, RegionPredictions
+from service.schemas.models import (
     AccuracyInfo,
-    BatchPrediction,
-    BatchRegionPredictions,
-    ErrorBody,
     InputInfo,
     ModelInfo,
     ModelList,
     ModelState,
-    Prediction,
-    PredictOptions,
-    RectifyOptions,
-    RegionPredictions,
     Status,
     TransformInfo,
     WorthInfo,
 )
+from service.schemas.options import PredictOptions, RectifyOptions
 from service.state import ServiceState
 
 TimeoutHeader = Annotated[
@@ -238,6 +233,7 @@ def describe(model: Model, *, default: bool) -> ModelInfo:
         device=model.device,
         task=manifest.task,
         classes=list(manifest.classes),
+        sequence=manifest.sequence,
         input=InputInfo(**manifest.input.model_dump(include=set(InputInfo.model_fields))),
         transforms=[
             TransformInfo(**t.model_dump(include=set(TransformInfo.model_fields))) for t in manifest.transforms

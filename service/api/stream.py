@@ -23,7 +23,7 @@ from service.middleware.auth import EVERYBODY, POLICY_VIOLATION, Access, Princip
 from service.middleware.request_id import new_id
 from service.request_context import RequestContext, current, record_counted_for
 from service.responses import RawResponse, error_response
-from service.schemas import PredictOptions
+from service.schemas.options import PredictOptions
 from service.state import ServiceState
 
 PATH = "/stream"

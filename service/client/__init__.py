@@ -9,7 +9,8 @@ from service.client.clients import AsyncClient, Client
 from service.client.errors import AnswerError, BusyError, ClientError, FileError, RefusedError, UnreachableError
 from service.client.rectified import RectifiedPicture
 from service.client.streams import AsyncStream, FrameAnswer, Stream
-from service.schemas import ErrorBody, ModelInfo, Prediction, RegionPredictions, Reliability
+from service.schemas.answers import ErrorBody, Prediction, RegionPredictions, Reliability
+from service.schemas.models import ModelInfo
 
 __all__ = [
     "AnswerError",

@@ -11,7 +11,9 @@ from pydantic import BaseModel
 
 from service.client.errors import AnswerError, BusyError, FileError, RefusedError
 from service.client.rectified import Format, RectifiedPicture, read_rectified
-from service.schemas import BatchPrediction, ErrorBody, ModelList, Padding, Prediction, RegionPredictions, Status
+from service.schemas.answers import BatchPrediction, ErrorBody, Prediction, RegionPredictions
+from service.schemas.models import ModelList, Status
+from service.schemas.options import Padding
 
 AnswerType = TypeVar("AnswerType")
 SchemaType = TypeVar("SchemaType", bound=BaseModel)

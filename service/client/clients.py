@@ -16,7 +16,8 @@ from service.client.calls import AnswerType, Call, Options, Picture, RectifyOpti
 from service.client.errors import BusyError, ClientError, UnreachableError
 from service.client.rectified import RectifiedPicture
 from service.client.streams import AsyncStream, Stream, open_async_stream, open_stream
-from service.schemas import ErrorBody, ModelInfo, Prediction
+from service.schemas.answers import ErrorBody, Prediction
+from service.schemas.models import ModelInfo
 
 URL = "http://127.0.0.1:8000"
 TIMEOUT_S = 30.0

@@ -17,7 +17,8 @@ from service.client.drawing import draw
 from service.client.errors import ClientError, FileError, RefusedError
 from service.client.frames import STDIN, as_line, find_pictures, stream_pictures
 from service.client.rectified import SUFFIXES
-from service.schemas import ErrorBody, Padding, Prediction, Reliability, read_region
+from service.schemas.answers import ErrorBody, Prediction, Reliability
+from service.schemas.options import Padding, read_region
 
 DRAWN = ".answer.png"
 BAR = 24

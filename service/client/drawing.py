@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from service.schemas import Prediction, RectifiedImage, TransformResult
+from service.schemas.answers import Prediction, RectifiedImage, TransformResult
 
 SIDE = 360
 """Largest width and height of each picture, in pixels."""

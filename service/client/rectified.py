@@ -10,7 +10,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from service.client.errors import FileError
-from service.schemas import Corners, ModelReference, Reliability
+from service.schemas.answers import Corners, ModelReference, Reliability
 
 Format = Literal["png", "jpeg", "webp"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from service.client.calls import Picture, StreamOptions, as_text, read
 from service.client.errors import AnswerError, RefusedError, UnreachableError
-from service.schemas import ErrorBody, Prediction, RegionPredictions
+from service.schemas.answers import ErrorBody, Prediction, RegionPredictions
 
 REFUSED = 1008
 """The code with which the service closes a stream that it does not accept."""

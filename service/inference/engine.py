@@ -70,7 +70,7 @@ class Answer(NamedTuple):
     @property
     def label(self) -> str:
         """The most probable class."""
-        return self.model.manifest.classes[int(self.output.ranking[0])]
+        return self.model.manifest.label(int(self.output.ranking[0]))
 
     @property
     def probability(self) -> float:
@@ -229,8 +229,7 @@ class Engine:
         if options is not None and options.needs_source:
             if not regions and not turn:
                 return [await self._predict_source(model, upload, options, started, deadline, views)]
-            images = 1 if options.only_main else len(model.manifest.transforms)
-            pixels = options.max_pixels * images * max(1, len(regions))
+            pixels = options.max_pixels * len(options.indices(model.manifest)) * max(1, len(regions))
         async with self._decoders.keep_regions(upload, spec, regions, turn, pixels, deadline) as parts:
             given = options, started, self._decoded(started) / len(parts), deadline, views, upload
             return await gather_all(self._infer_one(model, part, *given) for part in parts)
@@ -247,7 +246,7 @@ class Engine:
         is_alone: bool = False,
     ) -> Answer:
         """The prediction for a picture whose rectified images are sampled from the whole of it."""
-        pixels = options.max_pixels * (1 if options.only_main else len(model.manifest.transforms))
+        pixels = options.max_pixels * len(options.indices(model.manifest))
         async with self._decoders.keep(upload, model.manifest.input, pixels, deadline) as opened:
             given = options, started, self._decoded(started), deadline, views, upload
             return await self._infer_one(model, opened, *given, is_alone=is_alone)
@@ -383,7 +382,7 @@ class Engine:
         """The rectified images, made in a thread if they are large."""
         manifest, source = model.manifest, opened.source
         files = []
-        for index in (manifest.main,) if options.only_main else range(len(output.transforms)):
+        for index in options.indices(manifest):
             if source is None:
                 pixels = output.transforms[index].rectified
                 work, size = partial(encode_image, pixels, options.format), pixels.shape[0] * pixels.shape[1]

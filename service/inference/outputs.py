@@ -16,6 +16,9 @@ from service.errors import InferenceFailedError
 CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.float64)
 """The corners of the rectified image in its own homogeneous coordinates, clockwise from top left."""
 
+MOST_SEQUENCES = 100
+"""Sequences that an answer can name, or as many as there are classes if these are more."""
+
 Points = list[list[float]]
 
 
@@ -37,7 +40,8 @@ class ModelOutput(NamedTuple):
     is_finite: bool
     """Whether all numbers are finite."""
     ranking: NDArray[np.intp]
-    """``(K,)``: classes by falling probability; equal ones by index. Empty if the model is not a classifier."""
+    """``(K,)``: classes by falling probability; equal ones by index. Empty if the model is not a classifier. Of a model
+    that reads sequences, the most probable sequences; `Manifest.label` names them."""
     probabilities: NDArray[np.float32]
     """``(K,)`` in that order."""
     transforms: tuple[TransformOutput, ...]
@@ -50,9 +54,7 @@ class ModelOutput(NamedTuple):
 
 def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
     """Split the outputs of a batch into one `ModelOutput` for each picture."""
-    probabilities = class_probabilities(outputs, manifest)
-    ranking = (-probabilities).argsort(axis=1, kind="stable")
-    ranked = probabilities[np.arange(len(ranking))[:, None], ranking]
+    ranking, ranked = rank(class_probabilities(outputs, manifest))
     transforms = []
     for transform in manifest.transforms:
         theta: NDArray[np.float32] = outputs[transform.theta]
@@ -64,8 +66,36 @@ def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
     return [ModelOutput(*share) for share in zip(is_finite(outputs).tolist(), *shares, strict=True)]
 
 
+def rank(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Sort classes by falling probability, and equal ones by index.
+
+    Of sequences, the `MOST_SEQUENCES` most probable ones are sorted. The objects are independent, given the picture.
+
+    Args:
+        probabilities: ``(N, K)``, or ``(N, T, K)`` of sequences.
+
+    Returns:
+        The classes, or the indices of the sequences as `Manifest.label` takes them, and their probabilities.
+    """
+    rows = np.arange(len(probabilities))[:, None]
+    if probabilities.ndim == 2:
+        ranking = (-probabilities).argsort(axis=1, kind="stable")
+        return ranking, probabilities[rows, ranking]
+    objects, classes = probabilities.shape[1:]
+    found, chances = np.zeros((len(rows), 1), np.intp), np.ones((len(rows), 1), np.float32)
+    for position in range(objects):  # the best sequences begin with the best shorter ones
+        longer = (found[:, :, None] * classes + np.arange(classes)).reshape(len(rows), -1)
+        products = (chances[:, :, None] * probabilities[:, position, None]).reshape(len(rows), -1)
+        best = (-products).argsort(axis=1, kind="stable")[:, : max(MOST_SEQUENCES, classes)]
+        found, chances = longer[rows, best], products[rows, best]
+    return found, chances
+
+
 def class_probabilities(outputs: Outputs, manifest: Manifest) -> NDArray[np.float32]:
-    """Return the probabilities ``(N, K)`` in ``outputs``, of no classes if the model is not a classifier."""
+    """Return the probabilities ``(N, K)`` in ``outputs``, of no classes if the model is not a classifier.
+
+    Those of sequences are ``(N, T, K)``.
+    """
     if not manifest.probabilities:
         return np.empty((len(outputs[manifest.outputs[0]]), 0), np.float32)
     found: NDArray[np.float32] = outputs[manifest.probabilities]

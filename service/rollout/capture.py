@@ -58,8 +58,8 @@ class Capture:
             return
         score = seen.reliability.score if seen.reliability is not None else None
         if probabilities[0] < self._below or (score is not None and score < self._below):
-            classes = seen.model.manifest.classes
-            self.take(seen.upload.data, seen.model.name, classes[int(seen.output.ranking[0])])
+            label = seen.model.manifest.label(int(seen.output.ranking[0]))
+            self.take(seen.upload.data, seen.model.name, label)
 
     def take(self, content: bytes, model: str, label: str) -> None:
         """Capture a share of the pictures for which this is called, for the training of ``model``."""

@@ -90,8 +90,9 @@ class Comparison:
         if default.label is not None and version.label is not None:
             self._classified += 1
             self._agreed += agrees
-            self._of_class[default.label] += 1
-            self._agreed_of_class[default.label] += agrees
+            if self._manifests[0].sequence is None:  # there may be very many sequences
+                self._of_class[default.label] += 1
+                self._agreed_of_class[default.label] += agrees
             self._changes.append(found.change)
         if found.corners_px is not None:
             self._corners_px.append(found.corners_px)

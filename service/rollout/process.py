@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from export.format.artifact import ArtifactError, Manifest, read_artifact
 from service.errors import ModelLoadError, StartError
 from service.inference.loading import digest, warm_up
-from service.inference.outputs import Points, class_probabilities, is_finite, regions
+from service.inference.outputs import Points, class_probabilities, is_finite, rank, regions
 from service.inference.preprocessing import Upload, examine_picture, preprocess, preprocess_regions
 from service.inference.process_pool import NICE, end_with_parent
 from service.repository.startup import find_folders
@@ -76,7 +76,7 @@ class Version:
         warm_up(self._backend, artifact)
 
     def say(self, pixels: NDArray[np.uint8]) -> tuple[Said, NDArray[np.float32]]:
-        """Return what it says of ``pixels`` ``(H, W, C)``, and the probabilities ``(K,)`` of its classes.
+        """Return what it says of ``pixels`` ``(H, W, C)``, and the probabilities ``(K,)`` or ``(T, K)``.
 
         Raises:
             ValueError: an output is not finite.
@@ -89,7 +89,8 @@ class Version:
         probabilities = class_probabilities(outputs, self.manifest)[0]
         manifest = self.manifest
         theta = outputs[manifest.transforms[manifest.main].theta][0].tolist() if manifest.transforms else None
-        return Said(*best(probabilities, manifest), theta, seconds), probabilities
+        names, probability = best(probabilities, manifest)
+        return Said(" ".join(names) or None, probability, theta, seconds), probabilities
 
 
 class Pair:
@@ -112,12 +113,11 @@ class Pair:
         default, version = self._default.manifest, self._version.manifest
         said, probabilities = self._version.say(self._pixels(shown, version))
         again, _ = self._default.say(self._pixels(shown, default))  # for its time; what it said live is compared
-        answered = Said(*best(shown.probabilities, default), shown.theta, again.seconds)
+        names, probability = best(shown.probabilities, default)
+        answered = Said(" ".join(names) or None, probability, shown.theta, again.seconds)
         change = 0.0
         if answered.label is not None and said.label is not None:
-            classes = version.classes
-            given = float(probabilities[classes.index(answered.label)]) if answered.label in classes else 0.0
-            change = given - answered.probability
+            change = probability_of(names, probabilities, version) - answered.probability
         corners_px = None
         if answered.theta is not None and said.theta is not None:
             corners_px = corner_distance(answered.theta, said.theta, shown.width, shown.height)
@@ -139,12 +139,23 @@ class Pair:
         return picture.pixels
 
 
-def best(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[str | None, float]:
-    """Return the most probable class and its probability."""
+def best(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[tuple[str, ...], float]:
+    """Return the most probable class of each object, and the probability of all; no classes if there are none.
+
+    ``probabilities`` are ``(K,)``, or ``(T, K)`` of a sequence.
+    """
     if not len(probabilities):
-        return None, 0.0
-    index = int(probabilities.argmax())
-    return manifest.classes[index], float(probabilities[index])
+        return (), 0.0
+    (ranking,), (ranked,) = rank(probabilities[np.newaxis])
+    return manifest.names(int(ranking[0])), float(ranked[0])
+
+
+def probability_of(names: tuple[str, ...], probabilities: NDArray[np.float32], manifest: Manifest) -> float:
+    """Return the probability of the classes ``names``; 0 if they are no answer of the model. See `best`."""
+    rows = probabilities.reshape(-1, len(manifest.classes))
+    if len(names) != len(rows) or not {*names} <= {*manifest.classes}:
+        return 0.0
+    return float(rows[np.arange(len(rows)), [manifest.classes.index(name) for name in names]].prod())
 
 
 def corner_distance(one: Points, other: Points, width: float, height: float) -> float:

@@ -75,7 +75,7 @@ def describe_answer(answer: Answer, top_k: int) -> dict[str, Any]:
     return {
         "width": answer.width,
         "height": answer.height,
-        "classes": [manifest.classes[index] for index in ranking],
+        "classes": [manifest.label(index) for index in ranking],
         "probabilities": output.probabilities[:top_k],
         "theta": output.transforms[manifest.main].theta,
         "corners": outlines[manifest.main],

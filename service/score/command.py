@@ -15,7 +15,7 @@ from imaging.fast_codecs import FileFormat
 from imaging.warping import Padding
 from service.errors import InputError, OutputError, ServiceError
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size
-from service.schemas import LEAST_VIEWS, MOST_VIEWS, RectifyOptions
+from service.schemas.options import LEAST_VIEWS, MOST_VIEWS, RectifyOptions
 from service.score.conditions import read_condition
 from service.score.inputs import Selection
 from service.score.run import PART_ROWS, Outcome, Run, find_model, score, share_settings, worker_settings
@@ -131,7 +131,9 @@ def read_run(parsed: argparse.Namespace) -> tuple[Run, AbstractContextManager[Wo
         raise OutputError("answers are written to this machine only; name a folder, and copy it when it is complete")
     if parsed.reliability and not LEAST_VIEWS <= parsed.reliability <= MOST_VIEWS:
         raise InputError(f"--reliability is told from {LEAST_VIEWS} to {MOST_VIEWS} views; correct it")
-    name, version, digest = find_model(settings, check_reference(parsed.model), parsed.reliability)
+    name, version, digest = find_model(
+        settings, check_reference(parsed.model), parsed.reliability, rectified=bool(parsed.rectified)
+    )
     form = rectified_form(parsed, settings)
     rectified = Path(parsed.rectified).absolute() if parsed.rectified else None
     conditions = tuple(map(read_condition, parsed.where))

@@ -55,11 +55,14 @@ class Outcome(NamedTuple):
     """Whether these are all rows, or as many as the limit allows."""
 
 
-def find_model(settings: Settings, reference: str, reliability: int = 0) -> tuple[str, int, str]:
+def find_model(
+    settings: Settings, reference: str, reliability: int = 0, *, rectified: bool = False
+) -> tuple[str, int, str]:
     """Return name, version and digest of ``NAME`` or ``NAME/VERSION`` in the models folder.
 
     Raises:
-        ModelLoadError: there is no such model, it cannot be read, or has no ``reliability`` to tell.
+        ModelLoadError: there is no such model, it cannot be read, or has no ``reliability`` to tell or
+            no single ``rectified`` picture.
     """
     ((name, versions),) = read_references(reference).items()
     try:
@@ -75,6 +78,11 @@ def find_model(settings: Settings, reference: str, reliability: int = 0) -> tupl
         raise ModelLoadError(str(error)) from error
     if reliability and artifact.manifest.task != "classification":
         raise ModelLoadError(f"--reliability needs a classifier, which {name} is not; leave it out")
+    if (reliability or rectified) and artifact.manifest.shows_each:
+        raise ModelLoadError(
+            f"--reliability and --rectified are for one frame, and {name} has one for each object of a sequence; leave "
+            "them out"
+        )
     return name, version, digest(artifact)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
-from service.schemas import ErrorBody, Prediction
+from service.schemas.answers import ErrorBody, Prediction
 from tests.conftest import Service
 from tests.service.pictures import DIGITS, Answer, encode
 

@@ -109,7 +109,7 @@ def test_split(recipe: Recipe, source: Source) -> Split:
 
 def distortion(recipe: Recipe) -> Distortion:
     """Return the recipe's distortion."""
-    return make_distortion(recipe.distortion, recipe.canvas)
+    return make_distortion(recipe.distortion, recipe.canvas, recipe.sequence)
 
 
 def training_distortion(recipe: Recipe) -> Distortion:

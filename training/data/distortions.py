@@ -35,7 +35,7 @@ class Distorted(NamedTuple):
     images: Tensor
     """``(N, C, H, W)`` on the canvas, in the value range of the originals."""
     labels: Tensor
-    """``(N,)``."""
+    """``(N,)``, or ``(N, T)`` if each picture shows T objects in a row."""
     maps: Tensor | None = None
     """``(N, 2, 3)`` from the canvas to the originals; None if the distortion is not an affine map."""
     placed: Tensor | None = None
@@ -170,21 +170,48 @@ class Cluttered:
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
         maps, sources, corners = parameters
         canvas = warp_affine(images, maps, self.canvas)
-        count, _, height, width = images.shape
-        room = torch.tensor([height, width, *self.canvas]) - FRAGMENT + 1
-        first = (
-            corners * room
-        ).long()  # (N, F, 4): rows and columns of the first pixel, in the digit and on the canvas
-        others = 1 + (sources * (count - 1)).long()  # offset within the batch, never the digit itself
-        span = torch.arange(FRAGMENT)
-        here = torch.arange(count)[:, None, None]
-        for piece in range(self.fragments):
-            rows, columns, to_rows, to_columns = (first[:, piece, axis, None] + span for axis in range(4))
-            source = ((torch.arange(count) + others[:, piece]) % count)[:, None, None]
-            fragment = images[source, :, rows[:, :, None], columns[:, None, :]]  # (N, 6, 6, C)
-            there = canvas[here, :, to_rows[:, :, None], to_columns[:, None, :]]
-            canvas[here, :, to_rows[:, :, None], to_columns[:, None, :]] = torch.maximum(there, fragment)
+        add_fragments(canvas, images, sources, corners, FRAGMENT)
         return Distorted(canvas, labels, maps)
+
+
+class InRow:
+    """Several digits in a row among 8 fragments of 9x9 pixels; the labels ``(N, digits)`` are read from left to right.
+
+    This is the task of Sønderby et al. 2015 as their program makes it: the digits stand side by side, from a random
+    place on, and each lies up to half a digit above or below the one before, but always within the canvas.
+
+    Parameters: rows and columns of the digits' upper left pixels (N, digits, 2); the sources of all digits but the
+    first as fractions of the batch (N, digits - 1); the fragments' as in `Cluttered`.
+    """
+
+    def __init__(self, canvas: Size, digits: int, fragments: int = 8, side: int = 9) -> None:
+        """Set the canvas, the number of digits, and the number of fragments and their side in pixels."""
+        self.canvas = canvas
+        self.digits = digits
+        self.fragments = fragments
+        self.side = side
+
+    def draw(self, count: int, picture: Size, generator: Generator) -> tuple[Tensor, ...]:
+        height, width = picture
+        free = self.canvas[0] - height, self.canvas[1] - self.digits * width
+        uniform = torch.rand(3, count, 1, generator=generator)
+        position = torch.arange(self.digits)
+        top = (uniform[0] * self.canvas[0] + (uniform[1] - 0.5) * height * position).clamp(0, free[0]).floor()
+        left = (uniform[2] * (free[1] + 1)).floor() + width * position
+        others = torch.rand(count, self.digits - 1, generator=generator)
+        sources = torch.rand(count, self.fragments, generator=generator)
+        corners = torch.rand(count, self.fragments, 4, generator=generator)
+        return torch.stack([top, left], dim=2), others, sources, corners
+
+    def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
+        places, others, sources, corners = parameters
+        count = len(images)
+        chosen = torch.cat([torch.arange(count)[:, None], (others * count).long()], dim=1)  # (N, digits)
+        canvas = images.new_zeros(count, images.shape[1], *self.canvas)
+        for position in range(self.digits):
+            paste(canvas, images[chosen[:, position]], places[:, position].long())
+        add_fragments(canvas, images, sources, corners, self.side)
+        return Distorted(canvas, labels[chosen])
 
 
 class Addition:
@@ -210,8 +237,8 @@ class Addition:
         return Distorted(torch.cat(channels, dim=1), labels + labels[other])
 
 
-def make_distortion(name: str, canvas: Size) -> Distortion:
-    """Return the distortion with this name for ``canvas``."""
+def make_distortion(name: str, canvas: Size, objects: int = 0) -> Distortion:
+    """Return the distortion with this name for ``canvas``; ``objects`` is the number of digits of a sequence."""
     rts = Placed(canvas, 45, (0.7, 1.2))
     made: dict[str, Callable[[], Distortion]] = {
         "none": lambda: Undistorted(canvas),
@@ -223,6 +250,7 @@ def make_distortion(name: str, canvas: Size) -> Distortion:
         "tc": lambda: Cluttered(canvas, 6),
         "tc84": lambda: Cluttered(canvas, 16),
         "addition": lambda: Addition(rts),
+        "sequence": lambda: InRow(canvas, objects),
     }
     return made[name]()
 
@@ -231,6 +259,30 @@ def warp_affine(images: Tensor, maps: Tensor, canvas: Size) -> Tensor:
     """Sample ``images`` ``(N, C, H, W)`` through ``maps`` ``(N, 2, 3)`` onto black canvases: ``(N, C, h, w)``."""
     base = base_grid(*canvas).to(images.device)
     return sample(images, affine_points(maps.to(images), base))
+
+
+def paste(canvas: Tensor, pieces: Tensor, first: Tensor) -> None:
+    """Draw ``pieces`` ``(N, C, h, w)`` on ``canvas`` ``(N, C, H, W)`` where they are brighter.
+
+    ``first`` ``(N, 2)`` are row and column of their upper left pixels.
+    """
+    rows, columns = (first[:, axis, None] + torch.arange(pieces.shape[2 + axis]) for axis in range(2))
+    place = torch.arange(len(canvas))[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
+    canvas[place] = torch.maximum(canvas[place], pieces.permute(0, 2, 3, 1))
+
+
+def add_fragments(canvas: Tensor, images: Tensor, sources: Tensor, corners: Tensor, side: int) -> None:
+    """Draw fragments of other digits on ``canvas``, ``side`` pixels high and wide; the parameters are `Cluttered`'s."""
+    count, _, height, width = images.shape
+    room = torch.tensor([height, width, *canvas.shape[2:]]) - side + 1
+    first = (corners * room).long()  # (N, F, 4): rows and columns of the first pixel, in the digit and on the canvas
+    others = 1 + (sources * (count - 1)).long()  # offset within the batch, never the digit itself
+    span = torch.arange(side)
+    for piece in range(sources.shape[1]):
+        rows, columns = (first[:, piece, axis, None] + span for axis in range(2))
+        source = ((torch.arange(count) + others[:, piece]) % count)[:, None, None]
+        fragment = images[source, :, rows[:, :, None], columns[:, None, :]]  # (N, side, side, C)
+        paste(canvas, fragment.permute(0, 3, 1, 2), first[:, piece, 2:])
 
 
 def similarity_maps(angle: Tensor, scale: Tensor, shift: Tensor, picture: Size, canvas: Size) -> Tensor:

@@ -35,7 +35,7 @@ class Split(NamedTuple):
     images: Tensor
     """``(N, C, H, W)`` uint8."""
     labels: Tensor
-    """``(N,)`` int64."""
+    """``(N,)`` int64; ``(N, T)`` if each picture shows T objects in a row."""
     groups: Tensor | None = None
     """``(N,)`` int64: pictures of the same scene have the same number and must stay in one split."""
     boxes: Tensor | None = None

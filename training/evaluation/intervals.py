@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,14 +30,24 @@ def accuracy_interval(right: Tensor, groups: Tensor | None = None) -> Interval:
     pictures are right, or all wrong, the bootstrap knows no variation, and each group counts as one picture.
 
     Args:
-        right: ``(N,)`` whether each picture is right.
+        right: ``(N,)`` whether each picture is right; or ``(N, T)`` whether each object of a sequence is, and all of a
+            picture belong to one group.
         groups: ``(N,)`` the number of each picture's group.
     """
+    right, groups = by_object(right, groups)
     count, total = int(right.sum()), len(right)
     if groups is None:
         return wilson(count, total)
     hits, sizes = totals(right.double(), groups)
     return resampled(hits, sizes) or wilson(round(len(hits) * count / total), len(hits))
+
+
+def by_object(right: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return whether each object is right and the group that it belongs to; see `accuracy_interval`."""
+    if right.dim() == 1:
+        return right, groups
+    of_pictures = torch.arange(len(right)) if groups is None else groups
+    return right.flatten(), of_pictures.repeat_interleave(right.shape[1])
 
 
 def wilson(right: int, count: int) -> Interval:
@@ -92,10 +103,12 @@ def mcnemar(first: Tensor, second: Tensor, groups: Tensor | None = None) -> Pair
     """Compare which pictures two networks get right.
 
     Args:
-        first: ``(N,)`` whether the first network is right on each picture.
+        first: ``(N,)`` whether the first network is right on each picture; or ``(N, T)``, see `accuracy_interval`.
         second: the same for the second network.
         groups: ``(N,)`` the number of each picture's group.
     """
+    second, _ = by_object(second, groups)
+    first, groups = by_object(first, groups)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
     interval = agresti_min(only_first, only_second, len(first))

@@ -47,7 +47,7 @@ class Worth(BaseModel):
 
 
 def measure_worth(network: SpatialTransformerClassifier, images: Tensor, labels: Tensor) -> Worth:
-    """Measure the worth of theta on ``images`` ``(N, C, H, W)`` uint8 with ``labels`` ``(N,)``.
+    """Measure the worth of theta on ``images`` ``(N, C, H, W)`` uint8 with ``labels`` ``(N,)``, or ``(N, T)``.
 
     The network must have a transformer and be in evaluation mode.
     """
@@ -55,19 +55,20 @@ def measure_worth(network: SpatialTransformerClassifier, images: Tensor, labels:
     seen: dict[SpatialTransformer, list[Tensor]] = {place: [] for place in places}
 
     def record(place: SpatialTransformer, _: tuple[Tensor, ...], warps: tuple[Warp, ...]) -> None:
-        seen[place].append(warps[-1].theta)
+        seen[place].append(torch.stack([warp.theta for warp in place.read(warps)], dim=1))
 
     def right() -> Tensor:
         batches = torch.split(images, BATCH)
         with torch.inference_mode():
-            return torch.cat([network(batch.float() / 255).logits.argmax(dim=1) for batch in batches]) == labels
+            found = torch.cat([network(batch.float() / 255).logits.argmax(dim=-1) for batch in batches])
+            return (found == labels).flatten()
 
     with hooked(dict.fromkeys(places, record)):
         predicted = right()
     means = {place: torch.cat(thetas).mean(dim=0) for place, thetas in seen.items()}
     with hooked({place: partial(replace, theta) for place, theta in means.items()}):
         mean = right()
-    with hooked({place: partial(replace, torch.eye(2, 3).to(theta)) for place, theta in means.items()}):
+    with hooked({place: partial(replace, torch.eye(2, 3).expand_as(theta)) for place, theta in means.items()}):
         identity = right()
     test = mcnemar(predicted, max(mean, identity, key=lambda found: int(found.sum())))
     return Worth(
@@ -93,16 +94,17 @@ def hooked(hooks: dict[SpatialTransformer, Hook]) -> Iterator[None]:
 
 
 def replace(
-    theta: Tensor, place: SpatialTransformer, inputs: tuple[Tensor, ...], warps: tuple[Warp, ...]
+    thetas: Tensor, place: SpatialTransformer, inputs: tuple[Tensor, ...], warps: tuple[Warp, ...]
 ) -> tuple[Warp, ...]:
-    """Return ``warps`` with the last one sampled through ``theta`` ``(2, 3)`` for every picture."""
+    """Return ``warps`` with those that are read sampled through ``thetas`` ``(R, 2, 3)`` for every picture."""
     images, sampler = inputs[0], place.samplers[-1]
-    every = theta.expand(len(images), -1, -1)
-    fixed = partial(affine_points, every)
-    last = warps[-1]._replace(
-        theta=every, grid=fixed(sampler.base), rectified=sampler(images, fixed(sampler.fine)), map=fixed
-    )
-    return (*warps[:-1], last)
+    replaced = []
+    for theta, warp in zip(thetas, place.read(warps), strict=True):
+        every = theta.expand(len(images), -1, -1)
+        fixed = partial(affine_points, every)
+        view = sampler(images, fixed(sampler.fine))
+        replaced.append(warp._replace(theta=every, grid=fixed(sampler.base), rectified=view, map=fixed))
+    return (*warps[: -len(replaced)], *replaced)
 
 
 def share(right: Tensor) -> float:

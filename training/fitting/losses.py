@@ -1,9 +1,21 @@
-"""Losses on the transforms, in addition to the classification loss."""
+"""The classification loss, and losses on the transforms."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 SMALLEST_AREA = 1e-6
+
+
+def class_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy: a scalar.
+
+    Args:
+        logits: ``(N, K)``, or ``(N, T, K)`` for sequences, whose objects all count the same.
+        labels: ``(N,)``, or ``(N, T)``.
+        smoothing: probability spread over the other classes.
+    """
+    return functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), label_smoothing=smoothing)
 
 
 def upright_loss(first: Tensor, second: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class MetricsTable(Callback):
         "train_accuracy",
         "validation_loss",
         "validation_accuracy",
+        "validation_sequence_accuracy",
         "theta_spread",
         "outside",
         "theta_distance",
@@ -31,7 +32,7 @@ class MetricsTable(Callback):
         "canonical_loss",
         "corner_loss",
     )
-    """The possible columns in order; a recipe without a transformer has fewer."""
+    """The possible columns in order; most recipes have fewer."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

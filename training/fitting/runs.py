@@ -27,7 +27,7 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.data.folder.corners import corners_text
 from training.data.folder.labels import find_labels
@@ -37,14 +37,7 @@ from training.data.folder.source import Folder, labelled_corners, split_folder, 
 from training.data.sources import open_source
 from training.data.splits import Source
 from training.errors import RunError
-from training.evaluation.calibration import Calibration
-from training.evaluation.confusion import Cell
-from training.evaluation.corners import CornerScores
-from training.evaluation.overlaps import BoxScores
-from training.evaluation.poses import Pose
-from training.evaluation.rectification import Uprightness
-from training.evaluation.reliability import Reliability
-from training.evaluation.worth import Worth
+from training.evaluation.evaluation import Evaluation
 from training.files import read_arrays, read_checkpoint, write_text
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
@@ -83,61 +76,6 @@ class RunInfo(BaseModel):
     def network(self) -> SpatialTransformerClassifier:
         """Return the run's network with new, untrained weights."""
         return SpatialTransformerClassifier(self.recipe, len(self.classes), self.channels)
-
-
-class Evaluation(BaseModel):
-    """The content of ``evaluation.json``: the kept checkpoint's results on the test set."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-    dataset: str
-    distortion: str
-    pictures: int
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-    """95 % confidence interval of the accuracy (`training.evaluation.intervals.accuracy_interval`)."""
-    groups: int | None = None
-    """Number of groups of test pictures (tracks, scenes) that the interval is taken over; None: single pictures."""
-    unknown_groups: bool = False
-    """Whether the test pictures form groups that the data set does not tell, so that the interval is too narrow."""
-    calibration: Calibration
-    temperature: float
-    """Divisor of the logits that calibrates the probabilities; fitted on the validation pictures."""
-    calibration_at_temperature: Calibration
-    class_accuracy: dict[str, float]
-    """Accuracy of each class that has test pictures."""
-    confusions: tuple[Cell, ...]
-    """Non-zero cells of the confusion matrix: true class, predicted class, pictures."""
-    theta_spread: float | None
-    """Standard deviation of theta over the pictures, averaged over its entries."""
-    best_epoch: int
-    """The epoch that the run keeps (`training.fitting.trainer.selection`)."""
-    validation_accuracy: float
-    validation_interval: tuple[float, float] | None = None
-    """Its interval, also by groups if they are known; None in evaluations of older versions."""
-    placed_accuracy: float | None = None
-    """Accuracy on the validation pictures placed as in training, if the recipe places pictures."""
-    worth: Worth | None = None
-    """Measured if there is a transformer."""
-    pose: Pose | None = None
-    """Measured on some of the test pictures if there is a transformer."""
-    reliability: Reliability | None = None
-    """Measured on some of the validation pictures if there is a transformer."""
-    uprightness: Uprightness | None = None
-    """Measured on the first test digits if the distortion is an affine map."""
-    boxes: BoxScores | None = None
-    """Measured if the data set has bounding boxes."""
-    corners: CornerScores | None = None
-    """Measured if the corners, or boxes, of some test pictures are known."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_matrix(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Read the whole matrix from evaluations of older versions."""
-        if (matrix := fields.get("confusion")) is not None:
-            cells = [(row, column, count) for (row, column), count in np.ndenumerate(matrix) if count]
-            fields = fields | {"confusions": cells}
-        return fields
 
 
 class Run:

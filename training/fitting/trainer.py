@@ -14,7 +14,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
-from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -31,7 +30,7 @@ from training.fitting.collapse import CollapseGuard, RunningAverage
 from training.fitting.corners import corner_losses
 from training.fitting.fence import fenced
 from training.fitting.loggers import open_logger
-from training.fitting.losses import area_loss, upright_loss
+from training.fitting.losses import area_loss, class_loss, upright_loss
 from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss
 from training.fitting.rates import parameter_groups, rate_factor
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
@@ -102,8 +101,8 @@ class Training(lightning.LightningModule):
         )
         labels = torch.cat([version.labels for version in distorted])
         output = self(torch.cat([version.images for version in distorted]))
-        loss = functional.cross_entropy(output.logits, labels, label_smoothing=self.recipe.label_smoothing)
-        self.train_accuracy(output.logits.argmax(dim=1), labels)
+        loss = class_loss(output.logits, labels, self.recipe.label_smoothing)
+        self.train_accuracy(output.logits.argmax(dim=-1), labels)
         self.record("train_loss", loss, len(labels))
         self.record("train_accuracy", self.train_accuracy, len(labels))
         if output.warps:
@@ -231,14 +230,18 @@ class Training(lightning.LightningModule):
     def validation_step(self, batch: Split, batch_index: int) -> None:
         labels = batch.labels
         output = self(batch.images)
-        loss = functional.cross_entropy(output.logits, labels)
+        loss = class_loss(output.logits, labels)
         self.check_finite(loss, output.warps)
-        self.validation_accuracy(output.logits.argmax(dim=1), labels)
+        predicted = output.logits.argmax(dim=-1)
+        self.validation_accuracy(predicted, labels)
         self.log("validation_loss", loss, batch_size=len(labels), sync_dist=True)
         if output.warps:
             self.theta_spread(output.warps[-1].theta.flatten(1))
             self.log("theta_spread", self.theta_spread, prog_bar=True, batch_size=len(labels))
         self.log("validation_accuracy", self.validation_accuracy, prog_bar=True, batch_size=len(labels))
+        if self.recipe.sequence:
+            whole = (predicted == labels).all(dim=1).float().mean()
+            self.log("validation_sequence_accuracy", whole, prog_bar=True, batch_size=len(labels), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         recipe = self.recipe

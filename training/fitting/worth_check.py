@@ -24,11 +24,11 @@ class WorthCheck(Callback):
     """
 
     def __init__(self, images: Tensor, labels: Tensor, epochs: int) -> None:
-        """Take validation pictures ``(N, C, H, W)`` uint8, their labels ``(N,)``, and the epochs of the run."""
+        """Take validation pictures ``(N, C, H, W)`` uint8, their labels ``(N,)`` or ``(N, T)``, and the epochs."""
         some = torch.arange(len(labels))[:: -(-len(labels) // PICTURES)]
         self.images, self.labels = images[some], labels[some]
         self.every = max(1, epochs // CHECKS)
-        guessing = int(self.labels.bincount().max()) / len(self.labels)
+        guessing = int(self.labels.flatten().bincount().max()) / self.labels.numel()
         self.learnt = (1 + guessing) / 2
         """Accuracy above which the network has learnt something."""
 

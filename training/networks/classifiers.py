@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from training.networks.dropout import Dropout
 
+HIDDEN = 128
+"""Hidden units of a conv classifier that knows positions."""
+
 
 class Classifier(nn.Module):
     """Stages that produce feature maps, and a head that classifies the last one."""
@@ -35,10 +38,14 @@ class Classifier(nn.Module):
         return logits
 
 
-def conv_classifier(channels: int, classes: int, widths: Sequence[int]) -> Classifier:
+def conv_classifier(
+    channels: int, classes: int, widths: Sequence[int], size: tuple[int, int] | None = None
+) -> Classifier:
     """Build stages of two 3x3 convolutions with batch normalisation, followed by global average pooling.
 
-    ``widths`` are the filters of each stage; each further stage works at half the size.
+    ``widths`` are the filters of each stage; each further stage works at half the size. With the ``size`` = (height,
+    width) of the input, fully connected layers on all positions take the place of the pooling, so that the classes
+    depend on where things are.
     """
     stages: list[nn.Module] = []
     inputs = channels
@@ -49,6 +56,10 @@ def conv_classifier(channels: int, classes: int, widths: Sequence[int]) -> Class
             inputs = outputs
         stages.append(nn.Sequential(*layers))
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+    if size is not None:
+        cells = (size[0] >> len(widths) - 1) * (size[1] >> len(widths) - 1)
+        hidden = [nn.Linear(inputs * cells, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU()]
+        head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(HIDDEN, classes))
     return Classifier(stages, list(widths), head)
 
 

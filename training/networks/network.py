@@ -17,6 +17,7 @@ from training.networks.classifiers import (
 from training.networks.depth import freeze
 from training.networks.geometry import affine_fit
 from training.networks.localisation import localisation_network
+from training.networks.recurrent import RecurrentTransformer, recurrent, row
 from training.networks.samplers import Reduction, Sampler
 from training.networks.spatial import Map, SpatialTransformer, Warp, centre, chain, tiles
 from training.networks.transformers import (
@@ -39,7 +40,7 @@ class Output(NamedTuple):
     """The network's output for a batch."""
 
     logits: Tensor
-    """``(N, K)``: unnormalised log-probabilities of the classes."""
+    """``(N, K)``: unnormalised log-probabilities of the classes; ``(N, T, K)`` for a sequence of T objects."""
     warps: tuple[Warp, ...]
     """The warps of all spatial transformers, in the order of the data flow."""
 
@@ -60,10 +61,15 @@ class SpatialTransformerClassifier(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.classify_in_bf16 = False
+        self.classes = classes
         self.classifier = classifier(recipe, classes, channels * max(1, recipe.branches))
         seen = self.classifier.widths[0] if recipe.shared_stage else channels
         starts = tiles(recipe.branches, recipe.tile) if recipe.branches > 1 else [centre(recipe.crop)] * recipe.branches
-        transforms = [picture_transformer(recipe, seen, start) for start in starts]
+        transforms: list[SpatialTransformer]
+        if recipe.recurrent:
+            transforms = [sequence_transformer(recipe, seen)]
+        else:
+            transforms = [picture_transformer(recipe, seen, start) for start in starts]
         self.transforms: Sequence[SpatialTransformer] = nn.ModuleList(transforms)  # type: ignore[assignment]
         self.feature_transform = feature_transformer(recipe, self.classifier) if recipe.feature_stage else None
         self.register_buffer("mean", torch.tensor(recipe.mean).view(-1, 1, 1))
@@ -75,20 +81,25 @@ class SpatialTransformerClassifier(nn.Module):
         return list(dict.fromkeys(network for transform in transforms for network in transform.localisations))
 
     def forward(self, images: Tensor) -> Output:
-        """``(N, C, H, W)`` in [0, 1] -> logits ``(N, K)`` and the warps."""
+        """``(N, C, H, W)`` in [0, 1] -> logits ``(N, K)``, or ``(N, T, K)`` of a sequence, and the warps."""
         if self.recipe.normalise == "before":
             images = self._normalise(images)
         branches = [transform(images, self._see) for transform in self.transforms]
-        views = [branch[-1].rectified for branch in branches] or [images]
+        reads = [transform.read(branch) for transform, branch in zip(self.transforms, branches, strict=True)]
+        views = [warp.rectified for branch in reads for warp in branch] or [images]
         warps = [warp for branch in branches for warp in branch]
-        features = torch.cat([self._shown(view) for view in views], dim=1)
+        shown = [self._shown(view) for view in views]
+        features = torch.stack(shown, dim=1).flatten(0, 1) if self.recipe.recurrent else torch.cat(shown, dim=1)
         for number, stage in enumerate(self.classifier.stages, start=1):
             features = self._classify(stage, features)
             if self.feature_transform is not None and number == self.recipe.feature_stage:
                 (warp,) = self.feature_transform(features.float(), lambda view: view)
                 features = warp.rectified
                 warps.append(self._on_picture(warp, warps[-1].map, images))
-        return Output(self._classify(self.classifier.head, features).float(), tuple(warps))
+        logits = self._classify(self.classifier.head, features).float()
+        if self.recipe.sequence:
+            logits = logits.view(-1, self.recipe.sequence, self.classes)
+        return Output(logits, tuple(warps))
 
     def as_picture(self, view: Tensor) -> Tensor:
         """Convert a rectified image to the range [0, 1], also if the network normalises before sampling."""
@@ -149,6 +160,8 @@ def transformer(recipe: Recipe, size: Size) -> Transformer:
 def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
     """Build the recipe's classifier.
 
+    One that reads all objects of a sequence at once has ``classes`` outputs for each.
+
     Raises:
         RecipeError: it is a backbone that does not exist, is not installed, or does not take the rectified image, or it
             has fewer stages than are to be frozen.
@@ -164,6 +177,8 @@ def classifier(recipe: Recipe, classes: int, channels: int) -> Classifier:
         return cifar_classifier(channels, classes)
     if recipe.classifier == "residual":
         return residual_classifier(channels, classes, recipe.classifier_width, recipe.classifier_blocks)
+    if recipe.sequence and not recipe.recurrent:
+        return conv_classifier(channels, recipe.sequence * classes, recipe.stage_widths, recipe.read_size)
     return conv_classifier(channels, classes, recipe.stage_widths)
 
 
@@ -186,6 +201,23 @@ def picture_transformer(recipe: Recipe, channels: int, start: Tensor | None) -> 
     samplers.append(Sampler(recipe.rectified, recipe.padding, recipe.points, pyramid=recipe.pyramid))
     glance = Reduction(recipe.canvas, recipe.localisation_size) if recipe.localisation_size else None
     return SpatialTransformer(kind, [first, *networks], samplers, start, recipe.margin, glance)
+
+
+def sequence_transformer(recipe: Recipe, channels: int) -> RecurrentTransformer:
+    """Build the transformer of a sequence; ``channels`` are those of the localisation network's input."""
+    kind = transformer(recipe, recipe.canvas)
+    network = localisation_network(
+        recipe.localisation,
+        channels,
+        recipe.seen_size,
+        kind.parameter_count,
+        coordinates=recipe.coordinates,
+        slope=recipe.slope,
+    )
+    sampler = Sampler(recipe.rectified, recipe.padding, recipe.points, pyramid=recipe.pyramid)
+    glance = Reduction(recipe.canvas, recipe.localisation_size) if recipe.localisation_size else None
+    starts = row(recipe.sequence, recipe.tile)
+    return RecurrentTransformer(kind, recurrent(network, recipe.sequence), sampler, starts, glance)
 
 
 def feature_transformer(recipe: Recipe, classifier: Classifier) -> SpatialTransformer:

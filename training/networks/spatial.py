@@ -88,30 +88,44 @@ class SpatialTransformer(nn.Module):
         warps: list[Warp] = []
         view, mapped = self.glance(images), cast(Map, self._start)
         for number, (localisation, sampler) in enumerate(zip(self.localisations, self.samplers, strict=True), start=1):
-            seen = normalise(view)
-            if self.localise_in_bf16:
-                with torch.autocast(view.device.type, torch.bfloat16):
-                    delta, scores = self._localise(localisation, seen)
-            else:
-                delta, scores = self._localise(localisation, seen)
+            delta, scores = self.localise(localisation, normalise(view))
             parameters = self.transformer.solve(delta)
             if 1 < number == len(self.samplers) and self.narrow != 1:
                 mapped = chain(mapped, lambda points: points * self.narrow)
             mapped = chain(mapped, partial(self.transformer.points, parameters))
-            grid = mapped(sampler.base)
-            read = grid if sampler.samples == 1 else mapped(sampler.fine)
-            view = sampler(images, read if self.joint else read.detach())
-            exact = not warps and not self.moved
-            theta = self.transformer.theta(parameters, sampler.base) if exact else affine_fit(grid, sampler.base)
-            warps.append(Warp(theta, parameters, delta, grid, view, mapped, scores))
+            warp = self.warp(images, sampler, mapped, parameters, delta, exact=not warps and not self.moved)
+            warps.append(warp._replace(scores=scores))
+            view = warp.rectified
         return tuple(warps)
 
-    def _localise(self, localisation: nn.Module, view: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, warps: tuple[Warp, ...]) -> tuple[Warp, ...]:
+        """Return those of this transformer's ``warps`` whose images the classifier reads: the last one."""
+        return warps[-1:]
+
+    def localise(self, localisation: nn.Module, view: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict delta ``(N, P)``, and the scores ``(N, cells)`` of a network with attention."""
-        if isinstance(localisation, Attention):
-            delta, scores = localisation.look(view)
-            return delta.float(), scores.float()
-        return localisation(view).float(), None
+        with torch.autocast(view.device.type, torch.bfloat16, enabled=self.localise_in_bf16):
+            if isinstance(localisation, Attention):
+                delta, scores = localisation.look(view)
+                return delta.float(), scores.float()
+            return localisation(view).float(), None
+
+    def warp(
+        self,
+        images: Tensor,
+        sampler: Sampler,
+        mapped: Map,
+        parameters: Tensor,
+        delta: Tensor,
+        *,
+        exact: bool = False,
+    ) -> Warp:
+        """Sample ``images`` through the map ``mapped``; ``exact`` says that it is the transformer's own map."""
+        grid = mapped(sampler.base)
+        read = grid if sampler.samples == 1 else mapped(sampler.fine)
+        view = sampler(images, read if self.joint else read.detach())
+        theta = self.transformer.theta(parameters, sampler.base) if exact else affine_fit(grid, sampler.base)
+        return Warp(theta, parameters, delta, grid, view, mapped)
 
     def _start(self, points: Tensor) -> Tensor:
         return affine_points(self.start[None], points) if self.moved else points

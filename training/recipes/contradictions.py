@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
+DIGIT = 28
+"""Side of a digit of MNIST, in pixels."""
 SHIFTED = ("affine", "similarity", "attention", "translation", "projective")
 """Transformers among whose parameters is a shift."""
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8, "fine": 8, "attention": 24}
@@ -22,7 +24,8 @@ BOXED = {"gtsrb", "cub"}
 NEEDS: dict[str, tuple[str, Callable[["Recipe"], bool]]] = {
     "momentum": ("optimiser=sgd", lambda recipe: recipe.optimiser == "sgd"),
     "control_points": ("transformer=tps", lambda recipe: recipe.transformer == "tps"),
-    "tile": ("parallel=2 or more", lambda recipe: recipe.parallel > 1),
+    "tile": ("parallel=2 or more, or recurrent", lambda recipe: recipe.parallel > 1 or recipe.recurrent),
+    "sequence": ("distortion=sequence", lambda recipe: recipe.distortion == "sequence"),
     "backgrounds": ("placement.chance", lambda recipe: recipe.placement.chance > 0),
     "classifier_widths": ("classifier=conv", lambda recipe: recipe.classifier == "conv"),
     "pretrained": ("classifier=timm:NAME or torchvision:NAME", lambda recipe: recipe.is_backbone),
@@ -38,8 +41,8 @@ NEEDS |= dict.fromkeys(
 )
 NEEDS |= dict.fromkeys(
     (
-        *("parallel", "steps", "crop", "localisation_size", "feature_stage", "shared_stage", "coordinates", "slope"),
-        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint"),
+        *("steps", "crop", "localisation_size", "feature_stage", "shared_stage", "coordinates", "slope"),
+        *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint", "recurrent"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
 )
@@ -83,8 +86,30 @@ def contradictions(recipe: "Recipe") -> Iterator[str]:
         yield f"the rectified image is too small for the classifier; raise rectified or {fewer}"
     if recipe.classifier == "tutorial" and min(recipe.read_size) < 16:
         yield "classifier=tutorial needs at least 16x16 pixels; raise rectified or set classifier=conv"
+    if recipe.distortion == "sequence":
+        yield from sequence_contradictions(recipe)
+    elif recipe.recurrent:
+        yield "recurrent reads a sequence of objects; set distortion=sequence and sequence=3, or leave recurrent out"
     if recipe.transformer != "none":
         yield from transformer_contradictions(recipe)
+
+
+def sequence_contradictions(recipe: "Recipe") -> Iterator[str]:
+    """Yield what is inconsistent in a ``recipe`` for sequences of digits."""
+    if recipe.sequence < 2:
+        yield "distortion=sequence needs the number of digits in a picture; set sequence=3"
+    if recipe.parallel > 1:
+        yield "parallel transformers show one object; set recurrent=true for one crop of each, and leave parallel out"
+    if recipe.canvas[0] < DIGIT or recipe.canvas[1] < DIGIT * recipe.sequence:
+        yield f"{recipe.sequence} digits of {DIGIT}x{DIGIT} pixels stand side by side; raise canvas or lower sequence"
+    if recipe.classifier != "conv" and not recipe.recurrent:
+        yield f"classifier={recipe.classifier} reads one object; set recurrent=true, or classifier=conv"
+    if recipe.recurrent:
+        for name in ("steps", "crop", "feature_stage", "shared_stage"):
+            if getattr(recipe, name) != type(recipe).model_fields[name].default:
+                yield f"{name} is not for a recurrent transformer, which has one crop for each object; leave {name} out"
+        if recipe.localisation == "attention":
+            yield "localisation=attention finds one object; set localisation=modern"
 
 
 def transformer_contradictions(recipe: "Recipe") -> Iterator[str]:

@@ -157,3 +157,59 @@ MNIST_RTS = Recipe(
     learning_rate=2e-3,
 )
 """The paper's RTS problem; its best is 99.5 % (Jaderberg et al. 2015, table 1)."""
+
+MNIST_SEQUENCE = Recipe(
+    name="mnist-sequence",
+    summary="three digits in a row on 100x100 among fragments; a GRU moves a crop from digit to digit",
+    dataset="mnist",
+    distortion="sequence",
+    sequence=3,
+    recurrent=True,
+    canvas=(100, 100),
+    samples=1,
+    mean=(0.047,),
+    std=(0.196,),
+    transformer="affine",
+    rectified=(28, 28),
+    tile=0.4,
+    localisation="modern",
+    localisation_size=(50, 50),
+    localisation_rate=1.0,
+    classifier_width=16,
+    precision="bf16-all",
+    epochs=20,
+    learning_rate=2e-3,
+)
+"""The recurrent transformer of Sønderby et al. 2015 on their task, with a single-digit error of 1.5 %."""
+SEQUENCES = [
+    MNIST_SEQUENCE,
+    change_recipe(
+        MNIST_SEQUENCE,
+        {
+            "name": "mnist-sequence-crop",
+            "summary": "three digits in a row on 100x100 among fragments; one crop for all",
+            "recurrent": False,
+            "tile": 0.5,
+            "rectified": (34, 100),
+            "classifier_widths": (12, 24, 48, 64, 56),
+            "epochs": 18,
+        },
+    ),
+    change_recipe(
+        MNIST_SEQUENCE,
+        {
+            "name": "mnist-sequence-cnn",
+            "summary": "three digits in a row on 100x100 among fragments; no transformer",
+            "recurrent": False,
+            "tile": 0.5,
+            "transformer": "none",
+            "localisation_size": None,
+            "classifier_widths": (8, 16, 32, 48, 48),
+            "epochs": 11,
+        },
+    ),
+]
+"""The same task with a feed-forward transformer (the paper: 2.0 %) and without one (2.9 %).
+
+All three take about the same processor time.
+"""

@@ -16,7 +16,7 @@ from training.errors import RecipeError
 from training.recipes.contradictions import AFFINE_DISTORTIONS, contradictions
 
 Size = tuple[int, int]
-DistortionName = Literal["none", "r", "rts", "t", "p", "e", "tc", "tc84", "addition"]
+DistortionName = Literal["none", "r", "rts", "t", "p", "e", "tc", "tc84", "addition", "sequence"]
 TransformerName = Literal["none", "affine", "similarity", "attention", "translation", "rotation", "projective", "tps"]
 CELL = 8
 """Side of a cell of localisation=attention, in pixels."""
@@ -139,6 +139,8 @@ class Recipe(BaseModel):
     shared_steps: bool = Field(False, description="use one localisation network for all steps")
     parallel: int = Field(1, ge=1, le=9, description="parallel transformers, whose images are classified together")
     tile: float = Field(0.5, gt=0, le=1, description="share of the picture's sides where parallel transformers start")
+    sequence: int = Field(0, ge=0, le=9, description="objects in each picture, which are read from left to right")
+    recurrent: bool = Field(False, description="read each object of a sequence in a crop; a GRU moves it to the next")
     feature_stage: int = Field(0, ge=0, le=2, description="add a transformer after this stage of the classifier")
     localisation: LocalisationName = Field("cnn", description="network for theta")
     refinement: LocalisationName | None = Field(

@@ -31,6 +31,8 @@ ORANGE = (255, 140, 0)
 def animate_run(run: Run, data_root: Path) -> list[Path]:
     """Draw ``epochs.gif`` and ``moving.gif`` of a trained run with a transformer; return the files.
 
+    The digits of a sequence do not move, so it has only the first.
+
     Raises:
         RunError: the run is not trained, or has no snapshots.
         DataError: the data set cannot be read.
@@ -38,10 +40,10 @@ def animate_run(run: Run, data_root: Path) -> list[Path]:
     if not run.info().recipe.branches:
         return []
     run.pictures.mkdir(exist_ok=True)
-    return [
-        save_gif(epoch_frames(run), run.pictures / "epochs.gif", 4 * FRAME_MS),
-        save_gif(moving_frames(run, data_root), run.pictures / "moving.gif", FRAME_MS),
-    ]
+    files = [save_gif(epoch_frames(run), run.pictures / "epochs.gif", 4 * FRAME_MS)]
+    if not run.info().recipe.sequence:
+        files.append(save_gif(moving_frames(run, data_root), run.pictures / "moving.gif", FRAME_MS))
+    return files
 
 
 def epoch_frames(run: Run) -> list[Image.Image]:

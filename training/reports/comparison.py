@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from scipy.stats import ttest_ind
 
 from training.evaluation.confusion import Cell
+from training.evaluation.evaluation import Evaluation
 from training.files import write_text
-from training.fitting.runs import Evaluation, Run
+from training.fitting.runs import Run
 from training.recipes.digits import KINDS
 from training.recipes.recipe import Recipe
 from training.reports.confusions import confusion_figures

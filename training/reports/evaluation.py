@@ -20,6 +20,7 @@ from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
 from training.evaluation.confusion import Cell, confusion_cells
 from training.evaluation.corners import measure_corners
+from training.evaluation.evaluation import Evaluation, SequenceAccuracy
 from training.evaluation.intervals import accuracy_interval
 from training.evaluation.metrics import Spread
 from training.evaluation.overlaps import measure_boxes
@@ -28,7 +29,7 @@ from training.evaluation.rectification import measure_uprightness
 from training.evaluation.reliability import Look, measure_reliability
 from training.evaluation.worth import DECORATION_CURE, measure_worth
 from training.files import write_arrays, write_text
-from training.fitting.runs import Evaluation, Run, advice
+from training.fitting.runs import Run, advice
 from training.networks.geometry import corner_points
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe
@@ -108,23 +109,25 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     whole = source.test()
     test = distorted(recipe, whole, Stream.TEST)
     given = answers(network, test)
+    logits, labels = given.logits.flatten(0, -2), test.labels.flatten()
     theta = given.thetas[:, -1] if given.thetas is not None else None
     one_class = len(info.classes) == 1
-    predicted, count = given.logits.argmax(dim=1), len(test.labels)
-    right = predicted == test.labels
-    cells = confusion_cells(predicted, test.labels, len(info.classes))
+    right, count = given.logits.argmax(dim=-1) == test.labels, len(test.labels)
+    cells = confusion_cells(logits.argmax(dim=1), labels, len(info.classes))
+    is_single = theta is not None and not recipe.sequence
     some = torch.arange(count)[:: -(-count // POSES)]
     evaluation = Evaluation(
         dataset=recipe.dataset,
         distortion=recipe.distortion,
         pictures=count,
-        accuracy=int(right.sum()) / count,
+        accuracy=int(right.sum()) / right.numel(),
         accuracy_interval=accuracy_interval(right, whole.groups),
+        sequences=sequence_accuracy(right) if recipe.sequence else None,
         groups=None if whole.groups is None else len(set(whole.groups.tolist())),
         unknown_groups=whole.groups is None and training.groups is not None,
-        calibration=calibration(given.logits, test.labels),
+        calibration=calibration(logits, labels),
         temperature=temperature,
-        calibration_at_temperature=calibration(given.logits / temperature, test.labels),
+        calibration_at_temperature=calibration(logits / temperature, labels),
         class_accuracy=class_accuracy(cells, info.classes),
         confusions=tuple(cells),
         theta_spread=None if theta is None else round(spread(theta), 6),
@@ -135,8 +138,8 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
             None if placed is None else round(float((placed.logits.argmax(1) == held_out.labels).double().mean()), 6)
         ),
         worth=None if theta is None or one_class else measure_worth(network, test.images, test.labels),
-        pose=None if theta is None else measure_pose(network, recipe, whole.at(some), info.classes),
-        reliability=None if theta is None else measure_reliability(look_with(network, recipe), recipe, held_out),
+        pose=measure_pose(network, recipe, whole.at(some), info.classes) if is_single else None,
+        reliability=measure_reliability(look_with(network, recipe), recipe, held_out) if is_single else None,
         uprightness=(
             measure_uprightness(network, recipe, whole.at(torch.arange(count)[:UPRIGHT_DIGITS]))
             if recipe.can_stand_upright
@@ -164,7 +167,7 @@ class Answers(NamedTuple):
     """A network's answers for a split."""
 
     logits: Tensor
-    """``(N, K)``."""
+    """``(N, K)``, or ``(N, T, K)`` of sequences."""
     thetas: Tensor | None
     """``(N, T, 2, 3)`` in the order of the network's warps; None without a transformer."""
     corners: Tensor | None = None
@@ -179,13 +182,13 @@ def judge_validation(
     ``placed`` are its answers to the same pictures placed on others, by which the temperature is fitted too.
 
     Returns:
-        The fitted temperature, and whether each picture is right: ``(N,)``.
+        The fitted temperature, and whether each picture is right: ``(N,)``, or each object of a sequence: ``(N, T)``.
     """
     usual = answers(network, validation)
     thetas = torch.empty(len(usual.logits), 0, 2, 3) if usual.thetas is None else usual.thetas
     write_arrays(run.validation_file, {"logits": usual.logits, "thetas": thetas})
-    right = usual.logits.argmax(dim=1) == validation.labels
-    logits, labels = usual.logits, validation.labels
+    right = usual.logits.argmax(dim=-1) == validation.labels
+    logits, labels = usual.logits.flatten(0, -2), validation.labels.flatten()
     if placed is not None:  # the service is sent pictures like these too
         logits, labels = torch.cat([logits, placed.logits]), labels.repeat(2)
     return fit_temperature(logits, labels), right
@@ -234,6 +237,14 @@ def look_with(network: SpatialTransformerClassifier, recipe: Recipe) -> Look:
         return found.logits.argmax(dim=1).numpy(), found.thetas[:, main].double().numpy()
 
     return look
+
+
+def sequence_accuracy(right: Tensor) -> SequenceAccuracy:
+    """Return the share of sequences whose objects are all right: ``(N, T)``."""
+    whole = right.all(dim=1)
+    return SequenceAccuracy(
+        objects=right.shape[1], accuracy=int(whole.sum()) / len(whole), interval=accuracy_interval(whole)
+    )
 
 
 def class_accuracy(cells: list[Cell], classes: tuple[str, ...]) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from typing import Literal
 
 from training.evaluation.corners import CornerFit, CornerScores
+from training.evaluation.evaluation import Evaluation
 from training.evaluation.overlaps import BoxScores
 from training.evaluation.poses import Pose
-from training.fitting.runs import Evaluation, Run
+from training.fitting.runs import Run
 
 SMALLEST_P = 1e-4
 """Smallest p-value that is written out."""
@@ -14,19 +15,23 @@ SMALLEST_P = 1e-4
 def evaluation_facts(run: Run, evaluation: Evaluation) -> dict[str, str]:
     """Return each measure's name and value as text, in the order in which they are shown."""
     low, high = evaluation.accuracy_interval
+    sequences = evaluation.sequences
+    objects = "" if sequences is None else f"the {sequences.objects * evaluation.pictures:,} objects of "
 
     def before_and_after(measure: Literal["loss", "error"]) -> str:
         before, after = (getattr(c, measure) for c in (evaluation.calibration, evaluation.calibration_at_temperature))
         return f"{before:.4f}; {after:.4f} at temperature {evaluation.temperature:.3f}"
 
     facts = {
-        "test accuracy": f"{evaluation.accuracy:.2%} of {evaluation.pictures:,} pictures "
+        "test accuracy": f"{evaluation.accuracy:.2%} of {objects}{evaluation.pictures:,} pictures "
         f"(95% interval {low:.2%} to {high:.2%}{basis(evaluation)})",
         "negative log-likelihood": before_and_after("loss"),
         "calibration error": before_and_after("error"),
         "validation accuracy": f"{evaluation.validation_accuracy:.2%} in epoch {evaluation.best_epoch}"
         + interval_text(evaluation.validation_interval),
     }
+    if sequences is not None:
+        facts["whole sequences right"] = f"{sequences.accuracy:.2%}{interval_text(sequences.interval)}"
     if len(run.info().classes) == 1:  # every answer is right
         facts = {"test pictures": f"{evaluation.pictures:,}, of a single class"}
     facts["parameters"] = f"{run.info().network_parameters:,}"
@@ -84,6 +89,8 @@ def corner_facts(scores: CornerScores) -> dict[str, str]:
 
 def basis(evaluation: Evaluation) -> str:
     """Say over what the interval of the accuracy is taken, if not over independent pictures."""
+    if evaluation.sequences is not None:
+        return " over pictures"
     if evaluation.groups is not None:
         return f" over {evaluation.groups:,} groups of pictures"
     return "; too narrow, since pictures of one thing are taken as independent" if evaluation.unknown_groups else ""

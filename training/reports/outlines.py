@@ -34,8 +34,10 @@ def rectified_figure(
     """
     with torch.inference_mode():
         output: Output = network(images.float() / 255)
-    best = (output.logits / temperature).softmax(dim=1).max(dim=1)
-    told = [f"{classes[i]}  {p:.1%}" for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    best = (output.logits / temperature).softmax(dim=-1).max(dim=-1)
+    chances = best.values.view(len(images), -1).prod(dim=1).tolist()  # of all objects of a sequence
+    names = [" ".join(classes[i] for i in row) for row in best.indices.view(len(images), -1).tolist()]
+    told = [f"{name}  {p:.1%}" for name, p in zip(names, chances, strict=True)]
     labels = ["\n".join(textwrap.wrap(text, LINE)) for text in told]
     rows = 1 + len(output.warps)
     figure = Figure(figsize=(1.2 * len(images), 0.3 + 1.2 * rows), layout="constrained")

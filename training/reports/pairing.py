@@ -26,7 +26,7 @@ def comparison_facts(first: Run, second: Run) -> dict[str, str]:
             "compare runs with the same split.csv"
         )
     groups = first.groups()
-    found = mcnemar(logits.argmax(dim=1) == labels, other_logits.argmax(dim=1) == labels, groups)
+    found = mcnemar(logits.argmax(dim=-1) == labels, other_logits.argmax(dim=-1) == labels, groups)
     low, high = (100 * side for side in found.interval)
     facts = {
         f"accuracy of the {which} run": f"{run.evaluation().accuracy:.2%} of {len(labels):,} pictures"

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.errors import CollapseError, RecipeError, RunError
+from training.evaluation.evaluation import Evaluation
 from training.files import write_text
-from training.fitting.runs import DATA_ROOT, Evaluation, Run, begin_run
+from training.fitting.runs import DATA_ROOT, Run, begin_run
 from training.recipes.digits import DISTORTED_MNIST, SHORT_DISTORTED_MNIST
 from training.recipes.recipe import Recipe
 from training.recipes.studies import CONVOLUTIONS, MOVED_DIGITS, NORMALISATION

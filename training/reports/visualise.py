@@ -33,8 +33,8 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     They are ``rectified``, ``means``, ``curves``, ``confusion``, ``confused``, ``theta`` and ``reliability.png``.
 
     Returns:
-        The files. Without a transformer there are no ``means.png``, ``theta.png`` and ``reliability.png``, and without
-        a mistake no ``confused.png``.
+        The files. Without a transformer there are no ``means.png``, ``theta.png`` and ``reliability.png``, without a
+        mistake no ``confused.png``, and of sequences no ``means.png``, ``reliability.png`` and ``confused.png``.
 
     Raises:
         RunError: the run is not trained or not evaluated.
@@ -45,19 +45,21 @@ def draw_run(run: Run, data_root: Path) -> list[Path]:
     evaluation = run.evaluation()
     whole = run.source(data_root).test()
     test = distorted(info.recipe, whole, Stream.TEST)
-    images = test.images[:SCATTERED]
-    thetas = answers(network, Split(images, test.labels[:SCATTERED])).thetas
+    images, labels = test.images[:SCATTERED], test.labels[:SCATTERED]
+    thetas = answers(network, Split(images, labels)).thetas
     figures = {
         "rectified.png": rectified_figure(images[:EXAMPLES], network, info.classes, evaluation.temperature),
         "curves.png": curves_figure(run.metrics_file),
     }
     if len(info.classes) > 1:
         figures["confusion.png"] = confusion_figure(evaluation.confusions, info.classes)
-    if mistakes := most_confused(*run.answers()):
-        figures["confused.png"] = confused_figure(mistakes, test.images, network, info.classes)
     if thetas is not None:
-        figures["means.png"] = means_figure(network, info.recipe, whole.at(every(len(whole.labels))), info.classes)
-        figures["theta.png"] = theta_figure(thetas[:, -1], test.labels[:SCATTERED])
+        figures["theta.png"] = theta_figure(thetas[:, -1], labels.view(len(labels), -1)[:, -1])
+    if not info.recipe.sequence:
+        if mistakes := most_confused(*run.answers()):
+            figures["confused.png"] = confused_figure(mistakes, test.images, network, info.classes)
+        if thetas is not None:
+            figures["means.png"] = means_figure(network, info.recipe, whole.at(every(len(whole.labels))), info.classes)
     if evaluation.reliability is not None:
         figures["reliability.png"] = reliability_figure(evaluation.reliability)
     run.pictures.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ from export.format.artifact import Manifest
 from service.api.open_inference.decoding import Parameters
 from service.api.options import check_options
 from service.errors import InvalidBodyError, InvalidParameterError
-from service.schemas import AnswerOptions
+from service.schemas.options import AnswerOptions
 
 TENSOR, PICTURES = "UINT8", "BYTES"
 RECTIFIED_SOURCE = "rectified_source"

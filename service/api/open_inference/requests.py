@@ -39,7 +39,7 @@ from service.api.request_body import Content, from_text, too_large
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, shorten
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import RectifiedOptions
-from service.schemas import AnswerOptions, RectifyOptions
+from service.schemas.options import AnswerOptions, RectifyOptions
 from service.settings import Settings
 
 RESERVED = "triton_"

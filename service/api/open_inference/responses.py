@@ -102,9 +102,8 @@ def with_bytes(description: Json, buffers: Sequence[Buffer]) -> Output:
 
 def best_classes(model: Model, count: int, results: Sequence[ModelOutput]) -> list[str]:
     """Return ``value:index:label`` of the ``count`` most probable classes of each picture in order."""
-    classes = model.manifest.classes
     return [
-        f"{value:f}:{index}:{classes[index]}"
+        f"{value:f}:{index}:{model.manifest.label(index)}"
         for result in results
         for value, index in zip(result.probabilities[:count].tolist(), result.ranking[:count].tolist(), strict=True)
     ]

@@ -1,9 +1,12 @@
 """The form in which a rectified image is requested."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from export.format.artifact import Manifest
 from imaging.fast_codecs import FileFormat
 from imaging.warping import Padding
+from service.errors import InvalidParameterError
 
 MAX_SIDE = 16_383
 """Longest side of a rectified image: that of a WebP file."""
@@ -29,6 +32,20 @@ class RectifiedOptions(NamedTuple):
     def needs_source(self) -> bool:
         """Whether the image is sampled from the uploaded picture."""
         return self.size != "model"
+
+    def indices(self, manifest: Manifest) -> Sequence[int]:
+        """Return the positions of the transformers whose images are made.
+
+        Raises:
+            InvalidParameterError: one image is wanted of a model that has one for each object of a sequence.
+        """
+        if not self.only_main:
+            return range(len(manifest.transforms))
+        if manifest.shows_each:
+            raise InvalidParameterError(
+                "the model reads a sequence and has an image of each object, not one; POST /predict returns all of them"
+            )
+        return (manifest.main,)
 
     @property
     def frame(self) -> float:

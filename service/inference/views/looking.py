@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imaging.preprocessing import Picture
 from imaging.views import Floats, Pixels, make_views, view_maps
-from service.errors import RequestError
+from service.errors import InvalidParameterError, RequestError
 from service.inference.batcher import Inference
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders
 from service.inference.outputs import ModelOutput, finite_output
@@ -30,8 +30,13 @@ async def infer_views(
     A second look needs time: half of what is left until the ``deadline`` must be more than the views took.
 
     Raises:
+        InvalidParameterError: reliability is wanted of a model that has a frame for each object of a sequence.
         RequestError: see `infer_together`.
     """
+    if views.reliability and model.manifest.shows_each:
+        raise InvalidParameterError(
+            f"reliability is that of one frame, and {model.name} has one for each object of a sequence; leave it out"
+        )
     width, height = opened.shown.width, opened.shown.height
     maps = view_maps(views.needed, width / height)
     counts.viewed(views.needed)

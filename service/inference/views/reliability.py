@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from export.format.artifact import Manifest
 from imaging.views import bring_back, corner_distance, region_side
-from service.inference.outputs import ModelOutput, angle
+from service.inference.outputs import ModelOutput, angle, rank
 
 Floats = NDArray[np.float64]
 
@@ -84,7 +84,7 @@ def average(manifest: Manifest, output: ModelOutput, seen: Sequence[ModelOutput]
     """Return the ``output`` for a picture with its probabilities averaged over it and what was ``seen`` in views."""
     rows = [each.outputs[manifest.probabilities][each.row] for each in (output, *seen)]
     mean: NDArray[np.float32] = np.asarray(np.mean(rows, axis=0, dtype=np.float64), dtype=np.float32)
-    ranking = (-mean).argsort(kind="stable")
+    ranking, ranked = rank(mean[None])
     outputs = {name: values[output.row : output.row + 1] for name, values in output.outputs.items()}
     outputs[manifest.probabilities] = mean[None]
-    return output._replace(ranking=ranking, probabilities=mean[ranking], outputs=outputs, row=0)
+    return output._replace(ranking=ranking[0], probabilities=ranked[0], outputs=outputs, row=0)

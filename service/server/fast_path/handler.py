@@ -22,7 +22,7 @@ from service.middleware.request_id import request_id
 from service.redaction import Redactor
 from service.request_context import RequestContext, current
 from service.responses import RawResponse, error_response
-from service.schemas import PredictOptions
+from service.schemas.options import PredictOptions
 from service.server.fast_path.admission_queue import AdmissionQueue
 from service.server.http_request import Headers, HTTPRequest
 from service.server.protocol import HTTPProtocol

@@ -57,6 +57,14 @@ def test_outside_is_the_share_of_the_region_that_lies_out_of_the_picture(shift: 
     assert seen(similarity(x=shift))["outside"] == pytest.approx(share)
 
 
+def test_of_a_sequence_only_the_confidence_that_all_objects_are_right_is_told() -> None:
+    sequence = manifest().model_copy(update={"sequence": 2})
+    outputs = {"probabilities": np.array([[[0.25, 0.75], [0.5, 0.5]]], np.float32), "theta": similarity()}
+    found = values(outputs, sequence)
+    assert found["", "confidence"] == pytest.approx([0.375])
+    assert ("", "classes") not in found
+
+
 def test_kinds_show_only_what_they_can_change() -> None:
     shown = {kind: set(seen(similarity(), of_kind(kind))) - {"confidence", "classes"} for kind in KINDS}
     assert shown == KINDS

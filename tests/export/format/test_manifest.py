@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 
 from export.format.errors import ArtifactError
-from export.format.manifest import FORMAT_VERSION, read_manifest, schema
+from export.format.manifest import FORMAT_VERSION, schema
+from export.format.reading import read_manifest
 from tests.export.manifests import manifest
 
 ROOT = Path(__file__).parents[3]
@@ -81,6 +82,7 @@ OPTIONAL = {
     "features",
     "worth",
     "reliability",
+    "sequence",
 }
 
 
@@ -151,7 +153,9 @@ FEATURES: dict[str, Any] = {
 
 
 def test_the_second_format_is_read() -> None:
-    second = {key: value for key, value in fields().items() if key not in ("task", "features", "reliability")}
+    second = {
+        key: value for key, value in fields().items() if key not in ("task", "features", "reliability", "sequence")
+    }
     second["transforms"] = [{key: value for key, value in second["transforms"][0].items() if key != "sampling"}]
     second |= {"format_version": 2}
     jsonschema.validate(second, SCHEMAS[2])
@@ -169,6 +173,30 @@ def test_a_straightener_has_a_single_class() -> None:
     content = fields() | {"classes": ["card"], "accuracy": None}
     jsonschema.validate(content, SCHEMAS[FORMAT_VERSION])
     assert read_manifest(json.dumps(content).encode(), "it").answers()["probabilities"].shape == (1,)
+
+
+def test_a_sequence_has_probabilities_of_each_object_and_labels_that_name_all_of_them() -> None:
+    content = fields() | {"sequence": 3}
+    jsonschema.validate(content, SCHEMAS[FORMAT_VERSION])
+    found = read_manifest(json.dumps(content).encode(), "it")
+    assert found.answers()["probabilities"].shape == (3, 2)
+    assert [found.label(index) for index in (0, 1, 4, 7)] == [
+        "cat cat cat",
+        "cat cat dog",
+        "dog cat cat",
+        "dog dog dog",
+    ]
+    assert manifest().label(1) == "dog"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sequence": 1}, {"sequence": 63}, {"sequence": 2, "classes": ["cat"]}, FEATURES | {"sequence": 2}],
+    ids=str,
+)
+def test_a_sequence_that_could_not_be_told_apart_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match="the manifest"):
+        read_manifest(json.dumps(fields() | change).encode(), "the manifest")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.api.predict import MAX_POINTS
-from service.schemas import BatchPrediction
+from service.schemas.answers import BatchPrediction
 from tests.conftest import Service, start_service
 from tests.service.answers import (
     PICTURE,

@@ -19,7 +19,8 @@ from service.api.open_inference.schemas import (
     ServerMetadata,
     Statistics,
 )
-from service.schemas import BatchPrediction, ErrorBody, ModelList, Prediction, Status
+from service.schemas.answers import BatchPrediction, ErrorBody, Prediction
+from service.schemas.models import ModelList, Status
 from tests.conftest import Service
 from tests.service.answers import PICTURE, as_schema
 from tests.service.broken import HUGE

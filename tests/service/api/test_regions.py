@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from service.schemas import MAX_REGIONS, BatchRegionPredictions, RegionPredictions
+from service.schemas.answers import BatchRegionPredictions, RegionPredictions
+from service.schemas.options import MAX_REGIONS
 from tests.conftest import Service, start_service
 from tests.service.answers import as_schema, predict, prediction, refused, well, without_time
 from tests.service.api.test_rectify import compare, cut_out, seen

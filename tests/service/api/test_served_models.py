@@ -11,7 +11,7 @@ from export.format.artifact import read_artifact
 from export.format.manifest import Change, Worth
 from export.program import ProgramRuntime
 from export.torchscript import TorchScriptRuntime
-from service.schemas import ModelList
+from service.schemas.models import ModelList
 from tests.conftest import Service, fail_to_start, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, as_schema, predict, refused, well, without_time

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import NamedTuple
 
-from service.schemas import Prediction
+from service.schemas.answers import Prediction
 
 PREDICTION = Prediction.model_validate(
     {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from service.client.drawing import COLOURS, FAINT, GAP, SIDE, TOP, draw, view
-from service.schemas import Prediction
+from service.schemas.answers import Prediction
 from tests.service.client.scripted import PREDICTION
 from tests.service.pictures import encode
 

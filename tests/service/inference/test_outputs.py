@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.outputs import corners, regions
+from service.inference.outputs import MOST_SEQUENCES, corners, rank, regions
 
 
 def seen(theta: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
@@ -30,3 +30,22 @@ def test_corners_go_clockwise_from_the_one_that_becomes_top_left(angle: int, top
     following = np.roll(found, -1, axis=0)
     area = (found[:, 0] * following[:, 1] - found[:, 1] * following[:, 0]).sum() / 2
     assert area == pytest.approx(10_000, rel=1e-5)  # positive: clockwise, since y points down
+
+
+def test_classes_are_sorted_by_falling_probability_and_equal_ones_by_index() -> None:
+    ranking, ranked = rank(np.array([[0.25, 0.5, 0.25]], np.float32))
+    assert ranking.tolist() == [[1, 0, 2]]
+    assert ranked.tolist() == [[0.5, 0.25, 0.25]]
+
+
+@pytest.mark.parametrize(("objects", "classes"), [(2, 3), (3, 10), (4, 4), (2, 120)])
+def test_sequences_are_sorted_as_if_all_of_them_had_been_multiplied_out(objects: int, classes: int) -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), (3, objects)).astype(np.float32)
+    ranking, ranked = rank(probabilities)
+    for row, found, chances in zip(probabilities, ranking, ranked, strict=True):
+        whole = np.array(1.0)
+        for each in row.astype(np.float64):
+            whole = np.multiply.outer(whole, each)
+        expected = np.sort(whole.ravel())[::-1][: max(MOST_SEQUENCES, classes)]
+        np.testing.assert_allclose(chances, expected, rtol=1e-5)
+        np.testing.assert_allclose(whole.ravel()[found], expected, rtol=1e-5)

@@ -13,6 +13,7 @@ from training.data.distortions import (
     Addition,
     Cluttered,
     Elastic,
+    InRow,
     Placed,
     Projected,
     convex,
@@ -40,6 +41,7 @@ CANVASES = {
     "tc": (60, 60),
     "tc84": (84, 84),
     "addition": (42, 42),
+    "sequence": (60, 100),
 }
 AFFINE = ("none", "r", "rts", "tc", "tc84")
 RTS = Placed((42, 42), 45, (0.7, 1.2))
@@ -70,7 +72,7 @@ def centre(image: Tensor) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("name", CANVASES)
 def test_the_same_seed_gives_the_same_pictures_and_another_does_not(name: str) -> None:
-    how = make_distortion(name, CANVASES[name])
+    how = make_distortion(name, CANVASES[name], 3)
     labels = torch.arange(6)
 
     def pictures(seed: int) -> Tensor:
@@ -83,7 +85,7 @@ def test_the_same_seed_gives_the_same_pictures_and_another_does_not(name: str) -
 
 @pytest.mark.parametrize("name", CANVASES)
 def test_pictures_have_the_size_of_the_canvas_and_the_range_of_the_originals(name: str) -> None:
-    how = make_distortion(name, CANVASES[name])
+    how = make_distortion(name, CANVASES[name], 3)
     changed = how.apply(blob(5), torch.arange(5), how.draw(5, SIZE, seeded(Stream.TEST)))
     assert changed.images.shape == (5, 2 if name == "addition" else 1, *CANVASES[name])
     assert changed.images.amin() >= 0
@@ -93,7 +95,7 @@ def test_pictures_have_the_size_of_the_canvas_and_the_range_of_the_originals(nam
 
 @pytest.mark.parametrize("name", CANVASES)
 def test_applying_draws_nothing(name: str) -> None:
-    how = make_distortion(name, CANVASES[name])
+    how = make_distortion(name, CANVASES[name], 3)
     parameters = how.draw(4, SIZE, seeded(Stream.TEST))
     first, again = (how.apply(strokes(4), torch.arange(4), parameters).images for _ in range(2))
     assert torch.equal(first, again)
@@ -101,7 +103,7 @@ def test_applying_draws_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", CANVASES)
 def test_the_map_is_told_where_the_distortion_is_an_affine_one(name: str) -> None:
-    how = make_distortion(name, CANVASES[name])
+    how = make_distortion(name, CANVASES[name], 3)
     maps = how.apply(blob(3), torch.arange(3), how.draw(3, SIZE, seeded(Stream.TEST))).maps
     assert (maps is not None) == (name in AFFINE)
 
@@ -216,6 +218,45 @@ def test_addition_shows_two_digits_and_names_their_sum() -> None:
     shown = (changed.images.flatten(2).amax(dim=2) / 10 - 1).round().long()  # (N, 2): the digit in each channel
     assert torch.equal(shown[:, 0], labels)
     assert torch.equal(changed.labels, shown.sum(dim=1))
+
+
+def test_a_sequence_shows_its_digits_from_left_to_right_in_the_order_of_its_labels() -> None:
+    how = InRow((60, 100), 3, fragments=0)
+    digits = torch.stack([torch.full((1, 28, 28), 10.0 * (label + 1)) for label in range(10)])
+    places, *_ = parameters = how.draw(10, SIZE, seeded(Stream.TEST))
+    changed = how.apply(digits, torch.arange(10), parameters)
+    assert changed.labels.shape == (10, 3)
+    assert torch.equal(changed.labels[:, 0], torch.arange(10))
+    for image, frames, labels in zip(changed.images, places.long().tolist(), changed.labels.tolist(), strict=True):
+        for (top, left), label in zip(frames, labels, strict=True):
+            assert (image[0, top : top + 28, left : left + 28] == 10 * (label + 1)).all()
+        assert (image > 0).sum() == 3 * 28 * 28, "and nothing else"
+
+
+def test_digits_of_a_sequence_stand_side_by_side_on_a_rising_or_falling_line_all_over_the_canvas() -> None:
+    places, others, *_ = InRow((100, 100), 3).draw(4000, SIZE, seeded(Stream.TEST))
+    top, left = places.unbind(dim=2)
+    assert (left.diff(dim=1) == 28).all()
+    for edge in (left, top):
+        assert edge.min() == 0
+        assert edge.max() == 100 - 28
+    assert top.diff(dim=1).abs().max() <= 14 + 1
+    assert top.diff(dim=1).max() > 10
+    assert top.diff(dim=1).min() < -10
+    assert others.shape == (4000, 2)
+
+
+def test_fragments_of_a_sequence_hide_no_digit() -> None:
+    how = InRow((100, 100), 3)
+    digits = strokes(40)
+    places, others, sources, corners = how.draw(40, SIZE, seeded(Stream.TEST))
+    alone = InRow((100, 100), 3, fragments=0).apply(
+        digits, torch.arange(40), (places, others, sources[:, :0], corners[:, :0])
+    )
+    changed = how.apply(digits, torch.arange(40), (places, others, sources, corners)).images
+    added = changed - alone.images
+    assert added.min() == 0
+    assert 0 < (added > 0).flatten(1).sum(dim=1).max() <= 8 * 9**2
 
 
 def test_p_folds_no_picture_and_shows_nothing_beyond_the_horizon() -> None:

@@ -9,6 +9,7 @@ from tests.networks import CANVAS, RECTIFIED, build, heads, randomised, small
 from training.networks.geometry import affine_points, base_grid, compose
 from training.networks.localisation import Coordinates
 from training.networks.network import Output, SpatialTransformerClassifier, transformer
+from training.networks.recurrent import row
 from training.networks.samplers import Sampler, sample
 from training.networks.spatial import centre, tiles
 from training.recipes.catalogue import RECIPES
@@ -62,8 +63,10 @@ def localisation_size(**changes: object) -> int:
 def test_a_new_network_of_every_recipe_looks_at_its_canonical_crop(recipe: Recipe, training: bool) -> None:
     network, images = committed(recipe).train(training), pictures(2, recipe)
     warps = network(images).warps
-    assert len(warps) == recipe.branches * recipe.steps
-    starts = tiles(recipe.parallel, recipe.tile) if recipe.parallel > 1 else [centre(recipe.crop)]
+    starts = tiles(recipe.parallel, recipe.tile) if recipe.parallel > 1 else [centre(recipe.crop)] * recipe.branches
+    if recipe.recurrent:
+        starts = row(recipe.sequence, recipe.tile)
+    assert len(warps) == len(starts) * recipe.steps
     for position, warp in enumerate(warps):
         is_last = (position + 1) % recipe.steps == 0
         start = starts[position // recipe.steps] * (1.0 if is_last else torch.tensor([recipe.margin] * 2 + [1.0]))

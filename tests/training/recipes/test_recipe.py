@@ -6,6 +6,8 @@ from training.recipes.digits import MNIST_RTS
 from training.recipes.photographs import MY_IMAGES, SIGNS
 from training.recipes.recipe import Augmentation, Recipe, change_recipe
 
+SEQUENCE = {"distortion": "sequence", "sequence": 3, "canvas": [60, 100]}
+
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_found_by_the_name_it_carries(name: str) -> None:
@@ -106,6 +108,16 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"rectified": [14, 14], "classifier_widths": [8] * 5}, "raise rectified or shorten classifier_widths"),
         ({"feature_stage": 2, "classifier_widths": [8]}, "lower feature_stage or lengthen classifier_widths"),
         ({"transformer": "none", "pyramid": True}, "pyramid has no effect without a transformer"),
+        ({"recurrent": True}, "set distortion=sequence and sequence=3"),
+        ({"sequence": 3}, "sequence has no effect without distortion=sequence"),
+        ({**SEQUENCE, "sequence": 0}, "set sequence=3"),
+        ({**SEQUENCE, "canvas": [60, 60]}, "3 digits of 28x28 pixels stand side by side; raise canvas"),
+        ({**SEQUENCE, "classifier": "residual"}, "set recurrent=true, or classifier=conv"),
+        ({**SEQUENCE, "recurrent": True, "steps": 2}, "steps is not for a recurrent transformer"),
+        ({**SEQUENCE, "parallel": 2}, "set recurrent=true for one crop of each, and leave parallel out"),
+        ({**SEQUENCE, "recurrent": True, "localisation": "attention"}, "set localisation=modern"),
+        ({**SEQUENCE, "recurrent": True, "transformer": "none"}, "recurrent has no effect without a transformer"),
+        ({**SEQUENCE, "upright": 1.0}, "affine map: r, rts, t, tc"),
         ({"joint": False, "upright": 0.0, "area": 0.0}, "joint=false leaves localisation without a loss"),
     ],
 )

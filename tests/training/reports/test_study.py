@@ -4,7 +4,8 @@ import pytest
 
 from tests.small_runs import begin
 from training.errors import RecipeError, RunError
-from training.fitting.runs import Evaluation, Run
+from training.evaluation.evaluation import Evaluation
+from training.fitting.runs import Run
 from training.recipes.catalogue import RECIPES
 from training.recipes.digits import DISTORTED_MNIST, KINDS
 from training.recipes.recipe import Recipe, change_recipe

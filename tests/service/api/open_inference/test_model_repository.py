@@ -15,7 +15,7 @@ import pytest
 
 from service.api.open_inference.model_repository import MAX_BYTES
 from service.middleware.api_keys import make_key
-from service.schemas import ModelList
+from service.schemas.models import ModelList
 from tests.conftest import START_S, STOP_S, Service, fail_to_start, start_service
 from tests.service import artifacts
 from tests.service.answers import PICTURE, as_schema, predict, refused, well

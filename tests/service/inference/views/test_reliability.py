@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import imaging.views
-import service.schemas
+import service.schemas.options
 from export.format.artifact import Manifest
 from service.inference.engine import Answer, Engine
 from service.inference.views.options import ViewOptions
@@ -107,7 +107,7 @@ def test_averaged_probabilities_are_those_of_the_picture_and_its_views() -> None
 
 
 def test_all_views_that_may_be_asked_for_exist() -> None:
-    assert service.schemas.MOST_VIEWS == imaging.views.MOST_VIEWS
+    assert service.schemas.options.MOST_VIEWS == imaging.views.MOST_VIEWS
 
 
 def test_both_uses_share_the_views() -> None:

@@ -17,7 +17,7 @@ from service.middleware.access_log import AccessLog, Client
 from service.redaction import Redactor
 from service.request_context import RequestContext, is_alone, queued_s, track_future
 from service.responses import RawResponse
-from service.schemas import PredictOptions
+from service.schemas.options import PredictOptions
 from service.server.fast_path.admission_queue import TICK_S, AdmissionQueue
 from service.server.fast_path.handler import Answerer, FastPathHandler
 from service.server.http_request import Headers

@@ -1,0 +1,1 @@
+"""Schemas of requests and responses, for the OpenAPI document and the client."""
