@@ -41,7 +41,7 @@ NEEDS |= dict.fromkeys(
 )
 NEEDS |= dict.fromkeys(
     (
-        *("steps", "crop", "localisation_size", "feature_stage", "shared_stage", "coordinates", "slope"),
+        *("parallel", "steps", "crop", "localisation_size", "feature_stage", "shared_stage", "coordinates", "slope"),
         *("pyramid", "identity_penalty", "upright", "pose", "canonical", "corners", "joint", "recurrent"),
     ),
     ("a transformer", lambda recipe: recipe.transformer != "none"),
