@@ -14,23 +14,20 @@ from training.__main__ import main
 from training.fitting.runs import Run
 
 KILLS = 2
-CHANGES = ("validation_size=160", "batch_size=32", "epochs=3")
-CLASSIFIERS = {"conv": "classifier_width=4", "tutorial, which drops units": "classifier=tutorial"}
+CHANGES = ("validation_size=160", "batch_size=32", "epochs=3", "classifier=tutorial")
+"""The tutorial's classifier drops units, so the state of the random numbers has to come back too."""
 
 
-def command(data_root: Path, out: Path, classifier: str) -> list[str]:
-    changes = [argument for change in (*CHANGES, CLASSIFIERS[classifier]) for argument in ("--set", change)]
+def command(data_root: Path, out: Path) -> list[str]:
+    changes = [argument for change in CHANGES for argument in ("--set", change)]
     return ["run", "mnist-rts", "--data-root", str(data_root), "--out", str(out), *changes]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX does")
-@pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_a_run_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(
-    classifier: str, data_root: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_again_and_again_ends_with_the_weights_of_an_unbroken_one(data_root: Path, tmp_path: Path) -> None:
     unbroken, killed = Run(tmp_path / "unbroken"), Run(tmp_path / "killed")
-    assert main(command(data_root, unbroken.folder, classifier)) == 0
-    arguments = command(data_root, killed.folder, classifier)
+    assert main(command(data_root, unbroken.folder)) == 0
+    arguments = command(data_root, killed.folder)
     for kill in range(KILLS):
         process = subprocess.Popen([sys.executable, "-m", "training", *arguments], start_new_session=True)
         deadline = time.monotonic() + 120
