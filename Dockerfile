@@ -1,6 +1,7 @@
 # Two images without torch: `cpu`, the default, and `cuda`, which adds the CUDA 13 libraries. A third, `train`, has torch.
 #   docker build --target cpu .     docker build --target cuda .     docker build --target train .
-# EXTRAS are the optional packages of the two (pyproject.toml): docker build --build-arg EXTRAS=grpc,heif,remote,otel .
+# EXTRAS are the extras of the two (pyproject.toml), and PACKAGES are others besides:
+#   docker build --target cpu --build-arg EXTRAS=grpc,heif,remote,otel --build-arg PACKAGES=s3fs .
 
 # The base of all images.
 FROM python:3.11-slim AS base
@@ -46,7 +47,8 @@ ENV SBOM="/sbom/bin/cyclonedx-py environment --output-file /venv/sbom.cdx.json /
 
 FROM build AS build-cpu
 ARG EXTRAS=grpc,heif
-RUN pip install --constraint constraints.txt ".[serve-cpu,$EXTRAS]" && pip uninstall --yes stn-serve && $SBOM
+ARG PACKAGES
+RUN pip install --constraint constraints.txt ".[serve-cpu${EXTRAS:+,$EXTRAS}]" $PACKAGES && pip uninstall --yes stn-serve && $SBOM
 
 FROM base AS cpu
 COPY --from=build-cpu /venv /venv
@@ -54,7 +56,8 @@ COPY --from=code /app /app
 
 FROM build AS build-cuda
 ARG EXTRAS=grpc,heif
-RUN pip install --constraint constraints.txt ".[cuda,$EXTRAS]" && pip uninstall --yes stn-serve && $SBOM
+ARG PACKAGES
+RUN pip install --constraint constraints.txt ".[cuda${EXTRAS:+,$EXTRAS}]" $PACKAGES && pip uninstall --yes stn-serve && $SBOM
 
 FROM base AS cuda
 # The driver features that the NVIDIA container toolkit mounts. The user chooses the GPUs.

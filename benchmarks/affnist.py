@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from benchmarks.reliability import Pixels, all_views, seeing
 from export.format.artifact import read_artifact
 from export.onnx import OnnxRuntime
+from imaging.views import MOST_VIEWS
 from training.data.augmentation import linear_maps
 from training.data.distortions import make_distortion, warp_affine
 from training.data.sources import Digits
@@ -42,8 +43,8 @@ def affine_distorted(digits: Split, generator: Generator) -> Tensor:
     half = torch.tensor([14.0, 14.0])
     maps = torch.cat([linear * 20, torch.zeros(count, 2, 1)], dim=-1) / half[:, None]
     centred = warp_affine(digits.images.float(), maps, CANVAS)
-    low, high_edge = free_shifts(centred)
-    shift = (low + (high_edge - low + 1) * drawn[4:].T).floor()
+    least, most = free_shifts(centred)
+    shift = (least + (most - least + 1) * drawn[4:].T).floor()
     moved = torch.cat([maps[:, :, :2], -(linear @ shift[:, :, None]) / half[:, None]], dim=-1)
     return warp_affine(digits.images.float(), moved, CANVAS)
 
@@ -72,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifacts", type=Path, nargs="+")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--views", type=int, choices=range(1, MOST_VIEWS + 1), default=8, metavar="N")
     options = parser.parse_args()
     digits = Digits(options.data_root, EXAMPLES, sums=False).test()
     shifted = make_distortion("t", CANVAS)

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.streets backgrounds SCENES FOLDER`` writes patches without signs, for placement.
 ``python -m benchmarks.streets evaluate MODEL_OR_RUN ... --scenes SCENES --data-root DATA`` prints a table. With
-``--second-look``, each crop of a street is looked at again, as the service does it for pictures that it is not sure of;
-its thetas are those of the second look, and its classes have the mean probabilities of both.
+``--second-look``, each crop of a street is looked at again, at twice the region that was found. Thetas are those of the
+second look. Classes have the mean probabilities of both looks, while the service keeps those of the first.
 
 SCENES holds photographs in ``images/`` and ``boxes.csv`` with the columns file, width, height, class, x1, y1, x2, y2 in
 pixels. The photographs are numbered, and neighbouring numbers often show the same place: of each three blocks of 25

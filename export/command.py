@@ -94,7 +94,7 @@ def main(runtime: Runtime) -> None:
                 lambda *price: notes.print(price_table(*price)),
             )
         info = Run(run).info()
-        named = name or info.model or info.recipe.name
+        named = name if name is not None else info.model or info.recipe.name
         destination = Destination(out, named, version, force, triton=layout is Layout.triton)
         with notes.status("starting") as status:
             artifact = export_run(Run(run), runtime, destination, smaller, say=status.update)

@@ -46,6 +46,7 @@ LIMITS = {
     "exclusiveMinimum": "more than {}",
     "maximum": "at most {}",
     "exclusiveMaximum": "less than {}",
+    "minLength": "at least {} character",
 }
 UNITS = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
 

@@ -1,4 +1,4 @@
-"""The commands of this package in the process of the tests, as ``python -m`` runs them: imports take it seconds."""
+"""The commands of `export` within the process of the tests, since starting Python and importing torch takes seconds."""
 
 import runpy
 import sys
@@ -32,7 +32,7 @@ def export(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
         capfd.readouterr()
         code: object = 0
         with monkeypatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # runpy warns of modules that tests have imported
+            warnings.filterwarnings("ignore", message=".*sys.modules", category=RuntimeWarning)  # the tests import them
             patch.chdir(folder)
             patch.setattr(sys, "argv", [command, *map(str, arguments)])
             patch.setattr(sys, "path", [*sys.path])

@@ -9,21 +9,31 @@ from pathlib import Path
 import pytest
 
 from export.format.artifact import read_artifact
-from tests.export.commands import ROOT, Export, one_line
+from tests.export.commands import ROOT, Done, Export, one_line
 from training.fitting.runs import Run
 
 COMMANDS = ["onnx", "inspect", "check", "adopt", "compose", "push", "pull", "sign"]
 
 
-def test_a_run_is_exported_and_the_second_time_refused(trained_run: Run, export: Export, tmp_path: Path) -> None:
+def test_a_run_is_exported_and_the_second_time_refused(trained_run: Run, tmp_path: Path) -> None:
     options = [str(trained_run.folder), "--out", str(tmp_path), "--name", "mine", "--version", "3"]
     command = [sys.executable, "-m", "export.onnx", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    done, again = (
+        subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT) for _ in range(2)
+    )
     assert done.returncode == 0, done.stderr
     for word in ("golden.npz", "probabilities", "accuracy", "rectified", "opset 18"):
         assert word in done.stdout
     assert read_artifact(tmp_path / "mine" / "3").manifest.runtime == "onnx"
-    assert "--force" in one_line(export("onnx", *options))
+    assert "--force" in one_line(Done(again.returncode, again.stdout, again.stderr))
+
+
+def test_a_run_that_was_given_a_name_is_exported_under_it(trained_run: Run, export: Export, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    told = json.loads(trained_run.info_file.read_text()) | {"model": "mine"}
+    (tmp_path / "run" / trained_run.info_file.name).write_text(json.dumps(told))
+    (tmp_path / "mine" / "1").mkdir(parents=True)
+    assert "mine" in one_line(export("onnx", tmp_path / "run", "--out", tmp_path, "--version", "1"))
 
 
 @pytest.mark.parametrize("runtime", ["torchscript", "program"])

@@ -135,6 +135,7 @@ def test_pictures_are_not_copied_to_be_sent() -> None:
     assert np.shares_memory(as_sent(split), split.images.numpy())
 
 
+@pytest.mark.parametrize("runtime", [TorchScriptRuntime], indirect=True)
 def test_exporting_again_makes_the_next_version(models: Path, trained_run: Run) -> None:
     made = export_run(trained_run, TorchScriptRuntime(), Destination(models, "digits", None))
     assert made.folder == models / "digits" / "2"
