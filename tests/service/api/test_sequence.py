@@ -161,7 +161,7 @@ def test_score_refuses_what_is_told_of_a_single_frame(artifact: Artifact) -> Non
     assert find_model(settings, "digits")[0] == "digits"
     for asked in ({"reliability": 8}, {"rectified": True}):
         with pytest.raises(ModelLoadError, match="leave them out"):
-            find_model(settings, "digits", **asked)  # type: ignore[arg-type]
+            find_model(settings, "digits", **asked)
 
 
 def test_one_image_of_several_is_refused_where_the_options_are_used(artifact: Artifact) -> None:
