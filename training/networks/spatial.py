@@ -104,11 +104,16 @@ class SpatialTransformer(nn.Module):
 
     def localise(self, localisation: nn.Module, view: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict delta ``(N, P)``, and the scores ``(N, cells)`` of a network with attention."""
-        with torch.autocast(view.device.type, torch.bfloat16, enabled=self.localise_in_bf16):
-            if isinstance(localisation, Attention):
-                delta, scores = localisation.look(view)
-                return delta.float(), scores.float()
-            return localisation(view).float(), None
+        if not self.localise_in_bf16:  # without an autocast that does nothing, which exporters would record
+            return self._predict(localisation, view)
+        with torch.autocast(view.device.type, torch.bfloat16):
+            return self._predict(localisation, view)
+
+    def _predict(self, localisation: nn.Module, view: Tensor) -> tuple[Tensor, Tensor | None]:
+        if isinstance(localisation, Attention):
+            delta, scores = localisation.look(view)
+            return delta.float(), scores.float()
+        return localisation(view).float(), None
 
     def warp(
         self,

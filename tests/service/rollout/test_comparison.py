@@ -34,6 +34,15 @@ def test_agreement_is_told_of_all_and_of_each_class() -> None:
     assert summary.classes == {"7": (3, 2), "3": (1, 1)}
 
 
+def test_of_sequences_only_the_agreement_of_all_is_told_since_there_may_be_very_many() -> None:
+    manifest = MANIFEST.model_copy(update={"sequence": 2})
+    found = Comparison(manifest, manifest, RolloutMetrics(("digits", "2", "1")))
+    for default, version in (("7 1", "7 1"), ("7 1", "7 2")):
+        found.add(pair(said(default), said(version)))
+    summary = found.summary()
+    assert (summary.pictures, summary.agreed, summary.classes) == (2, 1, {})
+
+
 def test_corners_and_changes_have_percentiles() -> None:
     found = comparison()
     for number in range(101):

@@ -8,10 +8,10 @@ import pytest
 from imaging.crops import Crop
 from service.errors import ModelLoadError
 from service.rollout.messages import Compared, Failed
-from service.rollout.process import Pair, corner_distance
+from service.rollout.process import Pair, best, corner_distance, probability_of
 from tests.conftest import REPOSITORY
 from tests.service import artifacts
-from tests.service.pictures import encode, noise
+from tests.service.pictures import MANIFEST, encode, noise
 from tests.service.rollout.jobs import job, shown
 
 
@@ -36,6 +36,17 @@ def test_a_class_that_the_new_version_does_not_know_has_the_probability_0(models
     assert isinstance(found, Compared)
     assert (found.default.label, found.version.label) == ("7", "new-7")
     assert found.change == pytest.approx(-found.default.probability)
+
+
+def test_the_answer_to_a_sequence_is_all_of_its_classes_and_their_probability_that_of_all() -> None:
+    probabilities = np.array([[0.1, 0.9], [0.75, 0.25]], np.float32)
+    sequence = MANIFEST.model_copy(update={"sequence": 2, "classes": ("cat", "dog")})
+    names, probability = best(probabilities, sequence)
+    assert names == ("dog", "cat")
+    assert probability == pytest.approx(0.9 * 0.75)
+    assert probability_of(("cat", "cat"), probabilities, sequence) == pytest.approx(0.1 * 0.75)
+    for other in (("cat",), ("cat", "bird")):
+        assert probability_of(other, probabilities, sequence) == 0
 
 
 def test_a_version_that_fails_fails_one_picture(models: Path) -> None:

@@ -34,6 +34,21 @@ def test_errors_that_share_a_track_widen_the_interval_and_scattered_ones_do_not(
     assert high - low < narrow_high - narrow_low
 
 
+def test_the_objects_of_a_picture_are_one_group() -> None:
+    right = wrong_at(range(60)).view(400, 3)
+    assert accuracy_interval(right) == accuracy_interval(right.flatten(), torch.arange(400).repeat_interleave(3))
+    tracks = torch.arange(400) // 10
+    assert accuracy_interval(right, tracks) == accuracy_interval(right.flatten(), tracks.repeat_interleave(3))
+
+
+def test_objects_are_compared_like_pictures_and_their_interval_is_that_of_pictures() -> None:
+    first, second = wrong_at(range(60)).view(400, 3), wrong_at(range(40, 90)).view(400, 3)
+    found, flat = mcnemar(first, second), mcnemar(first.flatten(), second.flatten())
+    assert (found.only_first, found.only_second, found.difference) == flat[:3]
+    pictures = torch.arange(400).repeat_interleave(3)
+    assert found.interval == mcnemar(first.flatten(), second.flatten(), pictures).interval
+
+
 def test_groups_of_one_picture_give_about_the_interval_of_single_pictures() -> None:
     right = wrong_at(range(120))
     assert accuracy_interval(right, torch.arange(1200)) == pytest.approx(accuracy_interval(right), abs=0.003)

@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.fitting.losses import area_loss, upright_loss
+from training.fitting.losses import area_loss, class_loss, upright_loss
 from training.networks.geometry import undistorted
+
+
+def test_the_objects_of_sequences_all_count_the_same() -> None:
+    logits, labels = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0)), torch.arange(12).view(4, 3) % 5
+    each = [class_loss(logits[:, position], labels[:, position], 0.1) for position in range(3)]
+    torch.testing.assert_close(class_loss(logits, labels, 0.1), torch.stack(each).mean())
 
 
 def linear(*entries: float) -> Tensor:

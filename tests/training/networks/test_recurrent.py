@@ -1,10 +1,13 @@
 """A recurrent transformer starts side by side, remembers what it has passed, and shows each object by itself."""
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.networks import build, heads, randomised
+from training.evaluation.worth import measure_worth
 from training.networks.network import SpatialTransformerClassifier
 from training.networks.recurrent import Recurrence, RecurrentTransformer, recurrent, row
 from training.networks.samplers import Sampler
@@ -84,6 +87,7 @@ def test_a_deltas_object_is_told_by_its_place_in_the_sequence() -> None:
 def test_each_object_is_classified_from_its_own_crop_alone() -> None:
     network = made()
     output = network(pictures())
+    assert network.std is not None
     for position, warp in enumerate(output.warps):
         alone = network.classifier((warp.rectified - network.mean) / network.std)
         torch.testing.assert_close(output.logits[:, position], alone, atol=1e-5, rtol=1e-4)
@@ -117,3 +121,21 @@ def test_the_last_layer_moves_every_crop_from_its_own_start() -> None:
     moved = torch.tensor([[[0.75, 0.25, 0.25], [0.25, 0.75, 0.25]]])  # half of (identity + 0.5)
     for warp, x in ((first, -0.5), (second, 0.5)):
         torch.testing.assert_close(warp.theta, moved + torch.tensor([[[0.0, 0.0, x], [0.0, 0.0, 0.0]]]))
+
+
+def test_the_worth_of_theta_is_that_of_the_crops_of_all_objects() -> None:
+    network = randomised(build(small()), reach=1.0)
+    images = (pictures(40) * 255).to(torch.uint8)
+    with torch.inference_mode():
+        wanted = network(images / 255).logits.argmax(dim=2)
+    found = measure_worth(network, images, wanted)
+    assert found.accuracy == 1
+    assert network.std is not None
+    whole = torch.stack([network.classifier((whole_picture(network, images) - network.mean) / network.std)] * 3, dim=1)
+    assert found.identity == pytest.approx(float((whole.argmax(dim=2) == wanted).double().mean()), abs=1e-6)
+
+
+def whole_picture(network: SpatialTransformerClassifier, images: Tensor) -> Tensor:
+    """The pictures as a crop of the whole of them would show them."""
+    sampler = network.transforms[0].samplers[0]
+    return cast(Tensor, sampler(images / 255, sampler.fine.expand(len(images), -1, -1, -1)))
