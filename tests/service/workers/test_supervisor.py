@@ -143,14 +143,16 @@ def test_a_worker_that_stands_still_does_not_keep_the_others_from_ending() -> No
         assert service.log().count("worker_killed") == 1
 
 
-def shared_folders() -> set[Path]:
-    return set(Path(MEMORY).glob(f"{PREFIX}*"))
+def shared_folder(service: Service) -> Path:
+    """The folder that this service holds locked; others on this machine have theirs."""
+    held = [descriptor.readlink() for descriptor in Path(f"/proc/{service.process.pid}/fd").iterdir()]
+    (folder,) = (path for path in held if path.is_relative_to(MEMORY) and path.name.startswith(PREFIX))
+    return folder
 
 
 def test_a_worker_whose_metrics_file_is_damaged_is_replaced_by_one_that_serves() -> None:
-    there = shared_folders()
     with start_service("--workers", 2) as service:
-        (folder,) = shared_folders() - there
+        folder = shared_folder(service)
         wait_until(lambda: len(list(folder.glob("*.json"))) == 2)
         before = workers(service)
         for pid in before:
@@ -166,9 +168,8 @@ def test_a_worker_whose_metrics_file_is_damaged_is_replaced_by_one_that_serves()
 
 
 def test_nothing_is_left_of_a_service_whose_supervisor_was_killed() -> None:
-    there = shared_folders()
     with start_service("--workers", 2) as service:
-        (folder,) = shared_folders() - there
+        folder = shared_folder(service)
         started = workers(service)
         service.process.kill()
         service.process.wait(STOP_S)
