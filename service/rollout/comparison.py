@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest, Outputs, Quantity, count_in_bins, distance, make_reference, values
-from service.metrics.rollouts import RolloutMetrics
+from service.metrics.rollouts import OTHERS, RolloutMetrics
 from service.repository.traffic import Rule
 from service.rollout.messages import Compared, Said
 
@@ -86,11 +86,12 @@ class Comparison:
         """Add a picture."""
         default, version = found.default, found.version
         self.pictures += 1
-        agrees = default.label == version.label
+        agrees = default.names == version.names
+        is_one = self._manifests[0].sequence is None  # there may be very many sequences
         if default.label is not None and version.label is not None:
             self._classified += 1
             self._agreed += agrees
-            if self._manifests[0].sequence is None:  # there may be very many sequences
+            if is_one:
                 self._of_class[default.label] += 1
                 self._agreed_of_class[default.label] += agrees
             self._changes.append(found.change)
@@ -98,7 +99,8 @@ class Comparison:
             self._corners_px.append(found.corners_px)
         self._seconds.append((default.seconds, version.seconds))
         self._latest.append((default, version))
-        self._metrics.compared(default.label, agrees=agrees, change=found.change, pixels=found.corners_px)
+        label = default.label if is_one or default.label is None else OTHERS
+        self._metrics.compared(label, agrees=agrees, change=found.change, pixels=found.corners_px)
         self._metrics.inferred(default.seconds, version.seconds)
 
     def drop(self, reason: str, pictures: int = 1) -> None:

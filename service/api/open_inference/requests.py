@@ -37,6 +37,7 @@ from service.api.options import check_options
 from service.api.predict import rectified_options, regions_of
 from service.api.request_body import Content, from_text, too_large
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, shorten
+from service.inference.outputs import answers
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import RectifiedOptions
 from service.schemas.options import AnswerOptions, RectifyOptions
@@ -370,4 +371,4 @@ def read_output(name: str, parameters: Parameters, binary: bool, manifest: Manif
     if classes and name != manifest.probabilities:
         only = repr(manifest.probabilities) if manifest.probabilities else "classifiers"
         raise InvalidBodyError(f"'classification' is for {only} only, not for {name!r}")
-    return RequestedOutput(name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))
+    return RequestedOutput(name, flag(parameters, "binary_data", binary), min(classes, answers(manifest)))
