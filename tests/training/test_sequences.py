@@ -96,6 +96,10 @@ def test_two_runs_are_compared_object_by_object(sequence_run: Run, plain_run: Ru
     first, second = (run.evaluation().accuracy for run in (sequence_run, plain_run))
     facts = comparison_facts(sequence_run, plain_run)
     assert facts["difference"].startswith(f"{100 * (first - second):+.2f} points")
+    assert facts["difference"].endswith(" over pictures)")
+    assert facts["accuracy of the first run"] == f"{first:.2%} of 400 objects"
+    assert facts["right in the first run alone"].endswith(" objects")
+    assert facts["exact sign test over pictures"].startswith("p ")
 
 
 def test_the_same_seed_distorts_the_test_pictures_in_the_same_way(sequence_run: Run, plain_run: Run) -> None:

@@ -1,5 +1,6 @@
 """A model that reads a sequence, over HTTP: the whole sequence, each of its objects, and a transform for each."""
 
+import base64
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,12 +12,13 @@ from export.exporter import Destination, export_run
 from export.format.artifact import Artifact
 from export.onnx import OnnxRuntime
 from service.client import Client
-from service.errors import ModelLoadError
+from service.errors import InvalidParameterError, ModelLoadError
 from service.inference.rectified.options import RectifiedOptions
 from service.score.run import find_model
 from service.settings import Settings
 from tests.conftest import Service, start_service
 from tests.service.answers import error, predict
+from tests.service.exposed import Exposed
 from tests.service.pictures import Answer, encode
 from training.fitting.runs import Run
 
@@ -147,6 +149,12 @@ def test_the_open_inference_protocol_has_the_same_numbers_and_names_sequences(
     told = service.client.post("/v2/models/digits/infer", json={"inputs": [sent], "outputs": named}).json()["outputs"]
     labels = [text.rpartition(":")[2] for text in told[0]["data"]]
     assert labels == [" ".join(map(str, expected(artifact, index).argmax(axis=1))) for index in range(2)]
+    named = [{"name": "probabilities", "parameters": {"classification": 1000}}]
+    (told,) = service.client.post("/v2/models/digits/infer", json={"inputs": [sent], "outputs": named}).json()[
+        "outputs"
+    ]
+    assert told["shape"] == [2, 100]
+    assert len(told["data"]) == 200
 
 
 def test_the_client_reads_the_sequence(service: Service, pictures: NDArray[np.uint8]) -> None:
@@ -164,5 +172,31 @@ def test_score_refuses_what_is_told_of_a_single_frame(artifact: Artifact) -> Non
             find_model(settings, "digits", **asked)
 
 
-def test_one_image_of_several_is_refused_where_the_options_are_used(artifact: Artifact) -> None:
+def test_one_image_of_several_is_refused_where_the_options_are_read(artifact: Artifact) -> None:
     assert list(RectifiedOptions().indices(artifact.manifest)) == [0, 1]
+    with pytest.raises(InvalidParameterError, match="an image of each object, not one"):
+        RectifiedOptions().of_main(artifact.manifest)
+
+
+def test_a_single_rectified_picture_is_refused_before_the_model_runs(
+    service: Service, pictures: NDArray[np.uint8]
+) -> None:
+    def inferred() -> float:
+        return Exposed(service.client.get("/metrics").text)("stn_batch_size_sum", model="digits")
+
+    before = inferred()
+    for size in ("model", "source"):
+        response = service.client.post(
+            "/rectify", params={"rectified_size": size}, files={"image": encode(pictures[0])}
+        )
+        error(response.content, "invalid_parameter", "POST /predict returns all of them")
+    file = base64.b64encode(encode(pictures[0])).decode()
+    sent = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [file]}
+    for parameters in ({}, {"rectified_size": "model"}):
+        wanted = [{"name": "rectified_source", "parameters": parameters}]
+        response = service.client.post("/v2/models/digits/infer", json={"inputs": [sent], "outputs": wanted})
+        assert response.status_code == 400
+        assert "an image of each object, not one" in response.json()["error"]
+    assert inferred() == before
+    predict(service, encode(pictures[0]))
+    assert inferred() == before + 1
