@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +23,11 @@ DECORATION_CURE = (
     "the transformer out with transformer=none"
 )
 """Advice for a transformer that is decoration."""
+SEQUENCE_CURE = (
+    "raise canvas, so that the objects lie in more places; or leave the transformer out, as the recipe "
+    "mnist-sequence-cnn does"
+)
+"""The same for sequences."""
 
 Hook = Callable[[SpatialTransformer, tuple[Tensor, ...], tuple[Warp, ...]], tuple[Warp, ...] | None]
 
@@ -62,7 +66,7 @@ def measure_worth(network: SpatialTransformerClassifier, images: Tensor, labels:
         batches = torch.split(images, BATCH)
         with torch.inference_mode():
             found = torch.cat([network(batch.float() / 255).logits.argmax(dim=-1) for batch in batches])
-            return cast(Tensor, found == labels)
+            return found == labels
 
     with hooked(dict.fromkeys(places, record)):
         predicted = right()
