@@ -1,10 +1,12 @@
 """A model that reads a sequence, over HTTP: the whole sequence, each of its objects, and a transform for each."""
 
 import base64
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,9 +16,11 @@ from export.onnx import OnnxRuntime
 from service.client import Client
 from service.errors import InvalidParameterError, ModelLoadError
 from service.inference.rectified.options import RectifiedOptions
-from service.score.run import find_model
+from service.score.rows import Row
+from service.score.run import find_model, worker_settings
+from service.score.scorer import ScoreOptions, Scorer
 from service.settings import Settings
-from tests.conftest import Service, start_service
+from tests.conftest import Service, start_service, wait_until
 from tests.service.answers import error, predict
 from tests.service.exposed import Exposed
 from tests.service.pictures import Answer, encode
@@ -31,7 +35,7 @@ def artifact(sequence_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Art
 @pytest.fixture(scope="module")
 def service(artifact: Artifact) -> Iterator[Service]:
     """Serves the model alone."""
-    with start_service("--models", artifact.folder.parents[1]) as started:
+    with start_service("--models", artifact.folder.parents[1], "--grpc-port", 0) as started:
         yield started
 
 
@@ -162,6 +166,38 @@ def test_the_client_reads_the_sequence(service: Service, pictures: NDArray[np.ui
         found = client.predict(encode(pictures[0]))
     assert found.sequence is not None
     assert len(found.sequence) == 2
+
+
+def test_grpc_names_the_same_sequences(service: Service, artifact: Artifact, pictures: NDArray[np.uint8]) -> None:
+    wait_until(lambda: "grpc_listens" in service.log())
+    address = re.search(r'"address": "([^"]+)"', service.log())
+    assert address is not None
+    sent = triton.InferInput("image", [2, 40, 64, 1], "UINT8")
+    sent.set_data_from_numpy(pictures[:2, :, :, None])
+    wanted = [triton.InferRequestedOutput("probabilities", class_count=1)]
+    with triton.InferenceServerClient(address[1]) as client:
+        named = client.infer("digits", [sent], outputs=wanted).as_numpy("probabilities")
+        raw = client.infer("digits", [sent]).as_numpy("probabilities")
+    assert named is not None
+    assert raw is not None
+    np.testing.assert_allclose(raw[1], expected(artifact, 1), atol=1e-4)
+    labels = [text.decode().rpartition(":")[2] for text in named.ravel()]
+    assert labels == [" ".join(map(str, expected(artifact, index).argmax(axis=1))) for index in range(2)]
+
+
+def test_score_writes_the_most_probable_sequences(artifact: Artifact, pictures: NDArray[np.uint8]) -> None:
+    settings = Settings(models=artifact.folder.parents[1], device="cpu")
+    name, version, digest = find_model(settings, "digits")
+    worker, _ = worker_settings(settings, f"{name}/{version}", 1)
+    scorer = Scorer(ScoreOptions(worker, name, version, digest)._replace(top_k=2))
+    try:
+        found = scorer.score([Row(0, "0.png", encode(pictures[0]))]).to_pylist()[0]
+    finally:
+        scorer.close()
+    digits = expected(artifact, 0).argmax(axis=1)
+    assert found["classes"][0] == " ".join(map(str, digits))
+    assert len(found["probabilities"]) == 2
+    assert found["probabilities"][0] == pytest.approx(expected(artifact, 0).max(axis=1).prod(), abs=1e-4)
 
 
 def test_score_refuses_what_is_told_of_a_single_frame(artifact: Artifact) -> None:
