@@ -48,9 +48,12 @@ class Summary(NamedTuple):
     """The state of a comparison."""
 
     pictures: int
+    classified: int
+    """Pictures to which both versions gave a class."""
     agreed: int | None
-    """None if a version is not a classifier."""
+    """Those with the same class; None if there are none."""
     classes: Mapping[str, ClassAgreement]
+    """By class; empty for sequences, of which there may be very many."""
     change: Percentiles | None
     """Of the absolute change of the probability of the default version's class."""
     mean_change: float | None
@@ -133,6 +136,7 @@ class Comparison:
         default_s, version_s = np.array(self._seconds).reshape(-1, 2).T * 1000
         return Summary(
             pictures=self.pictures,
+            classified=self._classified,
             agreed=self._agreed if self._classified else None,
             classes={label: ClassAgreement(n, self._agreed_of_class[label]) for label, n in self._of_class.items()},
             change=percentiles(map(abs, self._changes)),

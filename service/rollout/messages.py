@@ -77,7 +77,7 @@ class Compared(NamedTuple):
     change: float
     """The probability that the new version gives to the class of the default version, less that of the default."""
     corners_px: float | None
-    """Mean distance of the corners in pixels of the upload; None where a version has none."""
+    """Mean distance of the main transformer's corners in pixels of the upload; None where a version has none."""
 
 
 class Failed(NamedTuple):

@@ -39,7 +39,7 @@ def test_classes_are_sorted_by_falling_probability_and_equal_ones_by_index() -> 
     assert ranked.tolist() == [[0.5, 0.25, 0.25]]
 
 
-@pytest.mark.parametrize(("objects", "classes"), [(2, 3), (3, 10), (4, 4), (2, 120), (2, 1000)])
+@pytest.mark.parametrize(("objects", "classes"), [(2, 3), (2, 10), (3, 10), (4, 4), (2, 120), (2, 1000)])
 def test_sequences_are_sorted_as_if_all_of_them_had_been_multiplied_out(objects: int, classes: int) -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), (3, objects)).astype(np.float32)
     ranking, ranked = rank(probabilities)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from service.api.open_inference.rollout import describe
 from service.metrics.rollouts import MOST_CLASSES, OTHERS, RolloutMetrics
 from service.repository.traffic import Rule
 from service.rollout.comparison import Comparison
@@ -42,6 +43,7 @@ def test_of_sequences_only_the_agreement_of_all_is_told_since_there_may_be_very_
         found.add(pair(said(default), said(version)))
     summary = found.summary()
     assert (summary.pictures, summary.agreed, summary.classes) == (2, 1, {})
+    assert describe(summary).agreement == 0.5
     assert {labels[4]: count for labels, count in metrics.counts().items() if labels[0] == "rollout_disagreed"} == {
         OTHERS: [1]
     }
@@ -144,7 +146,7 @@ def test_a_version_that_fails_is_not_promoted_for_what_it_does_answer(reason: st
 
 def test_an_empty_comparison_says_nothing_and_fulfils_nothing() -> None:
     summary = comparison().summary()
-    assert summary == (0, None, {}, None, None, None, {}, None, None, {})
+    assert summary == (0, 0, None, {}, None, None, None, {}, None, None, {})
     assert not comparison().fulfils(Rule(0, 0.0, None, None))
 
 
