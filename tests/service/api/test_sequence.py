@@ -16,6 +16,7 @@ from export.onnx import OnnxRuntime
 from service.client import Client
 from service.errors import InvalidParameterError, ModelLoadError
 from service.inference.rectified.options import RectifiedOptions
+from service.schemas.answers import Prediction
 from service.score.rows import Row
 from service.score.run import find_model, worker_settings
 from service.score.scorer import ScoreOptions, Scorer
@@ -161,11 +162,16 @@ def test_the_open_inference_protocol_has_the_same_numbers_and_names_sequences(
     assert len(told["data"]) == 200
 
 
-def test_the_client_reads_the_sequence(service: Service, pictures: NDArray[np.uint8]) -> None:
+def test_the_client_reads_the_sequence_also_of_a_frame(service: Service, pictures: NDArray[np.uint8]) -> None:
     with Client(service.url) as client:
         found = client.predict(encode(pictures[0]))
+        with client.stream() as stream:
+            stream.send(encode(pictures[0]))
+            streamed = stream.receive().answer
     assert found.sequence is not None
     assert len(found.sequence) == 2
+    assert isinstance(streamed, Prediction)
+    assert streamed.sequence == found.sequence
 
 
 def test_grpc_names_the_same_sequences(service: Service, artifact: Artifact, pictures: NDArray[np.uint8]) -> None:
