@@ -21,7 +21,8 @@ Task = Literal["classification", "features"]
 NO_TRANSFORMER: Final = "none"
 SMALLEST_DEVIATION, LARGEST_DEVIATION = 1e-4, 100.0
 """The range of deviations of reliability. Beyond it, all are equal."""
-MOST_SEQUENCES = 2**63
+INDICES = 2**63
+"""Numbers that an index of 64 bits can tell apart."""
 Quantity = Literal["rotation", "scale", "shift_x", "shift_y", "outside", "confidence", "classes"]
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=4096)]
@@ -344,7 +345,7 @@ class Manifest(Document):
             raise ValueError("a classifier has probabilities, and any other model has features instead")
         if classifies != bool(self.classes):
             raise ValueError("a classifier has classes, and any other model has none")
-        if self.sequence is not None and not 1 < len(self.classes) ** self.sequence < MOST_SEQUENCES:
+        if self.sequence is not None and not 1 < len(self.classes) ** self.sequence < INDICES:
             raise ValueError("a sequence needs classes, and fewer possible answers than a 64-bit number can tell apart")
         named = {feature.name for feature in self.features} or {self.probabilities}
         named = named.union(*({t.theta, t.parameters, t.rectified} for t in self.transforms))

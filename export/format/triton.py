@@ -48,8 +48,9 @@ def write_repository(folder: Path, manifest: Manifest, *, force: bool) -> None:
 def config(name: str, manifest: Manifest) -> str:
     """Return the content of ``config.pbtxt``; Triton's shapes have no batch axis."""
     outputs = []
+    labelled = manifest.probabilities if manifest.sequence is None else None  # Triton labels a single row of classes
     for tensor in manifest.answers().values():
-        labels = f' label_filename: "{LABELS}"' if tensor.name == manifest.probabilities else ""
+        labels = f' label_filename: "{LABELS}"' if tensor.name == labelled else ""
         outputs.append(f"  {described(tensor, labels)}")
     return "\n".join(
         [

@@ -70,7 +70,7 @@ class Rectify:
                 raise InvalidParameterError("padding: JPEG files cannot be transparent; accept image/png or image/webp")
             wanted = rectified_options(options, picture_format, 1, self._state.settings)
             assert wanted is not None  # noqa: S101 - there is a format
-            main_only = wanted._replace(only_main=True)  # which tells it from JSON in the cache too
+            main_only = wanted.of_main(model.manifest)  # which tells it from JSON in the cache too
 
             async def sample() -> RawResponse:
                 answer = await self._predict_main(model, upload, options, main_only, timeout_ms)

@@ -17,7 +17,7 @@ CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], dtype=np.fl
 """The corners of the rectified image in its own homogeneous coordinates, clockwise from top left."""
 
 MOST_SEQUENCES = 100
-"""Sequences that an answer can name, or as many as there are classes if these are more."""
+"""Sequences that an answer can name."""
 
 Points = list[list[float]]
 
@@ -41,9 +41,9 @@ class ModelOutput(NamedTuple):
     """Whether all numbers are finite."""
     ranking: NDArray[np.intp]
     """``(K,)``: classes by falling probability; equal ones by index. Empty if the model is not a classifier. Of a model
-    that reads sequences, the most probable sequences; `Manifest.label` names them."""
+    that reads sequences, the most probable sequences ``(S,)``; `Manifest.label` names them. See `answers`."""
     probabilities: NDArray[np.float32]
-    """``(K,)`` in that order."""
+    """The probability of each, in that order."""
     transforms: tuple[TransformOutput, ...]
     """One for each transformer of the manifest."""
     outputs: Outputs
@@ -69,7 +69,8 @@ def read(outputs: Outputs, manifest: Manifest) -> list[ModelOutput]:
 def rank(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Sort classes by falling probability, and equal ones by index.
 
-    Of sequences, the `MOST_SEQUENCES` most probable ones are sorted. The objects are independent, given the picture.
+    Of sequences, the `MOST_SEQUENCES` most probable ones are sorted, and equal ones are in no particular order. The
+    objects are independent, given the picture.
 
     Args:
         probabilities: ``(N, K)``, or ``(N, T, K)`` of sequences.
@@ -84,11 +85,20 @@ def rank(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[
     objects, classes = probabilities.shape[1:]
     found, chances = np.zeros((len(rows), 1), np.intp), np.ones((len(rows), 1), np.float32)
     for position in range(objects):  # the best sequences begin with the best shorter ones
-        longer = (found[:, :, None] * classes + np.arange(classes)).reshape(len(rows), -1)
-        products = (chances[:, :, None] * probabilities[:, position, None]).reshape(len(rows), -1)
-        best = (-products).argsort(axis=1, kind="stable")[:, : max(MOST_SEQUENCES, classes)]
-        found, chances = longer[rows, best], products[rows, best]
+        following, ranked = (each[:, :MOST_SEQUENCES] for each in rank(probabilities[:, position]))
+        # The i-th of the one and the j-th of the other make one of the best i * j pairs at most.
+        places = np.multiply.outer(np.arange(1, found.shape[1] + 1), np.arange(1, following.shape[1] + 1))
+        first, then = np.nonzero(places <= MOST_SEQUENCES)
+        products = chances[:, first] * ranked[:, then]
+        best = (-products).argsort(axis=1, kind="stable")[:, :MOST_SEQUENCES]
+        found, chances = (found[:, first] * classes + following[:, then])[rows, best], products[rows, best]
     return found, chances
+
+
+def answers(manifest: Manifest) -> int:
+    """Return how many classes, or sequences, `rank` sorts."""
+    classes = len(manifest.classes)
+    return classes if manifest.sequence is None else min(MOST_SEQUENCES, classes**manifest.sequence)
 
 
 def class_probabilities(outputs: Outputs, manifest: Manifest) -> NDArray[np.float32]:

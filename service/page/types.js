@@ -18,7 +18,7 @@
  * @typedef {{name: string, kind: string} & Look} TransformResult
  * @typedef {{decode: number, queue: number, inference: number, encode: number, total: number}} Timings
  * @typedef {{model: {name: string, version: number}, predictions: ClassPrediction[], transforms?: TransformResult[],
- *   batch_size: number, timings_ms: Timings} & Look} Answer
+ *   sequence?: {predictions: ClassPrediction[]}[], batch_size: number, timings_ms: Timings} & Look} Answer
  */
 
 export {};

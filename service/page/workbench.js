@@ -18,7 +18,7 @@ import { ErrorBanner } from "./views/errors.js";
 import { FullSizeView } from "./views/full.js";
 import { LiveView } from "./views/live.js";
 import { MotionView } from "./views/motion.js";
-import { PredictionView, decode, looksOf } from "./views/prediction.js";
+import { PredictionView, decode, looksOf, showsEach } from "./views/prediction.js";
 
 /** @typedef {import("./types.js").Answer} Answer */
 /** @typedef {import("./types.js").ModelInfo} ModelInfo */
@@ -121,7 +121,7 @@ export class Workbench {
       this.spoken.textContent = `${best.label}, ${percent(best.probability)}. ${this.answerView.words.textContent}`;
       history.replaceState(null, "", `#${this.address(null)}`);
       const { model, picture, placement, disturbance } = this.state;
-      if (model === null || picture === null) return;
+      if (model === null || picture === null || showsEach(answer)) return; // /rectify answers with a single picture
       void this.fullView.show(model, enlarged(model.input, picture, placement, disturbance).encode("image/png"));
     }, QUIET_MS);
   }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest, Outputs, Quantity, count_in_bins, distance, make_reference, values
-from service.metrics.rollouts import RolloutMetrics
+from service.metrics.rollouts import OTHERS, RolloutMetrics
 from service.repository.traffic import Rule
 from service.rollout.messages import Compared, Said
 
@@ -48,9 +48,12 @@ class Summary(NamedTuple):
     """The state of a comparison."""
 
     pictures: int
+    classified: int
+    """Pictures to which both versions gave a class."""
     agreed: int | None
-    """None if a version is not a classifier."""
+    """Those with the same class; None if there are none."""
     classes: Mapping[str, ClassAgreement]
+    """By class; empty for sequences, of which there may be very many."""
     change: Percentiles | None
     """Of the absolute change of the probability of the default version's class."""
     mean_change: float | None
@@ -86,11 +89,12 @@ class Comparison:
         """Add a picture."""
         default, version = found.default, found.version
         self.pictures += 1
-        agrees = default.label == version.label
+        agrees = default.names == version.names
+        is_one = self._manifests[0].sequence is None  # there may be very many sequences
         if default.label is not None and version.label is not None:
             self._classified += 1
             self._agreed += agrees
-            if self._manifests[0].sequence is None:  # there may be very many sequences
+            if is_one:
                 self._of_class[default.label] += 1
                 self._agreed_of_class[default.label] += agrees
             self._changes.append(found.change)
@@ -98,7 +102,8 @@ class Comparison:
             self._corners_px.append(found.corners_px)
         self._seconds.append((default.seconds, version.seconds))
         self._latest.append((default, version))
-        self._metrics.compared(default.label, agrees=agrees, change=found.change, pixels=found.corners_px)
+        label = default.label if is_one or default.label is None else OTHERS
+        self._metrics.compared(label, agrees=agrees, change=found.change, pixels=found.corners_px)
         self._metrics.inferred(default.seconds, version.seconds)
 
     def drop(self, reason: str, pictures: int = 1) -> None:
@@ -131,6 +136,7 @@ class Comparison:
         default_s, version_s = np.array(self._seconds).reshape(-1, 2).T * 1000
         return Summary(
             pictures=self.pictures,
+            classified=self._classified,
             agreed=self._agreed if self._classified else None,
             classes={label: ClassAgreement(n, self._agreed_of_class[label]) for label, n in self._of_class.items()},
             change=percentiles(map(abs, self._changes)),

@@ -315,7 +315,12 @@ class RolloutManager:
                 continue
             trial.comparison.add(outcome)
             label = outcome.default.label
-            if self._capture is not None and file and label is not None and label != outcome.version.label:
+            if (
+                self._capture is not None
+                and file
+                and label is not None
+                and outcome.default.names != outcome.version.names
+            ):
                 self._capture.take(file, trial.default.name, label)
         rule = trial.rollout.promote_when
         if rule is not None and not trial.promoting and monotonic() >= trial.next_check:

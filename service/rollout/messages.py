@@ -42,7 +42,7 @@ class Shown(NamedTuple):
     height: float
     """Size of what the model was shown, in pixels of the upload."""
     probabilities: NDArray[np.float32]
-    """``(K,)``; empty if the model is not a classifier."""
+    """``(K,)``, or ``(T, K)`` of a sequence; empty if the model is not a classifier."""
     theta: Points | None
     """Of the main transformer; None if there is none."""
 
@@ -55,13 +55,18 @@ class Shown(NamedTuple):
 class Said(NamedTuple):
     """What a version says of a picture."""
 
-    label: str | None
-    """The most probable class; None if the model is not a classifier."""
+    names: tuple[str, ...]
+    """The most probable class, or that of each object of a sequence; empty if the model is not a classifier."""
     probability: float
-    """Of ``label``."""
+    """Of ``names``."""
     theta: Points | None
     seconds: float
     """Processor time of one inference of the picture alone."""
+
+    @property
+    def label(self) -> str | None:
+        """Its classes in one line; None if the model is not a classifier. Different classes may have the same line."""
+        return " ".join(self.names) if self.names else None
 
 
 class Compared(NamedTuple):
@@ -72,7 +77,7 @@ class Compared(NamedTuple):
     change: float
     """The probability that the new version gives to the class of the default version, less that of the default."""
     corners_px: float | None
-    """Mean distance of the corners in pixels of the upload; None where a version has none."""
+    """Mean distance of the main transformer's corners in pixels of the upload; None where a version has none."""
 
 
 class Failed(NamedTuple):

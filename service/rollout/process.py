@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from export.format.artifact import ArtifactError, Manifest, read_artifact
 from service.errors import ModelLoadError, StartError
 from service.inference.loading import digest, warm_up
-from service.inference.outputs import Points, class_probabilities, is_finite, rank, regions
+from service.inference.outputs import Points, class_probabilities, is_finite, regions
 from service.inference.preprocessing import Upload, examine_picture, preprocess, preprocess_regions
 from service.inference.process_pool import NICE, end_with_parent
 from service.repository.startup import find_folders
@@ -90,7 +90,7 @@ class Version:
         manifest = self.manifest
         theta = outputs[manifest.transforms[manifest.main].theta][0].tolist() if manifest.transforms else None
         names, probability = best(probabilities, manifest)
-        return Said(" ".join(names) or None, probability, theta, seconds), probabilities
+        return Said(names, probability, theta, seconds), probabilities
 
 
 class Pair:
@@ -114,9 +114,9 @@ class Pair:
         said, probabilities = self._version.say(self._pixels(shown, version))
         again, _ = self._default.say(self._pixels(shown, default))  # for its time; what it said live is compared
         names, probability = best(shown.probabilities, default)
-        answered = Said(" ".join(names) or None, probability, shown.theta, again.seconds)
+        answered = Said(names, probability, shown.theta, again.seconds)
         change = 0.0
-        if answered.label is not None and said.label is not None:
+        if names and said.names:
             change = probability_of(names, probabilities, version) - answered.probability
         corners_px = None
         if answered.theta is not None and said.theta is not None:
@@ -146,8 +146,8 @@ def best(probabilities: NDArray[np.float32], manifest: Manifest) -> tuple[tuple[
     """
     if not len(probabilities):
         return (), 0.0
-    (ranking,), (ranked,) = rank(probabilities[np.newaxis])
-    return manifest.names(int(ranking[0])), float(ranked[0])
+    rows = probabilities.reshape(-1, len(manifest.classes))
+    return tuple(manifest.classes[index] for index in rows.argmax(axis=1)), float(rows.max(axis=1).prod())
 
 
 def probability_of(names: tuple[str, ...], probabilities: NDArray[np.float32], manifest: Manifest) -> float:

@@ -34,7 +34,7 @@ class AccuracyInfo(BaseModel):
 
     dataset: str
     pictures: int
-    accuracy: float
+    accuracy: float = Field(description="of sequences, that of their objects")
 
 
 class ChangeInfo(BaseModel):

@@ -65,7 +65,12 @@ class AnswerOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    top_k: int = Field(5, ge=1, le=1000, description="number of classes in the response; all if there are fewer")
+    top_k: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="number of classes in the response; all if there are fewer; at most 100 sequences",
+    )
     rectified_size: str = Field(
         MODEL_SIZE,
         pattern=SIZE,

@@ -68,6 +68,9 @@ def test_it_can_be_made_smaller_and_its_accuracy_is_that_of_its_objects(
     manifest = export_run(sequence_run, OnnxRuntime(), Destination(tmp_path, "sequence"), less).manifest
     assert manifest.price is not None
     assert manifest.price.accuracy_before == pytest.approx(sequence_run.evaluation().accuracy, abs=0.005)
+    assert manifest.accuracy is not None
+    assert manifest.accuracy.accuracy == pytest.approx(sequence_run.evaluation().accuracy, abs=0.05)
+    assert manifest.price.probabilities > 0
 
 
 def test_a_reference_can_be_added_and_no_reliability(sequence_run: Run, data_root: Path, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from tests.small_runs import begin
+from training.data.batches import distorted
+from training.data.random_streams import Stream
+from training.data.splits import Split
 from training.fitting.runs import Run
-from training.fitting.trainer import fit
+from training.fitting.trainer import Training, fit
 from training.recipes.recipe import change_recipe
-from training.reports.evaluation import evaluate
+from training.reports.evaluation import answers, evaluate
 from training.reports.facts import evaluation_facts
 from training.reports.pairing import comparison_facts
 from training.reports.report import write_report
@@ -66,6 +69,27 @@ def test_the_worth_of_all_crops_is_measured_and_what_needs_a_single_frame_is_lef
     assert (evaluation.pose, evaluation.reliability, evaluation.uprightness) == (None, None, None)
 
 
+def test_the_spread_of_theta_is_that_of_all_crops(sequence_run: Run, data_root: Path) -> None:
+    spread = sequence_run.evaluation().theta_spread
+    assert spread is not None
+    images = sequence_run.source(data_root).test()
+    found = answers(sequence_run.trained_network(), distorted(sequence_run.info().recipe, images, Stream.TEST)).thetas
+    assert found is not None
+    assert spread == pytest.approx(float(found.double().std(dim=0, correction=0).mean()), abs=1e-5)
+
+
+def test_the_spread_that_the_guard_watches_is_that_of_all_crops(sequence_run: Run) -> None:
+    recipe = sequence_run.info().recipe
+    module = Training(sequence_run.trained_network(), recipe, 0, 10).eval()
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    images = torch.randint(256, (20, 1, *recipe.canvas), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.inference_mode():
+        module.validation_step(Split(images, torch.zeros(20, 2, dtype=torch.int64)), 0)
+        thetas = torch.stack([warp.theta for warp in module(images).warps], dim=1)
+    spread = float(module.theta_spread.compute())
+    assert spread == pytest.approx(float(thetas.double().std(dim=0, correction=0).mean()), rel=1e-3)
+
+
 def test_each_epoch_says_how_many_sequences_are_right(sequence_run: Run) -> None:
     columns = read_metrics(sequence_run.metrics_file)
     whole, single = columns["validation_sequence_accuracy"], columns["validation_accuracy"]
@@ -96,6 +120,10 @@ def test_two_runs_are_compared_object_by_object(sequence_run: Run, plain_run: Ru
     first, second = (run.evaluation().accuracy for run in (sequence_run, plain_run))
     facts = comparison_facts(sequence_run, plain_run)
     assert facts["difference"].startswith(f"{100 * (first - second):+.2f} points")
+    assert facts["difference"].endswith(" over pictures)")
+    assert facts["accuracy of the first run"] == f"{first:.2%} of 400 objects"
+    assert facts["right in the first run alone"].endswith(" objects")
+    assert facts["exact sign test over pictures"].startswith("p ")
 
 
 def test_the_same_seed_distorts_the_test_pictures_in_the_same_way(sequence_run: Run, plain_run: Run) -> None:

@@ -54,7 +54,7 @@ class Evaluation(BaseModel):
     confusions: tuple[Cell, ...]
     """Non-zero cells of the confusion matrix: true class, predicted class, pictures."""
     theta_spread: float | None
-    """Standard deviation of theta over the pictures, averaged over its entries."""
+    """Standard deviation of theta over the pictures, averaged over its entries, and over the crops of a sequence."""
     best_epoch: int
     """The epoch that the run keeps (`training.fitting.trainer.selection`)."""
     validation_accuracy: float
@@ -65,9 +65,9 @@ class Evaluation(BaseModel):
     worth: Worth | None = None
     """Measured if there is a transformer."""
     pose: Pose | None = None
-    """Measured on some of the test pictures if there is a transformer."""
+    """Measured on some of the test pictures if there is a transformer and a single object."""
     reliability: Reliability | None = None
-    """Measured on some of the validation pictures if there is a transformer."""
+    """Measured on some of the validation pictures if there is a transformer and a single object."""
     uprightness: Uprightness | None = None
     """Measured on the first test digits if the distortion is an affine map."""
     boxes: BoxScores | None = None

@@ -96,7 +96,8 @@ class PairedTest(NamedTuple):
     interval: Interval
     """Interval of the difference (Agresti and Min 2005); with groups, by bootstrap over them."""
     p_value: float
-    """p-value of McNemar's exact test (1947), which takes the pictures as independent."""
+    """p-value of McNemar's exact test (1947), which takes the pictures as independent. Of sequences, that of the exact
+    sign test over pictures: which network gets more objects of a picture right."""
 
 
 def mcnemar(first: Tensor, second: Tensor, groups: Tensor | None = None) -> PairedTest:
@@ -107,10 +108,11 @@ def mcnemar(first: Tensor, second: Tensor, groups: Tensor | None = None) -> Pair
         second: the same for the second network.
         groups: ``(N,)`` the number of each picture's group.
     """
+    gaps = (first.long() - second.long()).view(len(first), -1).sum(dim=1)  # of pictures
+    better, differing = int((gaps > 0).sum()), int((gaps != 0).sum())
     second, _ = by_object(second, groups)
     first, groups = by_object(first, groups)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    differing = only_first + only_second
     interval = agresti_min(only_first, only_second, len(first))
     if groups is not None:
         interval = resampled(*totals(first.double() - second.double(), groups)) or interval
@@ -119,7 +121,7 @@ def mcnemar(first: Tensor, second: Tensor, groups: Tensor | None = None) -> Pair
         only_second,
         difference=(only_first - only_second) / len(first),
         interval=interval,
-        p_value=float(scipy.stats.binomtest(only_first, differing).pvalue) if differing else 1.0,
+        p_value=float(scipy.stats.binomtest(better, differing).pvalue) if differing else 1.0,
     )
 
 

@@ -23,6 +23,11 @@ DECORATION_CURE = (
     "the transformer out with transformer=none"
 )
 """Advice for a transformer that is decoration."""
+SEQUENCE_CURE = (
+    "raise canvas, so that the objects lie in more places; or leave the transformer out, as the recipe "
+    "mnist-sequence-cnn does"
+)
+"""The same for sequences."""
 
 Hook = Callable[[SpatialTransformer, tuple[Tensor, ...], tuple[Warp, ...]], tuple[Warp, ...] | None]
 
@@ -41,7 +46,7 @@ class Worth(BaseModel):
     lost: float
     """Accuracy lost without theta: with its mean or with the identity, whichever is better."""
     p_value: float
-    """p-value of McNemar's exact test of this loss."""
+    """p-value of this loss; see `training.evaluation.intervals.PairedTest`."""
     decoration: bool
     """Whether the loss is too small to matter, or may be chance."""
 
@@ -61,7 +66,7 @@ def measure_worth(network: SpatialTransformerClassifier, images: Tensor, labels:
         batches = torch.split(images, BATCH)
         with torch.inference_mode():
             found = torch.cat([network(batch.float() / 255).logits.argmax(dim=-1) for batch in batches])
-            return (found == labels).flatten()
+            return found == labels
 
     with hooked(dict.fromkeys(places, record)):
         predicted = right()
@@ -108,5 +113,5 @@ def replace(
 
 
 def share(right: Tensor) -> float:
-    """Return the share of pictures ``(N,)`` that are right."""
+    """Return the share of pictures ``(N,)``, or of objects ``(N, T)``, that are right."""
     return round(float(right.double().mean()), 6)

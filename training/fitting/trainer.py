@@ -68,7 +68,7 @@ class Training(lightning.LightningModule):
         self.distortion = training_distortion(recipe)
         self.canonical_pose = CanonicalPose(classes, recipe.crop) if recipe.canonical else None
         self.train_accuracy = MulticlassAccuracy(max(classes, 2), average="micro")
-        self.theta_spread = Spread(6)
+        self.theta_spread = Spread(6 * (recipe.sequence if recipe.recurrent else 1))
         self.validation_accuracy = MulticlassAccuracy(max(classes, 2), average="micro")
 
     def setup(self, stage: str) -> None:
@@ -236,7 +236,8 @@ class Training(lightning.LightningModule):
         self.validation_accuracy(predicted, labels)
         self.log("validation_loss", loss, batch_size=len(labels), sync_dist=True)
         if output.warps:
-            self.theta_spread(output.warps[-1].theta.flatten(1))
+            read = self.network.transforms[-1].read(output.warps)
+            self.theta_spread(torch.cat([warp.theta.flatten(1) for warp in read], dim=1))
             self.log("theta_spread", self.theta_spread, prog_bar=True, batch_size=len(labels))
         self.log("validation_accuracy", self.validation_accuracy, prog_bar=True, batch_size=len(labels))
         if self.recipe.sequence:

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from training.evaluation.worth import DECORATION_CURE, measure_worth
+from training.evaluation.worth import DECORATION_CURE, SEQUENCE_CURE, measure_worth
 
 PICTURES = 500
 """Largest number of validation pictures that are checked."""
@@ -46,5 +46,5 @@ class WorthCheck(Callback):
                 accuracy=worth.accuracy,
                 with_mean_theta=worth.mean_theta,
                 with_identity=worth.identity,
-                cure=DECORATION_CURE,
+                cure=DECORATION_CURE if labels.dim() == 1 else SEQUENCE_CURE,
             )

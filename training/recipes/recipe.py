@@ -138,7 +138,9 @@ class Recipe(BaseModel):
     margin: float = Field(1.0, ge=1, le=4, description="factor by which the views of all steps but the last are wider")
     shared_steps: bool = Field(False, description="use one localisation network for all steps")
     parallel: int = Field(1, ge=1, le=9, description="parallel transformers, whose images are classified together")
-    tile: float = Field(0.5, gt=0, le=1, description="share of the picture's sides where parallel transformers start")
+    tile: float = Field(
+        0.5, gt=0, le=1, description="share of the picture's sides where parallel and recurrent transformers start"
+    )
     sequence: int = Field(0, ge=0, le=9, description="objects in each picture, which are read from left to right")
     recurrent: bool = Field(False, description="read each object of a sequence in a crop; a GRU moves it to the next")
     feature_stage: int = Field(0, ge=0, le=2, description="add a transformer after this stage of the classifier")

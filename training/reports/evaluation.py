@@ -27,7 +27,7 @@ from training.evaluation.overlaps import measure_boxes
 from training.evaluation.poses import measure_pose
 from training.evaluation.rectification import measure_uprightness
 from training.evaluation.reliability import Look, measure_reliability
-from training.evaluation.worth import DECORATION_CURE, measure_worth
+from training.evaluation.worth import DECORATION_CURE, SEQUENCE_CURE, measure_worth
 from training.files import write_arrays, write_text
 from training.fitting.runs import Run, advice
 from training.networks.geometry import corner_points
@@ -78,7 +78,8 @@ def evaluate(run: Run, data_root: Path) -> Evaluation:
     if len(answered) == 1 and len(run.info().classes) > 1:
         log.warning("one_class_answered", label=run.info().classes[answered.pop()], cure=ONE_CLASS_CURE)
     elif (worth := evaluation.worth) is not None and worth.decoration:
-        log.warning("transformer_is_decoration", lost=worth.lost, cure=DECORATION_CURE)
+        cure = DECORATION_CURE if evaluation.sequences is None else SEQUENCE_CURE
+        log.warning("transformer_is_decoration", lost=worth.lost, cure=cure)
     return evaluation
 
 
@@ -111,6 +112,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
     given = answers(network, test)
     logits, labels = given.logits.flatten(0, -2), test.labels.flatten()
     theta = given.thetas[:, -1] if given.thetas is not None else None
+    read = given.thetas if recipe.recurrent else theta  # those of all objects, or the one
     one_class = len(info.classes) == 1
     right, count = given.logits.argmax(dim=-1) == test.labels, len(test.labels)
     cells = confusion_cells(logits.argmax(dim=1), labels, len(info.classes))
@@ -130,7 +132,7 @@ def measure(run: Run, network: SpatialTransformerClassifier, best: dict[str, flo
         calibration_at_temperature=calibration(logits / temperature, labels),
         class_accuracy=class_accuracy(cells, info.classes),
         confusions=tuple(cells),
-        theta_spread=None if theta is None else round(spread(theta), 6),
+        theta_spread=None if read is None else round(spread(read), 6),
         best_epoch=int(best["epoch"]),
         validation_accuracy=round(float(valid.double().mean()), 6),
         validation_interval=accuracy_interval(valid, held_out.groups),
@@ -257,9 +259,10 @@ def class_accuracy(cells: list[Cell], classes: tuple[str, ...]) -> dict[str, flo
 
 
 def spread(theta: Tensor) -> float:
-    """Return the `training.evaluation.metrics.Spread` of theta ``(N, 2, 3)``."""
-    measure = Spread(6)
-    measure.update(theta.flatten(1))
+    """Return the `training.evaluation.metrics.Spread` of thetas ``(N, 2, 3)``, or ``(N, T, 2, 3)`` of sequences."""
+    vectors = theta.flatten(1)
+    measure = Spread(vectors.shape[1])
+    measure.update(vectors)
     return float(measure.compute())
 
 

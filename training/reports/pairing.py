@@ -28,14 +28,18 @@ def comparison_facts(first: Run, second: Run) -> dict[str, str]:
     groups = first.groups()
     found = mcnemar(logits.argmax(dim=-1) == labels, other_logits.argmax(dim=-1) == labels, groups)
     low, high = (100 * side for side in found.interval)
+    of_objects = labels.dim() == 2
+    units = "objects" if of_objects else "pictures"
     facts = {
-        f"accuracy of the {which} run": f"{run.evaluation().accuracy:.2%} of {len(labels):,} pictures"
+        f"accuracy of the {which} run": f"{run.evaluation().accuracy:.2%} of {labels.numel():,} {units}"
         for which, run in (("first", first), ("second", second))
     }
-    basis = "" if groups is None else f" over {first.evaluation().groups:,} groups of pictures"
+    basis = " over pictures" if of_objects else ""
+    if groups is not None:
+        basis = f" over {first.evaluation().groups:,} groups of pictures"
     return facts | {
         "difference": f"{100 * found.difference:+.2f} points (95% interval {low:+.2f} to {high:+.2f}{basis})",
-        "right in the first run alone": f"{found.only_first:,} pictures",
-        "right in the second run alone": f"{found.only_second:,} pictures",
-        "McNemar's exact test": p_text(found.p_value),
+        "right in the first run alone": f"{found.only_first:,} {units}",
+        "right in the second run alone": f"{found.only_second:,} {units}",
+        "exact sign test over pictures" if of_objects else "McNemar's exact test": p_text(found.p_value),
     }

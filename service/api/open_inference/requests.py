@@ -37,6 +37,7 @@ from service.api.options import check_options
 from service.api.predict import rectified_options, regions_of
 from service.api.request_body import Content, from_text, too_large
 from service.errors import InvalidBodyError, InvalidParameterError, TooLargeError, shorten
+from service.inference.outputs import answers
 from service.inference.preprocessing import Upload
 from service.inference.rectified.options import RectifiedOptions
 from service.schemas.options import AnswerOptions, RectifyOptions
@@ -342,7 +343,7 @@ def read_outputs(
         chosen = read_parameters(output.parameters, path)
         is_rectified = output.name == RECTIFIED_SOURCE and RECTIFIED_SOURCE in added
         refuse_misplaced(chosen, path, *(RECTIFIED_PARAMETERS if is_rectified else ()))
-        rectified = read_rectified(parameters | chosen, path, images, settings) if is_rectified else None
+        rectified = read_rectified(parameters | chosen, path, images, settings, manifest) if is_rectified else None
         is_reliability = output.name == RELIABILITY and RELIABILITY in added
         found.append(
             read_output(output.name, chosen, binary, manifest)._replace(
@@ -352,16 +353,18 @@ def read_outputs(
     return found
 
 
-def read_rectified(given: Parameters, path: str, images: int, settings: Settings) -> RectifiedOptions:
+def read_rectified(
+    given: Parameters, path: str, images: int, settings: Settings, manifest: Manifest
+) -> RectifiedOptions:
     """Return the form of rectified images that the parameters of the output, else of the request, ask for."""
     chosen = {name: str(given[name]) for name in RECTIFIED_PARAMETERS if name in given}
     try:
         options = check_options(chosen.items(), RectifyOptions)
+        wanted = rectified_options(options, options.rectified or "png", images, settings)
+        assert wanted is not None  # noqa: S101 - there is a format
+        return wanted.of_main(manifest)
     except InvalidParameterError as error:
         raise InvalidBodyError(f"{path}: {error}") from None
-    wanted = rectified_options(options, options.rectified or "png", images, settings)
-    assert wanted is not None  # noqa: S101 - there is a format
-    return wanted._replace(only_main=True)
 
 
 def read_output(name: str, parameters: Parameters, binary: bool, manifest: Manifest) -> RequestedOutput:
@@ -370,4 +373,4 @@ def read_output(name: str, parameters: Parameters, binary: bool, manifest: Manif
     if classes and name != manifest.probabilities:
         only = repr(manifest.probabilities) if manifest.probabilities else "classifiers"
         raise InvalidBodyError(f"'classification' is for {only} only, not for {name!r}")
-    return RequestedOutput(name, flag(parameters, "binary_data", binary), min(classes, len(manifest.classes)))
+    return RequestedOutput(name, flag(parameters, "binary_data", binary), min(classes, answers(manifest)))

@@ -95,13 +95,14 @@ class ComparisonInfo(BaseModel):
 
     pictures: int
     agreement: float | None = Field(description="share of pictures with the same class; null if there are none")
-    classes: dict[str, ClassInfo]
+    classes: dict[str, ClassInfo] = Field(description="empty for sequences")
     probability_change: PercentilesInfo | None = Field(
         description="absolute change of the probability of the default version's class"
     )
     mean_probability_change: float | None
     corners_px: PercentilesInfo | None = Field(
-        description="mean distance of the four corners in pixels of the upload; null if a version has no corners"
+        description="mean distance of the four corners in pixels of the upload, for a sequence those of the first "
+        "object; null if a version has no corners"
     )
     geometry_drift: dict[str, DriftInfo] = Field(description="by quantity; empty while there are few pictures")
     default_inference_ms: PercentilesInfo | None = Field(description="processor time of one picture alone")
@@ -220,10 +221,9 @@ def answer(state: ServiceState, name: str) -> Response:
 
 def describe(summary: Summary) -> ComparisonInfo:
     """Describe the state of a comparison."""
-    classified = sum(each.pictures for each in summary.classes.values())
     return ComparisonInfo(
         pictures=summary.pictures,
-        agreement=None if summary.agreed is None else summary.agreed / classified,
+        agreement=None if summary.agreed is None else summary.agreed / summary.classified,
         classes={label: describe_class(each) for label, each in summary.classes.items()},
         probability_change=describe_percentiles(summary.change),
         mean_probability_change=summary.mean_change,

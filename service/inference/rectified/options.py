@@ -1,7 +1,7 @@
 """The form in which a rectified image is requested."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from export.format.artifact import Manifest
 from imaging.fast_codecs import FileFormat
@@ -34,18 +34,20 @@ class RectifiedOptions(NamedTuple):
         return self.size != "model"
 
     def indices(self, manifest: Manifest) -> Sequence[int]:
-        """Return the positions of the transformers whose images are made.
+        """Return the positions of the transformers whose images are made."""
+        return (manifest.main,) if self.only_main else range(len(manifest.transforms))
+
+    def of_main(self, manifest: Manifest) -> Self:
+        """Return the form of the main transformer's image alone.
 
         Raises:
-            InvalidParameterError: one image is wanted of a model that has one for each object of a sequence.
+            InvalidParameterError: the model has an image for each object of a sequence.
         """
-        if not self.only_main:
-            return range(len(manifest.transforms))
         if manifest.shows_each:
             raise InvalidParameterError(
                 "the model reads a sequence and has an image of each object, not one; POST /predict returns all of them"
             )
-        return (manifest.main,)
+        return self._replace(only_main=True)
 
     @property
     def frame(self) -> float:

@@ -4,7 +4,7 @@ import { predict } from "../lib/api.js";
 import { put } from "../lib/canvas.js";
 import { element, fill, make } from "../lib/dom.js";
 import { nameOf, percent, sentence } from "../lib/format.js";
-import { decode, looksOf, outsideOf, showClasses, wordsOf } from "./prediction.js";
+import { decode, looksOf, mainOf, outsideOf, showClasses, wordsOf } from "./prediction.js";
 
 /** @typedef {import("../types.js").ModelInfo} ModelInfo */
 /** @typedef {import("../types.js").Size} Size */
@@ -79,7 +79,7 @@ export class CompareView {
       if (model === undefined) continue;
       const { answer, roundTrip } = await predict(model, picture);
       const looks = looksOf(answer, model.transforms[0]?.kind);
-      const main = looks[looks.length - 1];
+      const main = mainOf(answer, looks);
       put(side.rectified, await decode(main.look));
       showClasses(side.classes, answer.predictions);
       side.words.textContent = sentence(wordsOf(main.look, size));

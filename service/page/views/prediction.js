@@ -12,17 +12,34 @@ import { inWords, outline, outsideShare, takeApart } from "../lib/geometry.js";
 const BENT = new Set(["tps", "projective"]);
 /** Kinds of transformers that theta describes only in part. */
 
+/** @typedef {{look: Look, bends: boolean, name: string}} Seen */
+
 /**
- * The outputs of the transformers; the one whose image is classified comes last.
+ * The outputs of the transformers; the one whose image is classified comes last. Those of a sequence keep its order.
  * @param {Answer} answer
- * @returns {{look: Look, bends: boolean, name: string}[]}
+ * @returns {Seen[]}
  */
 export function looksOf(answer, kind = "affine") {
   const all = answer.transforms ?? [{ ...answer, name: "", kind }];
   const looks = all.map((look) => ({ look, bends: BENT.has(look.kind), name: look.name }));
-  const main = looks.find(({ look }) => String(look.theta) === String(answer.theta));
-  return main ? [...looks.filter((look) => look !== main), main] : looks;
+  if (answer.sequence) return looks;
+  const main = mainOf(answer, looks);
+  return [...looks.filter((look) => look !== main), main];
 }
+
+/**
+ * The one whose image the answer has; of a sequence, that of the first object.
+ * @param {Answer} answer
+ * @param {Seen[]} looks
+ */
+export const mainOf = (answer, looks) =>
+  looks.find(({ look }) => String(look.theta) === String(answer.theta)) ?? looks[looks.length - 1];
+
+/**
+ * Whether each object of a sequence has a crop of its own.
+ * @param {Answer} answer
+ */
+export const showsEach = ({ sequence, transforms }) => sequence !== undefined && sequence.length === transforms?.length;
 
 /**
  * Decode the rectified image.
@@ -86,7 +103,7 @@ export class PredictionView {
 
   /**
    * @param {Answer} answer
-   * @param {{look: Look, bends: boolean, name: string}[]} looks of `looksOf`
+   * @param {Seen[]} looks of `looksOf`
    * @param {ImageBitmap} image the rectified one
    * @param {Size} size of the picture
    * @param {number} roundTrip milliseconds
@@ -95,7 +112,7 @@ export class PredictionView {
   show(answer, looks, image, size, roundTrip, rate) {
     put(this.rectified, image);
     showClasses(this.classes, answer.predictions);
-    const main = looks[looks.length - 1];
+    const main = mainOf(answer, looks);
     this.words.textContent = sentence(wordsOf(main.look, size));
     answer.theta.flat().forEach((value, index) => {
       this.cells[index].textContent = signed(value, 3);

@@ -33,6 +33,11 @@ def test_the_configuration_names_shapes_without_the_batch_axis() -> None:
     assert config("pets", manifest()) == CONFIG
 
 
+def test_the_classes_are_no_labels_of_a_sequence_whose_probabilities_have_two_axes() -> None:
+    found = config("pets", manifest().model_copy(update={"sequence": 3}))
+    assert '{ name: "probabilities" data_type: TYPE_FP32 dims: [3, 2] }' in found
+
+
 def test_versions_that_share_a_configuration_stand_side_by_side_and_others_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "pets" / "1"
     write_repository(folder, manifest(), force=False)

@@ -1,9 +1,12 @@
 """A model that reads a sequence, over HTTP: the whole sequence, each of its objects, and a transform for each."""
 
+import base64
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -11,12 +14,16 @@ from export.exporter import Destination, export_run
 from export.format.artifact import Artifact
 from export.onnx import OnnxRuntime
 from service.client import Client
-from service.errors import ModelLoadError
+from service.errors import InvalidParameterError, ModelLoadError
 from service.inference.rectified.options import RectifiedOptions
-from service.score.run import find_model
+from service.schemas.answers import Prediction
+from service.score.rows import Row
+from service.score.run import find_model, worker_settings
+from service.score.scorer import ScoreOptions, Scorer
 from service.settings import Settings
-from tests.conftest import Service, start_service
+from tests.conftest import Service, start_service, wait_until
 from tests.service.answers import error, predict
+from tests.service.exposed import Exposed
 from tests.service.pictures import Answer, encode
 from training.fitting.runs import Run
 
@@ -29,7 +36,7 @@ def artifact(sequence_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Art
 @pytest.fixture(scope="module")
 def service(artifact: Artifact) -> Iterator[Service]:
     """Serves the model alone."""
-    with start_service("--models", artifact.folder.parents[1]) as started:
+    with start_service("--models", artifact.folder.parents[1], "--grpc-port", 0) as started:
         yield started
 
 
@@ -147,13 +154,56 @@ def test_the_open_inference_protocol_has_the_same_numbers_and_names_sequences(
     told = service.client.post("/v2/models/digits/infer", json={"inputs": [sent], "outputs": named}).json()["outputs"]
     labels = [text.rpartition(":")[2] for text in told[0]["data"]]
     assert labels == [" ".join(map(str, expected(artifact, index).argmax(axis=1))) for index in range(2)]
+    named = [{"name": "probabilities", "parameters": {"classification": 1000}}]
+    (told,) = service.client.post("/v2/models/digits/infer", json={"inputs": [sent], "outputs": named}).json()[
+        "outputs"
+    ]
+    assert told["shape"] == [2, 100]
+    assert len(told["data"]) == 200
 
 
-def test_the_client_reads_the_sequence(service: Service, pictures: NDArray[np.uint8]) -> None:
+def test_the_client_reads_the_sequence_also_of_a_frame(service: Service, pictures: NDArray[np.uint8]) -> None:
     with Client(service.url) as client:
         found = client.predict(encode(pictures[0]))
+        with client.stream() as stream:
+            stream.send(encode(pictures[0]))
+            streamed = stream.receive().answer
     assert found.sequence is not None
     assert len(found.sequence) == 2
+    assert isinstance(streamed, Prediction)
+    assert streamed.sequence == found.sequence
+
+
+def test_grpc_names_the_same_sequences(service: Service, artifact: Artifact, pictures: NDArray[np.uint8]) -> None:
+    wait_until(lambda: "grpc_listens" in service.log())
+    address = re.search(r'"address": "([^"]+)"', service.log())
+    assert address is not None
+    sent = triton.InferInput("image", [2, 40, 64, 1], "UINT8")
+    sent.set_data_from_numpy(pictures[:2, :, :, None])
+    wanted = [triton.InferRequestedOutput("probabilities", class_count=1)]
+    with triton.InferenceServerClient(address[1]) as client:
+        named = client.infer("digits", [sent], outputs=wanted).as_numpy("probabilities")
+        raw = client.infer("digits", [sent]).as_numpy("probabilities")
+    assert named is not None
+    assert raw is not None
+    np.testing.assert_allclose(raw[1], expected(artifact, 1), atol=1e-4)
+    labels = [text.decode().rpartition(":")[2] for text in named.ravel()]
+    assert labels == [" ".join(map(str, expected(artifact, index).argmax(axis=1))) for index in range(2)]
+
+
+def test_score_writes_the_most_probable_sequences(artifact: Artifact, pictures: NDArray[np.uint8]) -> None:
+    settings = Settings(models=artifact.folder.parents[1], device="cpu")
+    name, version, digest = find_model(settings, "digits")
+    worker, _ = worker_settings(settings, f"{name}/{version}", 1)
+    scorer = Scorer(ScoreOptions(worker, name, version, digest)._replace(top_k=2))
+    try:
+        found = scorer.score([Row(0, "0.png", encode(pictures[0]))]).to_pylist()[0]
+    finally:
+        scorer.close()
+    digits = expected(artifact, 0).argmax(axis=1)
+    assert found["classes"][0] == " ".join(map(str, digits))
+    assert len(found["probabilities"]) == 2
+    assert found["probabilities"][0] == pytest.approx(expected(artifact, 0).max(axis=1).prod(), abs=1e-4)
 
 
 def test_score_refuses_what_is_told_of_a_single_frame(artifact: Artifact) -> None:
@@ -164,5 +214,31 @@ def test_score_refuses_what_is_told_of_a_single_frame(artifact: Artifact) -> Non
             find_model(settings, "digits", **asked)
 
 
-def test_one_image_of_several_is_refused_where_the_options_are_used(artifact: Artifact) -> None:
+def test_one_image_of_several_is_refused_where_the_options_are_read(artifact: Artifact) -> None:
     assert list(RectifiedOptions().indices(artifact.manifest)) == [0, 1]
+    with pytest.raises(InvalidParameterError, match="an image of each object, not one"):
+        RectifiedOptions().of_main(artifact.manifest)
+
+
+def test_a_single_rectified_picture_is_refused_before_the_model_runs(
+    service: Service, pictures: NDArray[np.uint8]
+) -> None:
+    def inferred() -> float:
+        return Exposed(service.client.get("/metrics").text)("stn_batch_size_sum", model="digits")
+
+    before = inferred()
+    for size in ("model", "source"):
+        response = service.client.post(
+            "/rectify", params={"rectified_size": size}, files={"image": encode(pictures[0])}
+        )
+        error(response.content, "invalid_parameter", "POST /predict returns all of them")
+    file = base64.b64encode(encode(pictures[0])).decode()
+    sent = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [file]}
+    for parameters in ({}, {"rectified_size": "model"}):
+        wanted = [{"name": "rectified_source", "parameters": parameters}]
+        response = service.client.post("/v2/models/digits/infer", json={"inputs": [sent], "outputs": wanted})
+        assert response.status_code == 400
+        assert "an image of each object, not one" in response.json()["error"]
+    assert inferred() == before
+    predict(service, encode(pictures[0]))
+    assert inferred() == before + 1

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.outputs import MOST_SEQUENCES, corners, rank, regions
+from service.inference.outputs import MOST_SEQUENCES, answers, corners, rank, regions
+from tests.service.pictures import MANIFEST
 
 
 def seen(theta: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
@@ -38,14 +39,25 @@ def test_classes_are_sorted_by_falling_probability_and_equal_ones_by_index() -> 
     assert ranked.tolist() == [[0.5, 0.25, 0.25]]
 
 
-@pytest.mark.parametrize(("objects", "classes"), [(2, 3), (3, 10), (4, 4), (2, 120)])
+@pytest.mark.parametrize(("objects", "classes"), [(2, 3), (2, 10), (3, 10), (4, 4), (2, 120), (2, 1000)])
 def test_sequences_are_sorted_as_if_all_of_them_had_been_multiplied_out(objects: int, classes: int) -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(classes), (3, objects)).astype(np.float32)
     ranking, ranked = rank(probabilities)
+    manifest = MANIFEST.model_copy(update={"sequence": objects, "classes": tuple(map(str, range(classes)))})
+    assert ranking.shape == ranked.shape == (3, answers(manifest))
     for row, found, chances in zip(probabilities, ranking, ranked, strict=True):
         whole = np.array(1.0)
         for each in row.astype(np.float64):
             whole = np.multiply.outer(whole, each)
-        expected = np.sort(whole.ravel())[::-1][: max(MOST_SEQUENCES, classes)]
+        expected = np.sort(whole.ravel())[::-1][:MOST_SEQUENCES]
         np.testing.assert_allclose(chances, expected, rtol=1e-5)
         np.testing.assert_allclose(whole.ravel()[found], expected, rtol=1e-5)
+
+
+def test_the_most_probable_sequence_has_the_most_probable_class_of_each_of_very_many() -> None:
+    probabilities = np.full((1, 3, 100_000), 1e-6, np.float32)
+    probabilities[0, [0, 1, 2], [7, 5, 99_999]] = 0.9
+    (ranking,), (ranked,) = rank(probabilities)
+    assert len(ranking) == MOST_SEQUENCES
+    assert ranking[0] == (7 * 100_000 + 5) * 100_000 + 99_999
+    assert ranked[0] == pytest.approx(0.9**3)

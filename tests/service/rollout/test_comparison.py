@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from service.api.open_inference.rollout import describe
 from service.metrics.rollouts import MOST_CLASSES, OTHERS, RolloutMetrics
 from service.repository.traffic import Rule
 from service.rollout.comparison import Comparison
@@ -18,7 +19,7 @@ def comparison() -> Comparison:
 
 def said(label: str | None = "7", probability: float = 0.9, degrees: float = 0.0, seconds: float = 0.001) -> Said:
     a, b = np.cos(np.radians(degrees)) / 2, np.sin(np.radians(degrees)) / 2
-    return Said(label, probability, [[a, -b, 0.0], [b, a, 0.0]], seconds)
+    return Said(() if label is None else tuple(label.split("+")), probability, [[a, -b, 0.0], [b, a, 0.0]], seconds)
 
 
 def pair(default: Said, version: Said, corners_px: float | None = 1.0) -> Compared:
@@ -36,11 +37,28 @@ def test_agreement_is_told_of_all_and_of_each_class() -> None:
 
 def test_of_sequences_only_the_agreement_of_all_is_told_since_there_may_be_very_many() -> None:
     manifest = MANIFEST.model_copy(update={"sequence": 2})
-    found = Comparison(manifest, manifest, RolloutMetrics(("digits", "2", "1")))
-    for default, version in (("7 1", "7 1"), ("7 1", "7 2")):
+    metrics = RolloutMetrics(("digits", "2", "1"))
+    found = Comparison(manifest, manifest, metrics)
+    for default, version in (("7+1", "7+1"), ("7+1", "7+2")):
         found.add(pair(said(default), said(version)))
     summary = found.summary()
     assert (summary.pictures, summary.agreed, summary.classes) == (2, 1, {})
+    assert describe(summary).agreement == 0.5
+    assert {labels[4]: count for labels, count in metrics.counts().items() if labels[0] == "rollout_disagreed"} == {
+        OTHERS: [1]
+    }
+
+
+def test_answers_agree_if_they_name_the_same_classes_and_not_if_these_only_read_alike() -> None:
+    found = comparison()
+    found.add(pair(said("a+b a"), said("a b+a")))
+    assert found.summary().agreed == 0
+
+
+def test_a_class_may_have_an_empty_name() -> None:
+    found = comparison()
+    found.add(pair(said(""), said("")))
+    assert found.summary().agreed == 1
 
 
 def test_corners_and_changes_have_percentiles() -> None:
@@ -89,7 +107,7 @@ def test_versions_without_classes_or_without_corners_are_compared_by_the_rest() 
     plain = MANIFEST.model_copy(update={"transforms": ()})
     other = Comparison(plain, MANIFEST, RolloutMetrics(("digits", "2", "1")))
     for _ in range(150):
-        other.add(Compared(Said("7", 0.9, None, 0.001), said(), 0.0, None))
+        other.add(Compared(Said(("7",), 0.9, None, 0.001), said(), 0.0, None))
     assert other.summary().corners_px is None
     assert other.drift().keys() == {"confidence"}
     assert other.fulfils(Rule(1, 1.0, None, None))
@@ -128,7 +146,7 @@ def test_a_version_that_fails_is_not_promoted_for_what_it_does_answer(reason: st
 
 def test_an_empty_comparison_says_nothing_and_fulfils_nothing() -> None:
     summary = comparison().summary()
-    assert summary == (0, None, {}, None, None, None, {}, None, None, {})
+    assert summary == (0, 0, None, {}, None, None, None, {}, None, None, {})
     assert not comparison().fulfils(Rule(0, 0.0, None, None))
 
 

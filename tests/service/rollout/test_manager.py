@@ -37,7 +37,7 @@ def manager(client: TestClient) -> RolloutManager:
 
 def turned(degrees: float) -> Said:
     a, b = cos(radians(degrees)) / 2, sin(radians(degrees)) / 2
-    return Said("7", 0.9, [[a, -b, 0.0], [b, a, 0.0]], 0.001)
+    return Said(("7",), 0.9, [[a, -b, 0.0], [b, a, 0.0]], 0.001)
 
 
 def test_geometry_drift_between_the_versions_is_shown_and_exposed(client: TestClient) -> None:

@@ -49,6 +49,14 @@ def test_objects_are_compared_like_pictures_and_their_interval_is_that_of_pictur
     assert found.interval == mcnemar(first.flatten(), second.flatten(), pictures).interval
 
 
+def test_objects_of_one_picture_that_all_change_are_one_sign_in_the_test() -> None:
+    first, second = wrong_at().view(400, 3), wrong_at(range(15), range(600, 601)).view(400, 3)  # 5 whole pictures and 1
+    assert mcnemar(first, second).p_value == pytest.approx(binomtest(6, 6).pvalue)
+    second[0] = True
+    first[0, 0] = False
+    assert mcnemar(first, second).p_value == pytest.approx(binomtest(5, 6).pvalue)
+
+
 def test_groups_of_one_picture_give_about_the_interval_of_single_pictures() -> None:
     right = wrong_at(range(120))
     assert accuracy_interval(right, torch.arange(1200)) == pytest.approx(accuracy_interval(right), abs=0.003)

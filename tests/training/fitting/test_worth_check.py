@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.evaluation.test_worth import Reader, quadrants
+from tests.training.evaluation.test_worth import Answer, Reader, quadrants
 from training.fitting.worth_check import WorthCheck
+from training.recipes.digits import MNIST_SEQUENCE
+from training.recipes.recipe import change_recipe
 
 
 class Module(nn.Module):
@@ -19,6 +21,17 @@ class Module(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+
+
+class EachTwice(nn.Module):
+    """Answers for a sequence of two objects that are alike."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Answer:
+        return Answer(self.network(images).logits[:, None].repeat(1, 2, 1))
 
 
 def checked(network: nn.Module, pictures: tuple[Tensor, Tensor], epoch: int, epochs: int = 8) -> nn.Module:
@@ -34,6 +47,15 @@ def test_a_transformer_that_is_decoration_gives_a_warning_with_the_cure(capsys: 
     assert "transformer_is_decoration" in said
     assert "placement.chance" in said
     assert module.training, "training goes on"
+
+
+def test_the_cure_for_sequences_names_no_field_that_their_recipes_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    images, labels = quadrants(moving=False)
+    checked(EachTwice(Reader(looks=True)), (images, labels[:, None].repeat(1, 2)), epoch=1)
+    said = capsys.readouterr().out
+    assert "raise canvas" in said
+    assert "placement" not in said
+    change_recipe(MNIST_SEQUENCE, {"canvas": (120, 120)})
 
 
 def test_nothing_is_said_of_a_transformer_that_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

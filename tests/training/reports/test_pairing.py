@@ -27,6 +27,7 @@ def test_two_runs_are_compared_picture_by_picture(
 ) -> None:
     found = comparison_facts(trained_run, worse)
     assert found["difference"].startswith("+10.00 points (95% interval +")
+    assert found["accuracy of the first run"].endswith(" of 200 pictures")
     assert found["right in the first run alone"] == "20 pictures"
     assert found["right in the second run alone"] == "0 pictures"
     assert found["McNemar's exact test"] == "p < 0.0001"
