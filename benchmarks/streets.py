@@ -231,11 +231,15 @@ def street_rows(
         row: dict[str, object] = {"test": test, "pictures": len(wanted), "right": percent(right)}
         if theta is not None:
             frames = compose(cut.maps, theta)
-            found = intersection_over_union(ellipse_box(frames), cut.boxes)
+            outlines = ellipse_box(frames)
+            found = intersection_over_union(outlines, cut.boxes)
             row["IoU"] = round(float(found.mean()), 3)
             row["degrees"] = degrees(rotation(frames))
             row["degrees given"] = degrees(rotation(cut.maps))
             row["found"] = percent(found > 0.5)
+            sides, wanted_sides = (box[:, 1] - box[:, 0] for box in (outlines, cut.boxes))
+            factors = (sides / wanted_sides)[found > 0.5].median(dim=0).values
+            row["width and height of what is found, to the box (median)"] = [round(f, 3) for f in factors.tolist()]
         yield row
 
 

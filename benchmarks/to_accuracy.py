@@ -31,7 +31,7 @@ from training.data.splits import Split
 from training.fitting.runs import begin_run
 from training.fitting.trainer import fit
 from training.networks.network import SpatialTransformerClassifier
-from training.recipes.recipe import Recipe, change_recipe
+from training.recipes.recipe import Recipe
 
 EPOCHS = 20
 BATCH = 64
@@ -87,23 +87,23 @@ def in_pixels(theta: Tensor, size: tuple[int, int], canvas: tuple[int, int]) -> 
 
 def tutorial_recipe(recipe: Recipe) -> Recipe:
     """Return the tutorial's network for the pictures of ``recipe``."""
-    kept = {name: getattr(recipe, name) for name in ("dataset", "validation_size", "distortion", "canvas")}
-    changes: dict[str, object] = {
-        "name": "tutorial",
-        "summary": "PyTorch's tutorial",
-        "mean": recipe.mean,
-        "std": recipe.std,
-        "normalise": "before",
-        "transformer": "affine",
-        "rectified": recipe.canvas,
-        "localisation": "tutorial",
-        "classifier": "tutorial",
-        "samples": 1,
-        "epochs": EPOCHS,
-        "batch_size": BATCH,
-        "learning_rate": RATE,
-    }
-    return change_recipe(Recipe.model_validate(kept | changes), {})
+    return Recipe(
+        name="tutorial",
+        summary="PyTorch's tutorial",
+        dataset=recipe.dataset,
+        distortion=recipe.distortion,
+        canvas=recipe.canvas,
+        mean=recipe.mean,
+        std=recipe.std,
+        normalise="before",
+        transformer="affine",
+        rectified=recipe.canvas,
+        localisation="tutorial",
+        classifier="tutorial",
+        samples=1,
+        epochs=EPOCHS,
+        learning_rate=RATE,
+    )
 
 
 def tutorial(recipe: Recipe, data_root: Path, accuracy: float) -> Reached:

@@ -105,12 +105,13 @@ SHORT_CNN_WIDTHS = {
 
 
 def shortened(recipe: Recipe) -> Recipe:
-    """Return a cell of `DISTORTED_MNIST` with one step, a smaller network, and a third of its epochs.
+    """Return a cell of `DISTORTED_MNIST` with one step, a smaller network, and fewer epochs.
 
     Its name ends in ``-short``. Where transformers see every picture twice per step, they have half of the epochs.
     """
     changes: dict[str, object] = {
         "name": f"{recipe.name}-short",
+        "summary": f"{recipe.summary}; short schedule",
         "rectified": (20, 20),
         "classifier_width": 16,
         "epochs": 8 if recipe.upright else 16,
@@ -127,7 +128,7 @@ def shortened(recipe: Recipe) -> Recipe:
 
 
 SHORT_DISTORTED_MNIST = [shortened(recipe) for recipe in DISTORTED_MNIST]
-"""All problems by each kind of transformer, in a third of the epochs and with smaller networks."""
+"""All problems by each kind of transformer, in fewer epochs and with smaller networks."""
 
 MNIST_TC84 = mnist(
     "tc84",
