@@ -1,4 +1,4 @@
-"""Speed, as ratios within one run."""
+"""What the service and its networks cost, as ratios within one run, and how exact their answers are."""
 
 from training.terminal import escape_unprintable
 

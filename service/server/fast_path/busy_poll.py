@@ -1,7 +1,7 @@
 """Busy polling: an event loop that looks for the next request for a moment before it sleeps.
 
-A processor that has fallen asleep takes a while to wake and to fill its caches again (`benchmarks.stages`), and a
-client that sends one request after the other sends the next one soon. It costs processor time while the service is
+A processor that has fallen asleep takes a while to wake and to fill its caches again (`benchmarks.serving.stages`), and
+a client that sends one request after the other sends the next one soon. It costs processor time while the service is
 idle, so it is off by default.
 """
 

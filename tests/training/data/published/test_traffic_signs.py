@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.gtsrb_sheets import convert
+from benchmarks.accuracy.gtsrb_sheets import convert
 from training.data.published.traffic_signs import CLASSES, FULL_TRAINING_SET, Signs
 from training.data.splits import Split
 from training.errors import DataError
