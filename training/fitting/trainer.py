@@ -24,23 +24,18 @@ from training.data.splits import Corners, Split
 from training.distributed import processes, share_of, share_statistics, sum_of
 from training.errors import CollapseError, RecipeError, RunError
 from training.evaluation.metrics import Spread
-from training.evaluation.poses import targets
-from training.evaluation.rectification import ink_areas
 from training.fitting.collapse import CollapseGuard, RunningAverage
-from training.fitting.corners import corner_losses
-from training.fitting.fence import fenced
+from training.fitting.isolation import isolated
 from training.fitting.loggers import open_logger
-from training.fitting.losses import area_loss, class_loss, upright_loss
-from training.fitting.pose import ATTENTION, CanonicalPose, attention_loss, pose_loss
+from training.fitting.losses import class_loss
+from training.fitting.objective import Objective, Shown
 from training.fitting.rates import parameter_groups, rate_factor
 from training.fitting.records import CheckpointFiles, Checkpoints, MetricsTable, Snapshots
 from training.fitting.runs import Run, RunInfo, advice
 from training.fitting.worth_check import WorthCheck
 from training.networks.backbones import load_pretrained
 from training.networks.dropout import Dropout
-from training.networks.geometry import undistorted
 from training.networks.network import Output, SpatialTransformerClassifier
-from training.networks.samplers import outside_share
 from training.networks.spatial import Warp
 from training.recipes.recipe import Recipe
 
@@ -52,7 +47,7 @@ SNAPSHOTS = 10
 
 
 class Training(lightning.LightningModule):
-    """The training of one network: loss, metrics and optimiser.
+    """The training of one network: its steps, metrics and optimiser.
 
     The distortions and dropped units of a step depend only on the run's seed and the step's number, so a resumed run
     gives the same result as an uninterrupted one.
@@ -66,7 +61,7 @@ class Training(lightning.LightningModule):
         self.versions = 2 if recipe.upright else 1
         """Number of distorted versions of each picture in a step."""
         self.distortion = training_distortion(recipe)
-        self.canonical_pose = CanonicalPose(classes, recipe.crop) if recipe.canonical else None
+        self.objective = Objective(recipe, classes)
         self.train_accuracy = MulticlassAccuracy(max(classes, 2), average="micro")
         self.theta_spread = Spread(6 * (recipe.sequence if recipe.recurrent else 1))
         self.validation_accuracy = MulticlassAccuracy(max(classes, 2), average="micro")
@@ -93,27 +88,21 @@ class Training(lightning.LightningModule):
         generator = seeded(Stream.DISTORTION, self.seed, self.global_step)
         # Every process distorts the whole batch and takes its share, so the result is that of a single process.
         before = shape_changes(self.recipe, batch, generator)
-        distorted = [shared(distort(self.distortion, batch, generator, before)) for _ in range(self.versions)]
-        originals = share_of(
-            batch.images
-            if before is None
-            else warp_affine(batch.images.float(), before, (batch.images.shape[-2], batch.images.shape[-1]))
+        size = (batch.images.shape[-2], batch.images.shape[-1])
+        originals = batch.images if before is None else warp_affine(batch.images.float(), before, size)
+        shown = Shown(
+            [shared(distort(self.distortion, batch, generator, before)) for _ in range(self.versions)],
+            share_of(originals),
+            None if batch.boxes is None else share_of(batch.boxes),
+            None if batch.corners is None else Corners(*map(share_of, batch.corners)),
         )
-        labels = torch.cat([version.labels for version in distorted])
-        output = self(torch.cat([version.images for version in distorted]))
-        loss = class_loss(output.logits, labels, self.recipe.label_smoothing)
-        self.train_accuracy(output.logits.argmax(dim=-1), labels)
-        self.record("train_loss", loss, len(labels))
-        self.record("train_accuracy", self.train_accuracy, len(labels))
-        if output.warps:
-            maps = [version.maps for version in distorted]
-            loss = loss + self.geometry_loss(output.warps, maps, originals)
-            if self.recipe.pose or self.recipe.canonical or self.recipe.corners:
-                boxes = None if batch.boxes is None else share_of(batch.boxes)
-                corners = None
-                if batch.corners is not None:
-                    corners = Corners(*map(share_of, batch.corners)).at(torch.arange(len(labels)) % len(originals))
-                loss = loss + self.frame_loss(output.warps, distorted, labels, boxes, corners)
+        output = self(torch.cat([version.images for version in shown.versions]))
+        loss: Tensor
+        loss, measures = self.objective(output, shown)
+        for name, measure in measures.items():
+            self.record(name, measure.value, measure.pictures)
+        self.train_accuracy(output.logits.argmax(dim=-1), shown.labels)
+        self.record("train_accuracy", self.train_accuracy, len(shown.labels))
         self.check_finite(loss, output.warps)
         return loss
 
@@ -126,85 +115,6 @@ class Training(lightning.LightningModule):
             whole = sum_of(sum((value.detach().sum() for value in values), torch.zeros((), device=loss.device)))
             if not torch.isfinite(whole):
                 raise CollapseError(f"training diverged: {name} is {whole.item()} in epoch {self.current_epoch}")
-
-    def geometry_loss(self, warps: tuple[Warp, ...], maps: list[Tensor | None], originals: Tensor) -> Tensor:
-        """Return the recipe's losses on the transforms, and record their measures.
-
-        ``originals`` ``(N, C, H, W)`` are the undistorted pictures; ``maps`` go from the distorted ones to them.
-        """
-        recipe, last = self.recipe, warps[-1]
-        outside = torch.stack([outside_share(warp.grid).mean() for warp in warps]).max()  # a single one may collapse
-        self.record("outside", outside, len(last.grid))
-        identity = torch.eye(2, 3, device=last.theta.device)
-        distance = torch.stack([(warp.theta - identity).abs().mean() for warp in warps]).mean()
-        self.record("theta_distance", distance, len(last.grid))
-        loss = torch.zeros((), device=last.theta.device)
-        if recipe.identity_penalty:
-            loss = loss + recipe.identity_penalty * sum(warp.delta.square().mean() for warp in warps)
-        if recipe.upright:
-            first, second = (
-                undistorted(m.to(theta), theta)
-                for m, theta in zip(maps, last.theta.chunk(2), strict=True)
-                if m is not None
-            )
-            gap = upright_loss(first, second)
-            self.record("upright_loss", gap, len(last.grid))
-            wanted = ink_areas(originals).repeat(2) if recipe.area_of == "ink" else 1.0
-            aspect = originals.shape[-1] / originals.shape[-2]
-            area = area_loss(torch.cat([first, second]), recipe.area_share * wanted, aspect)
-            loss = loss + recipe.upright * gap + recipe.area * area
-        return loss
-
-    def frame_loss(
-        self,
-        warps: tuple[Warp, ...],
-        distorted: list[Distorted],
-        labels: Tensor,
-        boxes: Tensor | None,
-        corners: Corners | None = None,
-    ) -> Tensor:
-        """Return the recipe's losses on the frames of all warps.
-
-        A frame is told where the object lies: in a picture with a box, and in one that was placed. The other frames
-        are only held at the canonical crop in the mean of their class, unless the corners of their object are known.
-
-        Args:
-            warps: of all versions of the pictures.
-            distorted: the versions.
-            labels: ``(N,)`` of all versions.
-            boxes: ``(M, 2, 2)`` of the originals, if they are known.
-            corners: of the originals of all versions, as far as they are known.
-        """
-        recipe = self.recipe
-        maps = torch.cat([version.maps for version in distorted if version.maps is not None]).to(warps[0].theta)
-        frames = [undistorted(maps, warp.theta) for warp in warps]
-        told = torch.full_like(labels, bool(recipe.pose) and boxes is not None, dtype=torch.bool)
-        if recipe.pose and boxes is None and distorted[0].placed is not None:
-            told = torch.cat([version.placed for version in distorted if version.placed is not None])
-        loss = torch.zeros((), device=maps.device)
-        # The mean of all processes' gradients is that of one process only if each counts by its number of told frames.
-        weight = recipe.pose * processes() * told.sum() / sum_of(told.sum()).clamp(min=1)
-        if recipe.pose and told.any():
-            every = None if boxes is None else boxes.repeat(self.versions, 1, 1)
-            wanted = targets(every, recipe.crop, frames[0], recipe.box)
-            wider = wanted * torch.tensor([recipe.margin, recipe.margin, 1.0], device=maps.device)
-            aims = [wider] * (recipe.steps - 1) + [wanted] * (len(frames) - recipe.steps + 1)
-            gaps = [pose_loss(frame[told], aim[told]) for frame, aim in zip(frames, aims, strict=True)]
-            self.record("pose_loss", gaps[-1], int(told.sum()))
-            loss = loss + weight * torch.stack(gaps).sum()
-            if (scores := warps[0].scores) is not None:
-                gap = attention_loss(scores[told], recipe.cells, maps[told], wanted[told])
-                loss = loss + weight * ATTENTION * gap
-        if recipe.corners and corners is not None:
-            every_gap, gap = corner_losses(warps, maps, corners, recipe)
-            self.record("corner_loss", gap, int(corners.known.sum()))
-            loss = loss + recipe.corners * every_gap
-            told = told | corners.known
-        if self.canonical_pose is not None:
-            gap = self.canonical_pose(frames[-1][~told], labels[~told])
-            self.record("canonical_loss", gap, len(labels))
-            loss = loss + recipe.canonical * gap
-        return loss
 
     def record(self, name: str, value: Tensor | Metric, count: int) -> None:
         """Log the mean of ``value`` over the epoch."""
@@ -219,13 +129,13 @@ class Training(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the class means too, so that a resumed run continues with them."""
-        if self.canonical_pose is not None:
-            checkpoint["class_means"] = self.canonical_pose.means
+        if (pose := self.objective.canonical_pose) is not None:
+            checkpoint["class_means"] = pose.means
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the class means, which older checkpoints lack."""
-        if self.canonical_pose is not None and "class_means" in checkpoint:
-            self.canonical_pose.means.copy_(checkpoint["class_means"])
+        if (pose := self.objective.canonical_pose) is not None and "class_means" in checkpoint:
+            pose.means.copy_(checkpoint["class_means"])
 
     def validation_step(self, batch: Split, batch_index: int) -> None:
         labels = batch.labels
@@ -328,7 +238,7 @@ def fit(
         raise RecipeError(f"classifier={recipe.classifier} trains on one device only; leave out --devices")
     resumed = run.checkpoint_to_resume()
     train, validation = training_splits(recipe, run.source(data_root))
-    with fenced(info.seed), open_logger(run, info) as logger:
+    with isolated(info.seed), open_logger(run, info) as logger:
         fit_splits(run, train, validation, resumed, logger, watchers, devices=devices, progress=progress)
 
 

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.small_runs import begin
-from training.data.distortions import Distorted
 from training.data.splits import Split
 from training.errors import RunError
 from training.fitting.runs import Run
@@ -246,47 +244,14 @@ def stop_within_the_second_epoch(training: torch.nn.Module, outputs: object, bat
         raise PowerCutError
 
 
-SQUARE = torch.tensor([[[-0.8, -0.8], [0.8, 0.8]]])
-
-
-def framed(**changes: object) -> tuple[Training, Tensor]:
-    """A training on traffic signs, and its loss on frames of four pictures whose boxes are known."""
-    basis = {"upright": 0.0, "area": 0.0, "classifier_widths": [4, 4], "localisation": "fcn"}
-    recipe = change_recipe(find_recipe("gtsrb-small"), basis | changes)
-    training = Training(SpatialTransformerClassifier(recipe, 3, 3), recipe, seed=0, classes=3)
-    labels = torch.tensor([0, 1, 2, 0])
-    still = Distorted(torch.zeros(4, 3, 48, 48), labels, torch.eye(2, 3).expand(4, -1, -1))
-    warps = training(still.images).warps
-    return training, training.frame_loss(warps, [still], labels, SQUARE.expand(4, -1, -1))
-
-
-@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_known_boxes_do_not_exempt_from_the_canonical_pose_where_none_is_told() -> None:
-    training, _ = framed(canonical=1.0)
-    eye = torch.eye(2, 3).expand(4, -1, -1)
-    pose = training.canonical_pose
-    assert pose is not None
-    pose.means[:, 0, 2] = 0.3
-    warps = training(torch.zeros(4, 3, 48, 48)).warps
-    labels = torch.tensor([0, 1, 2, 0])
-    loss = training.frame_loss(warps, [Distorted(torch.zeros(4), labels, eye)], labels, SQUARE.expand(4, -1, -1))
-    assert loss > 0.01
-
-
-@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_only_steps_before_the_last_are_told_a_wider_frame() -> None:
-    steps = {"pose": 1.0, "crop": 0.8, "steps": 2, "margin": 1.25}
-    assert framed(**steps)[1] < 1e-3
-    assert framed(**steps, feature_stage=1)[1] < 1e-3  # the features' frame lies on that of the last step
-
-
 def test_a_checkpoint_holds_the_class_means() -> None:
     recipe = change_recipe(find_recipe("gtsrb-small"), {"canonical": 1.0, "classifier_widths": [4]})
     first, again = (Training(SpatialTransformerClassifier(recipe, 3, 3), recipe, seed=0, classes=3) for _ in range(2))
-    assert first.canonical_pose is not None
-    assert again.canonical_pose is not None
-    first.canonical_pose.means += 0.1
+    pose, resumed = first.objective.canonical_pose, again.objective.canonical_pose
+    assert pose is not None
+    assert resumed is not None
+    pose.means += 0.1
     checkpoint: dict[str, Any] = {}
     first.on_save_checkpoint(checkpoint)
     again.on_load_checkpoint(checkpoint)
-    assert torch.equal(again.canonical_pose.means, first.canonical_pose.means)
+    assert torch.equal(resumed.means, pose.means)

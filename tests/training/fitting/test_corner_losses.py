@@ -9,7 +9,7 @@ from training.data.batches import distort
 from training.data.placement import OnBackgrounds
 from training.data.random_streams import Stream, seeded
 from training.data.splits import Corners, Split
-from training.fitting.corners import corner_loss, corner_losses, mapped_corners, on_canvas
+from training.fitting.corner_losses import corner_loss, corner_losses, mapped_corners, on_canvas
 from training.networks.geometry import affine_points, corner_points, inverse_points
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.photographs import CORNERS

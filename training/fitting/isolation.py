@@ -16,7 +16,7 @@ CLUSTER = re.compile(
 
 
 @contextmanager
-def fenced(seed: int) -> Iterator[None]:
+def isolated(seed: int) -> Iterator[None]:
     """Seed torch and hide the cluster's variables; at the end, restore random states, environment and settings."""
     environment, rank = dict(os.environ), rank_zero_only.rank  # type: ignore[attr-defined]
     deterministic = torch.are_deterministic_algorithms_enabled()

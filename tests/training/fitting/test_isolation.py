@@ -6,7 +6,7 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from tests.small_runs import begin
-from training.fitting.fence import fenced
+from training.fitting.isolation import isolated
 from training.fitting.runs import Run
 from training.fitting.trainer import fit
 
@@ -38,7 +38,7 @@ def test_variables_of_a_cluster_are_hidden_inside_and_there_again_afterwards(mon
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 3)
     before = dict(os.environ)
-    with fenced(0):
+    with isolated(0):
         assert not CLUSTERS.keys() & os.environ.keys()
         assert rank_zero_only.rank == 0  # type: ignore[attr-defined]
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
@@ -60,7 +60,7 @@ def test_a_run_in_a_cluster_is_the_run_of_one_process(
 
 def test_torch_is_left_as_it_was() -> None:
     state = torch.get_rng_state()
-    with fenced(5):
+    with isolated(5):
         torch.use_deterministic_algorithms(True, warn_only=True)
         drawn = torch.rand(3)
     assert not torch.are_deterministic_algorithms_enabled()
