@@ -2,7 +2,6 @@
 
 import ast
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -19,20 +18,20 @@ ROOT_MODULES = {
     "service": {"__init__", "__main__", "app", "cli", "configuration", "state"},
     "training": {"__init__", "__main__", "api"},
 }
-"""Modules of a package's own folder that are nodes of the matrix by themselves. The others are its leaves."""
-SERVICE_CORE = {"service.leaves", "service", "export.format.artifact"}
-TRAINING_CORE = {"training.leaves"}
+"""Modules of a package's own folder that are nodes of the matrix by themselves. The others are its node `common`."""
+SERVICE_CORE = {"service.common", "service", "export.format.artifact"}
+TRAINING_CORE = {"training.common"}
 MATRIX: dict[str, set[str]] = {
     "imaging": set(),
     # training: from the description of a run to the reports about it
-    "training.leaves": set(),
+    "training.common": set(),
     "training.recipes": TRAINING_CORE,
     "training.networks": TRAINING_CORE | {"training.recipes"},
     "training.data": TRAINING_CORE | {"training.recipes", "training.networks", "imaging"},
     "training.evaluation": TRAINING_CORE | {"training.recipes", "training.networks", "training.data", "imaging"},
     "training.fitting": TRAINING_CORE
     | {"training.recipes", "training.networks", "training.data", "training.evaluation"},
-    "training.search": TRAINING_CORE | {"training.recipes", "training.data", "training.fitting"},
+    "training.search": TRAINING_CORE | {"training.recipes", "training.fitting"},
     "training.reports": TRAINING_CORE
     | {"training.recipes", "training.networks", "training.data", "training.evaluation", "training.fitting"},
     "training.api": TRAINING_CORE | {"training.recipes", "training.evaluation", "training.fitting", "training.reports"},
@@ -50,16 +49,17 @@ MATRIX: dict[str, set[str]] = {
     "export.format": set(),
     "export": {
         "export.format",
-        "training.leaves",
+        "training.common",
         "training.recipes",
         "training.networks",
         "training.data",
         "training.evaluation",
         "training.fitting",
     },
-    # service: from the leaves to the command line
+    # service: from the schemas to the command line
     "service": set(),
-    "service.leaves": {"service", "export.format.artifact"},
+    "service.schemas": set(),
+    "service.common": {"service", "service.schemas", "export.format.artifact"},
     "service.metrics": SERVICE_CORE,
     "service.inference": SERVICE_CORE | {"service.metrics", "imaging"},
     "service.repository": SERVICE_CORE | {"export.format.remote", "service.inference", "service.metrics"},
@@ -68,7 +68,7 @@ MATRIX: dict[str, set[str]] = {
     "service.state": SERVICE_CORE
     | {"service.metrics", "service.inference", "service.repository", "service.rollout", "service.middleware"},
     "service.api": SERVICE_CORE
-    | {"service.metrics", "service.inference", "service.middleware", "service.state", "imaging"},
+    | {"service.metrics", "service.inference", "service.middleware", "service.state", "service.schemas", "imaging"},
     "service.api.open_inference": SERVICE_CORE
     | {
         "service.metrics",
@@ -78,6 +78,7 @@ MATRIX: dict[str, set[str]] = {
         "service.middleware",
         "service.state",
         "service.api",
+        "service.schemas",
     },
     "service.app": SERVICE_CORE
     | {
@@ -89,14 +90,7 @@ MATRIX: dict[str, set[str]] = {
         "service.api.open_inference",
     },
     "service.grpc": SERVICE_CORE
-    | {
-        "service.metrics",
-        "service.inference",
-        "service.middleware",
-        "service.state",
-        "service.api",
-        "service.api.open_inference",
-    },
+    | {"service.inference", "service.middleware", "service.state", "service.api.open_inference"},
     "service.server": SERVICE_CORE
     | {
         "service.metrics",
@@ -106,6 +100,7 @@ MATRIX: dict[str, set[str]] = {
         "service.api",
         "service.app",
         "service.grpc",
+        "service.schemas",
     },
     "service.workers": SERVICE_CORE
     | {
@@ -126,20 +121,14 @@ MATRIX: dict[str, set[str]] = {
         "service.server",
         "service.workers",
     },
-    "service.score": SERVICE_CORE | {"service.inference", "service.repository", "export.format.remote", "imaging"},
-    "service.client": {"service"},
-    "service.configuration": {"service.leaves"},
+    "service.score": SERVICE_CORE
+    | {"service.inference", "service.repository", "service.schemas", "export.format.remote", "imaging"},
+    "service.client": {"service", "service.schemas"},
+    "service.configuration": SERVICE_CORE,
     "service.__main__": {"service.cli", "service.client", "service.middleware", "service.score"},
 }
 """For each sub-package, the others that it may import. Nothing may be imported in a circle."""
-LEAVES = {
-    "service.errors",
-    "service.settings",
-    "service.schemas.answers",
-    "service.schemas.models",
-    "service.schemas.options",
-    "service.api.open_inference.schemas",
-}
+LEAVES = {"service.errors", "service.settings", "service.api.open_inference.schemas"}
 FORMAT = sorted((ROOT / "export" / "format").glob("*.py"))
 HEAVY = {"torch", "torchvision", "lightning", "matplotlib", "onnx", "onnxruntime"}
 
@@ -177,7 +166,7 @@ def node_of(module: str) -> str:
     if module in MATRIX:
         return module
     if folder in ROOT_MODULES:
-        return module if name in ROOT_MODULES[folder] else f"{folder}.leaves"
+        return module if name in ROOT_MODULES[folder] else f"{folder}.common"
     while folder and folder not in MATRIX:
         folder = folder.rpartition(".")[0]
     return folder
@@ -196,13 +185,12 @@ def test_modules_import_only_what_the_matrix_allows(file: Path) -> None:
 
 def test_the_documentation_shows_the_same_matrix() -> None:
     text = (ROOT / "docs" / "extend" / "architecture.md").read_text()
-    header, _, *rows = text[text.index("| | `") :].partition("\n\n")[0].splitlines()
-    columns = re.findall(r"`(\w+)`", header)
-    for row in rows:
-        folder, *cells = [cell.strip(" `") for cell in row.strip("|").split("|")]
-        nodes = [node for node in MATRIX if f"{node}.".startswith(f"service.{folder}.")]
-        allowed = {column for column in columns for node in nodes if f"service.{column}" in MATRIX[node]} - {folder}
-        assert (folder, {c for c, cell in zip(columns, cells, strict=True) if cell}) == (folder, allowed)
+    _, _, *rows = text[text.index("| in `service/` |") :].partition("\n\n")[0].splitlines()
+    nodes = [node for node in reversed(MATRIX) if node.startswith("service.") and node not in SERVICE_CORE]
+    places = [*nodes, *sorted({place for node in nodes for place in MATRIX[node]} - {*nodes, *SERVICE_CORE})]
+    shown = {node: f"`{node.removeprefix('service.').replace('.', '/')}`" for node in places}
+    allowed = {node: ", ".join(shown[place] for place in places if place in MATRIX[node]) for node in nodes}
+    assert rows == [f"| {shown[node]} | {allowed[node] or 'nothing'} |" for node in nodes]
 
 
 def test_the_matrix_has_no_circle() -> None:
