@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imaging.fast_codecs import PlainImage, decode_plain, open_plain
+from imaging.fast_decoding import PlainImage, decode_plain, open_plain
 from imaging.formats.bmp import open_bmp
 from imaging.formats.jpeg import open_jpeg
 from imaging.formats.pillow_formats import open_avif, open_gif, open_heif, open_netpbm, open_with_pillow

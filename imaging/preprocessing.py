@@ -10,7 +10,7 @@ from PIL import Image
 
 from imaging.crops import Box, Crop, Shown, find_crops
 from imaging.decoding import OpenedImage, decode_with_levels
-from imaging.fast_codecs import PlainImage, decode_plain
+from imaging.fast_decoding import PlainImage, decode_plain
 from imaging.formats.stored_image import reporting_damage
 from imaging.modes import as_channels, as_mode, over_background
 from imaging.warping import SamplingMap, apply_affine, warp

@@ -34,8 +34,8 @@ from service.middleware.auth import METRICS, Access, AccessPolicy, AuthMiddlewar
 from service.middleware.errors import ErrorMiddleware
 from service.middleware.rate_limit import RateLimiter, RateLimitMiddleware
 from service.middleware.request_id import RequestIdMiddleware
-from service.middleware.response_cache import ResponseCache
 from service.middleware.security_headers import SecurityHeadersMiddleware
+from service.response_cache import ResponseCache
 from service.settings import Settings, load_settings
 from service.state import Parts, ServiceState, Worker
 

@@ -19,11 +19,11 @@ from service.metrics.recorder import Counts, Recorder
 from service.middleware.access_log import AccessLog
 from service.middleware.auth import AccessPolicy
 from service.middleware.rate_limit import RateLimiter
-from service.middleware.response_cache import ResponseCache
 from service.redaction import Redactor
 from service.repository.mirror import copy_at_start
 from service.repository.repository import Repository
 from service.repository.startup import load_models
+from service.response_cache import ResponseCache
 from service.rollout.manager import RolloutManager
 from service.settings import Settings
 

@@ -15,7 +15,7 @@ PACKAGES = ("imaging", "training", "export", "service")
 MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 ROOT_MODULES = {
-    "service": {"__init__", "__main__", "app", "cli", "configuration", "state"},
+    "service": {"__init__", "__main__", "app", "cli", "configuration", "response_cache", "state"},
     "training": {"__init__", "__main__", "api"},
 }
 """Modules of a package's own folder that are nodes of the matrix by themselves. The others are its node `common`."""
@@ -65,10 +65,26 @@ MATRIX: dict[str, set[str]] = {
     "service.repository": SERVICE_CORE | {"export.format.remote", "service.inference", "service.metrics"},
     "service.rollout": SERVICE_CORE | {"service.inference", "service.metrics", "service.repository", "imaging"},
     "service.middleware": SERVICE_CORE | {"service.metrics"},
+    "service.response_cache": SERVICE_CORE | {"service.metrics"},
     "service.state": SERVICE_CORE
-    | {"service.metrics", "service.inference", "service.repository", "service.rollout", "service.middleware"},
+    | {
+        "service.metrics",
+        "service.inference",
+        "service.repository",
+        "service.rollout",
+        "service.response_cache",
+        "service.middleware",
+    },
     "service.api": SERVICE_CORE
-    | {"service.metrics", "service.inference", "service.middleware", "service.state", "service.schemas", "imaging"},
+    | {
+        "service.metrics",
+        "service.inference",
+        "service.response_cache",
+        "service.middleware",
+        "service.state",
+        "service.schemas",
+        "imaging",
+    },
     "service.api.open_inference": SERVICE_CORE
     | {
         "service.metrics",
@@ -84,6 +100,7 @@ MATRIX: dict[str, set[str]] = {
     | {
         "service.metrics",
         "service.inference",
+        "service.response_cache",
         "service.middleware",
         "service.state",
         "service.api",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imaging.errors import DamagedImageError, UnsupportedImageError
-from imaging.fast_codecs import FRAMES, JPEG_END, PlainImage, decode_plain
+from imaging.fast_decoding import FRAMES, JPEG_END, PlainImage, decode_plain
 from imaging.formats.jpeg_segments import EXIF, SOF, Frame, Marker, read_frame, segments
 from imaging.formats.pillow_formats import open_with_pillow
 from imaging.formats.stored_image import SEND_AGAIN, StoredImage
@@ -52,7 +52,7 @@ def open_jpeg(data: bytes) -> StoredImage:
 
 
 def decode_frame(data: bytes, frame: Frame | None) -> NDArray[np.uint8] | None:
-    """The pixels as stored, see `imaging.fast_codecs.decode_plain`; None if they are left to Pillow.
+    """The pixels as stored, see `imaging.fast_decoding.decode_plain`; None if they are left to Pillow.
 
     The quick decoder fills what is missing of a file that is cut short. Pillow refuses it.
     """

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from imaging.fast_codecs import FileFormat
+from imaging.encoding import FileFormat
 from service.api.options import OptionsType, check_options, read_options, read_pairs
 from service.api.prediction_json import add_points, describe_answer
 from service.api.request_body import COPIED_IN_PLACE, Body, Fields, read_one, read_several
@@ -29,8 +29,8 @@ from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read
 from service.inference.registry import Model
 from service.inference.views.options import NO_VIEWS, ViewOptions
 from service.middleware.auth import Access, Requirement
-from service.middleware.response_cache import batch_status, is_hit
 from service.request_context import is_alone, queued_s, record_route
+from service.response_cache import batch_status, is_hit
 from service.responses import JSON_ALONE, Header, RawResponse, describe_error, error_response, send_response, to_bytes
 from service.schemas.options import AnswerOptions, PredictOptions
 from service.settings import Settings

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from starlette.routing import Route
 from starlette.types import Scope
 
+from imaging.encoding import FileFormat
 from imaging.errors import ImageError
-from imaging.fast_codecs import FileFormat
 from imaging.formats.signatures import identify
 from service.api.accept import choose_type
 from service.api.predict import Endpoint, Predict, images_of, rectified_options, wanted_views

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from export.format.artifact import ArtifactError, find_artifacts, read_artifact, read_bytes
-from imaging.fast_codecs import encode
+from imaging.encoding import encode
 from service.api.errors import ErrorRoute
 from service.inference.registry import Model, Models
 

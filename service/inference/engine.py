@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from export.format.artifact import ImageInput
 from imaging.crops import Box, Crop, Shown
-from imaging.fast_codecs import FileFormat
+from imaging.encoding import FileFormat
 from imaging.preprocessing import Picture
 from service.errors import RequestError
 from service.inference.decoding import IN_PLACE_PIXELS, Decoders

@@ -124,7 +124,7 @@ class AccessPolicy:
             UnauthorizedError: a key is required.
             ForbiddenError: another key is required.
         """
-        if len(headers) > MAX_HEADERS:
+        if len(headers) > MAX_HEADERS:  # before they are searched for a key; HTTP, WebSockets and gRPC all come here
             raise HeadTooLargeError(f"the request has more than {MAX_HEADERS} headers; send fewer")
         if access is Access.OPEN:
             return OPEN_TO_ALL

@@ -11,7 +11,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from export.format.remote import is_url
-from imaging.fast_codecs import FileFormat
+from imaging.encoding import FileFormat
 from imaging.warping import Padding
 from service.errors import InputError, OutputError, ServiceError
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions, read_size

@@ -7,8 +7,8 @@ from PIL import Image, ImageOps
 
 from export.format.artifact import ImageInput
 from imaging.decoding import open_image
+from imaging.encoding import encode
 from imaging.errors import DamagedImageError, ImageTooLargeError, UnknownFormatError, UnsupportedImageError
-from imaging.fast_codecs import encode
 from imaging.preprocessing import Picture, preprocess
 
 GREY = ImageInput(name="image", height=4, width=4, channels=1, resize="bilinear", background=(0,))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from export.format.artifact import Manifest
 from imaging.crops import Crop, Shown
-from imaging.fast_codecs import FileFormat, encode
+from imaging.encoding import FileFormat, encode
 from imaging.warping import Padding, SamplingMap, warp
 from service.inference.outputs import ModelOutput, Points
 from service.inference.rectified.options import MAX_SIDE, RectifiedOptions

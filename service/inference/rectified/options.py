@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self
 
 from export.format.artifact import Manifest
-from imaging.fast_codecs import FileFormat
+from imaging.encoding import FileFormat
 from imaging.warping import Padding
 from service.errors import InvalidParameterError
 

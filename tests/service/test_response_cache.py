@@ -12,8 +12,8 @@ import pytest
 
 from service.metrics.recorder import Recorder
 from service.middleware.api_keys import make_key
-from service.middleware.response_cache import ENTRY_BYTES, ResponseCache, batch_status
 from service.request_context import RequestContext, current
+from service.response_cache import ENTRY_BYTES, ResponseCache, batch_status
 from service.responses import RawResponse
 from tests.conftest import Service, start_service, wait_until
 from tests.service import artifacts

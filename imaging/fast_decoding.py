@@ -1,20 +1,16 @@
-"""A fast way to and from pixels for plain pictures, which most are. All others take the general way (`decoding`).
+"""A fast way to the pixels of plain pictures, which most are. All others take the general way (`decoding`).
 
 A plain picture is a PNG of 8-bit grey or RGB, or a baseline or progressive JPEG of grey or YCbCr. It is whole, and
 nothing in it changes how it is seen: no palette, no transparency, no EXIF data, no Adobe marker. The decoders used here
 give exactly the pixels that Pillow gives.
 """
 
-import io
 import struct
-import zlib
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from imaging.formats.jpeg_segments import FRAME
 from imaging.formats.png import CHUNK, SIGNATURE
@@ -29,11 +25,6 @@ MAX_CHUNKS = 4096
 """The most chunks of a plain PNG; one of ten megabytes has about a thousand."""
 MAX_HEADER = 2**17
 """Bytes before the pixels of a plain JPEG."""
-UP = 2
-"""The PNG filter that writes each row as its difference to the one above."""
-FASTEST = 1
-SMALL = 4096
-"""Bytes up to which zlib-ng without a filter is the fastest encoder; above it is libdeflate with one."""
 
 JPEG = b"\xff\xd8\xff\xe0"
 JPEG_END = b"\xff\xd9"
@@ -44,14 +35,6 @@ JPEG_SEGMENT = struct.Struct(">BBH")
 TABLES = {0xC4, 0xDB, 0xDD, 0xE0, 0xFE}
 """Huffman and quantisation tables, restart interval, JFIF, comment."""
 JPEG_CHANNELS = {1, 3}
-JPEG_QUALITY = 90
-
-WEBP_QUALITY = 90
-WEBP_METHOD = 1
-"""Effort of the encoder: higher ones take four times as long for files that are a tenth smaller."""
-
-FileFormat = Literal["png", "jpeg", "webp"]
-"""Formats that pictures are encoded in."""
 
 
 class PlainImage(NamedTuple):
@@ -141,48 +124,3 @@ def decode_plain(opened: PlainImage, opaque: bool = False) -> NDArray[np.uint8] 
     if pixels.shape == (*shape, 1):
         pixels = pixels[..., 0]
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
-
-
-def encode(pixels: NDArray[np.uint8], file_format: FileFormat) -> bytes:
-    """``(h, w, C)`` as a PNG (exact), JPEG or WebP file: grey, RGB, or for PNG and WebP also RGBA."""
-    if file_format == "png":
-        return encode_png(pixels)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    content = io.BytesIO()
-    if file_format == "jpeg":
-        image.save(content, "JPEG", quality=JPEG_QUALITY)
-    else:
-        image.save(content, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
-    return content.getvalue()
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """``(h, w, C)`` of one, three or four channels (RGBA) as a PNG file."""
-    height, width, channels = pixels.shape
-    levels = pixels.reshape(height, width * channels)
-    rows = np.empty((height, 1 + width * channels), np.uint8)
-    if rows.size <= SMALL:
-        rows[:, 0] = 0
-        rows[:, 1:] = levels
-        content = imagecodecs.zlibng_encode(rows.tobytes(), FASTEST)
-    else:
-        rows[:, 0] = UP
-        rows[0, 1:] = levels[0]
-        np.subtract(levels[1:], levels[:-1], out=rows[1:, 1:])
-        content = imagecodecs.deflate_encode(rows.tobytes(), FASTEST)
-    return b"".join((png_beginning(width, height, channels), chunk(b"IDAT", content), PNG_FINISH))
-
-
-@lru_cache(maxsize=256)
-def png_beginning(width: int, height: int, channels: int) -> bytes:
-    """Signature and header."""
-    colour = {1: 0, 3: 2, 4: 6}[channels]
-    return SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
-
-
-def chunk(kind: bytes, content: bytes | bytearray) -> bytes:
-    """A chunk of a PNG file."""
-    return b"".join((len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)))
-
-
-PNG_FINISH = chunk(b"IEND", b"")

@@ -1,6 +1,6 @@
 """Keeps answers in memory for requests with an equal picture and equal options.
 
-It is no ASGI middleware: requests pass keys, rate limits and admission first, and are logged and counted as all others.
+Requests pass keys, rate limits and admission first, and are logged and counted as all others.
 `service.api.predict` looks answers up on the fast path and through the application alike.
 """
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imaging.fast_codecs import decode_plain, encode_png, open_plain
+from imaging.fast_decoding import decode_plain, open_plain
 from tests.service.broken import DAMAGED, ODD, WHOLE
 from tests.service.inference.test_picture_modes import KINDS
 
@@ -69,10 +69,3 @@ def test_mutated_pictures_have_pillows_pixels_or_none() -> None:
         assert found is not False
         compared += found is True
     assert compared > 100, "or this test compared nothing"
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (28, 28, 1), (5, 7, 3), (64, 64, 1), (65, 63, 3), (224, 224, 3)])
-def test_pngs_of_every_size_give_their_pixels_back(shape: tuple[int, ...]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with Image.open(io.BytesIO(encode_png(pixels))) as image:
-        np.testing.assert_array_equal(np.asarray(image).reshape(shape), pixels)
