@@ -22,8 +22,8 @@ from export.parity import Model, compare, difference, exact, exceeds, measure, t
 from export.precision import TOLERANCES, in_half, measure_price, quantise
 from training.data.batches import test_split, training_splits
 from training.data.splits import Split
-from training.evaluation.evaluation import Evaluation
 from training.evaluation.reliability import Reliability as MeasuredReliability
+from training.evaluation.results import Evaluation
 from training.fitting.runs import Run
 
 BATCH = 256

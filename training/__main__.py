@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.errors import DataError, RecipeError, RunError, TrainingError
-from training.evaluation.evaluation import Evaluation
+from training.evaluation.results import Evaluation
 from training.fitting.runs import DATA_ROOT, MODEL_NAME, LoggerName, Run, begin_run
 from training.recipes.catalogue import RECIPES, find_recipe
 from training.recipes.recipe import change_recipe, parse_changes

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.evaluation.evaluation import Evaluation
+from training.evaluation.results import Evaluation
 from training.fitting.runs import DATA_ROOT, Run, begin_run
 from training.fitting.trainer import fit
 from training.recipes import catalogue

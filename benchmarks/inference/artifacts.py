@@ -19,7 +19,7 @@ from torch import nn
 
 from export.exporter import Destination, export_run
 from export.onnx import OnnxRuntime
-from training.evaluation.evaluation import Evaluation
+from training.evaluation.results import Evaluation
 from training.fitting.runs import Run
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.digits import MNIST_RTS

@@ -36,8 +36,8 @@ from service.schemas.options import AnswerOptions, PredictOptions
 from service.settings import Settings
 from service.state import ServiceState
 
-ONE = "/predict"
-SEVERAL = "/predict/batch"
+PREDICT_PATH = "/predict"
+BATCH_PATH = "/predict/batch"
 TIMEOUT = b"x-timeout-ms"
 MAX_POINTS = 64 * 2**10
 """Sampled points in the response to one request; each takes up to 40 bytes."""
@@ -95,7 +95,7 @@ class Predict:
                 return await self.describe(model, upload, options, rectified, timeout_ms)
             except RequestError as error:
                 self._state.recorder.rejected(error.code, (model.name, model.version))
-                return RawResponse(to_bytes(describe_error(error, SEVERAL)))
+                return RawResponse(to_bytes(describe_error(error, BATCH_PATH)))
 
         with Permit(model.limiter) as permit:
             form = await read_several(body, settings.max_batch_bytes, settings.max_bytes, settings.max_pictures, permit)
@@ -341,7 +341,7 @@ def create_predict_routes(state: ServiceState) -> list[Route]:
 
     return [
         Route(path, Endpoint(path, answer, requirement), methods=["POST"], include_in_schema=False)
-        for path, answer in ((ONE, one), (SEVERAL, several))
+        for path, answer in ((PREDICT_PATH, one), (BATCH_PATH, several))
     ]
 
 

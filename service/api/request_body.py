@@ -16,8 +16,8 @@ from service.inference.admission import Permit
 from service.inference.preprocessing import Upload
 from service.schemas.options import MAX_REGIONS
 
-ONE = "image"
-SEVERAL = "images"
+IMAGE_FIELD = "image"
+IMAGES_FIELD = "images"
 CHARSET = "_charset_"
 """A field in which browsers may name the encoding of the others (RFC 7578). It is ignored, as options are ASCII."""
 DATA_URL = re.compile(r"data:(?P<type>[\w.+/-]*)(;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
@@ -34,7 +34,7 @@ PIECE = 2**18
 """Characters or bytes that are processed at a time, so that other threads can run in between."""
 COPIED_IN_PLACE = 2**20
 """Most bytes that are copied on the event loop, in a fraction of a millisecond."""
-HOW = f"send multipart/form-data with a part called {ONE!r}, a picture with Content-Type: image/..., or JSON"
+HOW = f"send multipart/form-data with a part called {IMAGE_FIELD!r}, a picture with Content-Type: image/..., or JSON"
 
 Content = bytes | bytearray
 """A body. It stays a bytearray if it arrived in pieces, since a copy would block the interpreter."""
@@ -135,10 +135,10 @@ async def read_one(body: Body, max_bytes: int, max_json_bytes: int, permit: Perm
     """
     content_type = read_media_type(body.type)
     if content_type == "multipart/form-data":
-        uploads, fields = await read_form(body, max_bytes, permit, ONE, MAX_FIELDS)
+        uploads, fields = await read_form(body, max_bytes, permit, IMAGE_FIELD, MAX_FIELDS)
         if len(uploads) > 1:
             raise InvalidParameterError(
-                f"{len(uploads)} parts are called {ONE!r}; POST /predict/batch takes several pictures"
+                f"{len(uploads)} parts are called {IMAGE_FIELD!r}; POST /predict/batch takes several pictures"
             )
         return uploads[0], fields
     if content_type == "application/json":
@@ -172,8 +172,8 @@ async def read_several(body: Body, max_bytes: int, max_each: int, max_pictures: 
     content_type = read_media_type(body.type)
     if content_type != "multipart/form-data":
         found = shorten(str(content_type), MAX_NAME)
-        raise UnsupportedMediaTypeError(f"send multipart/form-data with parts called {SEVERAL!r}, not {found}")
-    return await read_form(body, max_bytes, permit, SEVERAL, max_pictures, max_each)
+        raise UnsupportedMediaTypeError(f"send multipart/form-data with parts called {IMAGES_FIELD!r}, not {found}")
+    return await read_form(body, max_bytes, permit, IMAGES_FIELD, max_pictures, max_each)
 
 
 async def read_form(
@@ -281,13 +281,13 @@ def from_json(body: Content, max_json_bytes: int) -> Upload:
     except msgspec.ValidationError:
         if len(body) <= max_json_bytes:
             check_json(body)
-        raise InvalidParameterError(f'the JSON body must be {{"{ONE}": "<base64>"}} and nothing else') from None
+        raise InvalidParameterError(f'the JSON body must be {{"{IMAGE_FIELD}": "<base64>"}} and nothing else') from None
     except msgspec.DecodeError as error:
         raise InvalidBodyError(f"the body is not JSON: {error}") from None
     try:
         return from_text(text)
     except ValueError as error:
-        raise InvalidBodyError(f"{ONE!r} is not base64: {error}") from None
+        raise InvalidBodyError(f"{IMAGE_FIELD!r} is not base64: {error}") from None
 
 
 def check_json(content: Content) -> None:

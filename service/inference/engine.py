@@ -16,7 +16,7 @@ from imaging.crops import Box, Crop, Shown
 from imaging.encoding import FileFormat
 from imaging.preprocessing import Picture
 from service.errors import RequestError
-from service.inference.decoding import IN_PLACE_PIXELS, Decoders
+from service.inference.decoders import IN_PLACE_PIXELS, Decoders
 from service.inference.loading import has_spare_core
 from service.inference.outputs import ModelOutput, finite_output, within_picture
 from service.inference.preprocessing import Upload

@@ -15,7 +15,7 @@ import uvicorn
 import uvicorn.server
 from fastapi import FastAPI
 
-from service.api.predict import ONE, SEVERAL, Predict
+from service.api.predict import BATCH_PATH, PREDICT_PATH, Predict
 from service.api.stream import PATH as STREAM
 from service.app import get_state, is_unmodified
 from service.errors import StartError
@@ -162,7 +162,7 @@ def create_fast_path(state: ServiceState) -> FastPathHandler | None:
     settings, policy = state.settings, state.policy
     if not settings.fast_path or settings.traces:
         return None
-    access = {path: policy.access(path) for path in (ONE, SEVERAL)}
+    access = {path: policy.access(path) for path in (PREDICT_PATH, BATCH_PATH)}
 
     def authorize(context: RequestContext, path: str, headers: Headers, client: Client) -> None:
         principal = policy.authorize(access[path], headers)
@@ -172,7 +172,7 @@ def create_fast_path(state: ServiceState) -> FastPathHandler | None:
 
     predict = Predict(state)
     return FastPathHandler(
-        {ONE: predict.answer_one, SEVERAL: predict.answer_several},
+        {PREDICT_PATH: predict.answer_one, BATCH_PATH: predict.answer_several},
         state.load(),
         authorize,
         state.access_log,

@@ -37,7 +37,7 @@ from training.data.folder.source import Folder, labelled_corners, split_folder, 
 from training.data.sources import open_source
 from training.data.splits import Source
 from training.errors import RunError
-from training.evaluation.evaluation import Evaluation
+from training.evaluation.results import Evaluation
 from training.files import read_arrays, read_checkpoint, write_text
 from training.networks.network import SpatialTransformerClassifier
 from training.recipes.recipe import Recipe

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import ttest_ind
 
 from training.evaluation.confusion import Cell
-from training.evaluation.evaluation import Evaluation
+from training.evaluation.results import Evaluation
 from training.files import write_text
 from training.fitting.runs import Run
 from training.recipes.digits import KINDS

@@ -20,13 +20,13 @@ from training.errors import CollapseError, RunError
 from training.evaluation.calibration import calibration, fit_temperature
 from training.evaluation.confusion import Cell, confusion_cells
 from training.evaluation.corners import measure_corners
-from training.evaluation.evaluation import Evaluation, SequenceAccuracy
 from training.evaluation.intervals import accuracy_interval
 from training.evaluation.metrics import Spread
 from training.evaluation.overlaps import measure_boxes
 from training.evaluation.poses import measure_pose
 from training.evaluation.rectification import measure_uprightness
 from training.evaluation.reliability import Look, measure_reliability
+from training.evaluation.results import Evaluation, SequenceAccuracy
 from training.evaluation.worth import DECORATION_CURE, SEQUENCE_CURE, measure_worth
 from training.files import write_arrays, write_text
 from training.fitting.runs import Run, advice

@@ -3,9 +3,9 @@
 from typing import Literal
 
 from training.evaluation.corners import CornerFit, CornerScores
-from training.evaluation.evaluation import Evaluation
 from training.evaluation.overlaps import BoxScores
 from training.evaluation.poses import Pose
+from training.evaluation.results import Evaluation
 from training.fitting.runs import Run
 
 SMALLEST_P = 1e-4

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from training.errors import CollapseError, RecipeError, RunError
-from training.evaluation.evaluation import Evaluation
+from training.evaluation.results import Evaluation
 from training.files import write_text
 from training.fitting.runs import DATA_ROOT, Run, begin_run
 from training.recipes.digits import DISTORTED_MNIST, SHORT_DISTORTED_MNIST

@@ -1,7 +1,7 @@
 """The options of POST /predict that inference requests have as parameters, and where each of them belongs."""
 
 from export.format.artifact import Manifest
-from service.api.open_inference.decoding import Parameters
+from service.api.open_inference.json_body import Parameters
 from service.api.options import check_options
 from service.errors import InvalidBodyError, InvalidParameterError
 from service.schemas.options import AnswerOptions

@@ -11,7 +11,7 @@ from msgspec import Raw, UnsetType
 from numpy.typing import NDArray
 
 from export.format.artifact import Manifest
-from service.api.open_inference.decoding import (
+from service.api.open_inference.json_body import (
     InferenceRequest,
     Parameters,
     RequestInput,

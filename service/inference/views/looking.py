@@ -12,7 +12,7 @@ from imaging.preprocessing import Picture
 from imaging.views import Floats, Pixels, make_views, view_maps
 from service.errors import InvalidParameterError, RequestError
 from service.inference.batcher import Inference
-from service.inference.decoding import IN_PLACE_PIXELS, Decoders
+from service.inference.decoders import IN_PLACE_PIXELS, Decoders
 from service.inference.outputs import ModelOutput, finite_output
 from service.inference.registry import Model
 from service.inference.views.options import ViewOptions

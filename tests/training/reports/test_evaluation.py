@@ -10,9 +10,9 @@ from tests.small_runs import begin
 from training.data.sources import Digits
 from training.data.splits import Split
 from training.errors import CollapseError, RunError
-from training.evaluation.evaluation import Evaluation
 from training.evaluation.intervals import accuracy_interval
 from training.evaluation.overlaps import measure_boxes
+from training.evaluation.results import Evaluation
 from training.fitting.runs import Run
 from training.fitting.trainer import fit
 from training.recipes.recipe import Recipe, change_recipe

@@ -4,7 +4,7 @@ import pytest
 
 from tests.small_runs import begin
 from training.errors import RecipeError, RunError
-from training.evaluation.evaluation import Evaluation
+from training.evaluation.results import Evaluation
 from training.fitting.runs import Run
 from training.recipes.catalogue import RECIPES
 from training.recipes.digits import DISTORTED_MNIST, KINDS

@@ -9,7 +9,7 @@ import pytest
 from export.format.artifact import Manifest
 from imaging.preprocessing import Picture
 from imaging.views import bring_back, make_views
-from service.inference.decoding import Decoders
+from service.inference.decoders import Decoders
 from service.inference.engine import Answer
 from service.inference.outputs import regions
 from service.inference.views.looking import look_again

@@ -12,7 +12,7 @@ from export.format.artifact import ImageInput
 from imaging.decoding import examine_image
 from imaging.limits.limits import Limits
 from service.errors import DeadlineExceededError, UnsupportedMediaTypeError
-from service.inference.decoding import WITH_SPARE_CORE, WITHOUT_SPARE_CORE, Decoders, fits, while_client_waits
+from service.inference.decoders import WITH_SPARE_CORE, WITHOUT_SPARE_CORE, Decoders, fits, while_client_waits
 from service.inference.preprocessing import Upload
 from service.request_context import RequestContext, current
 from service.settings import load_settings

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from service.api.open_inference import decoding, schemas
-from service.api.open_inference.decoding import (
+from service.api.open_inference import json_body, schemas
+from service.api.open_inference.json_body import (
     MAX_DIMENSIONS,
     MAX_ID,
     MAX_LIST_BYTES,
@@ -27,7 +27,7 @@ LIMIT = 2**20
 INPUT: dict[str, Any] = {"name": "image", "shape": [1], "datatype": "BYTES"}
 
 
-def decode(content: bytes) -> decoding.InferenceRequest:
+def decode(content: bytes) -> json_body.InferenceRequest:
     return decode_request(memoryview(content), LIMIT)
 
 
@@ -38,7 +38,7 @@ def raw(content: object) -> msgspec.Raw:
 
 @pytest.mark.parametrize("name", ["InferenceRequest", "RequestInput", "RequestOutput"])
 def test_it_takes_the_fields_that_the_document_describes(name: str) -> None:
-    assert set(getattr(decoding, name).__struct_fields__) == set(getattr(schemas, name).model_fields)
+    assert set(getattr(json_body, name).__struct_fields__) == set(getattr(schemas, name).model_fields)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_it_ends_at_the_first_error(content: bytes, says: str) -> None:
 
 def test_inputs_beyond_the_first_are_noticed_and_not_decoded() -> None:
     inputs = decode(json.dumps({"inputs": [INPUT] + [7] * 100_000}).encode()).inputs
-    assert isinstance(inputs.first, decoding.RequestInput)
+    assert isinstance(inputs.first, json_body.RequestInput)
     assert inputs.second == msgspec.Raw(b"7")
 
 
