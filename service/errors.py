@@ -4,8 +4,10 @@ ServiceError                          base class
 ├── StartError                        the service cannot start: one line, exit code 1
 │   ├── SettingsError                 a setting is unknown or wrong
 │   ├── ModelLoadError                an artifact cannot be loaded, or gives wrong outputs
+│   ├── MirrorError                   models at a URL cannot be copied to this machine
 │   ├── DeviceError                   the requested device is missing
 │   └── AddressError                  the host and port cannot be used
+├── CaptureError                      pictures of a model cannot be captured; logged
 ├── ScoreError                        scoring many pictures cannot begin or go on: one line, exit code 1
 │   ├── InputError                    the input cannot be read, or has no pictures
 │   └── OutputError                   the answers cannot be written where they should be
