@@ -216,6 +216,15 @@ def test_every_module_that_a_page_names_exists(page: Path) -> None:
     assert set(MODULE.findall(text)) <= MODULES
 
 
+def test_the_table_of_refusals_names_every_module_that_makes_one() -> None:
+    text = (ROOT / "docs" / "extend" / "architecture.md").read_text()
+    table = text.partition("### Who refuses with 429\n")[2].partition("\n### ")[0]
+    makes = re.compile(r"\b(?:raise|return) (?:QueueFull|RateLimited)Error\(|limiter\.full\(|maximum_concurrent_rpcs")
+    made = [file for file in (ROOT / "service").rglob("*.py") if makes.search(file.read_text())]
+    assert len(made) > 3
+    assert [file.name for file in made if f"`{file.relative_to(ROOT / 'service')}`" not in table] == []
+
+
 IMPORT = re.compile(r"^ *from ((?:training|export|service)[\w.]*) import (.+)$", re.MULTILINE)
 IMPORTS = sorted({found for page in PAGES for found in IMPORT.findall(page.read_text())})
 
