@@ -53,10 +53,10 @@ def read_backgrounds(recipe: Recipe) -> Tensor | None:
 class OnBackgrounds:
     """Some pictures are placed on backgrounds; the others are augmented as they are.
 
-    Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; ``(N,)``: 1 for each picture that is placed, else 0;
-    maps ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; uniform numbers
-    ``(N, DRAWS)`` for clutter and ``(N, WEATHER_DRAWS)`` for weather; and maps ``(N, 2, 3)`` of the pictures if they
-    are not placed after all.
+    Parameters: maps ``(N, 2, 3)`` from the canvas to the picture; ``(N,)``: 1 for each picture that is placed, else
+    0; maps ``(N, 2, 3)`` of the second objects; factors of contrast and brightness ``(N, 2)``; angles ``(N,)`` in
+    radians by which backgrounds are turned; uniform numbers ``(N, DRAWS)`` for clutter and ``(N, WEATHER_DRAWS)``
+    for weather; and maps ``(N, 2, 3)`` of the pictures if they are not placed after all.
     """
 
     def __init__(self, others: Jittered, placement: Placement, crop: float, backgrounds: Tensor | None) -> None:
@@ -88,7 +88,8 @@ class OnBackgrounds:
         weather = torch.ones(count, WEATHER_DRAWS)
         if self.placement.weather:
             weather = torch.rand(count, WEATHER_DRAWS, generator=generator)
-        return maps, placed_share, second, light, numbers[:, 13:], weather, unplaced
+        roll = self._angles(numbers[:, 2]) * (numbers[:, 18] < self.placement.roll)
+        return maps, placed_share, second, light, roll, numbers[:, 13:], weather, unplaced
 
     def spare(self, parameters: tuple[Tensor, ...], spared: Tensor) -> tuple[Tensor, ...]:
         """Return ``parameters`` by which the pictures ``spared`` ``(N,)`` are not placed."""
@@ -97,14 +98,14 @@ class OnBackgrounds:
         return maps, placed_share.masked_fill(spared, 0), *others, unplaced
 
     def apply(self, images: Tensor, labels: Tensor, parameters: tuple[Tensor, ...]) -> Distorted:
-        maps, placed_share, second, light, numbers, weather, _ = (parameter.to(images) for parameter in parameters)
+        maps, placed_share, second, light, roll, numbers, weather, _ = (each.to(images) for each in parameters)
         is_placed = placed_share > 0
         clutter = numbers[:, :6] < self.placement.clutter
         draws = numbers[:, 6:]
         canvas = self.weather.fade(self._read(images, maps), weather)
         rows = torch.nonzero(is_placed)[:, 0]
         if len(rows):
-            ground = self._grounds(images, rows, draws[rows, :4])
+            ground = self._grounds(images, rows, draws[rows, :4], roll[rows])
             crowded = torch.nonzero(clutter[rows, 0])[:, 0]
             if len(crowded):
                 chosen = rows[crowded]
@@ -129,11 +130,15 @@ class OnBackgrounds:
         limits = self.placement
         return limits.smallest * (limits.largest / limits.smallest) ** uniform
 
+    def _angles(self, uniform: Tensor) -> Tensor:
+        """Return the object's rotation on the canvas in radians."""
+        return (2 * uniform - 1) * math.radians(self.placement.rotation)
+
     def _maps(self, sizes: Tensor, uniform: Tensor, picture: Size) -> Tensor:
         """Return maps from the canvas to a picture whose object has ``sizes`` ``(N,)``: ``(N, 2, 3)``."""
         limits = self.placement
-        turn, slant, stretch, right, down = (2 * uniform - 1).unbind(dim=1)
-        angle, shear = turn * math.radians(limits.rotation), torch.tan(slant * math.radians(limits.shear))
+        slant, stretch, right, down = (2 * uniform[:, 1:] - 1).unbind(dim=1)
+        angle, shear = self._angles(uniform[:, 0]), torch.tan(slant * math.radians(limits.shear))
         scale = self.crop * min(picture) / (sizes * min(self.canvas))
         factor = limits.stretch ** (stretch / 2)
         linear = linear_maps(angle, shear, scale / factor, scale * factor)
@@ -156,8 +161,11 @@ class OnBackgrounds:
             found[rows] = sample(halves, grid[rows], "border")
         return found
 
-    def _grounds(self, images: Tensor, rows: Tensor, uniform: Tensor) -> Tensor:
-        """Return a background for each of ``rows``, cut and mirrored at random, and about as bright as its picture."""
+    def _grounds(self, images: Tensor, rows: Tensor, uniform: Tensor, roll: Tensor) -> Tensor:
+        """Return a background for each of ``rows``, cut and mirrored at random, and about as bright as its picture.
+
+        ``roll`` are the angles by which they are turned, in radians.
+        """
         if self.backgrounds is not None:
             pictures = self.backgrounds[(uniform[:, 0] * len(self.backgrounds)).long().cpu()].to(images)
             zoom = 0.6 + 0.4 * uniform[:, 1]
@@ -166,9 +174,10 @@ class OnBackgrounds:
             pictures = images.roll(1 + len(images) // 3, dims=0)[rows]
             zoom = 0.1 + 0.1 * uniform[:, 1]
             places = (1 - zoom[:, None]) * torch.where(uniform[:, 2:4] < 0.5, -1.0, 1.0)
-        mirrored = torch.where(uniform[:, 0] * 997 % 1 < 0.5, -zoom, zoom)
-        nothing = torch.zeros_like(zoom)
-        maps = torch.stack([mirrored, nothing, places[:, 0], nothing, zoom, places[:, 1]], dim=1).view(-1, 2, 3)
+        linear = linear_maps(roll, torch.zeros_like(roll), zoom, zoom)
+        linear[:, 0] *= torch.where(uniform[:, 0] * 997 % 1 < 0.5, -1.0, 1.0)[:, None]  # mirrored
+        side = linear.new_tensor([self.canvas[1], self.canvas[0]])
+        maps = torch.cat([linear * side / side[:, None], places[:, :, None]], dim=-1)
         found = sample(pictures, affine_points(maps, base_grid(*self.canvas).to(images)), "reflection")
         wanted = images[rows].mean(dim=(1, 2, 3), keepdim=True)
         factor = (wanted / found.mean(dim=(1, 2, 3), keepdim=True).clamp(min=8)) ** uniform[:, 1, None, None, None]

@@ -49,6 +49,9 @@ class Placement(BaseModel):
     smallest: float = Field(0.2, gt=0, le=2, description="smallest side of the object, as a share of the canvas")
     largest: float = Field(1.1, gt=0, le=2, description="largest side of the object, as a share of the canvas")
     rotation: float = Field(25.0, ge=0, le=180, description="largest rotation in degrees, in either direction")
+    roll: float = Field(
+        0.0, ge=0, le=1, description="share of the backgrounds that are turned as the object is, as by a tilted camera"
+    )
     stretch: float = Field(1.15, ge=1, le=4, description="largest factor by which the aspect ratio changes")
     shear: float = Field(6.0, ge=0, le=45, description="largest shear in degrees, in either direction")
     cut: float = Field(0.05, ge=0, lt=0.5, description="largest part of the object beyond the canvas")

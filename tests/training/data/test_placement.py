@@ -117,6 +117,28 @@ def test_weather_changes_the_picture_but_not_the_map() -> None:
     assert not torch.equal(clean.images, weathered.images)
 
 
+def upright_edges(images: Tensor) -> Tensor:
+    """By how many degrees the edges of each picture are turned from the vertical, away from its centre."""
+    grey = images.mean(dim=1)
+    right, down = (grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]), (grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1])
+    return 0.5 * torch.atan2((2 * right * down).sum(dim=(1, 2)), (right**2 - down**2).sum(dim=(1, 2))).rad2deg()
+
+
+def test_backgrounds_are_turned_with_the_object() -> None:
+    stripes = grounds(0)
+    stripes[..., ::8] = stripes[..., 1::8] = stripes[..., 2::8] = 255
+    small_object = Placement(
+        chance=1, smallest=0.05, largest=0.06, rotation=30, stretch=1, shear=0, clutter=0, cut=0, roll=1
+    )
+    found = placed(small_object, stripes, torch.full((64, 3, *CANVAS), 128, dtype=torch.uint8))
+    assert found.maps is not None
+    turned = torch.atan2(-found.maps[:, 0, 1], found.maps[:, 0, 0]).rad2deg()
+    assert turned.abs().max() > 20
+    assert (upright_edges(found.images) + turned).abs().max() < 5
+    still = placed(small_object.model_copy(update={"roll": 0.0}), stripes)
+    assert upright_edges(still.images).abs().max() < 5
+
+
 def test_the_same_seed_places_alike_and_another_does_not() -> None:
     first, again, other = (placed(PLAIN, grounds(), seed=seed).images for seed in (1, 1, 2))
     assert torch.equal(first, again)
