@@ -2,7 +2,8 @@
 
 Each distortion has two methods. ``draw`` takes a generator, so the same seed gives the same parameters; ``apply``
 depends only on pictures, labels and parameters. Maps go from the canvas (output) to the original picture (input), in
-the convention of `training.networks.geometry`. The problems are those of Jaderberg et al. 2015, appendix A.
+the convention of `training.networks.geometry`. The problems are those of Jaderberg et al. 2015, appendix A;
+"rot" is that of Larochelle et al. 2007.
 """
 
 import math
@@ -71,7 +72,7 @@ class Undistorted:
 class Placed:
     """Rotation, scale, and any position where the unrotated frame fits on the canvas. Parameters: maps (N, 2, 3).
 
-    R: up to 90 degrees. RTS: up to 45 degrees and scale 0.7 to 1.2, on 42x42. T: shifts only, on 60x60.
+    R: up to 90 degrees. Rot: any angle. RTS: up to 45 degrees and scale 0.7 to 1.2, on 42x42. T: shifts only, on 60x60.
     """
 
     def __init__(self, canvas: Size, rotation_deg: float, scale: tuple[float, float]) -> None:
@@ -243,6 +244,7 @@ def make_distortion(name: str, canvas: Size, objects: int = 0) -> Distortion:
     made: dict[str, Callable[[], Distortion]] = {
         "none": lambda: Undistorted(canvas),
         "r": lambda: Placed(canvas, 90, (1, 1)),
+        "rot": lambda: Placed(canvas, 180, (1, 1)),
         "rts": lambda: rts,
         "t": lambda: Placed(canvas, 0, (1, 1)),
         "p": lambda: Projected(canvas),

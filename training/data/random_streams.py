@@ -10,7 +10,7 @@ class Stream(IntEnum):
     """The purpose of random numbers. Each has its own stream, independent of the others."""
 
     SPLIT = 0
-    """Choice of the validation pictures; the same for every run, so that runs can be compared."""
+    """Choice of the validation pictures, and of MNIST-12k; the same for every run, so that runs can be compared."""
     VALIDATION = 1
     TEST = 2
     """Distortions of the test pictures; the same for every run."""

@@ -11,6 +11,7 @@ from training.data.folder.source import Folder, read_split
 from training.data.folder.store import is_streamed
 from training.data.published.birds import Birds
 from training.data.published.traffic_signs import Signs
+from training.data.random_streams import Stream, seeded
 from training.data.splits import Source, Split, hold_out
 from training.errors import DataError
 from training.recipes.recipe import Recipe
@@ -42,6 +43,48 @@ class Digits:
         place = f"put its four idx files into {self.root / 'MNIST' / 'raw'}"
         dataset = stored(lambda: MNIST(self.root, train=train, download=True), "MNIST", self.root, place)
         return Split(dataset.data[:, None], dataset.targets)
+
+
+class FewDigits(Digits):
+    """MNIST-12k: MNIST's 70,000 digits in one random order, a few of them for training and many for the test.
+
+    The numbers are those of MNIST-rot and its kin (Larochelle et al. 2007): 12,000 digits to train and validate,
+    50,000 for the test, and the rest unused. Which digits these are is drawn once, by `Stream.SPLIT`, because the
+    authors' order is not known.
+    """
+
+    def __init__(
+        self, root: Path, validation_size: int, *, sums: bool, training_size: int = 12_000, test_size: int = 50_000
+    ) -> None:
+        """``validation_size`` of the ``training_size`` pictures are held out."""
+        super().__init__(root, validation_size, sums=sums)
+        self.training_size = training_size
+        self.test_size = test_size
+
+    def training(self) -> tuple[Split, Split]:
+        chosen, _ = self._shared_out()
+        return hold_out(chosen, self.validation_size, "mnist-12k")
+
+    def test(self) -> Split:
+        _, chosen = self._shared_out()
+        return chosen
+
+    def _shared_out(self) -> tuple[Split, Split]:
+        """Return the pictures to train and validate, and those for the test.
+
+        Raises:
+            DataError: MNIST cannot be read, or its files have too few digits.
+        """
+        first, second = self._read(train=True), self._read(train=False)
+        whole = Split(torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels]))
+        used = self.training_size + self.test_size
+        if len(whole.labels) < used:
+            raise DataError(
+                f"mnist-12k needs {used:,} digits, but MNIST in {self.root} has {len(whole.labels):,}; put its four "
+                f"idx files into {self.root / 'MNIST' / 'raw'}"
+            )
+        order = torch.randperm(len(whole.labels), generator=seeded(Stream.SPLIT))
+        return whole.at(order[: self.training_size]), whole.at(order[self.training_size : used])
 
 
 class Objects:
@@ -106,4 +149,5 @@ def open_source(recipe: Recipe, root: Path, split_file: Path | None = None, corn
         return Signs(root, recipe.validation_size, recipe.canvas)
     if recipe.dataset == "cub":
         return Birds(root, recipe.validation_size, recipe.canvas)
-    return Digits(root, recipe.validation_size, sums=recipe.distortion == "addition")
+    digits = FewDigits if recipe.dataset == "mnist-12k" else Digits
+    return digits(root, recipe.validation_size, sums=recipe.distortion == "addition")

@@ -1,7 +1,7 @@
 """All recipes by name. Each family is defined in a module of its own."""
 
 from training.errors import RecipeError
-from training.recipes.digits import DISTORTED_MNIST, MNIST_RTS, MNIST_TC84, SEQUENCES, SHORT_DISTORTED_MNIST
+from training.recipes.digits import DISTORTED_MNIST, MNIST_ROT, MNIST_RTS, MNIST_TC84, SEQUENCES, SHORT_DISTORTED_MNIST
 from training.recipes.photographs import (
     BIRDS,
     CIFAR10,
@@ -32,6 +32,7 @@ RECIPES = {
         *DISTORTED_MNIST,
         *SHORT_DISTORTED_MNIST,
         MNIST_TC84,
+        *MNIST_ROT,
         *SEQUENCES,
         *MOVED_DIGITS,
         TRAP,

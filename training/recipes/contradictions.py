@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from training.recipes.recipe import Recipe
 
-AFFINE_DISTORTIONS = {"r", "rts", "t", "tc", "tc84"}
+AFFINE_DISTORTIONS = {"r", "rot", "rts", "t", "tc", "tc84"}
 CLUTTER = {"tc", "tc84"}
 DIGIT = 28
 """Side of a digit of MNIST, in pixels."""
@@ -15,9 +15,11 @@ SHIFTED = ("affine", "similarity", "attention", "translation", "projective")
 """Transformers among whose parameters is a shift."""
 SMALLEST_PICTURE = {"fcn": 4, "cnn": 8, "tutorial": 18, "cifar": 22, "modern": 8, "fine": 8, "attention": 24}
 """The smallest side that each localisation network accepts, in pixels."""
-CHANNELS = {"mnist": (1,), "cifar10": (3,), "gtsrb": (3,), "cub": (3,), "folder": (1, 3)}
+CHANNELS = {"mnist": (1,), "mnist-12k": (1,), "cifar10": (3,), "gtsrb": (3,), "cub": (3,), "folder": (1, 3)}
 """Possible numbers of channels of each data set."""
 
+DIGITS = {"mnist", "mnist-12k"}
+"""Data sets of digits, which are distorted."""
 BOXED = {"gtsrb", "cub"}
 """Data sets whose objects have known bounding boxes."""
 
@@ -60,7 +62,7 @@ def contradictions(recipe: "Recipe") -> Iterator[str]:
         yield f"mean and std need one number per channel; these pictures have channels: {known}"
     if any(std <= 0 for std in recipe.std):
         yield "std must be above 0"
-    if recipe.dataset != "mnist" and recipe.distortion != "none":
+    if recipe.dataset not in DIGITS and recipe.distortion != "none":
         yield f"distortion={recipe.distortion} is for digits only; set distortion=none and use augmentation"
     if recipe.distortion in CLUTTER and min(recipe.canvas) < 6:
         yield "fragments of clutter are 6x6 pixels; raise canvas"

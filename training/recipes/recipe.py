@@ -16,7 +16,7 @@ from training.errors import RecipeError
 from training.recipes.contradictions import AFFINE_DISTORTIONS, contradictions
 
 Size = tuple[int, int]
-DistortionName = Literal["none", "r", "rts", "t", "p", "e", "tc", "tc84", "addition", "sequence"]
+DistortionName = Literal["none", "r", "rot", "rts", "t", "p", "e", "tc", "tc84", "addition", "sequence"]
 TransformerName = Literal["none", "affine", "similarity", "attention", "translation", "rotation", "projective", "tps"]
 CELL = 8
 """Side of a cell of localisation=attention, in pixels."""
@@ -71,8 +71,9 @@ class Recipe(BaseModel):
     name: str = Field(description="name of the recipe")
     summary: str = Field(description="purpose, in one line")
 
-    dataset: Literal["mnist", "cifar10", "gtsrb", "cub", "folder"] = Field(
-        description="the data set; cub: CUB-200-2011; folder: own pictures"
+    dataset: Literal["mnist", "mnist-12k", "cifar10", "gtsrb", "cub", "folder"] = Field(
+        description="the data set; mnist-12k: 12,000 of MNIST's digits to train and validate, and 50,000 for the test; "
+        "cub: CUB-200-2011; folder: own pictures"
     )
     validation_size: int = Field(5000, gt=0, description="training pictures held out for validation")
     holdout: float = Field(

@@ -35,6 +35,7 @@ SIZE = (28, 28)
 CANVASES = {
     "none": (28, 28),
     "r": (28, 28),
+    "rot": (28, 28),
     "rts": (42, 42),
     "p": (42, 42),
     "e": (28, 28),
@@ -43,7 +44,7 @@ CANVASES = {
     "addition": (42, 42),
     "sequence": (60, 100),
 }
-AFFINE = ("none", "r", "rts", "tc", "tc84")
+AFFINE = ("none", "r", "rot", "rts", "tc", "tc84")
 RTS = Placed((42, 42), 45, (0.7, 1.2))
 
 
@@ -132,11 +133,16 @@ def test_rts_puts_digits_all_over_the_canvas_and_keeps_them_on_it() -> None:
     assert x.max() > 28
 
 
-def test_r_turns_by_up_to_90_degrees_about_the_centre_and_does_nothing_else() -> None:
-    (maps,) = make_distortion("r", SIZE).draw(2000, SIZE, seeded(Stream.TEST))
+@pytest.mark.parametrize(("name", "farthest"), [("r", 90), ("rot", 180)])
+def test_r_turns_by_up_to_90_degrees_about_the_centre_and_rot_by_any_angle_and_they_do_nothing_else(
+    name: str, farthest: int
+) -> None:
+    (maps,) = make_distortion(name, SIZE).draw(2000, SIZE, seeded(Stream.TEST))
     angle = torch.rad2deg(torch.atan2(maps[:, 0, 1], maps[:, 0, 0]))
-    assert -90 <= angle.min() < -88
-    assert 88 < angle.max() <= 90
+    assert -farthest <= angle.min() < -farthest + 2
+    assert farthest - 2 < angle.max() <= farthest
+    quarters = torch.histc(angle, 4, -farthest, farthest)
+    assert (quarters - 500).abs().max() < 100, "no angle is more likely than another"
     torch.testing.assert_close(torch.linalg.det(maps[:, :, :2]), torch.ones(2000))
     assert maps[:, :, 2].abs().max() < 1e-6
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from training.data.sources import Objects, open_source
+from training.data.sources import Digits, FewDigits, Objects, open_source
+from training.data.splits import Split
 from training.errors import DataError
 from training.recipes.catalogue import find_recipe
 from training.recipes.digits import MNIST_RTS
@@ -40,9 +41,45 @@ def test_objects_are_red_green_and_blue_in_this_order(objects: Path) -> None:
     assert test.images.dtype == torch.uint8
 
 
+def few_digits(root: Path) -> list[Split]:
+    """100 of 1,000 digits to train, 20 to validate, and 500 for the test."""
+    source = FewDigits(root, 20, sums=False, training_size=120, test_size=500)
+    return [*source.training(), source.test()]
+
+
+def shown(split: Split) -> list[tuple[bytes, int]]:
+    """Each picture's levels and label."""
+    return [(picture.numpy().tobytes(), int(label)) for picture, label in zip(split.images, split.labels, strict=True)]
+
+
+def test_mnist_12k_shares_out_all_of_mnist_and_shows_no_digit_twice(data_root: Path) -> None:
+    train, held, test = (shown(split) for split in few_digits(data_root))
+    assert (len(train), len(held), len(test)) == (100, 20, 500)
+    assert len({*train, *held, *test}) == 620
+    mnist = Digits(data_root, 1, sums=False)
+    of_the_test = set(shown(mnist.test()))
+    of_training = {digit for split in mnist.training() for digit in shown(split)}
+    assert {*train, *held, *test} <= of_the_test | of_training
+    for part in (train, held, test):
+        assert of_training & {*part}
+        assert of_the_test & {*part}
+
+
+def test_the_digits_of_mnist_12k_are_the_same_each_time(data_root: Path) -> None:
+    for first, again in zip(few_digits(data_root), few_digits(data_root), strict=True):
+        assert shown(first) == shown(again)
+
+
+def test_mnist_12k_asks_for_all_of_mnist(data_root: Path) -> None:
+    source = open_source(find_recipe("mnist-rot"), data_root)
+    for read in (source.training, source.test):
+        with pytest.raises(DataError, match=r"needs 62,000 digits, but MNIST in .* has 1,000; put its four idx files"):
+            read()
+
+
 @pytest.mark.parametrize(
     ("changes", "classes"),
-    [({}, 10), ({"distortion": "addition", "mean": [0.1, 0.1], "std": [0.2, 0.2]}, 19)],
+    [({}, 10), ({"dataset": "mnist-12k"}, 10), ({"distortion": "addition", "mean": [0.1, 0.1], "std": [0.2, 0.2]}, 19)],
 )
 def test_digits_have_ten_classes_and_their_sums_nineteen(changes: dict[str, object], classes: int) -> None:
     assert len(open_source(change_recipe(MNIST_RTS, changes), Path("data")).classes) == classes

@@ -13,11 +13,11 @@ from training.networks.recurrent import row
 from training.networks.samplers import Sampler, sample
 from training.networks.spatial import centre, tiles
 from training.recipes.catalogue import RECIPES
-from training.recipes.contradictions import SHIFTED
+from training.recipes.contradictions import DIGITS, SHIFTED
 from training.recipes.recipe import Recipe
 from training.recipes.studies import TRAP
 
-DIGITS = [recipe for recipe in RECIPES.values() if recipe.dataset == "mnist"]
+OF_DIGITS = [recipe for recipe in RECIPES.values() if recipe.dataset in DIGITS]
 COMPOSITIONS: dict[str, dict[str, object]] = {
     "one": {},
     "rotation": {"transformer": "rotation"},
@@ -95,7 +95,7 @@ def test_the_trap_has_the_63_200_parameters_that_the_tutorial_and_its_canvas_giv
     assert size(committed(TRAP)) == 63_200
 
 
-@pytest.mark.parametrize("recipe", DIGITS, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", OF_DIGITS, ids=lambda recipe: recipe.name)
 def test_every_recipe_of_digits_has_at_most_400_000_parameters(recipe: Recipe) -> None:
     assert size(committed(recipe)) <= 400_000
 

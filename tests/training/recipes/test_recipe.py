@@ -97,7 +97,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"control_points": 5}, "transformer=tps"),
         ({"tile": 0.7}, "set parallel=2"),
         ({"transformer": "none", "coordinates": True}, "coordinates"),
-        ({"upright": 1.0, "distortion": "e"}, "affine map: r, rts, t, tc"),
+        ({"upright": 1.0, "distortion": "e"}, "affine map: r, rot, rts, t, tc"),
         ({"parallel": 2, "localisation": "attention"}, "localisation=attention works with a single transformer only"),
         ({"parallel": 2, "crop": 0.5}, "crop works with a single transformer only; set parallel=1"),
         ({"parallel": 2, "canonical": 1.0}, "canonical works with a single transformer only; set parallel=1"),
@@ -117,7 +117,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({**SEQUENCE, "parallel": 2}, "set recurrent=true for one crop of each, and leave parallel out"),
         ({**SEQUENCE, "recurrent": True, "localisation": "attention"}, "set localisation=modern"),
         ({**SEQUENCE, "recurrent": True, "transformer": "none"}, "recurrent has no effect without a transformer"),
-        ({**SEQUENCE, "upright": 1.0}, "affine map: r, rts, t, tc"),
+        ({**SEQUENCE, "upright": 1.0}, "affine map: r, rot, rts, t, tc"),
         ({"joint": False, "upright": 0.0, "area": 0.0}, "joint=false leaves localisation without a loss"),
     ],
 )
