@@ -49,8 +49,8 @@ class FewDigits(Digits):
     """MNIST-12k: MNIST's 70,000 digits in one random order, a few of them for training and many for the test.
 
     The numbers are those of MNIST-rot and its kin (Larochelle et al. 2007): 12,000 digits to train and validate,
-    50,000 for the test, and the rest unused. Which digits these are is drawn once, by `Stream.SPLIT`, because the
-    authors' order is not known.
+    50,000 for the test, and the rest unused. Which digits these are is drawn once, by `Stream.SPLIT`; they are not
+    the authors'.
     """
 
     def __init__(

@@ -150,7 +150,7 @@ MNIST_ROT = [
             "name": name,
             "dataset": "mnist-12k",
             "validation_size": 2000,
-            "augmentation": {"zoom": 1.1, "stretch": 1.1, "shear": 8.0},
+            "augmentation": {"rotation": 180.0, "zoom": 1.1, "stretch": 1.1, "shear": 8.0},
             "average": 0.998,
             "precision": "bf16-all",
         },
@@ -160,9 +160,10 @@ MNIST_ROT = [
 """MNIST-rot (Larochelle et al. 2007), rebuilt from MNIST, and a plain twin.
 
 A digit of the validation and test set has one angle, drawn once, while a training digit has a new one in each epoch:
-the benchmark's training pictures are turned once, and papers turn them further. No loss here tells the angle of a
-picture: `upright` compares two angles of it, and is the same from whichever angle the picture starts. Zoom, stretch
-and shear of the training pictures are not part of the benchmark; ``--set augmentation={}`` leaves them out.
+the benchmark's training pictures are turned once, and papers turn them further. Nothing tells a network the angle of a
+training picture: `upright` compares two angles of it and is the same from whichever it starts, and stretch and shear,
+which are not part of the benchmark, follow a random turn instead of the digit's own axes. ``--set augmentation={}``
+leaves them out.
 """
 
 MNIST_RTS = Recipe(
