@@ -1,7 +1,15 @@
 """All recipes by name. Each family is defined in a module of its own."""
 
 from training.errors import RecipeError
-from training.recipes.digits import DISTORTED_MNIST, MNIST_ROT, MNIST_RTS, MNIST_TC84, SEQUENCES, SHORT_DISTORTED_MNIST
+from training.recipes.digits import (
+    AFFNIST,
+    DISTORTED_MNIST,
+    MNIST_ROT,
+    MNIST_RTS,
+    MNIST_TC84,
+    SEQUENCES,
+    SHORT_DISTORTED_MNIST,
+)
 from training.recipes.photographs import (
     BIRDS,
     CIFAR10,
@@ -33,6 +41,7 @@ RECIPES = {
         *SHORT_DISTORTED_MNIST,
         MNIST_TC84,
         *MNIST_ROT,
+        *AFFNIST,
         *SEQUENCES,
         *MOVED_DIGITS,
         TRAP,

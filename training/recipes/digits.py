@@ -14,7 +14,7 @@ KINDS: dict[str, TransformerName] = {
     "cnn": "none",
 }
 """Columns of the paper's table: the kind in a recipe's name, and the value of its field ``transformer``."""
-CNN_WIDTHS = {"r": 29, "rot": 34, "rts": 30, "p": 30, "e": 29, "tc": 32, "addition": 36}
+CNN_WIDTHS = {"r": 29, "rot": 34, "rts": 30, "t": 29, "p": 30, "e": 29, "tc": 32, "addition": 36}
 """Widths of the plain classifiers, chosen so that they have as many parameters as the networks with localisation."""
 
 
@@ -96,6 +96,7 @@ DISTORTED_MNIST = [
 SHORT_CNN_WIDTHS = {
     "r": (16, 32, 64, 64),
     "rts": (16, 32, 64, 80),
+    "t": (16, 32, 64, 76),
     "p": (16, 32, 64, 80),
     "e": (16, 32, 64, 64),
     "tc": (16, 32, 64, 96),
@@ -105,7 +106,7 @@ SHORT_CNN_WIDTHS = {
 
 
 def shortened(recipe: Recipe) -> Recipe:
-    """Return a cell of `DISTORTED_MNIST` with one step, a smaller network, and fewer epochs.
+    """Return a recipe of `mnist` with one step, a smaller network, and fewer epochs.
 
     Its name ends in ``-short``. Where transformers see every picture twice per step, they have half of the epochs.
     """
@@ -165,6 +166,15 @@ training picture: `upright` compares two angles of it and is the same from which
 which are not part of the benchmark, follow a random turn instead of the digit's own axes. ``--set augmentation={}``
 leaves them out.
 """
+
+AFFNIST = [
+    change_recipe(
+        shortened(mnist("t", "digits on 40x40 for affNIST's question", (40, 40), 0.0641, 0.2128, kind, epochs=8)),
+        {"name": name},
+    )
+    for name, kind in (("affnist", "affine"), ("affnist-cnn", "cnn"))
+]
+"""What a network learns of affine distortions from shifts alone (Sabour et al. 2017, section 5.2), and a plain twin."""
 
 MNIST_RTS = Recipe(
     name="mnist-rts",
