@@ -17,9 +17,9 @@ from training.recipes.recipe import Recipe, change_recipe
 
 
 def bars(count: int) -> Tensor:
-    """Pictures of an upright bar of 4x20 pixels in the middle."""
+    """Pictures of an upright bar of 4x20 pixels, to the right of the middle."""
     images = torch.zeros(count, 1, 28, 28)
-    images[..., 4:24, 12:16] = 255
+    images[..., 4:24, 17:21] = 255
     return images
 
 
@@ -38,7 +38,7 @@ def test_bars_lean_and_stretch_as_far_as_affnist_says() -> None:
     _, covariance = spread(distorted)
     lean = torch.rad2deg(torch.atan2(covariance[:, 0, 1], covariance[:, 1, 1]))  # of the bar's long side
     farthest = 20 + math.degrees(math.atan(0.2 * 1.2 / 0.8))
-    assert 20 < lean.abs().max() < farthest
+    assert farthest - 4 < lean.abs().max() < farthest
     assert lean.mean().abs() < 1
     area = distorted.sum(dim=(1, 2, 3)) / bars(1).sum()
     assert area.min() == pytest.approx(0.8**2, abs=0.05)
