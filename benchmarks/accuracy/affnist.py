@@ -1,7 +1,7 @@
 """Digits under affine distortions, read by networks that were trained on shifted ones, as affNIST asks.
 
     python -m training run affnist --model affnist --out runs/affnist
-    python -m benchmarks.affnist models/affnist/1 [...] [--data-root data] [--views 8]
+    python -m benchmarks.accuracy.affnist models/affnist/1 [...] [--data-root data] [--views 8]
 
 affNIST's own files are not needed: MNIST's 10,000 test pictures are distorted once by its published rule (Tieleman
 2013). Rotation is uniform within 20 degrees, shear within 0.2, the scale of each axis within 0.8 to 1.2, and the place
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.reliability import Pixels, all_views, seeing
+from benchmarks.accuracy.reliability import Pixels, all_views, seeing
 from export.format.artifact import read_artifact
 from export.onnx import OnnxRuntime
 from imaging.views import MOST_VIEWS

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from benchmarks import affnist
-from benchmarks.artifacts import Untrained
+from benchmarks.accuracy import affnist
+from benchmarks.inference.artifacts import Untrained
 from export.exporter import Destination, export_run
 from export.onnx import OnnxRuntime
 from training.recipes.digits import AFFNIST, MNIST_RTS
