@@ -3,10 +3,12 @@
     python -m training run affnist --model affnist --out runs/affnist
     python -m benchmarks.accuracy.affnist models/affnist/1 [...] [--data-root data] [--views 8]
 
-affNIST's own files are not needed: MNIST's 10,000 test pictures are distorted once by its published rule (Tieleman
-2013). Rotation is uniform within 20 degrees, shear within 0.2, the scale of each axis within 0.8 to 1.2, and the place
-anywhere on 40x40 where the digit's ink is whole. In the last column, the probabilities of a picture and of that many
-slightly changed views are averaged, as the service does it.
+affNIST's own files are not read, so figures may differ from published ones. Each of MNIST's 10,000 test pictures is
+distorted once by its limits (Tieleman 2013): rotated by up to 20 degrees, sheared along x by up to 0.2, scaled along
+each axis by 0.8 to 1.2, in this order, and put anywhere on 40x40 where its ink is whole. Training puts the whole
+frame of 28x28 pixels on the canvas, so some of these places are new to a network. The row "at any place" has digits
+that are moved as far, and not distorted. In the last column, the probabilities of a picture and of that many slightly
+changed views are averaged, as the service does it.
 """
 
 import argparse
@@ -33,12 +35,15 @@ SHEAR = 0.2
 SCALE = (0.8, 1.2)
 
 
-def affine_distorted(digits: Tensor, generator: Generator) -> Tensor:
-    """Distort ``digits`` by affNIST's rule: ``(N, 1, H, W)`` -> ``(N, 1, 40, 40)``, in the same range."""
+def affine_distorted(digits: Tensor, generator: Generator, strength: float = 1.0) -> Tensor:
+    """Distort ``digits`` by affNIST's rule: ``(N, 1, H, W)`` -> ``(N, 1, 40, 40)``, in the same range.
+
+    With ``strength`` 0 they are put at the same kind of place, and not distorted.
+    """
     count, _, height, width = digits.shape
     drawn = torch.rand(6, count, generator=generator)
-    angle, shear = (2 * drawn[0] - 1) * TURN, (2 * drawn[1] - 1) * SHEAR
-    wide, high = 1 / (SCALE[0] + (SCALE[1] - SCALE[0]) * drawn[2:4])
+    angle, shear = (2 * drawn[0] - 1) * TURN * strength, (2 * drawn[1] - 1) * SHEAR * strength
+    wide, high = (SCALE[0] + (SCALE[1] - SCALE[0]) * drawn[2:4]) ** -strength
     linear = linear_maps(angle, shear, wide, high)  # from the canvas to the digit, in pixels
     half_digit = torch.tensor([width / 2, height / 2])
     half_canvas = torch.tensor([RECIPE.canvas[1] / 2, RECIPE.canvas[0] / 2])
@@ -81,6 +86,7 @@ def main() -> None:
     digits, shifted = source.test(), test_split(RECIPE, source)
     pictures = {
         "shifted, as in training": as_pixels(shifted.images),
+        "at any place": as_pixels(affine_distorted(digits.images.float(), Generator().manual_seed(0), strength=0.0)),
         "affinely distorted": as_pixels(affine_distorted(digits.images.float(), Generator().manual_seed(0))),
     }
     labels = digits.labels.numpy()

@@ -1,1 +1,1 @@
-"""Answers without a network: models, runtimes, devices and options."""
+"""What answers of models, runtimes and devices cost, mostly without a server."""

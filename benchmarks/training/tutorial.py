@@ -71,7 +71,7 @@ def tutorial_transforms(recipe: Recipe) -> Callable[[Image.Image], Tensor]:
         steps.append(transforms.Pad(tuple((c - o) // 2 for c, o in zip(recipe.canvas, ORIGINAL["mnist"], strict=True))))
         bilinear = transforms.InterpolationMode.BILINEAR
         steps.append(transforms.RandomAffine(45, (0.15, 0.15), (0.7, 1.2), interpolation=bilinear))
-    elif recipe.augmented:
+    elif recipe.augmented and recipe.distortion == "none":
         limits = recipe.augmentation
         shift, zoom = (limits.shift, limits.shift), (1 / limits.zoom, limits.zoom)
         bilinear = transforms.InterpolationMode.BILINEAR
@@ -166,6 +166,7 @@ def main() -> None:
             print(line, flush=True)
         return
     recipe = change_recipe(find_recipe(options.recipe), {"upright": 0.0, "area": 0.0, "area_of": "picture"})
+    tutorial_transforms(recipe)  # which refuses what has no counterpart
     size = (PICTURES, len(recipe.mean), *ORIGINAL[recipe.dataset])
     pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size, np.uint8))
     steps = tutorial_steps(recipe, pictures, options.threads)

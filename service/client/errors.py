@@ -4,7 +4,7 @@ ClientError
 ├── FileError           a file cannot be read or written
 ├── UnreachableError    no response: no connection, or not in time
 ├── RefusedError        the service answered with an error: its status, code and message
-│   └── BusyError       it did after all retries too: 429 or 503
+│   └── BusyError       the same with status 429 or 503, after all retries
 └── AnswerError         the response is not one of this service, or of an incompatible version
 """
 

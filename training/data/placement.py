@@ -26,6 +26,8 @@ MOST_BACKGROUNDS = 4000
 """Number of backgrounds that are kept in memory."""
 DRAWS = 47
 """Number of uniform numbers per picture."""
+ROLL = 18
+"""The number that decides whether a background is turned: the sixth of those for clutter, of which five are used."""
 MASK_SHIFT = 0.3
 """Largest distance of a mask's centre from the object's in each direction, as a share of what surrounds the object."""
 SHRUNK = 1.4
@@ -88,7 +90,7 @@ class OnBackgrounds:
         weather = torch.ones(count, WEATHER_DRAWS)
         if self.placement.weather:
             weather = torch.rand(count, WEATHER_DRAWS, generator=generator)
-        roll = self._angles(numbers[:, 2]) * (numbers[:, 18] < self.placement.roll)
+        roll = self._angles(numbers[:, 2]) * (numbers[:, ROLL] < self.placement.roll)
         return maps, placed_share, second, light, roll, numbers[:, 13:], weather, unplaced
 
     def spare(self, parameters: tuple[Tensor, ...], spared: Tensor) -> tuple[Tensor, ...]:
@@ -177,7 +179,7 @@ class OnBackgrounds:
         linear = linear_maps(roll, torch.zeros_like(roll), zoom, zoom)
         linear[:, 0] *= torch.where(uniform[:, 0] * 997 % 1 < 0.5, -1.0, 1.0)[:, None]  # mirrored
         side = linear.new_tensor([self.canvas[1], self.canvas[0]])
-        maps = torch.cat([linear * side / side[:, None], places[:, :, None]], dim=-1)
+        maps = torch.cat([linear * (side / side[:, None]), places[:, :, None]], dim=-1)
         found = sample(pictures, affine_points(maps, base_grid(*self.canvas).to(images)), "reflection")
         wanted = images[rows].mean(dim=(1, 2, 3), keepdim=True)
         factor = (wanted / found.mean(dim=(1, 2, 3), keepdim=True).clamp(min=8)) ** uniform[:, 1, None, None, None]

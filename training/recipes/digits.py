@@ -164,16 +164,14 @@ MNIST_ROT = [
 ]
 """MNIST-rot (Larochelle et al. 2007), rebuilt from MNIST, and a plain twin.
 
-A digit of the validation and test set has one angle, drawn once, while a training digit has a new one in each epoch:
-the benchmark's training pictures are turned once, and papers turn them further. Nothing tells a network the angle of a
-training picture: `upright` compares two angles of it and is the same from whichever it starts, and stretch and shear,
-which are not part of the benchmark, follow a random turn instead of the digit's own axes. ``--set augmentation={}``
-leaves them out.
+Validation and test digits have one angle, drawn once. Training digits get new ones in each epoch. `upright` compares
+two angles of a digit, and is the same from wherever it starts. Stretch and shear, which the benchmark lacks, act
+along random axes.
 """
 
 AFFNIST = [
     change_recipe(
-        shortened(mnist("t", "digits on 40x40 for affNIST's question", (40, 40), 0.0641, 0.2128, kind, epochs=8)),
+        shortened(mnist("t", "digits on 40x40 for affNIST's question", (40, 40), 0.0641, 0.2128, kind)),
         {"name": name},
     )
     for name, kind in (("affnist", "affine"), ("affnist-cnn", "cnn"))

@@ -55,6 +55,15 @@ def test_all_ink_stays_on_the_canvas_and_reaches_each_of_its_edges() -> None:
         assert edge.any()
     centre, _ = spread(distorted)
     assert (centre.mean(dim=0) - 20).abs().max() < 0.5
+    assert torch.corrcoef(centre.T)[0, 1].abs() < 0.1, "both directions are drawn apart"
+
+
+def test_digits_that_are_not_distorted_are_only_moved() -> None:
+    moved = affnist.affine_distorted(bars(500), Generator().manual_seed(0), strength=0.0)
+    assert torch.allclose(moved.sum(dim=(1, 2, 3)), bars(1).sum())
+    centre, covariance = spread(moved)
+    assert torch.allclose(covariance, covariance[:1].expand_as(covariance), atol=1e-3)
+    assert centre.std(dim=0).min() > 5
 
 
 def test_the_ink_can_be_shifted_to_each_edge_and_no_farther() -> None:
@@ -79,9 +88,9 @@ def test_a_network_is_asked_about_shifted_and_distorted_digits(
     folder = exported(change_recipe(recipe, {"localisation": "fcn", "classifier_widths": [4, 4]}), tmp_path)
     monkeypatch.setattr(sys, "argv", ["affnist", str(folder), "--data-root", str(data_root), "--views", "2"])
     affnist.main()
-    head, _, *rows = capsys.readouterr().out.splitlines()[-4:]
+    head, _, *rows = capsys.readouterr().out.splitlines()[-5:]
     assert head == "| model | digits | right | right with 2 views |"
-    assert [row.split(" | ")[1] for row in rows] == ["shifted, as in training", "affinely distorted"]
+    assert [row.split(" | ")[1] for row in rows] == ["shifted, as in training", "at any place", "affinely distorted"]
     assert all(row.startswith(f"| {folder} |") and row.endswith("% |") for row in rows)
 
 

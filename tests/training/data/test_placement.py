@@ -124,19 +124,43 @@ def upright_edges(images: Tensor) -> Tensor:
     return 0.5 * torch.atan2((2 * right * down).sum(dim=(1, 2)), (right**2 - down**2).sum(dim=(1, 2))).rad2deg()
 
 
-def test_backgrounds_are_turned_with_the_object() -> None:
-    stripes = grounds(0)
-    stripes[..., ::8] = stripes[..., 1::8] = stripes[..., 2::8] = 255
-    small_object = Placement(
-        chance=1, smallest=0.05, largest=0.06, rotation=30, stretch=1, shear=0, clutter=0, cut=0, roll=1
-    )
-    found = placed(small_object, stripes, torch.full((64, 3, *CANVAS), 128, dtype=torch.uint8))
+WIDE = (48, 96)
+ALONE = Placement(chance=1, smallest=0.05, largest=0.06, rotation=30, roll=1, stretch=1, shear=0, clutter=0, cut=0)
+"""Placement of an object that hides almost nothing of its background."""
+
+
+def on_waves(placement: Placement, count: int = 64) -> tuple[Tensor, Tensor]:
+    """By how many degrees objects and their backgrounds are turned; these are upright waves on a wide canvas."""
+    waves = (127 + 100 * torch.sin(torch.arange(WIDE[1]) * 2 * torch.pi / 32)).expand(5, 3, *WIDE).to(torch.uint8)
+    how = OnBackgrounds(Jittered(WIDE, Augmentation()), placement, CROP, waves)
+    parameters = how.draw(count, CANVAS, seeded(Stream.DISTORTION))
+    found = how.apply(torch.full((count, 3, *CANVAS), 127.0), torch.arange(count), parameters)
     assert found.maps is not None
-    turned = torch.atan2(-found.maps[:, 0, 1], found.maps[:, 0, 0]).rad2deg()
+    linear = found.maps[:, :, :2] / torch.tensor([WIDE[1], WIDE[0]])  # in pixels
+    return torch.atan2(-linear[:, 0, 1], linear[:, 0, 0]).rad2deg(), upright_edges(found.images)
+
+
+def test_backgrounds_are_turned_with_the_object() -> None:
+    turned, edges = on_waves(ALONE)
     assert turned.abs().max() > 20
-    assert (upright_edges(found.images) + turned).abs().max() < 5
-    still = placed(small_object.model_copy(update={"roll": 0.0}), stripes)
-    assert upright_edges(still.images).abs().max() < 5
+    assert (edges + turned).abs().median() < 1
+
+
+def test_only_the_stated_share_of_the_backgrounds_is_turned() -> None:
+    turned, edges = on_waves(ALONE.model_copy(update={"roll": 0.5}), 400)
+    with_object, level = (edges + turned).abs() < 2, edges.abs() < 2
+    told_apart = turned.abs() > 8
+    assert (with_object | level)[told_apart].float().mean() > 0.9
+    assert 0.35 < with_object[told_apart].float().mean() < 0.65
+    _, still = on_waves(ALONE.model_copy(update={"roll": 0.0}))
+    assert still.abs().max() < 1
+
+
+def test_half_of_the_backgrounds_are_mirrored() -> None:
+    ramp = torch.linspace(0, 255, CANVAS[1]).expand(5, 3, *CANVAS).to(torch.uint8)
+    found = placed(ALONE.model_copy(update={"roll": 0.0}), ramp, torch.full((200, 3, *CANVAS), 127, dtype=torch.uint8))
+    left, right = found.images[..., : CANVAS[1] // 2], found.images[..., CANVAS[1] // 2 :]
+    assert 0.4 < (left.mean(dim=(1, 2, 3)) > right.mean(dim=(1, 2, 3))).float().mean() < 0.6
 
 
 def test_the_same_seed_places_alike_and_another_does_not() -> None:

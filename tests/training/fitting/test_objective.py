@@ -45,21 +45,62 @@ def test_only_steps_before_the_last_are_told_a_wider_frame() -> None:
     assert frame_loss(Objective(signs(**steps, feature_stage=1), 3)) < 1e-3
 
 
-def test_each_chosen_loss_is_added_by_its_weight_and_recorded_without_it() -> None:
-    def measured(**changes: object) -> tuple[float, dict[str, Measure]]:
-        torch.manual_seed(0)
-        recipe = signs(crop=0.5, **changes)
-        loss, measures = Objective(recipe, 3)(*looked(recipe, versions=2))
-        return loss.item(), measures
+def measured(**changes: object) -> tuple[float, dict[str, Measure]]:
+    """The loss of an untrained network on two versions of four pictures, and what is recorded."""
+    torch.manual_seed(0)
+    recipe = signs(crop=0.5, **changes)
+    objective = Objective(recipe, 3)
+    if objective.canonical_pose is not None:
+        objective.canonical_pose.means[:, 0, 2] = 0.3
+    output, shown = looked(recipe, versions=2)
+    moved = tuple(warp._replace(delta=warp.delta + 0.1) for warp in output.warps)
+    loss, measures = objective(output._replace(warps=moved), shown)
+    return loss.item(), measures
 
-    plain, without = measured()
-    assert without.keys() == {"train_loss", "outside", "theta_distance"}
-    assert without["train_loss"].value.item() == plain
-    for weight in (1.0, 2.0):
-        loss, measures = measured(pose=weight)
-        assert measures.keys() - without.keys() == {"pose_loss"}
-        pose = measures["pose_loss"].value.item()
-        assert pose > 0.01
-        assert loss == pytest.approx(plain + weight * pose)
-    assert measured(upright=1.0)[1].keys() - without.keys() == {"upright_loss"}
-    assert measured(upright=1.0, area=1.0)[0] > measured(upright=1.0)[0]
+
+def test_without_other_losses_only_the_classifier_is_trained() -> None:
+    loss, measures = measured()
+    assert measures.keys() == {"train_loss", "outside", "theta_distance"}
+    assert measures["train_loss"].value.item() == loss
+
+
+@pytest.mark.parametrize(
+    ("basis", "field", "recorded"),
+    [
+        ({}, "pose", {"pose_loss"}),
+        ({}, "canonical", {"canonical_loss"}),
+        ({}, "identity_penalty", set()),
+        ({"upright": 1.0}, "area", set()),
+    ],
+)
+def test_each_chosen_loss_is_added_by_its_weight(basis: dict[str, object], field: str, recorded: set[str]) -> None:
+    plain, without = measured(**basis)
+    once, measures = measured(**basis, **{field: 1.0})
+    twice, _ = measured(**basis, **{field: 2.0})
+    assert measures.keys() - without.keys() == recorded
+    assert once - plain > 1e-4
+    assert twice - plain == pytest.approx(2 * (once - plain), rel=1e-3)
+    for name in recorded:
+        assert once - plain == pytest.approx(measures[name].value.item(), rel=1e-3)
+
+
+def test_upright_is_weighted_and_recorded() -> None:
+    torch.manual_seed(0)
+    recipe = signs(upright=2.0)
+    output, shown = looked(recipe, versions=2)
+    turned = torch.tensor([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0]]).expand(4, -1, -1)
+    shown = shown._replace(versions=[shown.versions[0], shown.versions[1]._replace(maps=turned)])
+    measures: dict[str, Measure] = {}
+    loss = Objective(recipe, 3).map_loss(output.warps, shown, measures)
+    assert measures["upright_loss"].value.item() > 0.1
+    assert loss.item() == pytest.approx(2 * measures["upright_loss"].value.item())
+
+
+def test_each_picture_is_told_its_own_box_in_all_versions() -> None:
+    objective = Objective(signs(pose=1.0), 3)
+    output, shown = looked(objective.recipe, versions=2)
+    sizes = torch.tensor([0.2, 0.5, 0.8, 1.0])
+    shown = shown._replace(boxes=SQUARE * sizes[:, None, None])
+    on_boxes = 0.8 * sizes.repeat(2)[:, None, None] * torch.eye(2, 3)
+    assert objective.frame_loss((output.warps[0]._replace(theta=on_boxes),), shown, {}).item() < 1e-6
+    assert objective.frame_loss((output.warps[0]._replace(theta=on_boxes.flip(0)),), shown, {}).item() > 0.01
