@@ -184,6 +184,16 @@ def trained(folder: Path) -> tuple[Answer, int]:
     return answer, run.info().recipe.canvas[0]
 
 
+def scaled(answer: Answer, factor: float) -> Answer:
+    """Return ``answer`` with frames that are wider and higher by ``factor``."""
+
+    def answer_scaled(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        probabilities, theta = answer(images)
+        return probabilities, None if theta is None else theta * torch.tensor([factor, factor, 1.0])
+
+    return answer_scaled
+
+
 def answers(answer: Answer, images: Tensor, side: int) -> tuple[Tensor, Tensor | None]:
     """Run a network on pictures of any size."""
     probabilities, thetas = [], []
@@ -305,12 +315,14 @@ if __name__ == "__main__":
         help="no test pictures: GTSRB's validation pictures, and signs of the photographs that give backgrounds",
     )
     judge.add_argument("--second-look", action="store_true", help="look at each crop of a street twice")
+    judge.add_argument("--scale", type=float, default=1.0, help="factor of the width and height of all frames")
     asked = parser.parse_args()
     if asked.command == "backgrounds":
         print(write_backgrounds(asked.scenes, asked.folder), "patches")
     else:
         for folder in asked.models:
             answer, side = (artifact if (folder / "manifest.json").exists() else trained)(folder)
+            answer = scaled(answer, asked.scale)
             rows: list[dict[str, object]] = []
             if asked.scenes is not None:
                 rows += street_rows(

@@ -103,7 +103,6 @@ def test_every_recipe_of_digits_has_at_most_400_000_parameters(recipe: Recipe) -
 @pytest.mark.parametrize(
     ("name", "classes", "most"),
     [
-        ("gtsrb-tiny", 43, 500_000),
         ("gtsrb-small", 43, 1_500_000),
         ("gtsrb", 43, 20_000_000),
         ("gtsrb-cnn", 43, 20_000_000),
